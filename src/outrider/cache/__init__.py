@@ -1,0 +1,1 @@
+"""The paged K/V cache: block pool, block tables, storage."""

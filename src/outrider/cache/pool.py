@@ -1,0 +1,66 @@
+"""Blocks of the K/V cache: reference counts, and which block holds which content."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+
+class OutOfBlocks(Exception):
+    """No block is free and none can be evicted: the scheduler has to make room."""
+
+
+class BlockPool:
+    """`num_blocks` blocks. A released block that was published keeps its content until it is reused.
+
+    Free blocks without content go first, then the least recently released published one.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._references = [0] * num_blocks
+        self._empty = list(range(num_blocks - 1, -1, -1))
+        self._idle: OrderedDict[int, None] = OrderedDict()  # published, referenced by nobody
+        self._digest_of: dict[int, bytes] = {}
+        self._block_of: dict[bytes, int] = {}
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that `allocate` could hand out."""
+        return len(self._empty) + len(self._idle)
+
+    def allocate(self) -> int:
+        """A block with one reference and no content. Raises OutOfBlocks."""
+        if self._empty:
+            block = self._empty.pop()
+        elif self._idle:
+            block, _ = self._idle.popitem(last=False)
+            del self._block_of[self._digest_of.pop(block)]
+        else:
+            raise OutOfBlocks
+        self._references[block] = 1
+        return block
+
+    def release(self, block: int) -> None:
+        """Give one reference back."""
+        if self._references[block] == 0:
+            raise ValueError(f"block {block} is released more often than it was taken")
+        self._references[block] -= 1
+        if self._references[block] == 0:
+            if block in self._digest_of:
+                self._idle[block] = None
+            else:
+                self._empty.append(block)
+
+    def publish(self, block: int, digest: bytes) -> None:
+        """Make a full block findable; the first block published with a content stays the one found."""
+        if digest not in self._block_of and block not in self._digest_of:
+            self._block_of[digest] = block
+            self._digest_of[block] = digest
+
+    def take(self, digest: bytes) -> int | None:
+        """The block with this content, with one more reference, or None."""
+        block = self._block_of.get(digest)
+        if block is not None:
+            self._idle.pop(block, None)
+            self._references[block] += 1
+        return block

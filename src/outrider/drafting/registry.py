@@ -1,0 +1,94 @@
+"""The kinds of drafter. A new kind is one file and one line in `SOURCES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from outrider.config import EngineConfig, SpeculativeConfig
+from outrider.drafting.base import Drafter, NoDrafter
+from outrider.drafting.model import ModelDrafter
+from outrider.drafting.ngram import NgramDrafter
+from outrider.drafting.vocabulary import check_same_vocabulary
+from outrider.models.checkpoint import open_checkpoint
+from outrider.models.llama import Llama
+from outrider.models.runner import ModelRunner, block_bytes
+from outrider.verification.rules import RULES
+
+
+class DrafterSource(Protocol):
+    """A drafter that is loaded but has no cache yet, since the cache's size depends on what it needs."""
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes that one cache block takes for this drafter, 0 if it keeps none."""
+
+    def build(self, num_blocks: int) -> Drafter:
+        """The drafter, with `num_blocks` cache blocks of its own."""
+
+
+@dataclass(frozen=True)
+class Cacheless:
+    """A drafter without a cache."""
+
+    make: Callable[[], Drafter]
+    block_bytes: int = 0
+
+    def build(self, num_blocks: int) -> Drafter:
+        return self.make()
+
+
+@dataclass(frozen=True)
+class DraftModel:
+    """A draft model with a cache beside the target's."""
+
+    model: Llama
+    vocab: int
+    speculative: SpeculativeConfig
+    config: EngineConfig
+
+    @property
+    def block_bytes(self) -> int:
+        return block_bytes(self.model, self.config.block_size)
+
+    def build(self, num_blocks: int) -> Drafter:
+        runner = ModelRunner(
+            self.model,
+            num_blocks=num_blocks,
+            block_size=self.config.block_size,
+            prefix_caching=self.config.enable_prefix_caching,
+        )
+        rule = RULES[self.speculative.acceptance]
+        return ModelDrafter(runner, rule, vocab=self.vocab, max_rows=self.config.max_num_batched_tokens)
+
+
+def _ngram(
+    speculative: SpeculativeConfig, config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase
+) -> DrafterSource:
+    shortest, longest = speculative.prompt_lookup_min, speculative.prompt_lookup_max
+    return Cacheless(lambda: NgramDrafter(shortest, longest))
+
+
+def _draft_model(
+    speculative: SpeculativeConfig, config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase
+) -> DrafterSource:
+    name = speculative.model or ""  # the configuration has seen to it that there is one
+    model = target
+    if name != config.model:
+        checkpoint = open_checkpoint(name)
+        check_same_vocabulary(tokenizer, checkpoint.tokenizer(), target=config.model, draft=name)
+        model = Llama(checkpoint, target.ops)
+    return DraftModel(model, target.config.vocab_size, speculative, config)
+
+
+SOURCES = {"ngram": _ngram, "draft_model": _draft_model}
+
+
+def load_drafter(config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase) -> DrafterSource:
+    """The drafter that the configuration names. Raises ModelError for one that does not fit the target."""
+    if config.speculative is None:
+        return Cacheless(NoDrafter)
+    return SOURCES[config.speculative.method](config.speculative, config, target, tokenizer)

@@ -1,0 +1,1 @@
+"""The engine: requests, scheduling, and the step that drafts, verifies and commits."""

@@ -1,0 +1,91 @@
+"""From a prompt and parameters to requests that can run, or one clear error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from outrider.engine.detokenizer import Detokenizer, OutputText
+from outrider.engine.request import Request, RequestGroup
+from outrider.errors import RequestError
+from outrider.models.runner import ModelRunner
+from outrider.params import SamplingParams
+from outrider.sampling.sampler import build_sampler
+from outrider.verification.noise import Noise
+
+
+def admit(
+    request_id: str,
+    tokens: Sequence[int],
+    params: SamplingParams,
+    *,
+    prompt: str | None,
+    seed: int,
+    target: ModelRunner,
+    tokenizer: PreTrainedTokenizerBase,
+    max_model_len: int,
+) -> RequestGroup:
+    """The `params.n` sequences of one request, ready to be scheduled. Raises RequestError."""
+    config = target.model.config
+    _check(tokens, max_model_len, config.vocab_size)
+    stop_tokens = frozenset(params.stop_token_ids)
+    if not params.ignore_eos:
+        stop_tokens = stop_tokens.union(config.eos_token_ids)
+    sampler = build_sampler(
+        params,
+        prompt=tokens,
+        bad_words=_bad_words(params, tokenizer),
+        stop_tokens=stop_tokens,
+        vocab=config.vocab_size,
+        device=target.model.ops.device,
+    )
+    max_tokens = max_model_len if params.max_tokens is None else params.max_tokens
+    now = time.monotonic()
+
+    def sequence(index: int) -> Request:
+        detokenizer = Detokenizer(tokenizer, tokens, skip_special_tokens=params.skip_special_tokens)
+        return Request(
+            id=request_id,
+            index=index,
+            prompt_length=len(tokens),
+            tokens=list(tokens),
+            params=params,
+            sampler=sampler,
+            noise=Noise(seed, index),
+            stop_tokens=stop_tokens,
+            max_length=min(max_model_len, len(tokens) + max_tokens),
+            table=target.table(),
+            text=OutputText(detokenizer, params.stop, include_stop=params.include_stop_str_in_output),
+            arrival_time=now,
+        )
+
+    return RequestGroup(prompt, tuple(sequence(index) for index in range(params.n)))
+
+
+def _check(tokens: Sequence[int], max_model_len: int, vocab: int) -> None:
+    if not tokens:
+        raise RequestError("the prompt is empty; give at least one token")
+    if len(tokens) >= max_model_len:
+        raise RequestError(
+            f"the prompt has {len(tokens)} tokens; with max_model_len = {max_model_len} it can have "
+            f"{max_model_len - 1} at most, so that one can be generated"
+        )
+    for position, token in enumerate(tokens):
+        if not 0 <= token < vocab:
+            raise RequestError(
+                f"token id {token} at position {position} of the prompt is not in the vocabulary; "
+                f"the model's ids are 0 to {vocab - 1}"
+            )
+
+
+def _bad_words(params: SamplingParams, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token sequences of each bad word, as it stands at the beginning of a text and after a space."""
+    sequences: list[list[int]] = []
+    for word in params.bad_words:
+        for text in (word, " " + word.lstrip()):
+            tokens = tokenizer.encode(text, add_special_tokens=False)
+            if tokens and tokens not in sequences:
+                sequences.append(tokens)
+    return sequences

@@ -1,0 +1,114 @@
+"""Building an engine from its configuration: models, caches, and how long a request may be."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from outrider.config import EngineConfig, SpeculativeConfig
+from outrider.drafting.length import FixedLength
+from outrider.drafting.registry import load_drafter
+from outrider.engine.engine import Engine
+from outrider.engine.scheduler import Scheduler
+from outrider.errors import ConfigError
+from outrider.models.checkpoint import Checkpoint, open_checkpoint
+from outrider.models.llama import Llama
+from outrider.models.runner import ModelRunner, block_bytes
+from outrider.ops.torch import TorchOps
+from outrider.verification.rules import RULES
+
+logger = logging.getLogger(__name__)
+
+
+def build_engine(config: EngineConfig) -> Engine:
+    """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built."""
+    if config.max_num_batched_tokens < config.max_num_seqs:
+        raise ConfigError(
+            f"max_num_batched_tokens = {config.max_num_batched_tokens} is less than max_num_seqs = "
+            f"{config.max_num_seqs}: a step could not give every request its token; raise the one or lower "
+            "the other"
+        )
+    device = _device(config.device)
+    checkpoint = open_checkpoint(config.model, revision=config.revision, tokenizer=config.tokenizer)
+    tokenizer = checkpoint.tokenizer()
+    model = Llama(checkpoint, TorchOps(device, _dtype(config, checkpoint, device)))
+    drafter = load_drafter(config, model, tokenizer)
+
+    per_block = block_bytes(model, config.block_size) + drafter.block_bytes
+    affordable = config.kv_cache_memory // per_block
+    max_model_len = _max_model_len(config, checkpoint, affordable, per_block)
+    blocks_a_request = -(-max_model_len // config.block_size)
+    num_blocks = min(affordable, config.max_num_seqs * blocks_a_request)
+    speculative = config.speculative or SpeculativeConfig(method="ngram", num_speculative_tokens=0)
+    return Engine(
+        target=ModelRunner(
+            model,
+            num_blocks=num_blocks,
+            block_size=config.block_size,
+            prefix_caching=config.enable_prefix_caching,
+        ),
+        tokenizer=tokenizer,
+        drafter=drafter.build(num_blocks),
+        acceptance=RULES[speculative.acceptance],
+        scheduler=Scheduler(
+            FixedLength(speculative.num_speculative_tokens),
+            max_num_seqs=config.max_num_seqs,
+            max_rows=config.max_num_batched_tokens,
+        ),
+        max_model_len=max_model_len,
+        seed=config.seed,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device = {name!r} cannot be used: {reason}; try 'cpu'") from error
+    return device
+
+
+def _dtype(config: EngineConfig, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """float32 on the CPU: PyTorch's kernels there are not row-invariant, and rounding to fewer bits would
+    turn their last-bit differences into different tokens."""
+    if config.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        return dtype
+    return torch.float32 if device.type == "cpu" else checkpoint.config.dtype
+
+
+def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, per_block: int) -> int:
+    """What was asked for, if model and cache allow it; unasked, what they allow."""
+    trained = checkpoint.config.max_position_embeddings
+    cached = blocks * config.block_size
+    wanted = config.max_model_len
+    if wanted is None:
+        if cached < 2:
+            raise ConfigError(
+                f"kv_cache_memory = {config.kv_cache_memory} bytes holds no block of {config.block_size} "
+                f"positions; it needs {per_block} bytes at least"
+            )
+        if cached < trained:
+            logger.warning(
+                "max_model_len is %d, which kv_cache_memory = %d bytes can hold; the model allows %d",
+                cached,
+                config.kv_cache_memory,
+                trained,
+            )
+        return min(trained, cached)
+    if wanted > trained:
+        raise ConfigError(
+            f"max_model_len = {wanted} is more than the {trained} positions of {config.model!r}"
+        )
+    if wanted > cached:
+        needed = -(-wanted // config.block_size) * per_block
+        raise ConfigError(
+            f"max_model_len = {wanted} needs kv_cache_memory of {needed} bytes at least, and it is "
+            f"{config.kv_cache_memory}, enough for {cached}; raise the one or lower the other"
+        )
+    return wanted

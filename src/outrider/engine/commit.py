@@ -1,0 +1,110 @@
+"""Committing a verdict: the only place that changes a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from outrider.engine.logprobs import likeliest
+from outrider.engine.request import Request
+from outrider.engine.verify import Judged
+from outrider.outputs import Increment, Origin, SpeculationStats
+
+
+def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
+    """Add what stands to the request: tokens, text, log-probabilities, statistics, and cache positions.
+
+    Tokens after one that ends the output are dropped, also in the middle of an accepted draft.
+    """
+    request, verdict = judged.work.request, judged.verdict
+    if request.first_scheduled_time is None:
+        request.first_scheduled_time = now
+        request.cached_tokens = request.table.filled
+    computed = request.table.filled + judged.work.count
+    if request.wants_prompt_logprobs:
+        _add_prompt_logprobs(request, judged, computed, decode)
+
+    before = request.num_output
+    rows = judged.logits[len(judged.logits) - len(judged.draft) - 1 :]
+    for i, (token, origin) in enumerate(zip(verdict.tokens, _origins(judged), strict=True)):
+        request.tokens.append(token)
+        if request.params.logprobs is not None:
+            logprobs = likeliest(rows[i], token, request.params.logprobs, decode)
+            request.logprobs.append(logprobs)
+            request.cumulative_logprob += logprobs[token].logprob
+        _add_text(request, token, origin)
+        if request.finish_reason is not None:
+            break
+    added = request.num_output - before
+    accepted = min(verdict.accepted, added)
+    request.speculation += SpeculationStats.of_draft(len(judged.draft), accepted)
+    if added:
+        request.token_times.append((now, added))
+    if judged.error is not None:
+        request.finish_reason, request.error = "error", judged.error
+    request.table.advance(request.tokens, min(computed + accepted, len(request.tokens)))
+    return _increment(request, added, len(judged.draft), accepted, now)
+
+
+def abort(request: Request, now: float) -> Increment:
+    """End a request from outside."""
+    request.finish_reason = "abort"
+    return _increment(request, 0, 0, 0, now)
+
+
+def _increment(request: Request, added: int, drafted: int, accepted: int, now: float) -> Increment:
+    finished = request.finish_reason is not None
+    if finished:
+        request.finished_time = now
+        request.text.finish()
+    return Increment(
+        request_id=request.id,
+        index=request.index,
+        token_ids=tuple(request.tokens[len(request.tokens) - added :]),
+        pieces=request.text.release(finished=finished),
+        drafted=drafted,
+        accepted=accepted,
+        finish_reason=request.finish_reason,
+        stop_reason=request.stop_reason,
+    )
+
+
+def _origins(judged: Judged) -> Sequence[Origin]:
+    if not judged.verdict.tokens:
+        return ()
+    accepted = judged.verdict.accepted
+    last: Origin = "bonus" if accepted == len(judged.draft) else "correction"
+    if not judged.draft:
+        last = "target"
+    return (*["draft"] * accepted, last)
+
+
+def _add_text(request: Request, token: int, origin: Origin) -> None:
+    """Add a token's text, and finish the request if the token or its text ends the output."""
+    params = request.params
+    ends = token in request.stop_tokens and request.num_output > params.min_tokens
+    found = request.text.push(
+        token,
+        origin,
+        silent=ends and not params.include_stop_str_in_output,
+        stops=request.num_output > params.min_tokens,
+    )
+    if ends:
+        request.finish_reason = "stop"
+        request.stop_reason = token if token in params.stop_token_ids else None
+    elif found is not None:
+        request.finish_reason, request.stop_reason = "stop", found
+    elif len(request.tokens) >= request.max_length:
+        request.finish_reason = "length"
+
+
+def _add_prompt_logprobs(
+    request: Request, judged: Judged, computed: int, decode: Callable[[int], str]
+) -> None:
+    """Row i of the chunk predicts the token after it; the first token of a prompt is predicted by none."""
+    count = request.params.prompt_logprobs or 0
+    if not request.prompt_logprobs:
+        request.prompt_logprobs.append(None)
+    first = request.table.filled
+    for position in range(len(request.prompt_logprobs), min(computed + 1, request.prompt_length)):
+        row = judged.logits[position - 1 - first]
+        request.prompt_logprobs.append(likeliest(row, request.tokens[position], count, decode))

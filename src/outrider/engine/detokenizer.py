@@ -1,0 +1,113 @@
+"""From token ids to text, one token at a time, and the search for stop strings in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from outrider.outputs import Origin, Piece
+
+PRIMING_TOKENS = 6  # of the prompt's end: what a tokenizer may look at to place a space
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows a UTF-8 character that lacks bytes
+
+
+class Detokenizer:
+    """Decodes a sequence incrementally; holds back tokens that end inside a UTF-8 character.
+
+    Each call decodes only from the last completed character on (the method of Hugging Face's
+    text-generation-inference). The end of the prompt is decoded along, so that a leading space survives.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], *, skip_special_tokens: bool
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
+        self._tokens = list(prompt[-PRIMING_TOKENS:])
+        self._begin = 0  # decoding starts here
+        self._done = len(self._tokens)  # the text of tokens before this one was returned
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes."""
+        self._tokens.append(token)
+        text = self._rest()
+        if not text or text.endswith(INCOMPLETE):
+            return ""
+        self._begin, self._done = self._done, len(self._tokens)
+        return text
+
+    def flush(self) -> str:
+        """What is left: a character that was never completed."""
+        text = self._rest()
+        self._begin = self._done = len(self._tokens)
+        return text
+
+    def _rest(self) -> str:
+        before = self._decode(self._tokens[self._begin : self._done])
+        return self._decode(self._tokens[self._begin :])[len(before) :]
+
+    def _decode(self, tokens: list[int]) -> str:
+        text = self._tokenizer.decode(
+            tokens, skip_special_tokens=self._skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+
+class OutputText:
+    """The text of one sequence. Pieces are released once no stop string can reach back into them."""
+
+    def __init__(self, detokenizer: Detokenizer, stop: Sequence[str], *, include_stop: bool) -> None:
+        self.text = ""
+        self._detokenizer = detokenizer
+        self._stop = stop
+        self._include_stop = include_stop
+        self._hold = max((len(s) for s in stop), default=1) - 1
+        self._held: list[Piece] = []
+        self._released = 0  # characters
+
+    def push(self, token: int, origin: Origin, *, silent: bool, stops: bool) -> str | None:
+        """Add a token; returns the stop string that it completes, at which the text is then cut.
+
+        silent: the token ends the output and adds no text; stops: stop strings count already.
+        """
+        added = "" if silent else self._detokenizer.push(token)
+        searched_from = max(0, len(self.text) - self._hold)
+        self.text += added
+        self._held.append(Piece(token, added, origin))
+        if not stops or not added:
+            return None
+        found = [(at, s) for s in self._stop if (at := self.text.find(s, searched_from)) >= 0]
+        if not found:
+            return None
+        at, stop = min(found)
+        self._cut(at + len(stop) if self._include_stop else at)
+        return stop
+
+    def finish(self) -> None:
+        """Add what the last tokens left of an incomplete character."""
+        rest = self._detokenizer.flush()
+        if rest and self._held:
+            self.text += rest
+            last = self._held.pop()
+            self._held.append(Piece(last.token_id, last.text + rest, last.origin))
+
+    def release(self, *, finished: bool) -> tuple[Piece, ...]:
+        """The pieces that may be shown now, each once."""
+        limit = len(self.text) if finished else len(self.text) - self._hold
+        count = 0
+        for piece in self._held:
+            if self._released + len(piece.text) > limit:
+                break
+            self._released += len(piece.text)
+            count += 1
+        pieces, self._held = tuple(self._held[:count]), self._held[count:]
+        return pieces
+
+    def _cut(self, length: int) -> None:
+        """Shorten the text, and the held pieces with it."""
+        self.text = self.text[:length]
+        room = length - self._released
+        for i, piece in enumerate(self._held):
+            self._held[i] = Piece(piece.token_id, piece.text[:room], piece.origin)
+            room -= len(self._held[i].text)

@@ -1,0 +1,128 @@
+"""The engine: continuous batching of requests whose drafts are verified in one pass."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
+
+from transformers import PreTrainedTokenizerBase
+
+from outrider.drafting.base import Drafter
+from outrider.engine.admission import admit
+from outrider.engine.commit import abort, commit
+from outrider.engine.request import Request, RequestGroup
+from outrider.engine.scheduler import Schedule, Scheduler
+from outrider.engine.verify import Judged, verify
+from outrider.models.runner import ModelRunner
+from outrider.outputs import Increment, RequestOutput
+from outrider.params import SamplingParams
+from outrider.verification.rules import Acceptance
+
+
+class Engine:
+    """Runs requests to their end, one `step` at a time.
+
+    What a request returns is a function of target, prompt, parameters and seed alone: not of the drafter,
+    of draft lengths, of the other requests, or of when blocks ran out.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: ModelRunner,
+        tokenizer: PreTrainedTokenizerBase,
+        drafter: Drafter,
+        acceptance: Acceptance,
+        scheduler: Scheduler,
+        max_model_len: int,
+        seed: int,
+    ) -> None:
+        self.target = target
+        self.tokenizer = tokenizer
+        self.drafter = drafter
+        self.acceptance = acceptance
+        self.scheduler = scheduler
+        self.max_model_len = max_model_len
+        self._groups: dict[str, RequestGroup] = {}
+        self._numbers = count()
+        self._seeds = random.Random(seed)
+        self._text_of = lru_cache(maxsize=None)(lambda token: str(tokenizer.decode([token])))
+
+    def step(self) -> list[Increment]:
+        """One forward pass of the target, and what every request gained by it."""
+        schedule = self._schedule()
+        requests = [work.request for work in schedule.work]
+        drafts = self.drafter.draft(requests, [work.draft_length for work in schedule.work])
+        judged = verify(self.target, self.acceptance, schedule.work, drafts)
+        self._observe(judged)
+        return [self._commit(j) for j in judged]
+
+    def add(
+        self, prompt_token_ids: Sequence[int], params: SamplingParams, *, prompt: str | None = None
+    ) -> str:
+        """Queue a request; returns its id. Raises RequestError, with nothing queued, if it cannot run."""
+        group = admit(
+            str(next(self._numbers)),
+            prompt_token_ids,
+            params,
+            prompt=prompt,
+            seed=self._seeds.getrandbits(63) if params.seed is None else params.seed,
+            target=self.target,
+            tokenizer=self.tokenizer,
+            max_model_len=self.max_model_len,
+        )
+        self._groups[group.id] = group
+        for request in group.requests:
+            self.scheduler.add(request)
+        return group.id
+
+    def abort(self, request_id: str) -> None:
+        """Stop a request and free its blocks; its output so far can still be taken."""
+        for request in self._groups[request_id].requests:
+            if request.finish_reason is None:
+                abort(request, time.monotonic())
+                self._release(request)
+
+    def take(self, request_id: str) -> RequestOutput:
+        """The output of a request; if it has finished, the engine forgets it."""
+        group = self._groups[request_id]
+        if group.finished:
+            del self._groups[request_id]
+        return group.output()
+
+    def discard(self, request_id: str) -> None:
+        """Abort and forget a request, if the engine still knows it."""
+        if request_id in self._groups:
+            self.abort(request_id)
+            self.take(request_id)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether any request still has tokens to come."""
+        return bool(self.scheduler.waiting or self.scheduler.running)
+
+    def _schedule(self) -> Schedule:
+        schedule = self.scheduler.schedule()
+        for request in schedule.preempted:
+            self.drafter.end(request)
+        return schedule
+
+    def _observe(self, judged: Sequence[Judged]) -> None:
+        """Tell drafter and length policy what came of the drafts."""
+        ready = [j for j in judged if j.verdict.tokens]
+        requests, verdicts = [j.work.request for j in ready], [j.verdict for j in ready]
+        self.drafter.observe(requests, verdicts)
+        self.scheduler.policy.observe(requests, verdicts)
+
+    def _commit(self, judged: Judged) -> Increment:
+        increment = commit(judged, time.monotonic(), self._text_of)
+        if increment.finish_reason is not None:
+            self._release(judged.work.request)
+        return increment
+
+    def _release(self, request: Request) -> None:
+        self.scheduler.remove(request)
+        self.drafter.end(request)

@@ -1,0 +1,66 @@
+"""Verification: what the target's forward pass computes for a step, and the verdict on each draft."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from outrider.drafting.base import Draft
+from outrider.engine.scheduler import Work
+from outrider.models.runner import ModelRunner
+from outrider.ops.batch import Span
+from outrider.verification.accept import Verdict
+from outrider.verification.rules import Acceptance, Spot
+
+NOTHING = Verdict(0, ())
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One request's share of a step: what was computed, drafted, and decided.
+
+    logits: [rows with logits, vocab]; where the request caught up, the last `len(draft) + 1` of them are
+    for new tokens. error: why no token could be chosen.
+    """
+
+    work: Work
+    draft: tuple[int, ...]
+    logits: Tensor
+    verdict: Verdict
+    error: str | None = None
+
+
+def verify(
+    target: ModelRunner, acceptance: Acceptance, work: Sequence[Work], drafts: Sequence[Draft]
+) -> list[Judged]:
+    """One forward pass over the rows of all requests, and a verdict for each that caught up."""
+    spans = [_span(w, draft.tokens) for w, draft in zip(work, drafts, strict=True)]
+    parts = target.forward(spans).split([span.logit_rows for span in spans])
+    return [_judge(acceptance, w, draft, part) for w, draft, part in zip(work, drafts, parts, strict=True)]
+
+
+def _span(work: Work, draft: Sequence[int]) -> Span:
+    request, start = work.request, work.request.table.filled
+    tokens = [*request.tokens[start : start + work.count], *draft]
+    new_rows = len(draft) + 1 if work.catches_up else 0
+    logit_rows = len(tokens) if request.wants_prompt_logprobs else new_rows
+    return Span(tokens, start, request.table.blocks, logit_rows)
+
+
+def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> Judged:
+    if not work.catches_up:
+        return Judged(work, (), logits, NOTHING)
+    request, tokens = work.request, draft.tokens
+    rows = logits[len(logits) - len(tokens) - 1 :]
+    edited = request.sampler.edit(rows, request.output, tokens)
+    if not len(edited):
+        reason = f"after {request.num_output} tokens the sampling parameters leave no token to choose"
+        return Judged(work, tokens, logits, NOTHING, reason)
+    # Where the edits leave nothing after part of the draft, the draft ends there.
+    judgeable = tokens[: len(edited) - 1]
+    probs = None if draft.probs is None else draft.probs[: len(judgeable)]
+    spot = Spot(request.noise, request.num_output)
+    verdict = acceptance.judge(request.sampler.distribution(edited), judgeable, probs, spot)
+    return Judged(work, tokens, logits, verdict)

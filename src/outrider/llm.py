@@ -1,0 +1,166 @@
+"""The offline API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from outrider.config import resolve
+from outrider.engine.build import build_engine
+from outrider.errors import ConfigError, RequestError
+from outrider.outputs import Increment, RequestOutput
+from outrider.params import SamplingParams
+from outrider.progress import GenerationProgress
+
+Prompt = str | Sequence[int] | Mapping[str, Any]
+"""Text, token ids, or vLLM's `{"prompt": text}` and `{"prompt_token_ids": ids}`."""
+Message = Mapping[str, Any]
+
+
+class RequestsFailed(RequestError):
+    """Some requests of a batch could not be served; the others were finished.
+
+    errors: reason by index in the batch; outputs: one a prompt, None where it failed before it started.
+    """
+
+    def __init__(self, errors: Mapping[int, str], outputs: Sequence[RequestOutput | None]) -> None:
+        self.errors = dict(errors)
+        self.outputs = tuple(outputs)
+        if len(outputs) == 1:
+            super().__init__(self.errors[0])
+        else:
+            reasons = "; ".join(f"prompt {index}: {reason}" for index, reason in self.errors.items())
+            super().__init__(
+                f"{len(self.errors)} of {len(outputs)} requests failed, the others are in this error's "
+                f"`outputs`: {reasons}"
+            )
+
+
+class LLM:
+    """A target model, and a drafter that rides ahead of it.
+
+    `LLM(model, speculative_model="ngram", num_speculative_tokens=5)`. Options are the fields of
+    `outrider.config.EngineConfig`, and for speculation either `speculative_model`,
+    `num_speculative_tokens`, `prompt_lookup_min`, `prompt_lookup_max` and `acceptance`, or
+    `speculative_config={"method": "draft_model" | "ngram", "model": ..., ...}`.
+
+    Raises ConfigError for an option that is unknown or out of range and ModelError for a model that cannot
+    be loaded.
+    """
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.config = resolve(model, **options)
+        self.engine = build_engine(self.config)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The target's tokenizer."""
+        return self.engine.tokenizer
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Complete one prompt or many, batched; outputs are in the order of the prompts.
+
+        sampling_params: one for all or one a prompt. use_tqdm: show progress on stderr.
+        Raises RequestsFailed, a RequestError, after all other requests have finished.
+        """
+        batch = [prompts] if _is_one(prompts) else list(prompts)
+        ids: list[str | None] = []
+        errors: dict[int, str] = {}
+        try:
+            for index, (prompt, params) in enumerate(self._paired(batch, sampling_params)):
+                try:
+                    ids.append(self._add(prompt, params))
+                except RequestError as error:
+                    ids.append(None)
+                    errors[index] = str(error)
+            with GenerationProgress(sum(i is not None for i in ids), enabled=use_tqdm) as progress:
+                while self.engine.unfinished:
+                    progress.update(self.engine.step())
+        except BaseException:
+            self._abandon(ids)
+            raise
+        outputs = [None if i is None else self.engine.take(i) for i in ids]
+        errors |= {n: o.error for n, o in enumerate(outputs) if o is not None and o.error is not None}
+        if errors:
+            raise RequestsFailed(errors, outputs)
+        return [output for output in outputs if output is not None]
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Answer one conversation or many, laid out by the model's chat template. Otherwise as `generate`."""
+        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        prompts = [self.chat_prompt(conversation) for conversation in conversations]  # type: ignore[arg-type]
+        return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of a conversation, up to where the assistant's answer begins."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        return ids
+
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[Increment]:
+        """Complete one prompt and yield what each step adds. Leaving the iteration aborts the request.
+
+        Raises RequestError, at once, if the request cannot run.
+        """
+        return self._increments(self._add(prompt, sampling_params or SamplingParams()))
+
+    def _increments(self, request_id: str) -> Iterator[Increment]:
+        try:
+            while self.engine.unfinished:
+                yield from (i for i in self.engine.step() if i.request_id == request_id)
+            error = self.engine.take(request_id).error
+            if error is not None:
+                raise RequestError(error)
+        finally:
+            self._abandon([request_id])
+
+    def _paired(
+        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> list[tuple[Prompt, SamplingParams]]:
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or SamplingParams()] * len(prompts)
+        if len(params) != len(prompts):
+            raise ConfigError(
+                f"{len(prompts)} prompts with {len(params)} sampling_params; give one for all or one a prompt"
+            )
+        return list(zip(prompts, params, strict=True))
+
+    def _add(self, prompt: Prompt, params: SamplingParams) -> str:
+        if isinstance(prompt, Mapping):
+            if prompt.keys() not in ({"prompt"}, {"prompt_token_ids"}):
+                raise RequestError(
+                    f"a prompt has the keys {sorted(prompt)}; give 'prompt' or 'prompt_token_ids'"
+                )
+            prompt = next(iter(prompt.values()))
+        if isinstance(prompt, str):
+            return self.engine.add(self.tokenizer.encode(prompt), params, prompt=prompt)
+        return self.engine.add(prompt, params)
+
+    def _abandon(self, ids: Sequence[str | None]) -> None:
+        """Abort and forget the requests that are still known."""
+        for request_id in ids:
+            if request_id is not None:
+                self.engine.discard(request_id)
+
+
+def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:
+    """Whether this is a single prompt. A non-empty sequence of integers is one prompt of token ids."""
+    return isinstance(prompts, (str, Mapping)) or bool(prompts and isinstance(prompts[0], int))

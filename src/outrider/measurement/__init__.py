@@ -1,0 +1,1 @@
+"""Proving and measuring: plain against speculative runs of one engine."""

@@ -1,0 +1,100 @@
+"""Telling a near-tie from a real difference.
+
+Kernels that are not row-invariant round differently for different numbers of rows. Where two tokens score
+the same but for that rounding, plain and speculative decoding may choose differently. This module measures
+the rounding at one position, instead of assuming it: on an exact backend it is zero, and every difference
+is then a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from torch import Tensor
+
+from outrider.engine.engine import Engine
+from outrider.models.runner import ModelRunner
+from outrider.ops.batch import Span
+from outrider.params import SamplingParams
+from outrider.sampling.distribution import Categorical, Greedy
+from outrider.sampling.sampler import build_sampler
+from outrider.verification.noise import Noise, Stream
+
+WIDTHS = range(1, 10)  # rows of the last pass: plain decoding, and verification of up to 8 drafted tokens
+MARGIN = 4  # how far beyond the measured spread a gap may be rounding: a few passes do not show its extremes
+
+
+@dataclass(frozen=True)
+class Gap:
+    """By how much the first token outscored the second, for each number of rows in the last pass."""
+
+    values: tuple[float, ...]
+
+    @property
+    def size(self) -> float:
+        return abs(median(self.values))
+
+    @property
+    def rounding(self) -> float:
+        """What the number of rows alone changes."""
+        return max(self.values) - min(self.values)
+
+    @property
+    def is_rounding(self) -> bool:
+        return self.size <= MARGIN * self.rounding
+
+
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
+    """The first position at which two sequences differ, one ending counted, or None."""
+    for position, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return position
+    return None if len(a) == len(b) else min(len(a), len(b))
+
+
+def gap_at(
+    engine: Engine, prompt: Sequence[int], output: Sequence[int], other: int, params: SamplingParams
+) -> Gap:
+    """The gap between the last token of `output` and `other` in its place.
+
+    params: those of the run, with temperature and seed; no edits or filters.
+    """
+    *before, chosen = output
+    tokens = [*prompt, *before]
+    sampler = build_sampler(
+        params,
+        prompt=prompt,
+        bad_words=(),
+        stop_tokens=frozenset(),
+        vocab=engine.target.model.config.vocab_size,
+        device=engine.target.model.ops.device,
+    )
+    values = []
+    for width in WIDTHS:
+        if width <= len(tokens):
+            logits = _last_logits(engine.target, tokens, width)
+            match sampler.distribution(logits):
+                case Greedy(logits=scores):
+                    pass
+                case Categorical(scores=scores):
+                    noise = Noise(params.seed or 0).gumbel(
+                        Stream.TOKEN, len(before), 1, scores.shape[-1], scores.device
+                    )
+                    scores = scores + noise
+            values.append(float(scores[0, chosen]) - float(scores[0, other]))
+    return Gap(tuple(values))
+
+
+def _last_logits(target: ModelRunner, tokens: Sequence[int], width: int) -> Tensor:
+    """Logits [1, vocab] after `tokens`, of which the last `width` are computed in one pass."""
+    table = target.table()
+    try:
+        table.extend(len(tokens))
+        start = len(tokens) - width
+        if start:
+            target.forward([Span(tokens[:start], 0, table.blocks, 0)])
+        return target.forward([Span(tokens[start:], start, table.blocks, 1)])
+    finally:
+        table.truncate(0)

@@ -1,0 +1,112 @@
+"""Proof of the promise on a user's own pair: plain against speculative token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from outrider.llm import LLM
+from outrider.measurement.prompts import chunks
+from outrider.measurement.ties import Gap, first_difference, gap_at
+from outrider.params import SamplingParams
+
+Outcome = Literal["equal", "near-tie", "different"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two runs part: prompt index, output position, and the tokens (None: one ended)."""
+
+    prompt: int
+    position: int
+    plain: int | None
+    speculative: int | None
+    gap: Gap | None
+
+    @property
+    def is_rounding(self) -> bool:
+        return self.gap is not None and self.gap.is_rounding
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting and what came of it. accepted and drafted: tokens, over all prompts."""
+
+    drafter: str
+    length: int
+    temperature: float
+    batch_size: int
+    prompts: int
+    drafted: int
+    accepted: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        if not self.differences:
+            return "equal"
+        return "near-tie" if all(d.is_rounding for d in self.differences) else "different"
+
+
+def verify(
+    llm: LLM,
+    drafter: str,
+    prompts: Sequence[Sequence[int]],
+    *,
+    lengths: Sequence[int],
+    temperatures: Sequence[float],
+    batch_sizes: Sequence[int],
+    max_tokens: int,
+) -> Iterator[Case]:
+    """Yield every case as it is done. `llm` has the drafter loaded; `drafter` is its name for the report.
+
+    Plain runs go one prompt at a time; speculative ones in batches of each size.
+    """
+
+    def params(temperature: float, length: int, seed: int) -> SamplingParams:
+        return SamplingParams(
+            temperature=temperature, max_tokens=max_tokens, seed=seed, num_speculative_tokens=length
+        )
+
+    for temperature in temperatures:
+        plain = [
+            llm.generate(prompt, params(temperature, 0, seed), use_tqdm=False)[0].outputs[0].token_ids
+            for seed, prompt in enumerate(prompts)
+        ]
+        for batch_size, length in product(batch_sizes, lengths):
+            settings = [params(temperature, length, seed) for seed in range(len(prompts))]
+            outputs = [
+                output.outputs[0]
+                for batch in chunks(list(zip(prompts, settings, strict=True)), batch_size)
+                for output in llm.generate([p for p, _ in batch], [s for _, s in batch], use_tqdm=False)
+            ]
+            differences = (
+                _difference(llm, index, prompts[index], settings[index], a, b.token_ids)
+                for index, (a, b) in enumerate(zip(plain, outputs, strict=True))
+            )
+            yield Case(
+                drafter=drafter,
+                length=length,
+                temperature=temperature,
+                batch_size=batch_size,
+                prompts=len(prompts),
+                drafted=sum(o.speculation.drafted for o in outputs),
+                accepted=sum(o.speculation.accepted for o in outputs),
+                differences=tuple(d for d in differences if d is not None),
+            )
+
+
+def _difference(
+    llm: LLM, index: int, prompt: Sequence[int], params: SamplingParams, a: Sequence[int], b: Sequence[int]
+) -> Difference | None:
+    position = first_difference(a, b)
+    if position is None:
+        return None
+    plain = a[position] if position < len(a) else None
+    speculative = b[position] if position < len(b) else None
+    gap = None
+    if plain is not None and speculative is not None:
+        gap = gap_at(llm.engine, prompt, a[: position + 1], speculative, params)
+    return Difference(index, position, plain, speculative, gap)

@@ -1,0 +1,1 @@
+"""Decoders, and reading their weights, configurations and tokenizers."""

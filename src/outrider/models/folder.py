@@ -1,0 +1,113 @@
+"""A checkpoint in Hugging Face's layout: config.json, safetensors in one file or several, tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from outrider.errors import ModelError
+from outrider.models.config import SUPPORTED, decoder_config
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class FolderCheckpoint:
+    """Weights are memory-mapped and read one tensor at a time."""
+
+    def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
+        self._path = path
+        self._tokenizer_path = tokenizer_path or path
+        generation = path / "generation_config.json"
+        self.config = decoder_config(
+            _transformers_config(path), str(path), _read_json(generation) if generation.is_file() else None
+        )
+        self._shapes = self.config.shapes()
+        self._file_of = self._files()
+        self._open: dict[Path, Any] = {}
+
+    def tensor(self, name: str) -> Tensor:
+        path = self._file_of.get(name)
+        if path is None:
+            raise ModelError(f"{self._path}: tensor {name!r} is missing")
+        try:
+            tensor: Tensor = self._opened(path).get_tensor(name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelError(f"{path} is truncated or corrupt: tensor {name!r}: {error}") from error
+        expected = self._shapes[name]
+        if tuple(tensor.shape) != expected:
+            raise ModelError(
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json implies {expected}"
+            )
+        return tensor
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        path = self._tokenizer_path
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        except Exception as error:  # the libraries below raise anything, bare Exception included
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason}") from error
+        if not tokenizer.is_fast:
+            raise ModelError(f"{path}: only a slow tokenizer is available; a tokenizer.json is needed")
+        return tokenizer
+
+    def _files(self) -> dict[str, Path]:
+        """Which file holds each tensor."""
+        index, single = self._path / INDEX, self._path / SINGLE
+        if index.is_file():
+            weight_map = _read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise ModelError(f"{index} has no 'weight_map'; it is truncated or corrupt")
+            files = {name: self._path / str(file) for name, file in weight_map.items()}
+            for path in sorted(set(files.values())):
+                if not path.is_file():
+                    raise ModelError(f"{path} is missing, though {INDEX} names it")
+                self._names(path)
+            return files
+        if not single.is_file():
+            raise ModelError(f"{self._path} holds neither {SINGLE} nor {INDEX}")
+        return dict.fromkeys(self._names(single), single)
+
+    def _names(self, path: Path) -> list[str]:
+        """The tensors of a file, whose header is checked by reading it."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                return list(file.keys())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelError(f"{path} is truncated or corrupt: {error}") from error
+
+    def _opened(self, path: Path) -> Any:
+        if path not in self._open:
+            self._open[path] = safe_open(path, framework="pt").__enter__()
+        return self._open[path]
+
+
+def _transformers_config(path: Path) -> Any:
+    file = path / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{path} holds no config.json; it is not a Hugging Face model folder")
+    raw = _read_json(file)
+    architecture = (raw.get("architectures") or [raw.get("model_type")])[0]
+    if architecture not in SUPPORTED:  # asked first: transformers knows not every one of them either
+        raise ModelError(
+            f"{path}: architecture {architecture!r} is not supported; supported are {', '.join(SUPPORTED)}"
+        )
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # validation errors of many kinds
+        raise ModelError(f"{file} is not a valid configuration: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} is not a JSON object")
+    return value

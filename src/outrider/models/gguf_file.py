@@ -1,0 +1,168 @@
+"""A checkpoint in one GGUF file, as llama.cpp writes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.quants import dequantize
+from torch import Tensor
+from transformers import LlamaConfig, PreTrainedTokenizerBase
+
+from outrider.errors import ModelError
+from outrider.models.config import DecoderConfig, decoder_config
+from outrider.models.folder import FolderCheckpoint
+from outrider.models.gguf_tokenizer import build_tokenizer
+
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")
+GLOBAL_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+}
+LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+class GGUFCheckpoint:
+    """Weights are dequantised to float32 when asked for; the file stays memory-mapped."""
+
+    def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
+        self._path = path
+        self._tokenizer_path = tokenizer_path
+        try:
+            reader = GGUFReader(path)
+            self._metadata = {name: field.contents() for name, field in reader.fields.items()}
+            self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        except Exception as error:  # the reader has no errors of its own: any of NumPy's may come up
+            raise ModelError(f"{path} is truncated or corrupt: {error}") from error
+        self.config = self._config()
+        self._shapes = self.config.shapes()
+
+    def tensor(self, name: str) -> Tensor:
+        stored = self._tensors.get(gguf_name(name))
+        if stored is None:
+            raise ModelError(f"{self._path}: tensor {gguf_name(name)!r} ({name!r}) is missing")
+        expected = self._shapes[name]
+        found = tuple(int(n) for n in reversed(stored.shape))
+        if found != expected:
+            raise ModelError(
+                f"{self._path}: tensor {stored.name!r} has shape {found}; the metadata implies {expected}"
+            )
+        kind = GGMLQuantizationType(stored.tensor_type).name
+        if kind not in TYPES:
+            raise ModelError(
+                f"{self._path}: tensor {stored.name!r} is of type {kind}; supported are {', '.join(TYPES)}"
+            )
+        values = dequantize(stored.data, stored.tensor_type)
+        tensor = torch.from_numpy(np.array(values, dtype=np.float32)).reshape(expected)
+        heads = {"q_proj": self.config.num_heads, "k_proj": self.config.num_kv_heads}
+        for part, count in heads.items():
+            if f".{part}." in name:
+                return _half_split(tensor, count)
+        return tensor
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        if self._tokenizer_path is not None:
+            return FolderCheckpoint(self._tokenizer_path).tokenizer()
+        return build_tokenizer(self._metadata, str(self._path))
+
+    def _config(self) -> DecoderConfig:
+        architecture = self._metadata.get("general.architecture")
+        if architecture != "llama":
+            raise ModelError(
+                f"{self._path}: architecture {architecture!r} is not supported; supported in GGUF is 'llama'"
+            )
+        heads = int(self._value("attention.head_count"))
+        hidden = int(self._value("embedding_length"))
+        head_dim = int(self._value("attention.key_length", hidden // heads))
+        theta = float(self._value("rope.freq_base", 10000.0))
+        rotary = int(self._value("rope.dimension_count", head_dim))
+        if rotary != head_dim:
+            raise ModelError(
+                f"{self._path}: rope.dimension_count = {rotary} of head_dim = {head_dim}; only rotation of "
+                "all dimensions is supported"
+            )
+        eos = [self._metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
+        embedding = self._tensors.get("token_embd.weight")
+        if embedding is None:
+            raise ModelError(f"{self._path}: tensor 'token_embd.weight' is missing")
+        config = LlamaConfig(
+            vocab_size=int(embedding.shape[1]),
+            hidden_size=hidden,
+            intermediate_size=int(self._value("feed_forward_length")),
+            num_hidden_layers=int(self._value("block_count")),
+            num_attention_heads=heads,
+            num_key_value_heads=int(self._value("attention.head_count_kv", heads)),
+            head_dim=head_dim,
+            rms_norm_eps=float(self._value("attention.layer_norm_rms_epsilon")),
+            max_position_embeddings=int(self._value("context_length")),
+            rope_parameters=self._rope_parameters(theta),
+            tie_word_embeddings="output.weight" not in self._tensors,
+            attention_bias="blk.0.attn_q.bias" in self._tensors,
+            mlp_bias="blk.0.ffn_up.bias" in self._tensors,
+            eos_token_id=[int(i) for i in eos if i is not None],
+        )
+        return self._with_rope_factors(decoder_config(config, str(self._path)))
+
+    def _value(self, key: str, default: Any = None) -> Any:
+        value = self._metadata.get(f"llama.{key}", default)
+        if value is None:
+            raise ModelError(f"{self._path}: metadata 'llama.{key}' is missing")
+        return value
+
+    def _rope_parameters(self, theta: float) -> dict[str, Any]:
+        kind = self._metadata.get("llama.rope.scaling.type", "none")
+        if kind == "none":
+            return {"rope_type": "default", "rope_theta": theta}
+        parameters = {
+            "rope_type": kind,
+            "rope_theta": theta,
+            "factor": float(self._value("rope.scaling.factor")),
+        }
+        if kind == "yarn":
+            length = self._value("rope.scaling.original_context_length")
+            parameters["original_max_position_embeddings"] = int(length)
+        return parameters
+
+    def _with_rope_factors(self, config: DecoderConfig) -> DecoderConfig:
+        """Llama 3's scaling comes as one divisor a frequency, in a tensor of its own."""
+        stored = self._tensors.get("rope_freqs.weight")
+        if stored is None:
+            return config
+        divisors = np.asarray(stored.data, dtype=np.float32).tolist()
+        if len(divisors) != len(config.rope_inv_freq):
+            raise ModelError(
+                f"{self._path}: tensor 'rope_freqs.weight' has {len(divisors)} values; head_dim implies "
+                f"{len(config.rope_inv_freq)}"
+            )
+        scaled = tuple(f / d for f, d in zip(config.rope_inv_freq, divisors, strict=True))
+        return replace(config, rope_inv_freq=scaled)
+
+
+def gguf_name(name: str) -> str:
+    """llama.cpp's name of a tensor, from Hugging Face's."""
+    stem, kind = name.rsplit(".", 1)
+    if stem in GLOBAL_NAMES:
+        return f"{GLOBAL_NAMES[stem]}.{kind}"
+    _, _, layer, part = stem.split(".", 3)
+    return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
+
+
+def _half_split(rows: Tensor, heads: int) -> Tensor:
+    """Undo llama.cpp's order of Q and K rows: it pairs neighbouring rows for the rotation, Hugging Face
+    (and this package) row i with row i + head_dim / 2."""
+    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()

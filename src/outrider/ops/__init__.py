@@ -1,0 +1,1 @@
+"""The operations of a model: the interface, and one implementation a backend."""

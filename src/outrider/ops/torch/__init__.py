@@ -1,0 +1,5 @@
+"""Readable PyTorch, on any device: the oracle that faster backends are tested against."""
+
+from outrider.ops.torch.ops import TorchOps
+
+__all__ = ["TorchOps"]

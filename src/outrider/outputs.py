@@ -1,0 +1,141 @@
+"""What a request returns. Field names are vLLM's where it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Literal
+
+Origin = Literal["draft", "correction", "bonus", "target"]
+"""Where a token came from: an accepted draft, the target's correction of one, the bonus after a draft that
+stood as a whole, or the target alone where nothing was drafted."""
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """logprob: natural logarithm, before any sampling parameter; rank: 1 is the likeliest token."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+Logprobs = dict[int, Logprob]
+
+
+@dataclass(frozen=True)
+class SpeculationStats:
+    """Counts of drafts: how many, their tokens, and how many stood; by position from the first token on."""
+
+    drafts: int = 0
+    drafted_by_position: tuple[int, ...] = ()
+    accepted_by_position: tuple[int, ...] = ()
+
+    @property
+    def drafted(self) -> int:
+        return sum(self.drafted_by_position)
+
+    @property
+    def accepted(self) -> int:
+        return sum(self.accepted_by_position)
+
+    @property
+    def acceptance_length(self) -> float:
+        """Mean tokens a verified draft yields: accepted ones and the target's own."""
+        return 1 + self.accepted / self.drafts if self.drafts else 1.0
+
+    @property
+    def acceptance_rate_by_position(self) -> tuple[float, ...]:
+        """Of the tokens drafted at each position, the share that stood (and so all before it did)."""
+        return tuple(a / d for a, d in zip(self.accepted_by_position, self.drafted_by_position, strict=True))
+
+    def __add__(self, other: SpeculationStats) -> SpeculationStats:
+        def added(a: Iterable[int], b: Iterable[int]) -> tuple[int, ...]:
+            return tuple(x + y for x, y in zip_longest(a, b, fillvalue=0))
+
+        return SpeculationStats(
+            self.drafts + other.drafts,
+            added(self.drafted_by_position, other.drafted_by_position),
+            added(self.accepted_by_position, other.accepted_by_position),
+        )
+
+    @classmethod
+    def of_draft(cls, drafted: int, accepted: int) -> SpeculationStats:
+        """The counts of one draft."""
+        if not drafted:
+            return cls()
+        return cls(1, (1,) * drafted, (1,) * accepted + (0,) * (drafted - accepted))
+
+
+@dataclass(frozen=True)
+class CompletionOutput:
+    """One generated sequence. token_ids holds the EOS or stop token that ended it; text does not."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    cumulative_logprob: float | None
+    logprobs: tuple[Logprobs, ...] | None
+    finish_reason: FinishReason | None
+    stop_reason: int | str | None
+    speculation: SpeculationStats
+
+
+@dataclass(frozen=True)
+class RequestMetrics:
+    """Times of a monotonic clock, in seconds.
+
+    token_times: (time, tokens) of every step that yielded tokens, of the request's first sequence.
+    """
+
+    arrival_time: float
+    first_scheduled_time: float | None
+    first_token_time: float | None
+    last_token_time: float | None
+    finished_time: float | None
+    token_times: tuple[tuple[float, int], ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """A request with all its sequences. `prompt_logprobs[0]` is None: nothing precedes the first token."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: tuple[int, ...]
+    prompt_logprobs: tuple[Logprobs | None, ...] | None
+    outputs: tuple[CompletionOutput, ...]
+    finished: bool
+    num_cached_tokens: int
+    metrics: RequestMetrics
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text that one token added (possibly none yet, inside a UTF-8 character) and where it came from."""
+
+    token_id: int
+    text: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What one step added to one sequence. Pieces are held back while they might belong to a stop string."""
+
+    request_id: str
+    index: int
+    token_ids: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    drafted: int
+    accepted: int
+    finish_reason: FinishReason | None
+    stop_reason: int | str | None
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)

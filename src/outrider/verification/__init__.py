@@ -1,0 +1,1 @@
+"""Checking drafts: the acceptance rules and the randomness they use."""

@@ -1,0 +1,86 @@
+"""The acceptance rules, as pure functions. Randomness is an argument.
+
+p: the target's distribution at each drafted position and the one after, [k + 1, vocab]
+q: the distributions that the drafted tokens were drawn from, [k, vocab]
+accepted: drafted tokens that stand; correction: the target's token where the draft fell;
+bonus: the target's token after a draft that stood as a whole
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """accepted: how many drafted tokens stand; tokens: those and the correction or bonus after them."""
+
+    accepted: int
+    tokens: tuple[int, ...]
+
+
+def coupled(target: Sequence[int], draft: Sequence[int]) -> Verdict:
+    """Keep the longest prefix of `draft` [k] that agrees with the target's own tokens [k + 1].
+
+    `target[i]` must be what plain decoding would choose after `draft[:i]`; it uses the same noise there,
+    so the result is token for token the plain one, whatever the draft is.
+    """
+    accepted = 0
+    while accepted < len(draft) and draft[accepted] == target[accepted]:
+        accepted += 1
+    return Verdict(accepted, tuple(target[: accepted + 1]))
+
+
+def standard(p: Tensor, q: Tensor, draft: Sequence[int], uniforms: Tensor, gumbel: Tensor) -> Verdict:
+    """Speculative sampling (Leviathan et al., 2023, algorithm 1; Chen et al., 2023).
+
+    Token i stands with probability min(1, p_i / q_i); the first that falls is replaced by a sample of
+    the residual max(p - q, 0). uniforms: [k] in [0, 1); gumbel: [k + 1, vocab], independent of both the
+    uniforms and the draft. Every returned token is distributed as the target's.
+    """
+    for i, token in enumerate(draft):
+        if uniforms[i] * q[i, token] >= p[i, token]:
+            return Verdict(i, (*draft[:i], _draw(_residual(p[i], q[i]), gumbel[i])))
+    return Verdict(len(draft), (*draft, _draw(p[len(draft)], gumbel[len(draft)])))
+
+
+def block(p: Tensor, q: Tensor, draft: Sequence[int], uniforms: Tensor, gumbel: Tensor) -> Verdict:
+    """Block verification (Sun et al., 2025, ICLR, algorithm 2): the draft is judged as a whole.
+
+    Arguments and distribution of the result as for `standard`; in expectation it never accepts fewer.
+    `weight` is the paper's p_i: the chance, capped at 1 on the way, that the target wrote the prefix over
+    the chance that the draft did.
+    """
+    k = len(draft)
+    weights = [1.0]
+    for i, token in enumerate(draft):
+        weights.append(min(1.0, weights[-1] * float(p[i, token] / q[i, token])))
+
+    accepted = 0
+    for i in range(1, k + 1):
+        if i == k:
+            keep = weights[k]
+        else:
+            surplus = float((weights[i] * p[i] - q[i]).clamp_(min=0).sum())
+            total = surplus + 1.0 - weights[i]
+            keep = surplus / total if total > 0 else 0.0
+        if float(uniforms[i - 1]) < keep:
+            accepted = i
+
+    rest = p[k] if accepted == k else _residual(weights[accepted] * p[accepted], q[accepted])
+    return Verdict(accepted, (*draft[:accepted], _draw(rest, gumbel[accepted])))
+
+
+def _residual(p: Tensor, q: Tensor) -> Tensor:
+    """max(p - q, 0), unnormalised; p itself where rounding left nothing of it."""
+    rest = (p - q).clamp_(min=0)
+    return rest if rest.any() else p
+
+
+def _draw(weights: Tensor, gumbel: Tensor) -> int:
+    """A sample of the distribution proportional to `weights` [vocab], by the Gumbel-max trick."""
+    return int(torch.max(weights.log() + gumbel, dim=-1).indices)

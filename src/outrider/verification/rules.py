@@ -1,0 +1,82 @@
+"""The acceptance rules as the engine uses them: how a draft is drawn, and how it is judged.
+
+Draws use the request's counter-based noise; the rules themselves are the pure functions of `accept`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from outrider.sampling.distribution import Distribution
+from outrider.verification.accept import Verdict, block, coupled, standard
+from outrider.verification.noise import Noise, Stream
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where in a request's noise a draw stands; position counts generated tokens."""
+
+    noise: Noise
+    position: int
+
+    def gumbel(self, stream: Stream, count: int, vocab: int, device: torch.device) -> Tensor:
+        return self.noise.gumbel(stream, self.position, count, vocab, device)
+
+
+class Acceptance(Protocol):
+    """One rule, from both of its ends."""
+
+    def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
+        """A draft model's token at one position, and the distribution [vocab] if the rule will need it."""
+
+    def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
+        """The verdict on `draft` [k] given the target's distributions at k + 1 positions."""
+
+
+class Coupled:
+    """The target's token at every position, drawn as plain decoding draws it; a draft stands if it agrees.
+
+    The drafter adds the same noise to its own scores, so that it tends to draw the same token (Gumbel
+    coupling; Daliri et al., 2025).
+    """
+
+    def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
+        return _choose(draft, spot, Stream.TOKEN)[0], None
+
+    def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
+        return coupled(_choose(target, spot, Stream.TOKEN), draft)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A rule that keeps the target's distribution, though not its very tokens."""
+
+    rule: Callable[[Tensor, Tensor, Sequence[int], Tensor, Tensor], Verdict]
+
+    def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
+        return _choose(draft, spot, Stream.DRAFT)[0], draft.probabilities()[0]
+
+    def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
+        p = target.probabilities()
+        if probs is None:  # a deterministic guess: all mass on the drafted token
+            drafted = torch.tensor(draft, dtype=torch.int64, device=p.device)[:, None]
+            probs = torch.zeros_like(p[: len(draft)]).scatter_(-1, drafted, 1.0)
+        uniforms = spot.noise.uniforms(Stream.ACCEPT, spot.position, len(draft)).to(p.device)
+        gumbel = spot.gumbel(Stream.RECOVER, *p.shape, p.device)
+        return self.rule(p, probs, draft, uniforms, gumbel)
+
+
+def _choose(distribution: Distribution, spot: Spot, stream: Stream) -> list[int]:
+    return distribution.choose(lambda rows, vocab, device: spot.gumbel(stream, rows, vocab, device))
+
+
+RULES: dict[str, Acceptance] = {
+    "coupled": Coupled(),
+    "standard": Rejection(standard),
+    "block": Rejection(block),
+}
