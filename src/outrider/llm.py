@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, cast
 
 from outrider.config import resolve
 from outrider.engine.build import build_engine
@@ -69,7 +69,7 @@ class LLM:
         sampling_params: one for all or one a prompt. use_tqdm: show progress on stderr.
         Raises RequestsFailed, a RequestError, after all other requests have finished.
         """
-        batch = [prompts] if _is_one(prompts) else list(prompts)
+        batch = _as_batch(prompts)
         ids: list[str | None] = []
         errors: dict[int, str] = {}
         try:
@@ -115,20 +115,23 @@ class LLM:
         )
         return ids
 
-    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[Increment]:
-        """Complete one prompt and yield what each step adds. Leaving the iteration aborts the request.
+    def stream(
+        self, prompt: Prompt, sampling_params: SamplingParams | None = None
+    ) -> Generator[Increment, None, RequestOutput]:
+        """Complete one prompt and yield what each step adds; the generator returns the whole output.
 
-        Raises RequestError, at once, if the request cannot run.
+        Leaving the iteration aborts the request. Raises RequestError, at once, if it cannot run.
         """
         return self._increments(self._add(prompt, sampling_params or SamplingParams()))
 
-    def _increments(self, request_id: str) -> Iterator[Increment]:
+    def _increments(self, request_id: str) -> Generator[Increment, None, RequestOutput]:
         try:
             while self.engine.unfinished:
                 yield from (i for i in self.engine.step() if i.request_id == request_id)
-            error = self.engine.take(request_id).error
-            if error is not None:
-                raise RequestError(error)
+            output = self.engine.take(request_id)
+            if output.error is not None:
+                raise RequestError(output.error)
+            return output
         finally:
             self._abandon([request_id])
 
@@ -149,7 +152,7 @@ class LLM:
                 raise RequestError(
                     f"a prompt has the keys {sorted(prompt)}; give 'prompt' or 'prompt_token_ids'"
                 )
-            prompt = next(iter(prompt.values()))
+            prompt = cast(str | Sequence[int], next(iter(prompt.values())))
         if isinstance(prompt, str):
             return self.engine.add(self.tokenizer.encode(prompt), params, prompt=prompt)
         return self.engine.add(prompt, params)
@@ -161,6 +164,8 @@ class LLM:
                 self.engine.discard(request_id)
 
 
-def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:
-    """Whether this is a single prompt. A non-empty sequence of integers is one prompt of token ids."""
-    return isinstance(prompts, (str, Mapping)) or bool(prompts and isinstance(prompts[0], int))
+def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """A non-empty sequence of integers is one prompt of token ids."""
+    if isinstance(prompts, (str, Mapping)) or (prompts and isinstance(prompts[0], int)):
+        return [cast(Prompt, prompts)]
+    return list(cast(Sequence[Prompt], prompts))

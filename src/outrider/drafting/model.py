@@ -52,24 +52,22 @@ class ModelDrafter:
     """
 
     def __init__(self, runner: ModelRunner, acceptance: Acceptance, *, vocab: int, max_rows: int) -> None:
-        self._runner = runner
+        self.runner = runner
         self._acceptance = acceptance
         self._vocab = vocab
         self._max_rows = max_rows
         self._tables: dict[Request, BlockTable] = {}
 
     def draft(self, requests: Sequence[Request], lengths: Sequence[int]) -> list[Draft]:
-        growing = {
-            request: self._begin(request, n) for request, n in zip(requests, lengths, strict=True) if n
-        }
-        logits, active = self._catch_up([g for g in growing.values() if g is not None])
+        begun = [self._begin(r, length) for r, length in zip(requests, lengths, strict=True)]
+        logits, active = self._catch_up([g for g in begun if g is not None])
         while active:
-            for g, row in zip(active, logits, strict=True):
-                self._grow(g, row)
+            for growing, row in zip(active, logits, strict=True):
+                self._grow(growing, row)
             active = [g for g in active if not g.complete and self._extend(g, 1)]
             if active:
                 logits = self._forward([(g, g.tokens[-1:]) for g in active])
-        return [g.draft() if (g := growing.get(request)) else Draft() for request in requests]
+        return [Draft() if g is None else g.draft() for g in begun]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         for request, verdict in zip(requests, verdicts, strict=True):
@@ -84,14 +82,15 @@ class ModelDrafter:
             table.truncate(0)
 
     def _begin(self, request: Request, length: int) -> Growing | None:
-        """A draft to grow; None where the draft model's context is too short for another token."""
-        room = self._runner.model.config.max_position_embeddings - len(request.tokens)
-        if room <= 0:
+        """A draft to grow; None where none is wanted or the draft model's context is at its end."""
+        room = self.runner.model.config.max_position_embeddings - len(request.tokens)
+        length = min(length, room)
+        if length <= 0:
             return None
         if request not in self._tables:
-            self._tables[request] = self._runner.table()
+            self._tables[request] = self.runner.table()
             self._tables[request].adopt(request.tokens)
-        return Growing(request, min(length, room), self._tables[request])
+        return Growing(request, length, self._tables[request])
 
     def _catch_up(self, growing: Sequence[Growing]) -> tuple[Tensor, list[Growing]]:
         """Compute the tokens that the draft model has not seen; logits of those who have seen all."""
@@ -124,7 +123,7 @@ class ModelDrafter:
     def _forward(self, work: Sequence[tuple[Growing, list[int]]]) -> Tensor:
         """Compute the tokens; logits after the last of each, [len(work), target's vocab]."""
         spans = [Span(tokens, g.table.filled, g.table.blocks, 1) for g, tokens in work]
-        logits = self._runner.forward(spans)
+        logits = self.runner.forward(spans)
         for (g, _), span in zip(work, spans, strict=True):
             g.table.filled = span.end
         # Models with one tokenizer may pad their embeddings differently; the padding is never drafted.

@@ -72,10 +72,10 @@ def _origins(judged: Judged) -> Sequence[Origin]:
     if not judged.verdict.tokens:
         return ()
     accepted = judged.verdict.accepted
-    last: Origin = "bonus" if accepted == len(judged.draft) else "correction"
+    origins: list[Origin] = ["draft"] * accepted
     if not judged.draft:
-        last = "target"
-    return (*["draft"] * accepted, last)
+        return [*origins, "target"]
+    return [*origins, "bonus" if accepted == len(judged.draft) else "correction"]
 
 
 def _add_text(request: Request, token: int, origin: Origin) -> None:

@@ -93,7 +93,7 @@ class OutputText:
             self._held.append(Piece(last.token_id, last.text + rest, last.origin))
 
     def release(self, *, finished: bool) -> tuple[Piece, ...]:
-        """The pieces that may be shown now, each once."""
+        """The pieces that may be shown now, each once; the last of them has text, unless it ends all."""
         limit = len(self.text) if finished else len(self.text) - self._hold
         count = 0
         for piece in self._held:
@@ -101,6 +101,8 @@ class OutputText:
                 break
             self._released += len(piece.text)
             count += 1
+        while not finished and count and not self._held[count - 1].text:
+            count -= 1
         pieces, self._held = tuple(self._held[:count]), self._held[count:]
         return pieces
 

@@ -52,8 +52,10 @@ class Engine:
         self._text_of = lru_cache(maxsize=None)(lambda token: str(tokenizer.decode([token])))
 
     def step(self) -> list[Increment]:
-        """One forward pass of the target, and what every request gained by it."""
+        """One forward pass of the target, and what every request gained by it; nothing if none waits."""
         schedule = self._schedule()
+        if not schedule.work:
+            return []
         requests = [work.request for work in schedule.work]
         drafts = self.drafter.draft(requests, [work.draft_length for work in schedule.work])
         judged = verify(self.target, self.acceptance, schedule.work, drafts)

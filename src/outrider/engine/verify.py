@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from outrider.drafting.base import Draft
@@ -37,7 +38,8 @@ def verify(
 ) -> list[Judged]:
     """One forward pass over the rows of all requests, and a verdict for each that caught up."""
     spans = [_span(w, draft.tokens) for w, draft in zip(work, drafts, strict=True)]
-    parts = target.forward(spans).split([span.logit_rows for span in spans])
+    logits = target.forward(spans)
+    parts = torch.split(logits, [span.logit_rows for span in spans])
     return [_judge(acceptance, w, draft, part) for w, draft, part in zip(work, drafts, parts, strict=True)]
 
 

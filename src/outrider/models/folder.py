@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class FolderCheckpoint:
         self._shapes = self.config.shapes()
         self._file_of = self._files()
         self._open: dict[Path, Any] = {}
+        self._stack = ExitStack()
 
     def tensor(self, name: str) -> Tensor:
         path = self._file_of.get(name)
@@ -83,7 +85,7 @@ class FolderCheckpoint:
 
     def _opened(self, path: Path) -> Any:
         if path not in self._open:
-            self._open[path] = safe_open(path, framework="pt").__enter__()
+            self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._open[path]
 
 

@@ -165,4 +165,4 @@ def gguf_name(name: str) -> str:
 def _half_split(rows: Tensor, heads: int) -> Tensor:
     """Undo llama.cpp's order of Q and K rows: it pairs neighbouring rows for the rotation, Hugging Face
     (and this package) row i with row i + head_dim / 2."""
-    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
+    return rows.reshape(heads, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from outrider.cache.store import KVStore
 from outrider.models.checkpoint import Checkpoint
-from outrider.ops.base import AttentionShape, Ops, PackedLinear, Rope
+from outrider.ops.base import AttentionShape, Ops, Rope
 from outrider.ops.batch import Batch
 
 
@@ -18,11 +19,11 @@ class Layer:
     """Weights of one decoder layer; q, k, v and gate, up are joined to be read in one pass each."""
 
     input_norm: Tensor
-    qkv: PackedLinear
-    out: PackedLinear
+    qkv: Any
+    out: Any
     post_norm: Tensor
-    gate_up: PackedLinear
-    down: PackedLinear
+    gate_up: Any
+    down: Any
 
 
 class Llama:
@@ -31,7 +32,7 @@ class Llama:
     Raises ModelError, from the checkpoint, for a tensor that is missing or has the wrong shape.
     """
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops) -> None:
+    def __init__(self, checkpoint: Checkpoint, ops: Ops[Any, Any]) -> None:
         self.config = config = checkpoint.config
         self.ops = ops
         self._shape = AttentionShape(
@@ -42,7 +43,7 @@ class Llama:
         def plain(name: str) -> Tensor:
             return checkpoint.tensor(name).to(ops.device, ops.dtype)
 
-        def packed(prefix: str, *names: str, bias: bool) -> PackedLinear:
+        def packed(prefix: str, *names: str, bias: bool) -> Any:
             weights = [checkpoint.tensor(f"{prefix}.{name}.weight") for name in names]
             biases = [checkpoint.tensor(f"{prefix}.{name}.bias") for name in names] if bias else None
             return ops.pack(torch.cat(weights), None if biases is None else torch.cat(biases))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,21 +33,20 @@ class AttentionShape:
     sliding_window: int | None
 
 
-class PackedLinear(Protocol):
-    """A weight [out, in] with an optional bias [out], in the backend's own layout."""
+Packed = TypeVar("Packed")
+"""A weight [out, in] with an optional bias [out], in the backend's own layout."""
+
+Plan = TypeVar("Plan")
+"""What every layer of one forward pass shares: rotary tables and the layout of attention."""
 
 
-class Plan(Protocol):
-    """What every layer of one forward pass shares: rotary tables and the layout of attention."""
-
-
-class Ops(Protocol):
+class Ops(Protocol[Packed, Plan]):
     """Activations are [rows, features]; every row is computed from itself and its own K/V history."""
 
     device: torch.device
     dtype: torch.dtype
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
+    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Packed:
         """Lay out a weight [out, in] for `linear`, converted to `dtype` on `device`."""
 
     def plan(self, batch: Batch, shape: AttentionShape, rope: Rope) -> Plan:
@@ -56,7 +55,7 @@ class Ops(Protocol):
     def embed(self, tokens: Tensor, table: Tensor) -> Tensor:
         """[rows] -> [rows, hidden]."""
 
-    def linear(self, x: Tensor, weight: PackedLinear) -> Tensor:
+    def linear(self, x: Tensor, weight: Packed) -> Tensor:
         """[rows, in] -> [rows, out]."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -49,7 +49,7 @@ class Categorical:
     scores: Tensor
 
     def choose(self, gumbel: Gumbel) -> list[int]:
-        noise = gumbel(*self.scores.shape, self.scores.device)
+        noise = gumbel(len(self.scores), self.scores.shape[1], self.scores.device)
         tokens: list[int] = (self.scores + noise).max(dim=-1).indices.tolist()
         return tokens
 

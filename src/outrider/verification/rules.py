@@ -67,7 +67,7 @@ class Rejection:
             drafted = torch.tensor(draft, dtype=torch.int64, device=p.device)[:, None]
             probs = torch.zeros_like(p[: len(draft)]).scatter_(-1, drafted, 1.0)
         uniforms = spot.noise.uniforms(Stream.ACCEPT, spot.position, len(draft)).to(p.device)
-        gumbel = spot.gumbel(Stream.RECOVER, *p.shape, p.device)
+        gumbel = spot.gumbel(Stream.RECOVER, len(p), p.shape[1], p.device)
         return self.rule(p, probs, draft, uniforms, gumbel)
 
 

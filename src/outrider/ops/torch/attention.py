@@ -86,6 +86,7 @@ def attend(q: Tensor, groups: Sequence[AttentionGroup], shape: AttentionShape, c
         keys = cache.keys[group.slots].transpose(1, 2).to(q.dtype)  # [requests, kv_heads, L, head_dim]
         values = cache.values[group.slots].transpose(1, 2).to(q.dtype)
         out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask)
-        out = out.unflatten(2, (share, -1)).permute(0, 3, 1, 2, 4)  # [requests, Q, kv_heads, share, head_dim]
+        out = out.view(requests, shape.kv_heads, share, -1, shape.head_dim)
+        out = out.permute(0, 3, 1, 2, 4)  # [requests, Q, kv_heads, share, head_dim]
         outputs.append(out.reshape(-1, shape.heads, shape.head_dim))
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]

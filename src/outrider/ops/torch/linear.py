@@ -17,7 +17,8 @@ ROWS_HINT = 8  # what oneDNN lays the weight out for: the few rows of a verifica
 
 def pack_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """A callable [rows, in] -> [rows, out] for a weight [out, in]."""
-    if weight.device.type == "cpu" and weight.dtype in PACKED_DTYPES and torch.backends.mkldnn.is_available():
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if onednn and weight.device.type == "cpu" and weight.dtype in PACKED_DTYPES:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
         return partial(_onednn_linear, packed, bias)
     return partial(_library_linear, weight, bias)

@@ -1,0 +1,38 @@
+"""Results of measurements as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from outrider.measurement.bench import Result
+
+
+def results_table(results: Sequence[Result], *, latency: bool) -> Table:
+    """One row a batch size and category; latency: with times to the first and between tokens."""
+    table = Table(caption="rates in tokens/s, times in ms, acceptance by draft position in %")
+    for heading in ("batch", "category", "target", "speculative", "speed-up"):
+        table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=True)
+    if latency:
+        table.add_column("TTFT", justify="right")
+        table.add_column("ITL", justify="right")
+    table.add_column("acceptance length", justify="right")
+    table.add_column("acceptance by position")
+    table.add_column("identical", justify="right")
+    for result in results:
+        row = result.as_json()
+        plain, speculative = row["target_only"], row["speculative"]
+        times = [f"{plain[t]:.0f} > {speculative[t]:.0f}" for t in ("ttft_ms", "itl_ms")] if latency else []
+        table.add_row(
+            str(result.batch_size),
+            result.category,
+            f"{plain['tokens_per_s']:.1f}",
+            f"{speculative['tokens_per_s']:.1f}",
+            f"{row['speedup']:.2f}x",
+            *times,
+            f"{speculative['acceptance_length']:.2f}",
+            " ".join(f"{100 * rate:.0f}" for rate in speculative["acceptance_rate_by_position"]),
+            f"{result.identical}/{result.compared}",
+        )
+    return table

@@ -1,0 +1,150 @@
+"""`outrider verify`: proof of the promise on the user's own pair."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.options import (
+    JsonOption,
+    LimitOption,
+    MaxTokensOption,
+    ModelOption,
+    PromptsOption,
+    SettingOption,
+    load,
+)
+from outrider.measurement.prompts import BUILT_IN, read_conversations
+from outrider.measurement.verify import Case, Difference
+from outrider.measurement.verify import verify as verify_cases
+
+MAX_LENGTH = 8
+
+
+def verify(
+    model: ModelOption = "smollm2",
+    speculative_model: Annotated[
+        list[str] | None,
+        typer.Option("--speculative-model", "-d", help="Drafter to verify. Repeatable; default 'ngram'."),
+    ] = None,
+    lengths: Annotated[
+        list[int] | None,
+        typer.Option("--length", "-k", min=0, help="Draft length. Repeatable; default 1 to 8."),
+    ] = None,
+    temperatures: Annotated[
+        list[float] | None,
+        typer.Option("--temperature", min=0.0, help="Repeatable; default 0, 0.7 and 1."),
+    ] = None,
+    batch_sizes: Annotated[
+        list[int] | None, typer.Option("--batch-size", "-b", min=1, help="Repeatable; default 1 and 4.")
+    ] = None,
+    prompts: PromptsOption = None,
+    limit: LimitOption = None,
+    max_tokens: MaxTokensOption = 32,
+    setting: SettingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare plain and speculative token ids over drafters, draft lengths, temperatures and batch sizes.
+
+    A difference is traced to its first position. Where the two tokens score the same but for rounding
+    that the number of rows in a pass changes (measured there; none on a row-invariant backend), it is
+    reported as a near-tie; any other makes the exit status 1.
+    """
+    conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
+    lengths = lengths or list(range(1, MAX_LENGTH + 1))
+    cases: list[Case] = []
+    for drafter in speculative_model or ["ngram"]:
+        with stderr.status(f"loading {model} with {drafter}"):
+            llm = load(model, drafter, max(lengths), setting)
+        tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
+        temperatures = temperatures or [0.0, 0.7, 1.0]
+        batch_sizes = batch_sizes or [1, 4]
+        total = len(lengths) * len(temperatures) * len(batch_sizes)
+        with Progress(console=stderr, transient=True) as progress:
+            task = progress.add_task(f"verifying {drafter}", total=total)
+            for case in verify_cases(
+                llm,
+                drafter,
+                tokens,
+                lengths=lengths,
+                temperatures=temperatures,
+                batch_sizes=batch_sizes,
+                max_tokens=max_tokens,
+            ):
+                cases.append(case)
+                progress.advance(task)
+    if as_json:
+        print_json(_as_json(model, cases))
+    else:
+        stdout.print(_table(cases))
+    different = [case for case in cases if case.outcome == "different"]
+    for case in different:
+        stderr.print(f"different: {_where(case, case.differences[0])}", style="bold red", highlight=False)
+    stderr.print(
+        f"{sum(case.outcome == 'equal' for case in cases)} of {len(cases)} cases equal, "
+        f"{sum(case.outcome == 'near-tie' for case in cases)} with near-ties, {len(different)} different",
+        highlight=False,
+    )
+    if different:
+        raise typer.Exit(1)
+
+
+def _where(case: Case, difference: Difference) -> str:
+    return (
+        f"{case.drafter}, length {case.length}, temperature {case.temperature}, batch size "
+        f"{case.batch_size}, prompt {difference.prompt}: output position {difference.position} is "
+        f"{difference.plain} in plain decoding and {difference.speculative} with speculation"
+    )
+
+
+def _table(cases: list[Case]) -> Table:
+    table = Table()
+    for heading in ("drafter", "temperature", "batch", "length", "accepted", "tokens"):
+        table.add_column(heading)
+    for case in cases:
+        shares = f"{case.accepted}/{case.drafted}"
+        style = {"equal": "green", "near-tie": "yellow", "different": "bold red"}[case.outcome]
+        table.add_row(
+            case.drafter,
+            str(case.temperature),
+            str(case.batch_size),
+            str(case.length),
+            shares,
+            f"[{style}]{case.outcome}[/]",
+        )
+    return table
+
+
+def _as_json(model: str, cases: list[Case]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "passed": all(case.outcome != "different" for case in cases),
+        "cases": [
+            {
+                "speculative_model": case.drafter,
+                "num_speculative_tokens": case.length,
+                "temperature": case.temperature,
+                "batch_size": case.batch_size,
+                "prompts": case.prompts,
+                "drafted": case.drafted,
+                "accepted": case.accepted,
+                "outcome": case.outcome,
+                "differences": [
+                    {
+                        "prompt": d.prompt,
+                        "position": d.position,
+                        "plain": d.plain,
+                        "speculative": d.speculative,
+                        "gap": d.gap.size if d.gap else None,
+                        "rounding": d.gap.rounding if d.gap else None,
+                    }
+                    for d in case.differences
+                ],
+            }
+            for case in cases
+        ],
+    }

@@ -1,0 +1,31 @@
+"""Models that many tests share, made once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.factories import write_model, write_noisy_copy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random Llama."""
+    path: Path = tmp_path_factory.mktemp("target")
+    write_model(path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def draft(target: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The target with noise on its weights: some of its guesses stand, some fall."""
+    path = tmp_path_factory.mktemp("draft")
+    write_noisy_copy(path, write_model(tmp_path_factory.mktemp("copied")), noise=0.05)
+    return str(path)

@@ -1,0 +1,49 @@
+"""Running requests, and what they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from outrider import LLM, RequestOutput, SamplingParams
+
+PROMPTS: tuple[tuple[int, ...], ...] = (
+    (10, 20, 30),
+    (5, 6, 7, 5, 6, 7, 5, 6),
+    tuple(range(20, 90)),
+    (100,),
+    (40, 41, 42, 43, 40, 41, 42, 43, 40, 41),
+)
+
+
+def load(target: str, drafter: str | None = None, **options: Any) -> LLM:
+    """An LLM on the CPU. Lookup of single tokens, because random models seldom repeat themselves."""
+    if drafter is not None:
+        options["speculative_model"] = drafter
+    if drafter == "ngram":
+        options["prompt_lookup_min"] = 1
+    return LLM(target, device="cpu", **options)
+
+
+@cache
+def reference_llm(target: str) -> LLM:
+    """Target alone, prefix cache off."""
+    return load(target, enable_prefix_caching=False)
+
+
+@cache
+def reference(target: str, prompt: tuple[int, ...], params: str) -> RequestOutput:
+    """What a request returns alone, without speculation. params: as JSON, to be hashable."""
+    plain = SamplingParams.model_validate_json(params)
+    return reference_llm(target).generate(prompt, plain, use_tqdm=False)[0]
+
+
+def expected(target: str, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
+    """The plain result of a request, whatever draft length it names."""
+    plain = params.model_copy(update={"num_speculative_tokens": 0})
+    return reference(target, tuple(prompt), plain.model_dump_json())
+
+
+def token_ids(output: RequestOutput) -> list[tuple[int, ...]]:
+    return [completion.token_ids for completion in output.outputs]
