@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WORDS = ("the", "he", "in", "er", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "of", "ed")
+WORDS = ("he", "in", "er", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "of", "ed")
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
 def tiny_tokenizer(extra: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
     """A byte-level BPE of 256 bytes, a few merges and ChatML's special tokens; `extra` are added last."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [tuple(word) for word in WORDS if len(word) == 2] + [("t", "he")]
+    merges = [(word[0], word[1]) for word in WORDS] + [("t", "he")]
     tokens = [*SPECIAL, *alphabet, *("".join(pair) for pair in merges)]
     backend = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,7 +44,7 @@ def tiny_config(**overrides: Any) -> LlamaConfig:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 1024,
         "initializer_range": 0.3,
         "eos_token_id": SPECIAL.index("<|im_end|>"),
         "bos_token_id": SPECIAL.index("<|endoftext|>"),

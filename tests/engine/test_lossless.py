@@ -66,7 +66,8 @@ REQUESTS = st.lists(
 @given(mix=REQUESTS)
 def test_batch_mixes(llm: LLM, target: str, mix: list[Any]) -> None:
     """Requests that come and go at any time do not change one another."""
-    added, aborted = [], []
+    added: list[Any] = []
+    aborted: list[Any] = []
     for prompt, temperature, seed, length, max_tokens, steps, abort in mix:
         request = params(temperature, seed, length, max_tokens=max_tokens)
         request_id = llm.engine.add(prompt, request)

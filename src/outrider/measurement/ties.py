@@ -43,7 +43,7 @@ class Gap:
 
     @property
     def is_rounding(self) -> bool:
-        return self.size <= MARGIN * self.rounding
+        return self.rounding > 0 and self.size <= MARGIN * self.rounding
 
 
 def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:

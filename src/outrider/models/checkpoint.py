@@ -39,14 +39,14 @@ def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | No
     revision: of the hub's repository; tokenizer: a folder or hub id to take the tokenizer from instead.
     Raises ModelError.
     """
-    tokenizer_path = None if tokenizer is None else _locate(tokenizer, None)
-    path = _locate(model, revision)
+    tokenizer_path = None if tokenizer is None else locate(tokenizer)
+    path = locate(model, revision)
     if path.is_dir():
         return FolderCheckpoint(path, tokenizer_path)
     return GGUFCheckpoint(path, tokenizer_path)
 
 
-def _locate(model: str, revision: str | None) -> Path:
+def locate(model: str, revision: str | None = None) -> Path:
     """The folder or file that `model` means, downloaded if need be."""
     path = Path(model).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):

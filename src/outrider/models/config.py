@@ -14,6 +14,16 @@ from outrider.errors import ModelError
 SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM")
 STATIC_ROPES = ("linear", "llama3", "yarn")  # their frequencies do not depend on the sequence's length
 
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -84,6 +94,9 @@ def decoder_config(config: Any, source: str, generation: Mapping[str, Any] | Non
         raise ModelError(
             f"{source}: quantization_config is not supported; use unquantised safetensors or a GGUF file"
         )
+    for name in SIZES:
+        if getattr(config, name) < 1:
+            raise ModelError(f"{source}: {name} = {getattr(config, name)}; it has to be at least 1")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if config.num_attention_heads % config.num_key_value_heads or head_dim % 2:
         raise ModelError(

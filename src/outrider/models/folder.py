@@ -48,15 +48,7 @@ class FolderCheckpoint:
         return tensor
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        path = self._tokenizer_path
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        except Exception as error:  # the libraries below raise anything, bare Exception included
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason}") from error
-        if not tokenizer.is_fast:
-            raise ModelError(f"{path}: only a slow tokenizer is available; a tokenizer.json is needed")
-        return tokenizer
+        return load_tokenizer(self._tokenizer_path)
 
     def _files(self) -> dict[str, Path]:
         """Which file holds each tensor."""
@@ -89,12 +81,27 @@ class FolderCheckpoint:
         return self._open[path]
 
 
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer in a folder, which need not hold a model. Raises ModelError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # the libraries below raise anything, bare Exception included
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{path}: only a slow tokenizer is available; a tokenizer.json is needed")
+    return tokenizer
+
+
 def _transformers_config(path: Path) -> Any:
     file = path / "config.json"
     if not file.is_file():
         raise ModelError(f"{path} holds no config.json; it is not a Hugging Face model folder")
     raw = _read_json(file)
-    architecture = (raw.get("architectures") or [raw.get("model_type")])[0]
+    architectures = raw.get("architectures")
+    architecture = (
+        architectures[0] if isinstance(architectures, list) and architectures else raw.get("model_type")
+    )
     if architecture not in SUPPORTED:  # asked first: transformers knows not every one of them either
         raise ModelError(
             f"{path}: architecture {architecture!r} is not supported; supported are {', '.join(SUPPORTED)}"

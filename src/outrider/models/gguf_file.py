@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig, decoder_config
-from outrider.models.folder import FolderCheckpoint
+from outrider.models.folder import load_tokenizer
 from outrider.models.gguf_tokenizer import build_tokenizer
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")
@@ -43,13 +45,11 @@ class GGUFCheckpoint:
     def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
         self._path = path
         self._tokenizer_path = tokenizer_path
-        try:
+        with _reading(path):
             reader = GGUFReader(path)
             self._metadata = {name: field.contents() for name, field in reader.fields.items()}
             self._tensors = {tensor.name: tensor for tensor in reader.tensors}
-        except Exception as error:  # the reader has no errors of its own: any of NumPy's may come up
-            raise ModelError(f"{path} is truncated or corrupt: {error}") from error
-        self.config = self._config()
+            self.config = self._config()
         self._shapes = self.config.shapes()
 
     def tensor(self, name: str) -> Tensor:
@@ -77,8 +77,9 @@ class GGUFCheckpoint:
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer_path is not None:
-            return FolderCheckpoint(self._tokenizer_path).tokenizer()
-        return build_tokenizer(self._metadata, str(self._path))
+            return load_tokenizer(self._tokenizer_path)
+        with _reading(self._path):
+            return build_tokenizer(self._metadata, str(self._path))
 
     def _config(self) -> DecoderConfig:
         architecture = self._metadata.get("general.architecture")
@@ -151,6 +152,18 @@ class GGUFCheckpoint:
             )
         scaled = tuple(f / d for f, d in zip(config.rope_inv_freq, divisors, strict=True))
         return replace(config, rope_inv_freq=scaled)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """The reader and the tokenizer library have no errors of their own: any of Python's may come up."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path} is truncated or corrupt: {reason}") from error
 
 
 def gguf_name(name: str) -> str:

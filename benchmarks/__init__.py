@@ -1,0 +1,1 @@
+"""Measurements against other engines. Each is a command: `python -m benchmarks.NAME`."""

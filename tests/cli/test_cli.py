@@ -1,0 +1,162 @@
+"""The command line, run as a process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from outrider import SamplingParams
+from outrider.cli.app import app, main
+from outrider.verification.accept import Verdict
+from outrider.verification.rules import Coupled
+from tests.engine.helpers import load
+
+
+def run(*arguments: str, stdin: str = "", status: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "outrider", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == status, result.stderr
+    return result
+
+
+def test_generate(target: str, draft: str) -> None:
+    """--json on stdout is what the API returns."""
+    result = run(
+        "generate", "the end", "on", "--model", target, "--speculative-model", draft, "-k", "3",
+        "--max-tokens", "12", "--json",
+    )  # fmt: skip
+    first, second = json.loads(result.stdout)
+    llm = load(target)
+    outputs = llm.generate(["the end", "on"], SamplingParams(temperature=0, max_tokens=12), use_tqdm=False)
+    for shown, output in zip((first, second), outputs, strict=True):
+        assert tuple(shown["token_ids"]) == output.outputs[0].token_ids
+        assert shown["text"] == output.outputs[0].text
+    assert first["speculation"]["drafted"] > 0
+
+
+def test_generate_streams_a_prompt_from_stdin(target: str) -> None:
+    result = run("generate", "--model", target, "--max-tokens", "5", stdin="the end\n")
+    assert result.stdout.endswith("\n")
+    assert len(result.stdout) > 1
+
+
+def test_chat(target: str) -> None:
+    result = run(
+        "chat", "--model", target, "--speculative-model", "ngram", "--max-tokens", "5", "--seed", "1",
+        "--temperature", "0", "--json", stdin="the end\n\n/reset\nthe end\n/exit\n",
+    )  # fmt: skip
+    first, second = [json.loads(line) for line in result.stdout.splitlines()]
+    assert first == second
+    assert first.keys() == {"answer", "drafted", "accepted"}
+
+
+def test_verify_passes(target: str, draft: str) -> None:
+    result = run(
+        "verify", "--model", target, "-d", "ngram", "-d", draft, "-k", "1", "-k", "4", "--max-tokens", "8",
+        "--json",
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report["passed"] is True
+    assert len(report["cases"]) == 2 * 2 * 3 * 2  # drafters, lengths, temperatures, batch sizes
+    assert {case["outcome"] for case in report["cases"]} == {"equal"}
+    assert sum(case["drafted"] for case in report["cases"]) > 0
+
+
+def test_bench(target: str, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [
+        {"question_id": 1, "category": "qa", "turns": ["the end", "on"]},
+        {"question_id": 2, "category": "math", "turns": ["in"]},
+        {"question_id": 3, "category": "qa", "turns": ["at"]},
+    ]
+    prompts.write_text("\n".join(json.dumps(line) for line in lines))
+    result = run(
+        "bench", "--model", target, "--prompts", str(prompts), "-b", "1", "-b", "2", "--rounds", "1",
+        "--max-tokens", "6", "--json",
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report.keys() == {
+        "model", "speculative_model", "device", "settings", "peak_memory_bytes", "results",
+    }  # fmt: skip
+    assert [(r["batch_size"], r["category"]) for r in report["results"]] == [
+        (size, category) for size in (1, 2) for category in ("all", "qa", "math")
+    ]
+    for row in report["results"]:
+        assert row.keys() == {
+            "batch_size", "category", "temperature", "target_only", "speculative", "speedup", "identical",
+            "compared",
+        }  # fmt: skip
+        assert row["identical"] == row["compared"] == {"all": 4, "qa": 3, "math": 1}[row["category"]]
+        assert row["target_only"].keys() == {"tokens_per_s", "ttft_ms", "itl_ms"}
+        assert row["speculative"].keys() == {
+            "tokens_per_s", "ttft_ms", "itl_ms", "acceptance_length", "acceptance_rate_by_position",
+        }  # fmt: skip
+        assert row["target_only"]["tokens_per_s"] > 0
+
+
+def test_demo(target: str) -> None:
+    result = run("demo", "--model", target, "-d", target, "--max-tokens", "6", "--json")
+    report = json.loads(result.stdout)
+    total = report["results"][0]
+    assert (total["category"], total["identical"], total["compared"]) == ("all", 5, 5)
+    assert set(total["speculative"]["acceptance_rate_by_position"]) == {1.0}
+    assert "identical output: 5/5" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["generate", "x", "--model", "/no/such/model"], "model '/no/such/model' does not exist"),
+        (["generate", "x", "--set", "max_modl_len=5"], "did you mean 'max_model_len'"),
+        (["generate", "x", "--top-p", "0"], "top_p = 0"),
+        (["bench", "--prompts", "/no/such/file"], "prompts file '/no/such/file' cannot be read"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["outrider", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert reason in error
+    assert "Traceback" not in error
+
+
+def test_a_difference_makes_verify_fail(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a rule that lets every draft stand."""
+    judge = Coupled.judge
+
+    def believe(self: Coupled, of_target: Any, tokens: Any, probs: Any, spot: Any) -> Verdict:
+        verdict = judge(self, of_target, tokens, probs, spot)
+        return verdict if verdict.accepted or not tokens else Verdict(1, (tokens[0], *verdict.tokens))
+
+    monkeypatch.setattr(Coupled, "judge", believe)
+    arguments = ["verify", "--model", target, "-d", "ngram", "-s", "prompt_lookup_min=1", "-k", "3", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--max-tokens", "8"])
+    assert result.exit_code == 1
+    assert "output position 0 is" in " ".join(result.stderr.split())
+    report = json.loads(result.stdout)
+    assert report["passed"] is False
+    assert any(case["outcome"] == "different" for case in report["cases"])
+
+
+@pytest.mark.parametrize("command", ["demo", "generate", "chat", "verify", "bench"])
+def test_help_names_every_option(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "--model" in result.stdout
+    assert "--json" in result.stdout

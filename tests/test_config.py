@@ -1,0 +1,246 @@
+"""The engine's configuration: both forms of speculation, bounds, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from outrider import config
+from outrider.config import DEFAULT_DRAFT_LENGTH, UNITS, EngineConfig, SpeculativeConfig, parse_bytes, resolve
+from outrider.errors import ConfigError
+
+SPECULATION = {
+    "num_speculative_tokens": 3,
+    "prompt_lookup_min": 1,
+    "prompt_lookup_max": 7,
+    "acceptance": "block",
+}
+ENGINE = {
+    "tokenizer": "words",
+    "revision": "v1",
+    "dtype": "bfloat16",
+    "device": "cpu",
+    "max_model_len": 77,
+    "max_num_seqs": 5,
+    "max_num_batched_tokens": 33,
+    "kv_cache_memory": 12345,
+    "block_size": 8,
+    "enable_prefix_caching": False,
+    "seed": 9,
+}
+
+
+def test_resolve_loses_nothing() -> None:
+    resolved = resolve("target", speculative_model="draft", **SPECULATION, **ENGINE)
+    assert resolved.model_dump() == {
+        "model": "target",
+        **ENGINE,
+        "speculative": {"method": "draft_model", "model": "draft", **SPECULATION},
+    }
+
+
+def test_the_test_above_knows_every_option() -> None:
+    assert {*ENGINE, "model", "speculative"} == set(EngineConfig.model_fields)
+    assert {*SPECULATION, "method", "model"} == set(SpeculativeConfig.model_fields)
+    assert all(EngineConfig.model_fields[name].default != value for name, value in ENGINE.items())
+    assert all(SpeculativeConfig.model_fields[name].default != value for name, value in SPECULATION.items())
+
+
+@pytest.mark.parametrize("name", ["ngram", "[ngram]"])
+def test_both_forms_mean_the_same(name: str) -> None:
+    mapping = {"method": "ngram", **SPECULATION}
+    assert resolve("m", speculative_model=name, **SPECULATION) == resolve("m", speculative_config=mapping)
+
+
+def test_a_mapping_without_a_method_names_a_draft_model() -> None:
+    flat, mapped = resolve("m", speculative_model="d"), resolve("m", speculative_config={"model": "d"})
+    assert flat == mapped
+    assert flat.speculative == SpeculativeConfig(method="draft_model", model="d")
+    assert flat.speculative.num_speculative_tokens == DEFAULT_DRAFT_LENGTH
+
+
+def test_the_mapping_is_not_changed() -> None:
+    mapping = {"model": "d"}
+    resolve("m", speculative_config=mapping)
+    assert mapping == {"model": "d"}
+
+
+def test_without_options_nothing_is_drafted() -> None:
+    assert resolve("m") == EngineConfig(model="m")
+    assert resolve("m").speculative is None
+    assert resolve("m", speculative_model=None, num_speculative_tokens=None) == EngineConfig(model="m")
+
+
+@pytest.mark.parametrize(
+    "option", [{"speculative_model": "ngram"}, *({k: v} for k, v in SPECULATION.items())]
+)
+def test_both_forms_at_once_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"speculative_config and {next(iter(option))} are both given"):
+        resolve("m", speculative_config={"method": "ngram"}, **option)
+
+
+@pytest.mark.parametrize(("name", "value"), SPECULATION.items())
+def test_speculation_without_a_drafter_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} given without speculative_model"):
+        resolve("m", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("dtype", "int8"),
+        ("max_model_len", 0),
+        ("max_num_seqs", 0),
+        ("max_num_seqs", -1),
+        ("max_num_batched_tokens", 0),
+        ("kv_cache_memory", 0),
+        ("kv_cache_memory", -1),
+        ("kv_cache_memory", 1.5),
+        ("kv_cache_memory", math.nan),
+        ("kv_cache_memory", None),
+        ("kv_cache_memory", "much"),
+        ("kv_cache_memory", "5 TiBs"),
+        ("kv_cache_memory", "-1MiB"),
+        ("block_size", 0),
+        ("enable_prefix_caching", "perhaps"),
+        ("seed", None),
+        ("seed", 0.5),
+    ],
+)
+def test_value_out_of_range_is_refused_by_name_and_value(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", **{option: value})
+    assert f"{option} = {value!r}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("num_speculative_tokens", -1),
+        ("prompt_lookup_min", 0),
+        ("prompt_lookup_max", 0),
+        ("acceptance", "hopeful"),
+    ],
+)
+def test_speculation_out_of_range_is_refused_in_both_forms(option: str, value: Any) -> None:
+    for options in (
+        {"speculative_model": "ngram", option: value},
+        {"speculative_config": {"method": "ngram", option: value}},
+    ):
+        with pytest.raises(ConfigError) as refusal:
+            resolve("m", **options)
+        assert f"{option} = {value!r}" in str(refusal.value)
+
+
+def test_lookup_lengths_are_in_order() -> None:
+    with pytest.raises(ConfigError, match=r"^prompt_lookup_min = 5 is more than prompt_lookup_max = 4;"):
+        resolve("m", speculative_model="ngram", prompt_lookup_min=5)
+
+
+@pytest.mark.parametrize(
+    "mapping", [{}, {"method": "draft_model"}, {"method": "ngram", "model": "d"}, {"method": "eagle"}]
+)
+def test_method_and_model_agree(mapping: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="method = "):
+        resolve("m", speculative_config=mapping)
+
+
+@pytest.mark.parametrize("value", ["ngram", 5, ["ngram"]])
+def test_speculative_config_is_a_mapping(value: Any) -> None:
+    with pytest.raises(ConfigError, match="speculative_config = .*: give a mapping"):
+        resolve("m", speculative_config=value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("max_num_seq", "max_num_seqs"),
+        ("speculative_modl", "speculative_model"),
+        ("kv_cache_memori", "kv_cache_memory"),
+        ("num_speculative_token", "num_speculative_tokens"),
+    ],
+)
+def test_unknown_option_is_answered_with_the_nearest(wrong: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=f"LLM has no argument '{wrong}'; did you mean '{right}'"):
+        resolve("m", **{wrong: 1})
+
+
+def test_unknown_key_of_the_mapping_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="speculative_config has no argument 'methd'; .* 'method'"):
+        resolve("m", speculative_config={"methd": "ngram"})
+
+
+def test_the_resolved_field_is_no_option() -> None:
+    with pytest.raises(ConfigError, match="LLM has no argument 'speculative'"):
+        resolve("m", speculative=SpeculativeConfig(method="ngram"))
+
+
+def test_configuration_is_frozen() -> None:
+    resolved = resolve("m", speculative_model="ngram")
+    assert resolved.speculative is not None
+    with pytest.raises(ValidationError, match="frozen"):
+        resolved.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        resolved.speculative.num_speculative_tokens = 3
+
+
+def test_use_v2_block_manager_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "_warned", set())
+    with pytest.warns(UserWarning, match="use_v2_block_manager has no effect"):
+        assert resolve("m", use_v2_block_manager=True) == EngineConfig(model="m")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve("m", use_v2_block_manager=True) == EngineConfig(model="m")
+        assert resolve("m", use_v2_block_manager=None) == EngineConfig(model="m")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512MiB", 512 * 2**20),
+        ("512mib", 512 * 2**20),
+        (" 2 GB ", 2 * 10**9),
+        ("1.5KiB", 1536),
+        ("1000", 1000),
+        ("7B", 7),
+        ("3KB", 3000),
+        ("0.5GiB", 2**29),
+    ],
+)
+def test_bytes_as_text(text: str, size: int) -> None:
+    assert resolve("m", kv_cache_memory=text).kv_cache_memory == size
+
+
+@given(st.integers(1, 4096), st.sampled_from(sorted(UNITS)))
+def test_every_unit(number: int, unit: str) -> None:
+    assert parse_bytes(f"{number}{unit}") == parse_bytes(f"{number} {unit.lower()}") == number * UNITS[unit]
+
+
+@given(st.integers(2**53, 2**62))
+def test_bytes_in_full_are_exact(number: int) -> None:
+    assert resolve("m", kv_cache_memory=number).kv_cache_memory == number
+
+
+@pytest.mark.xfail(reason="goes through a float, which has 53 bits", strict=True)
+def test_bytes_in_full_are_exact_as_text() -> None:
+    assert parse_bytes(str(2**53 + 1)) == 2**53 + 1
+
+
+@pytest.mark.xfail(
+    reason="get_close_matches raises TypeError for a key that is no string", strict=True, raises=TypeError
+)
+def test_key_that_is_no_string_is_refused() -> None:
+    with pytest.raises(ConfigError, match="speculative_config has no argument 1"):
+        resolve("m", speculative_config={1: 2})
+
+
+@pytest.mark.xfail(reason="the number is infinite as a float", strict=True, raises=OverflowError)
+def test_absurd_bytes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="kv_cache_memory"):
+        resolve("m", kv_cache_memory="9" * 400)
