@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, cast
 
@@ -51,6 +52,7 @@ class LLM:
     def __init__(self, model: str, **options: Any) -> None:
         self.config = resolve(model, **options)
         self.engine = build_engine(self.config)
+        self._inboxes: dict[str, deque[Increment]] = {}
 
     @property
     def tokenizer(self) -> Any:
@@ -80,8 +82,8 @@ class LLM:
                     ids.append(None)
                     errors[index] = str(error)
             with GenerationProgress(sum(i is not None for i in ids), enabled=use_tqdm) as progress:
-                while self.engine.unfinished:
-                    progress.update(self.engine.step())
+                while not all(i is None or self.engine.finished(i) for i in ids):
+                    progress.update([i for i in self._step() if i.request_id in ids])
         except BaseException:
             self._abandon(ids)
             raise
@@ -120,20 +122,32 @@ class LLM:
     ) -> Generator[Increment, None, RequestOutput]:
         """Complete one prompt and yield what each step adds; the generator returns the whole output.
 
-        Leaving the iteration aborts the request. Raises RequestError, at once, if it cannot run.
+        The request begins with the iteration; leaving it aborts the request. Raises RequestError if the
+        request cannot run.
         """
-        return self._increments(self._add(prompt, sampling_params or SamplingParams()))
-
-    def _increments(self, request_id: str) -> Generator[Increment, None, RequestOutput]:
+        request_id = self._add(prompt, sampling_params or SamplingParams())
+        inbox = self._inboxes[request_id] = deque()
         try:
-            while self.engine.unfinished:
-                yield from (i for i in self.engine.step() if i.request_id == request_id)
+            while inbox or not self.engine.finished(request_id):
+                if not inbox:
+                    self._step()
+                while inbox:
+                    yield inbox.popleft()
             output = self.engine.take(request_id)
             if output.error is not None:
                 raise RequestError(output.error)
             return output
         finally:
+            del self._inboxes[request_id]
             self._abandon([request_id])
+
+    def _step(self) -> list[Increment]:
+        """One step of the engine. Streams read their own increments, whoever caused the step."""
+        increments = self.engine.step()
+        for increment in increments:
+            if increment.request_id in self._inboxes:
+                self._inboxes[increment.request_id].append(increment)
+        return increments
 
     def _paired(
         self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None

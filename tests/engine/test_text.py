@@ -123,3 +123,22 @@ def test_leaving_a_stream_frees_its_blocks(target: str, draft: str) -> None:
         break
     assert not llm.engine.unfinished
     assert llm.engine.target.pool.num_free == llm.engine.target.pool.num_blocks
+
+
+def test_streams_and_batches_may_interleave(target: str, draft: str) -> None:
+    """Increments of a stream wait for it while other calls step the engine."""
+    llm = load(target, draft, num_speculative_tokens=3)
+    params = [SamplingParams(temperature=1.0, max_tokens=n, seed=n, ignore_eos=True) for n in (30, 20, 40)]
+    first, second = llm.stream(PROMPTS[0], params[0]), llm.stream(PROMPTS[1], params[1])
+    texts = [next(first).text, next(second).text]
+    batch = llm.generate(PROMPTS[2], params[2], use_tqdm=False)[0]
+    texts[0] += "".join(increment.text for increment in first)
+    texts[1] += "".join(increment.text for increment in second)
+    for text, prompt, one in zip([*texts, batch.outputs[0].text], PROMPTS, params, strict=False):
+        assert text == expected(target, prompt, one).outputs[0].text
+
+
+def test_a_stream_that_was_never_begun(target: str) -> None:
+    llm = load(target)
+    llm.stream(PROMPTS[0], SamplingParams(max_tokens=4)).close()
+    assert not llm.engine.unfinished

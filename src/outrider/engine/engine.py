@@ -101,6 +101,10 @@ class Engine:
             self.abort(request_id)
             self.take(request_id)
 
+    def finished(self, request_id: str) -> bool:
+        """Whether a request that was not taken yet has its whole output."""
+        return self._groups[request_id].finished
+
     @property
     def unfinished(self) -> bool:
         """Whether any request still has tokens to come."""

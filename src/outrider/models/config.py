@@ -13,7 +13,6 @@ from outrider.errors import ModelError
 
 SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM")
 STATIC_ROPES = ("linear", "llama3", "yarn")  # their frequencies do not depend on the sequence's length
-
 SIZES = (
     "vocab_size",
     "hidden_size",

@@ -51,7 +51,8 @@ class Sampler:
         params = self.params
         if params.temperature == 0:
             return Greedy(logits)
-        scores = logits / params.temperature
+        # Relative to the largest, so that a tiny temperature makes nothing infinite.
+        scores = (logits - logits.max(dim=-1, keepdim=True).values) / params.temperature
         if params.min_p > 0:
             scores = keep_min_p(scores, params.min_p)
         if params.top_k > 0:
