@@ -92,7 +92,8 @@ def test_value_at_its_bound_is_kept(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["stop", "bad_words"])
 def test_empty_strings_are_refused(name: str) -> None:
-    for value in ("", ["a", ""]):
+    values: tuple[Any, ...] = ("", ["a", ""])
+    for value in values:
         with pytest.raises(ConfigError, match=rf"{name}\.\d = ''"):
             SamplingParams(**{name: value})
 
@@ -104,7 +105,7 @@ def test_logit_bias_out_of_range_is_refused_by_its_token(value: float) -> None:
 
 
 def test_logit_bias_of_what_is_no_token_id_is_refused() -> None:
-    with pytest.raises(ConfigError, match="logit_bias.*'eos'"):
+    with pytest.raises(ConfigError, match=r"logit_bias.*'eos'"):
         SamplingParams(logit_bias={"eos": 1.0})  # type: ignore[dict-item]
 
 
@@ -132,12 +133,13 @@ def test_min_tokens_is_at_most_max_tokens(min_tokens: int, max_tokens: int | Non
     ],
 )
 def test_unknown_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:
+    values: dict[str, Any] = {wrong: 1}
     with pytest.raises(ConfigError, match=f"SamplingParams has no argument '{wrong}'; .* '{right}'"):
-        SamplingParams(**{wrong: 1})
+        SamplingParams(**values)
 
 
 def test_unknown_name_like_no_other_is_answered_with_all() -> None:
-    with pytest.raises(ConfigError, match="'xyzzy'; valid are .*temperature") as refusal:
+    with pytest.raises(ConfigError, match=r"'xyzzy'; valid are .*temperature") as refusal:
         SamplingParams(xyzzy=1)  # type: ignore[call-arg]
     assert all(name in str(refusal.value) for name in SamplingParams.model_fields)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
@@ -24,10 +25,10 @@ def parse_bytes(value: object) -> object:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
     if match is None or match[2].upper() not in UNITS:
         raise ValueError("give bytes as a number or as in '512MiB' or '2GB'")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    return int(Decimal(match[1]) * UNITS[match[2].upper()])
 
 
-Bytes = Annotated[int, Field(gt=0), BeforeValidator(parse_bytes)]
+Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
 Acceptance = Literal["coupled", "standard", "block"]
 
 
@@ -35,7 +36,7 @@ class SpeculativeConfig(Strict):
     """What drafts, how much, and how drafts are judged. vLLM's names where it has them."""
 
     method: Literal["draft_model", "ngram"]
-    model: str | None = None
+    model: Annotated[str, Field(min_length=1)] | None = None
     num_speculative_tokens: NonNegativeInt = DEFAULT_DRAFT_LENGTH
     prompt_lookup_min: PositiveInt = 2
     prompt_lookup_max: PositiveInt = 4

@@ -29,7 +29,7 @@ def refuse_unknown(names: Iterable[str], valid: Iterable[str], owner: str) -> No
     valid = list(valid)
     for name in names:
         if name not in valid:
-            near = get_close_matches(name, valid, n=1)
+            near = get_close_matches(str(name), valid, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"valid are {', '.join(sorted(valid))}"
             raise ConfigError(f"{owner} has no argument {name!r}; {hint}")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from outrider import LLM, RequestOutput, SamplingParams
+from outrider import LLM, RequestOutput, RequestsFailed, SamplingParams
 from tests.engine.helpers import PROMPTS, expected, load
 
 EOS = 2
@@ -177,3 +177,28 @@ def test_no_token_left_ends_one_request_only(target: str, draft: str) -> None:
     assert first.outputs[0].token_ids == (70,)
     assert second.outputs[0].token_ids == expected(target, PROMPTS[1], fine).outputs[0].token_ids
     assert llm.engine.target.pool.num_free == llm.engine.target.pool.num_blocks
+
+
+@pytest.mark.parametrize("acceptance", ["standard", "block"])
+def test_a_draft_into_a_dead_end_does_not_bias_the_draw(target: str, acceptance: str) -> None:
+    """After one of two tokens nothing is possible: it is drawn as often as it should be all the same."""
+    llm = load(target, target, num_speculative_tokens=2, acceptance=acceptance)
+    free, dead = 20, 21
+    a, b = llm.tokenizer.decode([free]), llm.tokenizer.decode([dead])
+    scores = {
+        token: entry.logprob
+        for token, entry in expected(target, PROMPTS[0], SamplingParams(max_tokens=1, logprobs=300))
+        .outputs[0]
+        .logprobs[0]  # type: ignore[index]
+        .items()
+    }
+    even = {dead: scores[free] - scores[dead]}  # brings both to one half
+    params = SamplingParams(
+        n=600, seed=5, max_tokens=3, logit_bias=even, allowed_token_ids=(free, dead), bad_words=(b + a, b + b)
+    )
+    with pytest.raises(RequestsFailed) as caught:
+        llm.generate(PROMPTS[0], params, use_tqdm=False)
+    output = caught.value.outputs[0]
+    assert output is not None
+    share = sum(completion.token_ids[0] == free for completion in output.outputs) / params.n
+    assert share == pytest.approx(0.5, abs=0.1)  # five standard deviations; dropping the token gives 0.75

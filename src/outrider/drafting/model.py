@@ -114,7 +114,7 @@ class ModelDrafter:
         if not len(edited):
             g.length = len(g.tokens)
             return
-        spot = Spot(request.noise, request.num_output + len(g.tokens))
+        spot = Spot(request.noise, request.num_output, len(g.tokens))
         token, probs = self._acceptance.propose(request.sampler.distribution(edited), spot)
         g.tokens.append(token)
         if probs is not None:

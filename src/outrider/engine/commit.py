@@ -41,7 +41,8 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
         request.token_times.append((now, added))
     if judged.error is not None:
         request.finish_reason, request.error = "error", judged.error
-    request.table.advance(request.tokens, min(computed + accepted, len(request.tokens)))
+    # The last token is always still to be computed: its logits are what the next one is chosen from.
+    request.table.advance(request.tokens, min(computed + accepted, len(request.tokens) - 1))
     return _increment(request, added, len(judged.draft), accepted, now)
 
 
@@ -69,13 +70,13 @@ def _increment(request: Request, added: int, drafted: int, accepted: int, now: f
 
 
 def _origins(judged: Judged) -> Sequence[Origin]:
-    if not judged.verdict.tokens:
-        return ()
     accepted = judged.verdict.accepted
     origins: list[Origin] = ["draft"] * accepted
     if not judged.draft:
-        return [*origins, "target"]
-    return [*origins, "bonus" if accepted == len(judged.draft) else "correction"]
+        origins.append("target")
+    else:
+        origins.append("bonus" if accepted == len(judged.draft) else "correction")
+    return origins[: len(judged.verdict.tokens)]
 
 
 def _add_text(request: Request, token: int, origin: Origin) -> None:

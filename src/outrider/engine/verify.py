@@ -60,9 +60,13 @@ def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> 
     if not len(edited):
         reason = f"after {request.num_output} tokens the sampling parameters leave no token to choose"
         return Judged(work, tokens, logits, NOTHING, reason)
-    # Where the edits leave nothing after part of the draft, the draft ends there.
-    judgeable = tokens[: len(edited) - 1]
-    probs = None if draft.probs is None else draft.probs[: len(judgeable)]
+    # Where the edits leave nothing to choose after part of the draft, that part is judged, all of it: to drop
+    # a token for what follows it would bias the draw. A raw row stands in for the bonus, which is dropped.
+    possible = tokens[: len(edited)]
+    judged_rows = torch.cat([edited, rows[len(edited) : len(possible) + 1]])
+    probs = None if draft.probs is None else draft.probs[: len(possible)]
     spot = Spot(request.noise, request.num_output)
-    verdict = acceptance.judge(request.sampler.distribution(edited), judgeable, probs, spot)
+    verdict = acceptance.judge(request.sampler.distribution(judged_rows), possible, probs, spot)
+    if verdict.accepted == len(edited):
+        verdict = Verdict(verdict.accepted, possible)
     return Judged(work, tokens, logits, verdict)

@@ -49,7 +49,7 @@ class Sampler:
     def distribution(self, logits: Tensor) -> Distribution:
         """The distributions of edited `logits` [rows, vocab]."""
         params = self.params
-        if params.temperature == 0:
+        if params.temperature < torch.finfo(logits.dtype).tiny:
             return Greedy(logits)
         # Relative to the largest, so that a tiny temperature makes nothing infinite.
         scores = (logits - logits.max(dim=-1, keepdim=True).values) / params.temperature
@@ -82,6 +82,7 @@ def build_sampler(
                 raise RequestError(f"{name} holds token id {token}; the model's ids are 0 to {vocab - 1}")
         return list(tokens)
 
+    known(params.stop_token_ids, "stop_token_ids")
     edits: list[Edit] = []
     if params.allowed_token_ids is not None:
         forbidden = torch.ones(vocab, dtype=torch.bool, device=device)

@@ -38,10 +38,15 @@ def mix(value: int) -> int:
 
 @dataclass(frozen=True)
 class Noise:
-    """The randomness of one generated sequence: `sequence` tells the n samples of a request apart."""
+    """The randomness of one generated sequence: `sequence` tells the n samples of a request apart.
+
+    round: apart from 0, tells noise that may be looked at in one round of drafting and not kept from that
+    of the next round at the same positions.
+    """
 
     seed: int
     sequence: int = 0
+    round: int = 0
 
     def gumbel(self, stream: Stream, position: int, count: int, vocab: int, device: torch.device) -> Tensor:
         """Standard Gumbel variates for `count` positions from `position` on: float32 [count, vocab]."""
@@ -57,9 +62,9 @@ class Noise:
         return torch.tensor(bits, dtype=torch.float64) * 2.0**-53
 
     def _key(self, stream: Stream, position: int) -> int:
-        key = mix(self.seed + GOLDEN)
-        for part in (self.sequence, stream, position):
-            key = mix(key ^ mix(part + GOLDEN))
+        key = 0
+        for part in (self.seed, self.sequence, self.round, stream, position):
+            key = mix(mix(key + GOLDEN) ^ part)  # the order of the parts matters
         return key
 
 

@@ -6,7 +6,7 @@ Draws use the request's counter-based noise; the rules themselves are the pure f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -19,13 +19,19 @@ from outrider.verification.noise import Noise, Stream
 
 @dataclass(frozen=True)
 class Spot:
-    """Where in a request's noise a draw stands; position counts generated tokens."""
+    """Where in a request's noise a draw stands: `start` tokens were generated when the round began, and
+    `offset` drafted since."""
 
     noise: Noise
-    position: int
+    start: int
+    offset: int = 0
 
     def gumbel(self, stream: Stream, count: int, vocab: int, device: torch.device) -> Tensor:
-        return self.noise.gumbel(stream, self.position, count, vocab, device)
+        return self.noise.gumbel(stream, self.start + self.offset, count, vocab, device)
+
+    def of_round(self) -> Spot:
+        """The same place in noise that no other round sees."""
+        return replace(self, noise=replace(self.noise, round=self.start + 1))
 
 
 class Acceptance(Protocol):
@@ -54,19 +60,23 @@ class Coupled:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A rule that keeps the target's distribution, though not its very tokens."""
+    """A rule that keeps the target's distribution, though not its very tokens.
+
+    It may look at noise beyond the tokens that it keeps (`block` does), which tells something about that
+    noise; so each round has noise of its own.
+    """
 
     rule: Callable[[Tensor, Tensor, Sequence[int], Tensor, Tensor], Verdict]
 
     def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
-        return _choose(draft, spot, Stream.DRAFT)[0], draft.probabilities()[0]
+        return _choose(draft, spot.of_round(), Stream.DRAFT)[0], draft.probabilities()[0]
 
     def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
-        p = target.probabilities()
+        spot, p = spot.of_round(), target.probabilities()
         if probs is None:  # a deterministic guess: all mass on the drafted token
             drafted = torch.tensor(draft, dtype=torch.int64, device=p.device)[:, None]
             probs = torch.zeros_like(p[: len(draft)]).scatter_(-1, drafted, 1.0)
-        uniforms = spot.noise.uniforms(Stream.ACCEPT, spot.position, len(draft)).to(p.device)
+        uniforms = spot.noise.uniforms(Stream.ACCEPT, spot.start, len(draft)).to(p.device)
         gumbel = spot.gumbel(Stream.RECOVER, len(p), p.shape[1], p.device)
         return self.rule(p, probs, draft, uniforms, gumbel)
 

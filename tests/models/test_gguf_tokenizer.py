@@ -1,0 +1,262 @@
+"""Tokenizers from GGUF metadata give the ids that the models were trained with."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import GGUFReader
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+
+from outrider.errors import ModelError
+from outrider.models.checkpoint import locate, open_checkpoint
+from outrider.models.gguf_tokenizer import build_tokenizer
+from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
+
+TEXTS = (
+    "",
+    " ",
+    "Hello, world!",
+    "In 2024, 1234567 people; 3.14159 and 1,000,000; 007 x86_64 ½ ٣٤ Ⅷ",
+    "don't can't we'll I've they're it's I'm he'd DON'T WE'LL \u2019tis don\u2019t",
+    "👩‍👩‍👧‍👦 family 🏳️‍🌈 flag 🇯🇵 👍🏽!",
+    "日本語のテキスト。中文文本\uff0c한국어 텍스트",
+    "def f(x: int) -> str:\n    return f'{x!r:>10}'  # 42\n\n\nclass A:\n\tpass\n",
+    "  leading, trailing  \n\n\t\t tabs \r\n and\u00a0no-break\u3000wide   ",
+    "Ünïcödé, naïve café, e\u0301 combining, Ωμέγα, Привет, שלום, مرحبا",
+    "https://example.com/a?b=c&d=e#f  {'json': [1, 2.5e-10, null]}",
+    "a\0b\x7f\ufeffc",
+)
+CONTROL, USER_DEFINED = 3, 4
+
+
+def unlikely_texts(count: int) -> list[str]:
+    """Random strings of pieces that pre-tokenizers treat differently."""
+    draw = random.Random(0)
+    pieces = [
+        "a",
+        "Zy",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "1",
+        "23",
+        "'s",
+        "'",
+        ".",
+        "?!",
+        "é",
+        "漢",
+        "🙂",
+        "_",
+        "\u00a0",
+    ]
+    return ["".join(draw.choices(pieces, k=draw.randint(1, 25))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Any:
+    return open_checkpoint("smollm2").tokenizer()
+
+
+@pytest.fixture(scope="module")
+def definition() -> Tokenizer:
+    """SmolLM2's tokenizer a second time: the file's tokens, and the splits of the model's tokenizer.json."""
+    fields = GGUFReader(locate("smollm2")).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
+    tokenizer = Tokenizer(BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def test_smollm2_encodes_by_its_definition(smollm2: Any, definition: Tokenizer) -> None:
+    for text in (*TEXTS, *unlikely_texts(300)):
+        assert smollm2(text)["input_ids"] == definition.encode(text).ids, text
+
+
+def test_smollm2_decodes_what_it_encodes(smollm2: Any) -> None:
+    for text in (*TEXTS, *unlikely_texts(300)):
+        assert smollm2.decode(smollm2(text)["input_ids"]) == text
+
+
+def test_smollm2_known_ids(smollm2: Any) -> None:
+    """Digits stand alone, and control tokens are one id each, wherever they stand."""
+    assert len(smollm2("12345")["input_ids"]) == 5
+    ids = smollm2("a<|im_start|>b<|im_end|>")["input_ids"]
+    assert ids[1] == smollm2.convert_tokens_to_ids("<|im_start|>") == 1
+    assert ids[3] == smollm2.eos_token_id == 2
+    assert len(ids) == 4
+    assert smollm2.decode(ids, skip_special_tokens=True) == "ab"
+
+
+def test_smollm2_chat(smollm2: Any) -> None:
+    messages = [{"role": "user", "content": "Hi 5"}]
+    text = smollm2.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant")
+    assert text.endswith("<|im_end|>\n<|im_start|>user\nHi 5<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_of_a_tiny_file(tmp_path: Path) -> None:
+    """What is written by llama.cpp's rules reads back as the Hugging Face tokenizer it was made from."""
+    original = tiny_tokenizer()
+    write_gguf(tmp_path / "m.gguf", write_hf(tmp_path / "hf", tiny_config(num_hidden_layers=1)), original)
+    tokenizer = open_checkpoint(str(tmp_path / "m.gguf")).tokenizer()
+    assert tokenizer.get_vocab() == original.get_vocab()
+    assert tokenizer.chat_template == original.chat_template
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 2)
+    for text in (*TEXTS, *unlikely_texts(100), "a<|im_start|>b<|im_end|>"):
+        assert tokenizer(text)["input_ids"] == original(text)["input_ids"], text
+
+
+def test_override(tmp_path: Path) -> None:
+    """tokenizer= wins over the file's own, and helps where that one is refused."""
+    model = write_hf(tmp_path / "hf", tiny_config(num_hidden_layers=1))
+    write_gguf(tmp_path / "m.gguf", model, tiny_tokenizer(), metadata={"tokenizer.ggml.pre": "strange"})
+    with pytest.raises(ModelError, match=r"m\.gguf: pre-tokenizer 'strange' is not known.*tokenizer="):
+        open_checkpoint(str(tmp_path / "m.gguf")).tokenizer()
+    (tmp_path / "other").mkdir()
+    tiny_tokenizer(extra=("<tool>",)).save_pretrained(tmp_path / "other")
+    checkpoint = open_checkpoint(str(tmp_path / "m.gguf"), tokenizer=str(tmp_path / "other"))
+    assert checkpoint.tokenizer().convert_tokens_to_ids("<tool>") == len(tiny_tokenizer())
+
+
+# A SentencePiece vocabulary: unknown, beginning, end, the bytes, then pieces with their scores.
+SPACE = "▁"
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+LETTERS = dict.fromkeys((SPACE, *"abc"), -100.0)
+
+
+def sentencepiece(pieces: dict[str, float], **more: Any) -> dict[str, Any]:
+    pieces = LETTERS | pieces
+    tokens = ["<unk>", "<s>", "</s>", *BYTES, *pieces]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * (3 + 256) + list(pieces.values()),
+        "tokenizer.ggml.token_type": [2, CONTROL, CONTROL] + [6] * 256 + [1] * len(pieces),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+    return metadata | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
+
+
+def pieces_of(text: str, metadata: dict[str, Any]) -> list[str]:
+    tokenizer = build_tokenizer(metadata, "m.gguf")
+    pieces: list[str] = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+    return pieces
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        # ab first, then ab + c
+        ({"ab": -1, "bc": -2, "▁a": -3, "abc": -4}, ["▁", "abc"]),
+        # bc first, then ▁ + a, which leaves bc alone
+        ({"bc": -1, "ab": -2, "▁a": -3, "abc": -4}, ["▁a", "bc"]),
+        # bc first, then a + bc before ▁ + a
+        ({"bc": -1, "ab": -2, "abc": -3, "▁a": -4}, ["▁", "abc"]),
+        # ▁a first, then bc, then both
+        ({"▁a": -1, "bc": -2, "ab": -3, "▁abc": -4}, ["▁abc"]),
+    ],
+)
+def test_sentencepiece_merges_by_score(scores: dict[str, float], expected: list[str]) -> None:
+    assert pieces_of("abc", sentencepiece(scores)) == ["<s>", *expected]
+
+
+def test_sentencepiece_spaces_and_bytes() -> None:
+    metadata = sentencepiece({"▁a": -1.0})
+    assert pieces_of("a b  a", metadata) == ["<s>", "▁a", "▁", "b", "▁", "▁a"]
+    assert pieces_of("é\n", metadata) == ["<s>", "▁", "<0xC3>", "<0xA9>", "<0x0A>"]
+    assert pieces_of("a🙂", metadata) == ["<s>", "▁a", "<0xF0>", "<0x9F>", "<0x99>", "<0x82>"]
+
+
+def test_sentencepiece_settings() -> None:
+    metadata = sentencepiece({"▁a": -1.0}, add_space_prefix=False, add_bos_token=False)
+    assert pieces_of("a a", metadata) == ["a", "▁a"]
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_decodes_what_it_encodes(prefix: bool) -> None:
+    tokenizer = build_tokenizer(sentencepiece({"ab": -1.0, "▁a": -2.0}, add_space_prefix=prefix), "m.gguf")
+    for text in (*TEXTS, *unlikely_texts(100)):
+        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def byte_level(**more: Any) -> dict[str, Any]:
+    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<tool>"]
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [CONTROL, *[1] * 257, USER_DEFINED],
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 0,
+    }
+    return metadata | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
+
+
+def test_beginning_of_sequence() -> None:
+    """Llama 3 begins with it unless the file says otherwise; GPT-2's kind only if the file says so."""
+    assert pieces_of("ab", byte_level()) == ["ab"]
+    assert pieces_of("ab", byte_level(add_bos_token=True)) == ["<end>", "ab"]
+    assert pieces_of("ab", byte_level(pre="llama-bpe")) == ["<end>", "ab"]
+    assert pieces_of("ab", byte_level(pre="llama-bpe", add_bos_token=False)) == ["ab"]
+
+
+def test_llama3_words() -> None:
+    """Its pattern takes up to three digits, and knows contractions in capitals."""
+    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "12", "123", "34", "'S", "Ġa"]
+    merges = ["1 2", "12 3", "3 4", "' S", "Ġ a"]
+    metadata = byte_level(pre="llama-bpe", tokens=tokens, merges=merges, token_type=[CONTROL, *[1] * 261])
+    assert pieces_of("12345", metadata) == ["<end>", "123", "4", "5"]
+    assert pieces_of("a'S a", metadata) == ["<end>", "a", "'S", "Ġa"]
+
+
+def test_user_defined_tokens_are_kept_in_the_text() -> None:
+    tokenizer = build_tokenizer(byte_level(), "m.gguf")
+    ids = tokenizer("a<tool>b<end>")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["a", "<tool>", "b", "<end>"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a<tool>b"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [
+        ({}, "no tokenizer in the file"),
+        (byte_level(model="bert"), "tokenizer 'bert' is not supported"),
+        (byte_level(pre="qwen2"), "pre-tokenizer 'qwen2' is not known"),
+        (byte_level(pre=None), "pre-tokenizer None is not known"),
+    ],
+)
+def test_what_is_not_known_is_refused(metadata: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelError, match=rf"m\.gguf: .*{named}.*tokenizer="):
+        build_tokenizer(metadata, "m.gguf")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"tokenizer.ggml.merges": ["t zz"]},
+        {"tokenizer.ggml.merges": ["the"]},
+        {"tokenizer.ggml.eos_token_id": 99999},
+        {"tokenizer.ggml.model": "llama"},  # but no scores
+    ],
+)
+def test_metadata_that_contradict_themselves(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    file = tmp_path / "m.gguf"
+    model = write_hf(tmp_path / "hf", tiny_config(num_hidden_layers=1))
+    write_gguf(file, model, tiny_tokenizer(), metadata=metadata)
+    with pytest.raises(ModelError, match=str(file)):
+        open_checkpoint(str(file)).tokenizer()

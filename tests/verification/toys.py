@@ -1,0 +1,92 @@
+"""Language models of five tokens: a target, and drafters that try to spoil what is written."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+Tokens = tuple[int, ...]
+
+VOCAB = 5
+DEAD = VOCAB - 1
+"""The target never writes it."""
+
+
+class Toy:
+    """A model whose next-token distribution depends on every token before it."""
+
+    def __init__(self, scores: Callable[[Tokens], Tensor]) -> None:
+        self.scores = lru_cache(maxsize=None)(scores)
+        """The tokens so far -> log-probabilities up to a constant, float32 [vocab]."""
+        self.rows = lru_cache(maxsize=None)(self._rows)
+        self._weights = lru_cache(maxsize=None)(lambda prefix: self.probabilities(prefix).tolist())
+
+    def probabilities(self, prefix: Tokens) -> Tensor:
+        return self.scores(prefix).double().softmax(dim=-1)
+
+    def joint(self, length: int) -> dict[Tokens, float]:
+        """The exact probability of every text of `length` tokens."""
+        texts: dict[Tokens, float] = {(): 1.0}
+        for _ in range(length):
+            texts = {
+                (*text, token): mass * probability
+                for text, mass in texts.items()
+                for token, probability in enumerate(self._weights(text))
+            }
+        return texts
+
+    def continued(self, text: Tokens, length: int, generator: random.Random) -> Tokens:
+        """The first `length` tokens of `text`, completed by plain sampling where it is shorter."""
+        while len(text) < length:
+            text = (*text, *generator.choices(range(VOCAB), self._weights(text)))
+        return text[:length]
+
+    def _rows(self, draft: Tokens, count: int) -> Tensor:
+        """Probabilities [count, vocab] after `draft[:0]`, `draft[:1]`, and so on."""
+        return torch.stack([self.probabilities(draft[:i]) for i in range(count)])
+
+
+def _random_scores(seed: int, prefix: Tokens) -> Tensor:
+    number = int("".join(map(str, (seed, *prefix))))
+    return torch.randn(VOCAB, generator=torch.Generator().manual_seed(number)) * 1.5
+
+
+def _without(scores: Tensor, *tokens: int) -> Tensor:
+    return scores.index_fill(0, torch.tensor(tokens), -torch.inf)
+
+
+def _only(token: int) -> Tensor:
+    return torch.full((VOCAB,), -torch.inf).index_fill_(0, torch.tensor(token), 0.0)
+
+
+def _likeliest(prefix: Tokens) -> int:
+    return int(TARGET.scores(prefix).argmax())
+
+
+def _torn(prefix: Tokens) -> Tensor:
+    p = TARGET.probabilities(prefix)
+    q = 0.02 * p
+    q[_likeliest(prefix)] *= 30
+    q[DEAD] = 1 - q.sum()
+    return q.log().float()
+
+
+TARGET = Toy(lambda prefix: _without(_random_scores(1, prefix), DEAD))
+
+DRAFTERS = {
+    "right": TARGET,
+    "wrong": Toy(lambda prefix: _only(DEAD)),
+    "unlike": Toy(lambda prefix: _random_scores(2, prefix)),
+    "gaps": Toy(lambda prefix: _without(_random_scores(3, prefix), sum(prefix) % 3, sum(prefix) % 3 + 1)),
+    "eager": Toy(lambda prefix: _random_scores(1, prefix) / 2 - torch.arange(VOCAB)),
+    "torn": Toy(_torn),
+    "sure": Toy(lambda prefix: _only(_likeliest(prefix)).clamp_(min=-5)),
+    "guess": Toy(lambda prefix: _only(sum(prefix) % DEAD)),
+}
+"""wrong: always refused; unlike: has mass everywhere; gaps: zeros where the target has mass; eager: overrates
+the first tokens; torn: between what never stands and what always does; sure: nearly a guess; guess: all mass
+on one token, another one after every prefix."""
