@@ -47,7 +47,8 @@ def bench(
     """Measure tokens/s, time to first token, time between tokens, acceptance and memory.
 
     Each round runs every category without and then with speculation in this one process, so that a noisy
-    machine slows both; the speed-up is the median of the rounds' ratios. The prefix cache is off.
+    machine slows both; the speed-up is the median of the rounds' ratios. The prefix cache is off. Batches
+    stay within a category, whose prompts are repeated if they do not fill one.
     """
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     batch_sizes = batch_sizes or [1]

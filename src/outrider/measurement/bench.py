@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from statistics import median
 from typing import Any
 
@@ -124,6 +125,7 @@ def bench(
 ) -> list[Result]:
     """Measure every batch size and category; category 'all' comes first and joins the others.
 
+    Batches stay within a category; one that has too few conversations to fill a batch repeats them.
     `advance` is called with a description before each run; there are `count_runs` of them.
     """
     results = []
@@ -136,10 +138,11 @@ def bench(
         measured: dict[str, list[Round]] = {category: [] for category in groups}
         for number in range(rounds):
             for category, members in groups.items():
+                filled = list(islice(cycle(members), max(len(members), batch_size)))
                 runs = []
                 for name, length in (("target only", 0), ("speculative", None)):
                     advance(f"batch {batch_size}, round {number + 1}, {category}, {name}")
-                    runs.append(_run(llm, members, batch_size, temperature, max_tokens, length))
+                    runs.append(_run(llm, filled, batch_size, temperature, max_tokens, length))
                 measured[category].append(Round(*runs))
         joined = [join_rounds(at) for at in zip(*measured.values(), strict=True)]
         for category, rounds_of in {ALL: joined, **measured}.items():
