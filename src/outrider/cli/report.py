@@ -18,7 +18,7 @@ def results_table(results: Sequence[Result], *, latency: bool) -> Table:
         table.add_column("TTFT", justify="right")
         table.add_column("ITL", justify="right")
     table.add_column("acceptance length", justify="right")
-    table.add_column("acceptance by position")
+    table.add_column("acceptance by position", no_wrap=True)
     table.add_column("identical", justify="right")
     for result in results:
         row = result.as_json()
