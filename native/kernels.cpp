@@ -1,0 +1,41 @@
+// Every kernel, for the instruction set that OUTRIDER_ISA names.
+#include "kernels.h"
+
+#if defined(__AVX512VNNI__)
+#include "simd_avx512.h"
+#elif defined(__AVX2__)
+#include "simd_avx2.h"
+#else
+#include "simd_portable.h"
+#endif
+
+#include "kernels_attention.h"
+#include "kernels_linear.h"
+#include "kernels_rows.h"
+
+namespace outrider::OUTRIDER_ISA {
+
+#define OUTRIDER_TEXT(x) #x
+#define OUTRIDER_NAME(x) OUTRIDER_TEXT(x)
+
+const Kernels& kernels() {
+  static constexpr Kernels table{
+      .name = OUTRIDER_NAME(OUTRIDER_ISA),
+      .max_rows = kMaxRows,
+      .linear = linear,
+      .gated = gated,
+      .prepare = prepare,
+      .rms_norm = rms_norm,
+      .weight_row = weight_row,
+      .rotate = rotate,
+      .store = store_kv,
+      .attend = attend,
+      .merge = merge,
+      .finish = finish,
+      .maximum = maximum,
+      .exponentials = exponentials,
+  };
+  return table;
+}
+
+}  // namespace outrider::OUTRIDER_ISA

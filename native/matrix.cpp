@@ -1,0 +1,172 @@
+#include "matrix.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace outrider {
+namespace {
+
+constexpr std::array<const char*, kFormats> kNames{"float32", "bfloat16",  "int8",
+                                                   "int8_channel", "int4", "int4_min"};
+
+size_t code_bytes(Format format, size_t weights) {
+  switch (format) {
+    case Format::kFloat32: return weights * 4;
+    case Format::kBfloat16: return weights * 2;
+    case Format::kInt8:
+    case Format::kInt8Channel: return weights;
+    case Format::kInt4:
+    case Format::kInt4Min: return weights / 2;
+  }
+  return 0;
+}
+
+size_t scale_bytes(Format format, size_t groups) {
+  switch (format) {
+    case Format::kFloat32:
+    case Format::kBfloat16: return 0;
+    case Format::kInt8:
+    case Format::kInt4: return groups * kLanes * sizeof(uint16_t);
+    case Format::kInt4Min: return groups * kLanes * 2 * sizeof(uint16_t);
+    case Format::kInt8Channel: return kLanes * sizeof(float);
+  }
+  return 0;
+}
+
+// Packs the 16 outputs of one panel. Outputs and inputs beyond the weight's get a code that means zero where
+// there is one; their scales are zero.
+class Packer {
+ public:
+  Packer(Format format, const Parts& parts, const MatrixView& view, uint8_t* panel, int first)
+      : format_(format), parts_(parts), view_(view), panel_(panel), first_(first) {}
+
+  void pack() {
+    if (format_ == Format::kInt8Channel) {
+      auto* scales = reinterpret_cast<float*>(panel_);
+      for (int lane = 0; lane < kLanes; ++lane) scales[lane] = real(lane) ? parts_.floats[first_ + lane] : 0;
+    } else if (parts_.scales != nullptr) {
+      pack_groups(parts_.scales, 0);
+      if (format_ == Format::kInt4Min) pack_groups(parts_.mins, view_.inputs / kGroup * kLanes);
+    }
+    for (int lane = 0; lane < kLanes; ++lane)
+      for (int k = 0; k < view_.inputs; ++k) pack_code(lane, k, real(lane) && k < parts_.inputs);
+  }
+
+ private:
+  bool real(int lane) const { return first_ + lane < parts_.outputs; }
+  size_t at(int lane, int k) const {
+    return static_cast<size_t>(first_ + lane) * static_cast<size_t>(parts_.inputs) + static_cast<size_t>(k);
+  }
+
+  void pack_groups(const uint16_t* from, int offset) {
+    auto* to = reinterpret_cast<uint16_t*>(panel_) + offset;
+    const int groups = view_.inputs / kGroup;
+    for (int g = 0; g < groups; ++g)
+      for (int lane = 0; lane < kLanes; ++lane)
+        to[g * kLanes + lane] = real(lane) ? from[static_cast<size_t>(first_ + lane) * groups + g] : 0;
+  }
+
+  void pack_code(int lane, int k, bool real) {
+    uint8_t* codes = panel_ + view_.codes_offset;
+    const int quad = k / 4 * 4 * kLanes + 4 * lane + k % 4;
+    switch (format_) {
+      case Format::kFloat32: {
+        const float value = real ? parts_.floats[at(lane, k)] : 0;
+        std::memcpy(codes + 4 * (k * kLanes + lane), &value, 4);
+        break;
+      }
+      case Format::kBfloat16: {
+        const uint16_t value = real ? parts_.halves[at(lane, k)] : 0;
+        std::memcpy(codes + 2 * (k / 2 * 2 * kLanes + 2 * lane + k % 2), &value, 2);
+        break;
+      }
+      case Format::kInt8:
+      case Format::kInt8Channel: codes[quad] = real ? parts_.codes[at(lane, k)] : 128; break;
+      case Format::kInt4:
+      case Format::kInt4Min: {
+        const int code = real ? parts_.codes[at(lane, k)] & 15 : format_ == Format::kInt4 ? 8 : 0;
+        const int in = k % kGroup, line = k / kGroup * 4 + in % 16 / 4;
+        uint8_t& byte = codes[line * 4 * kLanes + 4 * lane + in % 4];
+        byte = in < 16 ? static_cast<uint8_t>(code) : static_cast<uint8_t>(byte | code << 4);
+        break;
+      }
+    }
+  }
+
+  Format format_;
+  const Parts& parts_;
+  const MatrixView& view_;
+  uint8_t* panel_;
+  int first_;
+};
+
+constexpr size_t kHugePage = size_t{1} << 21;
+constexpr size_t kMapping = size_t{1} << 26;
+
+}  // namespace
+
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
+std::shared_ptr<uint8_t[]> weight_memory(size_t bytes) {
+  static std::mutex mutex;
+  static std::weak_ptr<uint8_t[]> newest;  // whoever holds a part of a mapping holds it
+  static size_t used = 0, size = 0;
+  const std::lock_guard lock(mutex);
+  const size_t wanted = round_up(bytes, size_t{kAlign});
+  std::shared_ptr<uint8_t[]> mapping = newest.lock();
+  if (mapping == nullptr || used + wanted > size) {
+    used = 0;
+    size = round_up(std::max(wanted, kMapping), kHugePage);
+    mapping.reset(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, size)), Free());
+    if (mapping == nullptr) throw std::bad_alloc();
+    madvise(mapping.get(), size, MADV_HUGEPAGE);  // advice: without it things are only slower
+    newest = mapping;
+  }
+  uint8_t* part = mapping.get() + used;
+  used += wanted;
+  return {mapping, part};
+}
+#else
+std::shared_ptr<uint8_t[]> weight_memory(size_t bytes) { return aligned<uint8_t>(bytes); }
+#endif
+
+const char* name_of(Format format) { return kNames[static_cast<size_t>(format)]; }
+
+Format format_named(const std::string& name) {
+  for (int i = 0; i < kFormats; ++i)
+    if (name == kNames[static_cast<size_t>(i)]) return static_cast<Format>(i);
+  std::string known;
+  for (const char* n : kNames) known += std::string(known.empty() ? "" : ", ") + n;
+  throw std::invalid_argument("format = '" + name + "' is not known; known are " + known);
+}
+
+Matrix::Matrix(Format format, const Parts& parts) : inputs_(parts.inputs) {
+  view_.format = format;
+  view_.outputs = parts.outputs;
+  view_.inputs = round_up(parts.inputs, kGroup);
+  const auto inputs = static_cast<size_t>(view_.inputs);
+  view_.codes_offset = round_up(scale_bytes(format, inputs / kGroup), static_cast<size_t>(kAlign));
+  view_.panel_bytes = view_.codes_offset + code_bytes(format, inputs * kLanes);
+  data_ = weight_memory(bytes());
+  std::memset(data_.get(), 0, bytes());
+  view_.data = data_.get();
+  for (int p = 0; p < view_.panels(); ++p)
+    Packer(format, parts, view_, data_.get() + view_.panel_bytes * static_cast<size_t>(p), p * kLanes).pack();
+  view_.bias = nullptr;
+  if (parts.bias != nullptr) {
+    const auto padded = static_cast<size_t>(view_.panels() * kLanes);
+    bias_ = aligned<float>(padded);
+    std::memset(bias_.get(), 0, padded * sizeof(float));
+    std::memcpy(bias_.get(), parts.bias, sizeof(float) * static_cast<size_t>(parts.outputs));
+    view_.bias = bias_.get();
+  }
+}
+
+}  // namespace outrider

@@ -1,0 +1,254 @@
+// The Python module. Everything that comes from outside is checked here or in `Program`; errors name the
+// argument.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <initializer_list>
+#include <map>
+
+#include "kernels.h"
+#include "matrix.h"
+#include "program.h"
+#include "sample.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace outrider {
+namespace {
+
+using Array = nb::ndarray<nb::device::cpu>;
+using Input = nb::ndarray<nb::ro, nb::device::cpu>;
+
+constexpr nb::dlpack::dtype kBf16{static_cast<uint8_t>(nb::dlpack::dtype_code::Bfloat), 16, 1};
+constexpr nb::dlpack::dtype kF16{static_cast<uint8_t>(nb::dlpack::dtype_code::Float), 16, 1};
+
+std::string name_of(nb::dlpack::dtype t) {
+  if (t == nb::dtype<float>()) return "float32";
+  if (t == kF16) return "float16";
+  if (t == kBf16) return "bfloat16";
+  if (t == nb::dtype<uint8_t>()) return "uint8";
+  return "another type (code " + std::to_string(t.code) + ", " + std::to_string(t.bits) + " bits)";
+}
+
+[[noreturn]] void refuse(const std::string& what) { throw nb::value_error(what.c_str()); }
+
+// The data of an array that has to be C-contiguous, aligned, of this type and shape; -1 is any size.
+template <typename A>
+auto* checked(const A& a, const char* name, nb::dlpack::dtype type, std::initializer_list<int64_t> shape) {
+  if (a.dtype() != type) throw nb::type_error((std::string(name) + " is " + name_of(a.dtype()) + "; it has to be " + name_of(type)).c_str());
+  std::string found = "(", wanted = "(";
+  for (size_t i = 0; i < a.ndim(); ++i) found += (i ? ", " : "") + std::to_string(a.shape(i));
+  bool same = a.ndim() == shape.size();
+  size_t i = 0;
+  for (const int64_t n : shape) {
+    wanted += (i ? ", " : "") + (n < 0 ? std::string("any") : std::to_string(n));
+    same = same && (n < 0 || static_cast<int64_t>(a.shape(i)) == n);
+    ++i;
+  }
+  if (!same) refuse(std::string(name) + " has shape " + found + "); it has to be " + wanted + ")");
+  int64_t stride = 1;
+  for (size_t axis = a.ndim(); axis-- > 0; stride *= static_cast<int64_t>(a.shape(axis)))
+    if (a.shape(axis) > 1 && a.stride(axis) != stride) refuse(std::string(name) + " has to be C-contiguous");
+  if (reinterpret_cast<uintptr_t>(a.data()) % (type.bits / 8)) refuse(std::string(name) + " is not aligned to its " + std::to_string(type.bits / 8) + "-byte elements");
+  return a.data();
+}
+
+int size_of(size_t n, const char* name) {
+  if (n < 1 || n > 1u << 30) refuse(std::string(name) + " has " + std::to_string(n) + " rows or columns; 1 to 2^30 are possible");
+  return static_cast<int>(n);
+}
+
+const std::map<std::string, const Kernels* (*)()>& instruction_sets() {
+  static const std::map<std::string, const Kernels* (*)()> sets{
+      {"portable", [] { return &portable::kernels(); }},
+#ifdef OUTRIDER_X86
+      {"avx2", [] { return &avx2::kernels(); }},
+      {"avx512_vnni", [] { return &avx512_vnni::kernels(); }},
+      {"avx512_bf16", [] { return &avx512_bf16::kernels(); }},
+#endif
+  };
+  return sets;
+}
+
+// What this machine can run, the best first.
+std::vector<std::string> supported() {
+  std::vector<std::string> names;
+#ifdef OUTRIDER_X86
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512vnni");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) names.emplace_back("avx512_bf16");
+  if (avx512) names.emplace_back("avx512_vnni");
+  if (avx2) names.emplace_back("avx2");
+#endif
+  names.emplace_back("portable");
+  return names;
+}
+
+const Kernels& kernels_named(const std::string& name) {
+  std::string known;
+  for (const std::string& s : supported()) {
+    if (s == name) return *instruction_sets().at(name)();
+    known += (known.empty() ? "" : ", ") + s;
+  }
+  refuse("instruction_set = '" + name + "' is not what this machine can run: " + known);
+}
+
+std::shared_ptr<Matrix> make_matrix(const std::string& format_name, const Input& values, const std::optional<Input>& scales,
+                                    const std::optional<Input>& mins, const std::optional<Input>& bias) {
+  const Format format = format_named(format_name);
+  const auto types = std::map<Format, nb::dlpack::dtype>{{Format::kFloat32, nb::dtype<float>()}, {Format::kBfloat16, kBf16}};
+  const auto type = types.contains(format) ? types.at(format) : nb::dtype<uint8_t>();
+  const void* data = checked(values, "values", type, {-1, -1});
+  Parts parts{size_of(values.shape(0), "values"), size_of(values.shape(1), "values")};
+  const auto rows = static_cast<int64_t>(parts.outputs), groups = static_cast<int64_t>(round_up(parts.inputs, kGroup) / kGroup);
+  const bool has_mins = format == Format::kInt4Min, has_scales = !types.contains(format);
+  if (scales.has_value() != has_scales) refuse(std::string("scales: ") + (has_scales ? "this format needs them" : "this format has none"));
+  if (mins.has_value() != has_mins) refuse(std::string("mins: ") + (has_mins ? "this format needs them" : "this format has none"));
+  if (format == Format::kFloat32) parts.floats = static_cast<const float*>(data);
+  if (format == Format::kBfloat16) parts.halves = static_cast<const uint16_t*>(data);
+  if (has_scales) parts.codes = static_cast<const uint8_t*>(data);
+  if (format == Format::kInt8Channel) {
+    parts.floats = static_cast<const float*>(checked(*scales, "scales", nb::dtype<float>(), {rows}));
+  } else if (has_scales) {
+    parts.scales = static_cast<const uint16_t*>(checked(*scales, "scales", kF16, {rows, groups}));
+  }
+  if (has_mins) parts.mins = static_cast<const uint16_t*>(checked(*mins, "mins", kF16, {rows, groups}));
+  if (bias) parts.bias = static_cast<const float*>(checked(*bias, "bias", nb::dtype<float>(), {rows}));
+  const nb::gil_scoped_release release;
+  return std::make_shared<Matrix>(format, parts);
+}
+
+// A program and the arrays that it writes to.
+class Recorder {
+ public:
+  Recorder(std::shared_ptr<Threads> threads, const std::string& instruction_set, int vocab, std::optional<std::vector<int>> shape,
+           std::vector<float> inv_freq, float attention_factor)
+      : program_(std::move(threads), kernels_named(instruction_set), vocab, shape_of(shape), std::move(inv_freq), attention_factor) {}
+
+  Program& program() { return program_; }
+
+  CacheView cache(const Array& keys, const Array& values) {
+    const Shape& s = program_.shape();
+    const bool bf16 = keys.dtype() == kBf16;
+    const auto type = bf16 ? kBf16 : nb::dtype<float>();
+    void* k = checked(keys, "keys", type, {-1, s.kv_heads, s.head_dim, -1});
+    const int blocks = size_of(keys.shape(0), "keys"), block_size = size_of(keys.shape(3), "keys");
+    void* v = checked(values, "values", type, {blocks, s.kv_heads, block_size, s.head_dim});
+    arrays_.push_back(keys);
+    arrays_.push_back(values);
+    return {k, v, bf16, blocks, block_size, s.kv_heads, s.head_dim};
+  }
+
+  int prepare(const std::vector<int32_t>& tokens, const std::vector<int>& starts, const std::vector<int>& rows,
+              std::vector<std::vector<int32_t>> tables, const std::vector<int>& logit_rows) {
+    if (rows.size() != starts.size() || tables.size() != starts.size() || logit_rows.size() != starts.size())
+      refuse("starts, rows, tables and logit_rows have to be of one length");
+    std::vector<Span> spans;
+    for (size_t i = 0; i < starts.size(); ++i) spans.push_back({starts[i], rows[i], std::move(tables[i]), logit_rows[i]});
+    return program_.prepare(tokens, std::move(spans));
+  }
+
+ private:
+  static std::optional<Shape> shape_of(const std::optional<std::vector<int>>& s) {
+    if (!s) return std::nullopt;
+    if (s->size() != 4) refuse("shape has to be (heads, kv_heads, head_dim, window)");
+    return Shape{(*s)[0], (*s)[1], (*s)[2], (*s)[3]};
+  }
+
+  Program program_;
+  std::vector<Array> arrays_;
+};
+
+nb::ndarray<nb::numpy, float> new_floats(size_t rows, size_t columns) {
+  auto* data = new float[rows * columns];
+  const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  return nb::ndarray<nb::numpy, float>(data, {rows, columns}, owner);
+}
+
+NB_MODULE(_native, m) {
+  m.doc() = "Row-invariant CPU kernels, and programs of them.";
+  m.attr("MAX_POSITIONS") = 1 << 30;
+  m.def("instruction_sets", supported, "What this machine can run, the best first.");
+
+  nb::class_<Threads>(m, "Threads", "Threads that run programs; may be shared by several.")
+      .def("__init__", [](Threads* self, int count) {
+             if (count < 1 || count > 1024) refuse("count = " + std::to_string(count) + " has to be 1 to 1024");
+             new (self) Threads(count);
+           }, "count"_a)
+      .def_prop_ro("count", &Threads::count);
+
+  nb::class_<Matrix>(m, "Matrix", "A packed weight [outputs, inputs].")
+      .def_static("pack", make_matrix, "format"_a, "values"_a, "scales"_a = nb::none(), "mins"_a = nb::none(), "bias"_a = nb::none())
+      .def_prop_ro("outputs", [](const Matrix& w) { return w.view().outputs; })
+      .def_prop_ro("inputs", &Matrix::inputs)
+      .def_prop_ro("format", [](const Matrix& w) { return name_of(w.view().format); })
+      .def_prop_ro("nbytes", &Matrix::bytes);
+
+  nb::class_<Recorder>(m, "Program", "Operations recorded once, run in one call.")
+      .def(nb::init<std::shared_ptr<Threads>, const std::string&, int, std::optional<std::vector<int>>, std::vector<float>, float>(),
+           "threads"_a, "instruction_set"_a, "vocab"_a, "shape"_a = nb::none(), "inv_freq"_a = std::vector<float>(), "attention_factor"_a = 1.0f)
+      .def("input", [](Recorder& r, int width) { return r.program().input(width); }, "width"_a)
+      .def("embed", [](Recorder& r, std::shared_ptr<Matrix> table) { return r.program().embed(std::move(table)); }, "table"_a)
+      .def("rms_norm", [](Recorder& r, int x, const Input& weight, float eps) {
+             const auto* data = static_cast<const float*>(checked(weight, "weight", nb::dtype<float>(), {-1}));
+             return r.program().rms_norm(x, std::vector<float>(data, data + weight.shape(0)), eps);
+           }, "x"_a, "weight"_a, "eps"_a)
+      .def("linear", [](Recorder& r, int x, std::shared_ptr<Matrix> weight, std::optional<int> residual) {
+             return r.program().linear(x, std::move(weight), residual);
+           }, "x"_a, "weight"_a, "residual"_a = nb::none())
+      .def("gated", [](Recorder& r, int x, std::shared_ptr<Matrix> gate, std::shared_ptr<Matrix> up) {
+             return r.program().gated(x, std::move(gate), std::move(up));
+           }, "x"_a, "gate"_a, "up"_a)
+      .def("rotate_and_store", [](Recorder& r, int qkv, const Array& keys, const Array& values) {
+             return r.program().rotate_and_store(qkv, r.cache(keys, values));
+           }, "qkv"_a, "keys"_a, "values"_a)
+      .def("attend", [](Recorder& r, int q, const Array& keys, const Array& values) {
+             return r.program().attend(q, r.cache(keys, values));
+           }, "q"_a, "keys"_a, "values"_a)
+      .def("select_logit_rows", [](Recorder& r, int x) { return r.program().select_logit_rows(x); }, "x"_a)
+      .def("output", [](Recorder& r, int x) { r.program().output(x); }, "x"_a)
+      .def("run", [](Recorder& r, const std::vector<int32_t>& tokens, const std::vector<int>& starts, const std::vector<int>& rows,
+                     std::vector<std::vector<int32_t>> tables, const std::vector<int>& logit_rows, const std::optional<Input>& input) {
+             const int count = r.prepare(tokens, starts, rows, std::move(tables), logit_rows);
+             const auto width = r.program().input_width();
+             if (input.has_value() != width.has_value()) refuse(std::string("input: the program ") + (width ? "needs one" : "takes none"));
+             const auto* x = input ? static_cast<const float*>(checked(*input, "input", nb::dtype<float>(), {static_cast<int64_t>(tokens.size()), *width})) : nullptr;
+             auto out = new_floats(static_cast<size_t>(count), static_cast<size_t>(r.program().output_width()));
+             const nb::gil_scoped_release release;
+             r.program().run(x, out.data());
+             return out;
+           }, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a, "input"_a = nb::none(),
+           "Run the recorded operations for the spans; float32 [output rows, width].");
+
+  m.def("largest", [](const Input& logits) {
+          const auto* data = static_cast<const float*>(checked(logits, "logits", nb::dtype<float>(), {-1, -1}));
+          const int vocab = size_of(logits.shape(1), "logits");
+          std::vector<int> tokens;
+          for (size_t row = 0; row < logits.shape(0); ++row) tokens.push_back(largest(data + row * logits.shape(1), vocab));
+          return tokens;
+        }, "logits"_a, "The first of the largest logits of each row.");
+  m.def("choose", [](const std::string& instruction_set, const Input& logits, const std::vector<uint64_t>& keys, float temperature,
+                     float min_p, int top_k, float top_p) {
+          const auto* data = static_cast<const float*>(checked(logits, "logits", nb::dtype<float>(), {static_cast<int64_t>(keys.size()), -1}));
+          const int vocab = size_of(logits.shape(1), "logits");
+          if (!(temperature > 0)) refuse("temperature has to be above 0");
+          const Kernels& kernels = kernels_named(instruction_set);
+          const auto scratch = aligned<float>(static_cast<size_t>(vocab));
+          std::vector<int> tokens;
+          for (size_t row = 0; row < keys.size(); ++row)
+            tokens.push_back(choose(kernels, data + row * logits.shape(1), vocab, {temperature, min_p, top_k, top_p}, keys[row], scratch.get()));
+          return tokens;
+        }, "instruction_set"_a, "logits"_a, "keys"_a, "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a,
+        "A token for each row, by the Gumbel-max trick with counter-based noise.");
+}
+
+}  // namespace
+}  // namespace outrider
