@@ -129,9 +129,9 @@ std::shared_ptr<Matrix> make_matrix(const std::string& format_name, const Input&
 // A program and the arrays that it writes to.
 class Recorder {
  public:
-  Recorder(std::shared_ptr<Threads> threads, const std::string& instruction_set, int vocab, std::optional<std::vector<int>> shape,
+  Recorder(std::shared_ptr<Threads> threads, const std::string& instruction_set, std::optional<std::vector<int>> shape,
            std::vector<float> inv_freq, float attention_factor)
-      : program_(std::move(threads), kernels_named(instruction_set), vocab, shape_of(shape), std::move(inv_freq), attention_factor) {}
+      : program_(std::move(threads), kernels_named(instruction_set), shape_of(shape), std::move(inv_freq), attention_factor) {}
 
   Program& program() { return program_; }
 
@@ -175,7 +175,6 @@ nb::ndarray<nb::numpy, float> new_floats(size_t rows, size_t columns) {
 
 NB_MODULE(_native, m) {
   m.doc() = "Row-invariant CPU kernels, and programs of them.";
-  m.attr("MAX_POSITIONS") = 1 << 30;
   m.def("instruction_sets", supported, "What this machine can run, the best first.");
 
   nb::class_<Threads>(m, "Threads", "Threads that run programs; may be shared by several.")
@@ -193,17 +192,17 @@ NB_MODULE(_native, m) {
       .def_prop_ro("nbytes", &Matrix::bytes);
 
   nb::class_<Recorder>(m, "Program", "Operations recorded once, run in one call.")
-      .def(nb::init<std::shared_ptr<Threads>, const std::string&, int, std::optional<std::vector<int>>, std::vector<float>, float>(),
-           "threads"_a, "instruction_set"_a, "vocab"_a, "shape"_a = nb::none(), "inv_freq"_a = std::vector<float>(), "attention_factor"_a = 1.0f)
+      .def(nb::init<std::shared_ptr<Threads>, const std::string&, std::optional<std::vector<int>>, std::vector<float>, float>(),
+           "threads"_a, "instruction_set"_a, "shape"_a = nb::none(), "inv_freq"_a = std::vector<float>(), "attention_factor"_a = 1.0f)
       .def("input", [](Recorder& r, int width) { return r.program().input(width); }, "width"_a)
       .def("embed", [](Recorder& r, std::shared_ptr<Matrix> table) { return r.program().embed(std::move(table)); }, "table"_a)
       .def("rms_norm", [](Recorder& r, int x, const Input& weight, float eps) {
              const auto* data = static_cast<const float*>(checked(weight, "weight", nb::dtype<float>(), {-1}));
              return r.program().rms_norm(x, std::vector<float>(data, data + weight.shape(0)), eps);
            }, "x"_a, "weight"_a, "eps"_a)
-      .def("linear", [](Recorder& r, int x, std::shared_ptr<Matrix> weight, std::optional<int> residual) {
-             return r.program().linear(x, std::move(weight), residual);
-           }, "x"_a, "weight"_a, "residual"_a = nb::none())
+      .def("linear", [](Recorder& r, int x, const std::vector<std::shared_ptr<Matrix>>& weights, std::optional<int> residual) {
+             return r.program().linear(x, {weights.begin(), weights.end()}, residual);
+           }, "x"_a, "weights"_a, "residual"_a = nb::none())
       .def("gated", [](Recorder& r, int x, std::shared_ptr<Matrix> gate, std::shared_ptr<Matrix> up) {
              return r.program().gated(x, std::move(gate), std::move(up));
            }, "x"_a, "gate"_a, "up"_a)
@@ -235,18 +234,18 @@ NB_MODULE(_native, m) {
           for (size_t row = 0; row < logits.shape(0); ++row) tokens.push_back(largest(data + row * logits.shape(1), vocab));
           return tokens;
         }, "logits"_a, "The first of the largest logits of each row.");
-  m.def("choose", [](const std::string& instruction_set, const Input& logits, const std::vector<uint64_t>& keys, float temperature,
+  m.def("choose", [](const Input& logits, const std::vector<uint64_t>& keys, float temperature,
                      float min_p, int top_k, float top_p) {
           const auto* data = static_cast<const float*>(checked(logits, "logits", nb::dtype<float>(), {static_cast<int64_t>(keys.size()), -1}));
           const int vocab = size_of(logits.shape(1), "logits");
           if (!(temperature > 0)) refuse("temperature has to be above 0");
-          const Kernels& kernels = kernels_named(instruction_set);
+          static const Kernels& kernels = kernels_named(supported().front());
           const auto scratch = aligned<float>(static_cast<size_t>(vocab));
           std::vector<int> tokens;
           for (size_t row = 0; row < keys.size(); ++row)
             tokens.push_back(choose(kernels, data + row * logits.shape(1), vocab, {temperature, min_p, top_k, top_p}, keys[row], scratch.get()));
           return tokens;
-        }, "instruction_set"_a, "logits"_a, "keys"_a, "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a,
+        }, "logits"_a, "keys"_a, "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a,
         "A token for each row, by the Gumbel-max trick with counter-based noise.");
 }
 

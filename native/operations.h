@@ -75,16 +75,17 @@ class Prepare : public Op {
   int inputs_, buffer_;
 };
 
-// A linear layer, or with `gate` the product of silu(gate) and the layer. Residual: -1 for none.
+// A linear layer, whose outputs go to columns `column`.., or with `gate` the product of silu(gate) and the layer. Residual: -1 for none.
 class Linear : public Op {
  public:
   Linear(const Program& p, int x, int buffer, std::shared_ptr<const Matrix> weight,
-         std::shared_ptr<const Matrix> gate, int residual, int y)
-      : p_(p), x_(x), buffer_(buffer), weight_(std::move(weight)), gate_(std::move(gate)), residual_(residual), y_(y) {}
+         std::shared_ptr<const Matrix> gate, int residual, int y, int column)
+      : p_(p), x_(x), buffer_(buffer), weight_(std::move(weight)), gate_(std::move(gate)), residual_(residual), y_(y), column_(column) {}
   int tasks(const Step& step) const override { return p_.rows(x_, step) ? weight_->view().panels() : 0; }
   void run(const Step& step, int panel, float*) const override {
     const size_t stride = static_cast<size_t>(p_.width(y_));
-    const Output out{p_.floats(y_, step), stride, residual_ < 0 ? nullptr : p_.floats(residual_, step), stride};
+    const Output out{p_.floats(y_, step) + column_, stride,
+                     residual_ < 0 ? nullptr : p_.floats(residual_, step) + column_, stride};
     const uint32_t* x = p_.prepared(buffer_, step);
     if (gate_) {
       p_.kernels().gated(gate_->view(), weight_->view(), panel, x, p_.rows(x_, step), out);
@@ -97,7 +98,7 @@ class Linear : public Op {
   const Program& p_;
   int x_, buffer_;
   std::shared_ptr<const Matrix> weight_, gate_;
-  int residual_, y_;
+  int residual_, y_, column_;
 };
 
 class RotateAndStore : public Op {

@@ -13,11 +13,10 @@ namespace {
 
 }  // namespace
 
-Program::Program(std::shared_ptr<Threads> threads, const Kernels& kernels, int vocab,
-                 std::optional<Shape> shape, std::vector<float> inv_freq, float attention_factor)
+Program::Program(std::shared_ptr<Threads> threads, const Kernels& kernels, std::optional<Shape> shape,
+                 std::vector<float> inv_freq, float attention_factor)
     : threads_(std::move(threads)),
       kernels_(kernels),
-      vocab_(vocab),
       shape_(shape),
       inv_freq_(std::move(inv_freq)),
       attention_factor_(attention_factor) {
@@ -105,8 +104,7 @@ Program::Value Program::input(int width) {
 }
 
 Program::Value Program::embed(std::shared_ptr<const Matrix> table) {
-  if (table->view().outputs != vocab_)
-    refuse("table has " + std::to_string(table->view().outputs) + " rows; vocab = " + std::to_string(vocab_));
+  vocab_ = table->view().outputs;
   const Value y = add(table->inputs(), false);
   scratch_floats_ = std::max(scratch_floats_, static_cast<size_t>(table->view().inputs));
   values_[static_cast<size_t>(y)].buffer = add_buffer(sizeof(float) * static_cast<size_t>(width(y)));
@@ -123,31 +121,45 @@ Program::Value Program::rms_norm(Value x, std::vector<float> weight, float eps) 
   return y;
 }
 
-Program::Value Program::linear(Value x, std::shared_ptr<const Matrix> weight, std::optional<Value> residual) {
-  check_inputs(x, *weight, "weight");
-  const int outputs = weight->view().outputs;
+Program::Value Program::linear(Value x, std::vector<std::shared_ptr<const Matrix>> weights, std::optional<Value> residual) {
+  if (weights.empty()) refuse("weights is empty");
   const bool logits = values_[static_cast<size_t>(x)].logits;
+  int outputs = 0;
+  for (const auto& weight : weights) {
+    check_inputs(x, *weight, "weight");
+    outputs += weight->view().outputs;
+  }
   if (residual && (width(*residual) != outputs || values_[static_cast<size_t>(*residual)].logits != logits))
     refuse("residual has width " + std::to_string(width(*residual)) + "; weight has " + std::to_string(outputs) + " outputs");
-  const int buffer = form(x, form_of(weight->view().format));
+  std::vector<int> forms;
+  for (const auto& weight : weights) forms.push_back(form(x, form_of(weight->view().format)));
   if (residual) materialise(*residual);
-  use(buffer);
+  for (const int buffer : forms) use(buffer);
   const Value y = add(outputs, logits);
-  values_[static_cast<size_t>(y)].buffer = add_buffer(sizeof(float) * static_cast<size_t>(outputs));
-  record<Linear>(x, buffer, std::move(weight), nullptr, residual.value_or(-1), y);
+  const int buffer = add_buffer(sizeof(float) * static_cast<size_t>(outputs));
+  values_[static_cast<size_t>(y)].buffer = buffer;
+  int column = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const int part = weights[i]->view().outputs;
+    use(buffer);
+    if (residual && *residual != input_) use(values_[static_cast<size_t>(*residual)].buffer);
+    for (const int later : forms) use(later);
+    record<Linear>(x, forms[i], std::move(weights[i]), nullptr, residual.value_or(-1), y, column);
+    column += part;
+  }
   return y;
 }
 
 Program::Value Program::gated(Value x, std::shared_ptr<const Matrix> gate, std::shared_ptr<const Matrix> up) {
   check_inputs(x, *gate, "gate");
   check_inputs(x, *up, "up");
-  if (gate->view().outputs != up->view().outputs || gate->view().format != up->view().format)
+  if (gate->view().outputs != up->view().outputs || form_of(gate->view().format) != form_of(up->view().format))
     refuse(std::string("gate is ") + name_of(gate->view().format) + " with " + std::to_string(gate->view().outputs) +
            " outputs, up is " + name_of(up->view().format) + " with " + std::to_string(up->view().outputs) + "; they have to agree");
   const int buffer = form(x, form_of(up->view().format));
   const Value y = add(up->view().outputs, values_[static_cast<size_t>(x)].logits);
   values_[static_cast<size_t>(y)].buffer = add_buffer(sizeof(float) * static_cast<size_t>(width(y)));
-  record<Linear>(x, buffer, std::move(up), std::move(gate), -1, y);
+  record<Linear>(x, buffer, std::move(up), std::move(gate), -1, y, 0);
   return y;
 }
 

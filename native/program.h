@@ -81,14 +81,15 @@ class Program {
   // Values are numbered as they are recorded.
   using Value = int;
 
-  Program(std::shared_ptr<Threads> threads, const Kernels& kernels, int vocab, std::optional<Shape> shape,
+  Program(std::shared_ptr<Threads> threads, const Kernels& kernels, std::optional<Shape> shape,
           std::vector<float> inv_freq, float attention_factor);
   ~Program();
 
   Value input(int width);
   Value embed(std::shared_ptr<const Matrix> table);
   Value rms_norm(Value x, std::vector<float> weight, float eps);
-  Value linear(Value x, std::shared_ptr<const Matrix> weight, std::optional<Value> residual);
+  // Weights side by side: their outputs follow each other.
+  Value linear(Value x, std::vector<std::shared_ptr<const Matrix>> weights, std::optional<Value> residual);
   Value gated(Value x, std::shared_ptr<const Matrix> gate, std::shared_ptr<const Matrix> up);
   Value rotate_and_store(Value qkv, const CacheView& cache);
   Value attend(Value q, const CacheView& cache);
@@ -146,7 +147,7 @@ class Program {
 
   std::shared_ptr<Threads> threads_;
   const Kernels& kernels_;
-  const int vocab_;
+  int vocab_ = 1 << 30;  // known from the embedding table
   const std::optional<Shape> shape_;
   const std::vector<float> inv_freq_;
   const float attention_factor_;

@@ -66,8 +66,18 @@ class EngineConfig(Strict):
     """A folder or hub id whose tokenizer replaces the model's own."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """'auto': float32 on the CPU, the checkpoint's own type elsewhere."""
+    """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
+    quantization: Literal["int8", "int4"] | None = None
+    """Weights quantised when they are loaded, for the native CPU kernels; None: as they are stored."""
     device: str = "auto"
+    backend: Literal["auto", "native", "torch"] = "auto"
+    """'auto': native kernels on the CPU, PyTorch elsewhere."""
+    num_threads: PositiveInt | None = None
+    """Of the native kernels; None: the physical cores."""
+    instruction_set: Literal["auto", "avx512_bf16", "avx512_vnni", "avx2", "portable"] = "auto"
+    """Of the native kernels; 'auto': the best that the machine has."""
+    kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with float32 weights."""
     max_model_len: PositiveInt | None = None
     """Prompt and output together; None: what the model and the cache allow."""
     max_num_seqs: PositiveInt = 64

@@ -68,7 +68,7 @@ def bench(
     memory = peak_memory_bytes()
     if as_json:
         config = llm.config
-        device = llm.engine.target.model.ops.device
+        device = llm.engine.target.model.backend.device
         settings: dict[str, Any] = config.model_dump(exclude={"model"})
         settings |= {"max_tokens": max_tokens, "rounds": rounds, "prompts": str(prompts or "built-in")}
         settings["max_model_len"] = llm.engine.max_model_len

@@ -80,7 +80,7 @@ def _draft_model(
     if name != config.model:
         checkpoint = open_checkpoint(name)
         check_same_vocabulary(tokenizer, checkpoint.tokenizer(), target=config.model, draft=name)
-        model = Llama(checkpoint, target.ops)
+        model = Llama(checkpoint, target.backend)
     return DraftModel(model, target.config.vocab_size, speculative, config)
 
 

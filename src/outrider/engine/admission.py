@@ -39,7 +39,7 @@ def admit(
         bad_words=_bad_words(params, tokenizer),
         stop_tokens=stop_tokens,
         vocab=config.vocab_size,
-        device=target.model.ops.device,
+        device=target.model.backend.device,
     )
     max_tokens = max_model_len if params.max_tokens is None else params.max_tokens
     now = time.monotonic()

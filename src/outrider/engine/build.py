@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 
-import torch
-
 from outrider.config import EngineConfig, SpeculativeConfig
 from outrider.drafting.length import FixedLength
 from outrider.drafting.registry import load_drafter
+from outrider.engine.backend import choose_backend
 from outrider.engine.engine import Engine
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
-from outrider.ops.torch import TorchOps
 from outrider.verification.rules import RULES
 
 logger = logging.getLogger(__name__)
@@ -29,10 +27,9 @@ def build_engine(config: EngineConfig) -> Engine:
             f"{config.max_num_seqs}: a step could not give every request its token; raise the one or lower "
             "the other"
         )
-    device = _device(config.device)
     checkpoint = open_checkpoint(config.model, revision=config.revision, tokenizer=config.tokenizer)
     tokenizer = checkpoint.tokenizer()
-    model = Llama(checkpoint, TorchOps(device, _dtype(config, checkpoint, device)))
+    model = Llama(checkpoint, choose_backend(config, checkpoint))
     drafter = load_drafter(config, model, tokenizer)
 
     per_block = block_bytes(model, config.block_size) + drafter.block_bytes
@@ -59,27 +56,6 @@ def build_engine(config: EngineConfig) -> Engine:
         max_model_len=max_model_len,
         seed=config.seed,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device = {name!r} cannot be used: {reason}; try 'cpu'") from error
-    return device
-
-
-def _dtype(config: EngineConfig, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
-    """float32 on the CPU: PyTorch's kernels there are not row-invariant, and rounding to fewer bits would
-    turn their last-bit differences into different tokens."""
-    if config.dtype != "auto":
-        dtype: torch.dtype = getattr(torch, config.dtype)
-        return dtype
-    return torch.float32 if device.type == "cpu" else checkpoint.config.dtype
 
 
 def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, per_block: int) -> int:

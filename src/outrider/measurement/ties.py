@@ -18,8 +18,7 @@ from outrider.engine.engine import Engine
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.params import SamplingParams
-from outrider.sampling.distribution import Categorical, Greedy
-from outrider.sampling.sampler import build_sampler
+from outrider.sampling.filters import Filters
 from outrider.verification.noise import Noise, Stream
 
 WIDTHS = range(1, 10)  # rows of the last pass: plain decoding, and verification of up to 8 drafted tokens
@@ -63,26 +62,15 @@ def gap_at(
     """
     *before, chosen = output
     tokens = [*prompt, *before]
-    sampler = build_sampler(
-        params,
-        prompt=prompt,
-        bad_words=(),
-        stop_tokens=frozenset(),
-        vocab=engine.target.model.config.vocab_size,
-        device=engine.target.model.ops.device,
-    )
     values = []
     for width in WIDTHS:
         if width <= len(tokens):
             logits = _last_logits(engine.target, tokens, width)
-            match sampler.distribution(logits):
-                case Greedy(logits=scores):
-                    pass
-                case Categorical(scores=scores):
-                    noise = Noise(params.seed or 0).gumbel(
-                        Stream.TOKEN, len(before), 1, scores.shape[-1], scores.device
-                    )
-                    scores = scores + noise
+            scores = logits
+            if params.temperature > 0:
+                scores = Filters(params.temperature, 0, 0, 1).scores(logits) + Noise(params.seed or 0).gumbel(
+                    Stream.TOKEN, len(before), 1, scores.shape[-1], scores.device
+                )
             values.append(float(scores[0, chosen]) - float(scores[0, other]))
     return Gap(tuple(values))
 

@@ -16,6 +16,7 @@ from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig
 from outrider.models.folder import FolderCheckpoint
 from outrider.models.gguf_file import GGUFCheckpoint
+from outrider.quantization.weight import Weight
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -29,6 +30,13 @@ class Checkpoint(Protocol):
 
     def tensor(self, name: str) -> Tensor:
         """A weight by its Hugging Face name, in the type it is stored in or dequantised to float32."""
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether the linear layers are stored in float32, or in float16, which is loaded as float32."""
+
+    def weight(self, name: str) -> Weight:
+        """A matrix by its Hugging Face name, as it is stored or in the format that loses least."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
 

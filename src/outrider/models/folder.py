@@ -7,13 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
 from outrider.models.config import SUPPORTED, decoder_config
+from outrider.quantization.weight import Weight, plain
 
+PROBE = "model.layers.0.self_attn.o_proj.weight"  # stands for all linear layers
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -46,6 +49,13 @@ class FolderCheckpoint:
                 f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json implies {expected}"
             )
         return tensor
+
+    @property
+    def is_float32(self) -> bool:
+        return self.tensor(PROBE).dtype != torch.bfloat16
+
+    def weight(self, name: str) -> Weight:
+        return plain(self.tensor(name))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self._tokenizer_path)

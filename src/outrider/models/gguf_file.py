@@ -8,19 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFReader
-from gguf.quants import dequantize
+from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig, decoder_config
-from outrider.models.folder import load_tokenizer
+from outrider.models.folder import PROBE, load_tokenizer
+from outrider.models.gguf_blocks import TYPES, dequantized, weight_of
 from outrider.models.gguf_tokenizer import build_tokenizer
+from outrider.quantization.weight import Weight
 
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K")
 GLOBAL_NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -40,7 +39,7 @@ LAYER_NAMES = {
 
 
 class GGUFCheckpoint:
-    """Weights are dequantised to float32 when asked for; the file stays memory-mapped."""
+    """Weights are decoded when asked for; the file stays memory-mapped."""
 
     def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
         self._path = path
@@ -53,6 +52,21 @@ class GGUFCheckpoint:
         self._shapes = self.config.shapes()
 
     def tensor(self, name: str) -> Tensor:
+        stored = self._stored(name)
+        return _ordered(dequantized(stored).reshape(self._shapes[name]), self._order(name))
+
+    def weight(self, name: str) -> Weight:
+        weight = weight_of(self._stored(name))
+        order = self._order(name)
+        return weight if order is None else weight.rows(order)
+
+    @property
+    def is_float32(self) -> bool:
+        kind = self._stored(PROBE).tensor_type
+        return kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
+
+    def _stored(self, name: str) -> ReaderTensor:
+        """The tensor in the file. Raises ModelError if it is missing, misshapen or of an unknown type."""
         stored = self._tensors.get(gguf_name(name))
         if stored is None:
             raise ModelError(f"{self._path}: tensor {gguf_name(name)!r} ({name!r}) is missing")
@@ -67,13 +81,15 @@ class GGUFCheckpoint:
             raise ModelError(
                 f"{self._path}: tensor {stored.name!r} is of type {kind}; supported are {', '.join(TYPES)}"
             )
-        values = dequantize(stored.data, stored.tensor_type)
-        tensor = torch.from_numpy(np.array(values, dtype=np.float32)).reshape(expected)
+        return stored
+
+    def _order(self, name: str) -> Tensor | None:
+        """The order of Q's and K's rows, which llama.cpp changes."""
         heads = {"q_proj": self.config.num_heads, "k_proj": self.config.num_kv_heads}
         for part, count in heads.items():
             if f".{part}." in name:
-                return _half_split(tensor, count)
-        return tensor
+                return _half_split(self._shapes[name][0], count)
+        return None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         if self._tokenizer_path is not None:
@@ -175,7 +191,11 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
 
 
-def _half_split(rows: Tensor, heads: int) -> Tensor:
+def _half_split(rows: int, heads: int) -> Tensor:
     """Undo llama.cpp's order of Q and K rows: it pairs neighbouring rows for the rotation, Hugging Face
     (and this package) row i with row i + head_dim / 2."""
-    return rows.reshape(heads, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+    return torch.arange(rows).reshape(heads, -1, 2).transpose(1, 2).flatten()
+
+
+def _ordered(tensor: Tensor, order: Tensor | None) -> Tensor:
+    return tensor if order is None else tensor[order]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from outrider.cache.pool import BlockPool
-from outrider.cache.store import KVStore
 from outrider.cache.table import BlockTable
 from outrider.models.llama import Llama
-from outrider.ops.batch import Batch, Span
+from outrider.ops.base import CacheShape
+from outrider.ops.batch import Span
 
 
 class ModelRunner:
@@ -22,15 +22,8 @@ class ModelRunner:
         self.pool = BlockPool(num_blocks)
         self.block_size = block_size
         self._prefix_caching = prefix_caching
-        self._store = KVStore(
-            layers=model.config.num_layers,
-            kv_heads=model.config.num_kv_heads,
-            head_dim=model.config.head_dim,
-            num_blocks=num_blocks,
-            block_size=block_size,
-            dtype=model.ops.dtype,
-            device=model.ops.device,
-        )
+        cache = model.backend.new_cache(CacheShape(model.config.num_layers, num_blocks, block_size), model.shape)
+        self._forward = model.backend.compile(model.forward, cache, block_size, model.shape, model.rope)
 
     def table(self) -> BlockTable:
         """An empty block table for one request."""
@@ -39,11 +32,11 @@ class ModelRunner:
     @torch.inference_mode()
     def forward(self, spans: Sequence[Span]) -> Tensor:
         """Compute the spans' rows; float32 logits [sum of logit_rows, vocab]."""
-        return self.model.forward(Batch.of(spans, self.block_size, self.model.ops.device), self._store)
+        return self._forward(spans)
 
 
 def block_bytes(model: Llama, block_size: int) -> int:
     """Bytes of K and V that one block takes."""
     config = model.config
     positions = 2 * config.num_layers * block_size
-    return positions * config.num_kv_heads * config.head_dim * model.ops.dtype.itemsize
+    return positions * config.num_kv_heads * config.head_dim * model.backend.cache_dtype.itemsize

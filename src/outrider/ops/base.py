@@ -1,15 +1,22 @@
-"""The operations that a decoder is made of. One implementation a backend; chosen when a model is built."""
+"""What a decoder is computed with: the operations of a forward pass, and the backends that run them.
+
+A model defines its forward pass once, in terms of `Ops`. A backend may run that definition for every batch,
+as PyTorch does, or run it once to record the operations and replay them, as the CPU's kernels do. So a
+definition does nothing with values but hand them from one operation to the next.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
-from outrider.ops.batch import Batch
+from outrider.ops.batch import Span
+from outrider.quantization.weight import Weight
 
 
 @dataclass(frozen=True)
@@ -33,39 +40,76 @@ class AttentionShape:
     sliding_window: int | None
 
 
-Packed = TypeVar("Packed")
-"""A weight [out, in] with an optional bias [out], in the backend's own layout."""
+@dataclass(frozen=True)
+class CacheShape:
+    """Blocks of K and V that every layer has."""
 
-Plan = TypeVar("Plan")
-"""What every layer of one forward pass shares: rotary tables and the layout of attention."""
+    layers: int
+    num_blocks: int
+    block_size: int
 
 
-class Ops(Protocol[Packed, Plan]):
-    """Activations are [rows, features]; every row is computed from itself and its own K/V history."""
+Value = TypeVar("Value")
+"""Activations [rows, features], or what stands for them in a recording."""
 
-    device: torch.device
-    dtype: torch.dtype
+Packed = TypeVar("Packed", contravariant=True)
+"""A linear layer's weight [out, in] with an optional bias [out], in the backend's own layout."""
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Packed:
-        """Lay out a weight [out, in] for `linear`, converted to `dtype` on `device`."""
+Table = TypeVar("Table", contravariant=True)
+"""An embedding table [vocab, hidden], in the backend's own layout."""
 
-    def plan(self, batch: Batch, shape: AttentionShape, rope: Rope) -> Plan:
-        """Prepare what the layers of one forward pass share."""
 
-    def embed(self, tokens: Tensor, table: Tensor) -> Tensor:
-        """[rows] -> [rows, hidden]."""
+class Ops(Protocol[Value, Packed, Table]):
+    """One pass over the rows of a batch; every row is computed from itself and its own K/V history."""
 
-    def linear(self, x: Tensor, weight: Packed) -> Tensor:
-        """[rows, in] -> [rows, out]."""
+    def embed(self, table: Table) -> Value:
+        """The rows' tokens: [rows, hidden]."""
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def rms_norm(self, x: Value, weight: Tensor, eps: float) -> Value:
         """Root-mean-square norm (Zhang and Sennrich, 2019) of each row."""
 
-    def rotate_and_store(self, qkv: Tensor, plan: Plan, cache: LayerCache) -> Tensor:
+    def linear(self, x: Value, weight: Packed, residual: Value | None = None) -> Value:
+        """[rows, in] -> [rows, out], added to `residual` if there is one."""
+
+    def gated(self, x: Value, gate: Packed, up: Packed) -> Value:
+        """silu(gate(x)) * up(x): [rows, in] -> [rows, out]."""
+
+    def rotate_and_store(self, qkv: Value, cache: LayerCache) -> Value:
         """Rotate q and k of [rows, (heads + 2 kv_heads) * head_dim], write k and v to the cache, return q."""
 
-    def attend(self, q: Tensor, plan: Plan, cache: LayerCache) -> Tensor:
+    def attend(self, q: Value, cache: LayerCache) -> Value:
         """Causal attention of q over each row's own cached positions: [rows, heads * head_dim]."""
 
-    def gate(self, gate_up: Tensor) -> Tensor:
-        """[rows, 2 * n] -> [rows, n]: silu of the first half times the second."""
+    def select_logit_rows(self, x: Value) -> Value:
+        """The rows whose logits are wanted."""
+
+
+Definition = Callable[[Any, Sequence[LayerCache]], Any]
+"""A model's forward pass: (Ops, the layers' caches) -> logits [rows with logits, vocab]."""
+
+Forward = Callable[[Sequence[Span]], Tensor]
+"""A forward pass that is ready to run: spans -> float32 logits [sum of logit_rows, vocab]."""
+
+
+class Backend(Protocol):
+    """Where a model lives and how its operations are run. Chosen once, when an engine is built."""
+
+    device: torch.device
+    cache_dtype: torch.dtype
+
+    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Any:
+        """Lay weights [out, in] out for `linear`, one below the other."""
+
+    def table(self, weight: Weight) -> Any:
+        """Lay an embedding table [vocab, hidden] out for `embed`."""
+
+    def tied(self, table: Any) -> Any:
+        """The linear layer whose weight is an embedding table."""
+
+    def new_cache(self, cache: CacheShape, shape: AttentionShape) -> Sequence[LayerCache]:
+        """Room for K and V; memory is taken as it is used."""
+
+    def compile(
+        self, definition: Definition, cache: Sequence[LayerCache], block_size: int, shape: AttentionShape, rope: Rope
+    ) -> Forward:
+        """The definition as a function of spans."""

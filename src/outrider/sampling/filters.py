@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Temperature above 0, then min-p, top-k and top-p, in vLLM's order; 0, 0 and 1 filter nothing."""
+
+    temperature: float
+    min_p: float
+    top_k: int
+    top_p: float
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Log-probabilities up to a constant, -inf where filtered. [rows, vocab]."""
+        # Relative to the largest, so that a tiny temperature makes nothing infinite.
+        scores = (logits - logits.max(dim=-1, keepdim=True).values) / self.temperature
+        if self.min_p > 0:
+            scores = keep_min_p(scores, self.min_p)
+        if self.top_k > 0:
+            scores = keep_top_k(scores, self.top_k)
+        if self.top_p < 1:
+            scores = keep_top_p(scores, self.top_p)
+        return scores
 
 
 def keep_min_p(scores: Tensor, min_p: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,14 @@ from torch import Tensor
 
 from outrider.errors import RequestError
 from outrider.params import SamplingParams
-from outrider.sampling.distribution import Categorical, Distribution, Greedy
+from outrider.ops.cpu import extension
+from outrider.sampling.distribution import (
+    Categorical,
+    Distribution,
+    Greedy,
+    NativeCategorical,
+    NativeGreedy,
+)
 from outrider.sampling.edits import (
     BadWords,
     Bias,
@@ -20,15 +27,28 @@ from outrider.sampling.edits import (
     OutputPenalty,
     RepetitionPenalty,
 )
-from outrider.sampling.filters import keep_min_p, keep_top_k, keep_top_p
+from outrider.sampling.filters import Filters
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """How distributions are represented: what suits the logits' device."""
+
+    greedy: Callable[[Tensor], Distribution]
+    categorical: Callable[[Tensor, Filters], Distribution]
+
+
+TORCH = Kinds(Greedy, lambda logits, filters: Categorical(filters.scores(logits)))
+NATIVE = Kinds(NativeGreedy, NativeCategorical)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Edits, then temperature, min-p, top-k and top-p, in vLLM's order."""
+    """Edits, then temperature and filters."""
 
     params: SamplingParams
     edits: tuple[Edit, ...]
+    kinds: Kinds = TORCH
 
     def edit(self, logits: Tensor, output: Sequence[int], draft: Sequence[int] = ()) -> Tensor:
         """Apply the edits to row i of `logits` [len(draft) + 1, vocab] as it follows `output + draft[:i]`.
@@ -50,16 +70,9 @@ class Sampler:
         """The distributions of edited `logits` [rows, vocab]."""
         params = self.params
         if params.temperature < torch.finfo(logits.dtype).tiny:
-            return Greedy(logits)
-        # Relative to the largest, so that a tiny temperature makes nothing infinite.
-        scores = (logits - logits.max(dim=-1, keepdim=True).values) / params.temperature
-        if params.min_p > 0:
-            scores = keep_min_p(scores, params.min_p)
-        if params.top_k > 0:
-            scores = keep_top_k(scores, params.top_k)
-        if params.top_p < 1:
-            scores = keep_top_p(scores, params.top_p)
-        return Categorical(scores)
+            return self.kinds.greedy(logits)
+        filters = Filters(params.temperature, params.min_p, max(params.top_k, 0), params.top_p)
+        return self.kinds.categorical(logits, filters)
 
 
 def build_sampler(
@@ -99,4 +112,5 @@ def build_sampler(
         edits.append(RepetitionPenalty(params.repetition_penalty, frozenset(prompt)))
     if params.presence_penalty or params.frequency_penalty:
         edits.append(OutputPenalty(params.presence_penalty, params.frequency_penalty))
-    return Sampler(params, tuple(edits))
+    native = device.type == "cpu" and extension.native is not None
+    return Sampler(params, tuple(edits), NATIVE if native else TORCH)

@@ -50,7 +50,7 @@ class Noise:
 
     def gumbel(self, stream: Stream, position: int, count: int, vocab: int, device: torch.device) -> Tensor:
         """Standard Gumbel variates for `count` positions from `position` on: float32 [count, vocab]."""
-        keys = torch.tensor([_signed(self._key(stream, position + i)) for i in range(count)], device=device)
+        keys = torch.tensor([_signed(key) for key in self.keys(stream, position, count)], device=device)
         tokens = torch.arange(1, vocab + 1, device=device) * _signed(GOLDEN)
         uniforms = _uniform(_mix(keys[:, None] + tokens))
         # -log(-log(1 - u)): the large values, which win, come from small u, where float32 is exact enough.
@@ -58,8 +58,12 @@ class Noise:
 
     def uniforms(self, stream: Stream, position: int, count: int) -> Tensor:
         """Uniform variates in [0, 1) for `count` positions from `position` on: float64 [count]."""
-        bits = [mix(self._key(stream, position + i) + GOLDEN) >> 11 for i in range(count)]
+        bits = [mix(key + GOLDEN) >> 11 for key in self.keys(stream, position, count)]
         return torch.tensor(bits, dtype=torch.float64) * 2.0**-53
+
+    def keys(self, stream: Stream, position: int, count: int) -> list[int]:
+        """The keys of `count` positions from `position` on, each an unsigned 64-bit number."""
+        return [self._key(stream, position + i) for i in range(count)]
 
     def _key(self, stream: Stream, position: int) -> int:
         key = 0

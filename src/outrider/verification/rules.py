@@ -34,6 +34,20 @@ class Spot:
         return replace(self, noise=replace(self.noise, round=self.start + 1))
 
 
+@dataclass(frozen=True)
+class SpotDraw:
+    """One stream of the noise at a spot. See `outrider.sampling.distribution.Draw`."""
+
+    spot: Spot
+    stream: Stream
+
+    def __call__(self, rows: int, vocab: int, device: torch.device) -> Tensor:
+        return self.spot.gumbel(self.stream, rows, vocab, device)
+
+    def keys(self, rows: int) -> list[int]:
+        return self.spot.noise.keys(self.stream, self.spot.start + self.spot.offset, rows)
+
+
 class Acceptance(Protocol):
     """One rule, from both of its ends."""
 
@@ -82,7 +96,7 @@ class Rejection:
 
 
 def _choose(distribution: Distribution, spot: Spot, stream: Stream) -> list[int]:
-    return distribution.choose(lambda rows, vocab, device: spot.gumbel(stream, rows, vocab, device))
+    return distribution.choose(SpotDraw(spot, stream))
 
 
 RULES: dict[str, Acceptance] = {

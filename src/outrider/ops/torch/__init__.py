@@ -1,5 +1,5 @@
 """Readable PyTorch, on any device: the oracle that faster backends are tested against."""
 
-from outrider.ops.torch.ops import TorchOps
+from outrider.ops.torch.ops import TorchBackend, TorchOps
 
-__all__ = ["TorchOps"]
+__all__ = ["TorchBackend", "TorchOps"]

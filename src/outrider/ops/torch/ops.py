@@ -1,7 +1,8 @@
-"""`TorchOps`: every operation in plain PyTorch."""
+"""`TorchBackend`: every operation in plain PyTorch, run anew for each batch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,71 +10,94 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
-from outrider.ops.base import AttentionShape, Rope
-from outrider.ops.batch import Batch
+from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Rope
+from outrider.ops.batch import Batch, Span
 from outrider.ops.torch.attention import AttentionGroup, attend, group_requests
 from outrider.ops.torch.linear import Linear, pack_linear
+from outrider.quantization.weight import Weight
 
 
-@dataclass(frozen=True)
-class TorchPlan:
-    """cos, sin: [rows, 1, head_dim]; slots: [rows]; unpad: where each row stands in the groups' output."""
-
-    shape: AttentionShape
-    cos: Tensor
-    sin: Tensor
-    slots: Tensor
-    groups: tuple[AttentionGroup, ...]
-    unpad: Tensor
-
-
-class TorchOps:
-    """PyTorch operations on one device in one dtype. See `outrider.ops.base.Ops` for the contract."""
+class TorchBackend:
+    """PyTorch on one device in one dtype. See `outrider.ops.base.Backend` for the contract."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
-        self.dtype = dtype
+        self.dtype = self.cache_dtype = dtype
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
-        weight = weight.to(self.device, self.dtype)
-        bias = None if bias is None else bias.to(self.device, self.dtype)
+    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
+        weight = torch.cat([weight.dequantize() for weight in weights]).to(self.device, self.dtype)
+        bias = None if biases is None else torch.cat(list(biases)).to(self.device, self.dtype)
         return pack_linear(weight, bias)
 
-    def plan(self, batch: Batch, shape: AttentionShape, rope: Rope) -> TorchPlan:
-        angles = batch.positions[:, None].float() * rope.inv_freq.to(self.device)
+    def table(self, weight: Weight) -> Tensor:
+        return weight.dequantize().to(self.device, self.dtype)
+
+    def tied(self, table: Tensor) -> Linear:
+        return pack_linear(table, None)
+
+    def new_cache(self, cache: CacheShape, shape: AttentionShape) -> Sequence[LayerCache]:
+        """keys and values: [slots, kv_heads, head_dim]; a slot is `block * block_size + offset`."""
+        slots = cache.num_blocks * cache.block_size
+        sizes = (cache.layers, 2, slots, shape.kv_heads, shape.head_dim)
+        data = torch.empty(sizes, dtype=self.cache_dtype, device=self.device)
+        # Padding of a ragged batch points at block 0: its weight in attention is zero, and must not meet a NaN.
+        data[:, :, : cache.block_size] = 0
+        return tuple(LayerCache(keys=layer[0], values=layer[1]) for layer in data)
+
+    def compile(
+        self, definition: Definition, cache: Sequence[LayerCache], block_size: int, shape: AttentionShape, rope: Rope
+    ) -> Forward:
+        def forward(spans: Sequence[Span]) -> Tensor:
+            batch = Batch.of(spans, block_size, self.device)
+            logits: Tensor = definition(TorchOps.over(batch, shape, rope, self.dtype), cache)
+            return logits.float()
+
+        return forward
+
+
+@dataclass(frozen=True)
+class TorchOps:
+    """One pass. cos, sin: [rows, 1, head_dim]; unpad: where each row stands in the groups' output."""
+
+    batch: Batch
+    shape: AttentionShape
+    cos: Tensor
+    sin: Tensor
+    groups: tuple[AttentionGroup, ...]
+    unpad: Tensor
+
+    @classmethod
+    def over(cls, batch: Batch, shape: AttentionShape, rope: Rope, dtype: torch.dtype) -> TorchOps:
+        """Prepare what the layers share: rotary tables and the layout of attention."""
+        angles = batch.positions[:, None].float() * rope.inv_freq.to(batch.positions.device)
         angles = torch.cat([angles, angles], dim=-1)[:, None, :]  # [rows, 1, head_dim]
-        groups, unpad = group_requests(batch, shape, self.dtype)
-        return TorchPlan(
-            shape=shape,
-            cos=(angles.cos() * rope.attention_factor).to(self.dtype),
-            sin=(angles.sin() * rope.attention_factor).to(self.dtype),
-            slots=batch.slots,
-            groups=groups,
-            unpad=unpad,
-        )
+        cos, sin = ((f(angles) * rope.attention_factor).to(dtype) for f in (torch.cos, torch.sin))
+        return cls(batch, shape, cos, sin, *group_requests(batch, shape, dtype))
 
-    def embed(self, tokens: Tensor, table: Tensor) -> Tensor:
-        return F.embedding(tokens, table)
-
-    def linear(self, x: Tensor, weight: Linear) -> Tensor:
-        return weight(x)
+    def embed(self, table: Tensor) -> Tensor:
+        return F.embedding(self.batch.tokens, table)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, eps)
+        return F.rms_norm(x, weight.shape, weight.to(x), eps)
 
-    def rotate_and_store(self, qkv: Tensor, plan: TorchPlan, cache: LayerCache) -> Tensor:
-        shape = plan.shape
+    def linear(self, x: Tensor, weight: Linear, residual: Tensor | None = None) -> Tensor:
+        return weight(x) if residual is None else residual + weight(x)
+
+    def gated(self, x: Tensor, gate: Linear, up: Linear) -> Tensor:
+        return F.silu(gate(x)) * up(x)
+
+    def rotate_and_store(self, qkv: Tensor, cache: LayerCache) -> Tensor:
+        shape = self.shape
         heads = qkv.view(len(qkv), -1, shape.head_dim)
         rotated = heads[:, : shape.heads + shape.kv_heads]
         low, high = rotated.chunk(2, dim=-1)
-        rotated = rotated * plan.cos + torch.cat([-high, low], dim=-1) * plan.sin
-        cache.keys[plan.slots] = rotated[:, shape.heads :].to(cache.keys.dtype)
-        cache.values[plan.slots] = heads[:, shape.heads + shape.kv_heads :].to(cache.values.dtype)
+        rotated = rotated * self.cos + torch.cat([-high, low], dim=-1) * self.sin
+        cache.keys[self.batch.slots] = rotated[:, shape.heads :].to(cache.keys.dtype)
+        cache.values[self.batch.slots] = heads[:, shape.heads + shape.kv_heads :].to(cache.values.dtype)
         return rotated[:, : shape.heads]
 
-    def attend(self, q: Tensor, plan: TorchPlan, cache: LayerCache) -> Tensor:
-        return attend(q, plan.groups, plan.shape, cache).index_select(0, plan.unpad).flatten(1)
+    def attend(self, q: Tensor, cache: LayerCache) -> Tensor:
+        return attend(q, self.groups, self.shape, cache).index_select(0, self.unpad).flatten(1)
 
-    def gate(self, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up.chunk(2, dim=-1)
-        return F.silu(gate) * up
+    def select_logit_rows(self, x: Tensor) -> Tensor:
+        return x.index_select(0, self.batch.logit_rows)

@@ -1,0 +1,103 @@
+"""Choosing the backend that a configuration means."""
+
+from __future__ import annotations
+
+import torch
+
+from outrider.config import EngineConfig
+from outrider.errors import ConfigError
+from outrider.models.checkpoint import Checkpoint
+from outrider.ops.base import Backend
+from outrider.ops.cpu import extension
+from outrider.ops.cpu.backend import Convert, Formats, NativeBackend
+from outrider.ops.torch import TorchBackend
+from outrider.quantization.quantize import convert
+from outrider.quantization.weight import Format, Weight
+
+NATIVE_DTYPES = ("auto", "float32", "bfloat16")
+FORMATS: dict[str, tuple[Format, Format]] = {
+    # linear layers, and the table of tokens, which is often the output layer too: at 4 bits it costs quality
+    "int8": ("int8_channel", "int8_channel"),
+    "int4": ("int4", "int8_channel"),
+    "float32": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "bfloat16"),
+}
+
+
+def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
+    """The native kernels on the CPU, PyTorch elsewhere. Raises ConfigError for what no backend can do."""
+    device = _device(config.device)
+    if _is_native(config, device):
+        target = config.quantization or config.dtype
+        linear, table = FORMATS.get(target, (None, None))
+        return NativeBackend(
+            Formats(_convert(linear), _convert(table)),
+            cache_dtype=_cache_dtype(config, checkpoint),
+            num_threads=config.num_threads,
+            instruction_set=config.instruction_set,
+        )
+    for name in ("quantization", "num_threads"):
+        if getattr(config, name) is not None:
+            raise ConfigError(
+                f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses PyTorch on "
+                f"{device.type} (backend = {config.backend!r}, dtype = {config.dtype!r})"
+            )
+    dtype = _torch_dtype(config, checkpoint, device)
+    if config.kv_cache_dtype not in ("auto", str(dtype).removeprefix("torch.")):
+        raise ConfigError(f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype")
+    return TorchBackend(device, dtype)
+
+
+def _is_native(config: EngineConfig, device: torch.device) -> bool:
+    if config.backend == "native":
+        if device.type != "cpu" or config.dtype not in NATIVE_DTYPES:
+            raise ConfigError(
+                f"backend = 'native' with device = {device.type!r} and dtype = {config.dtype!r}: the native "
+                f"kernels run on the CPU, with dtype {', '.join(NATIVE_DTYPES)}"
+            )
+        extension.require()
+        return True
+    if config.backend == "torch" or device.type != "cpu" or config.dtype not in NATIVE_DTYPES:
+        return False
+    extension.warn_if_missing()
+    return extension.native is not None
+
+
+def _convert(format: Format | None) -> Convert:
+    """To `format`, or as it is stored."""
+
+    def as_asked(weight: Weight) -> Weight:
+        return weight if format is None else convert(weight, format)
+
+    return as_asked
+
+
+def _cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
+    """float32 with float32 weights, else bfloat16."""
+    if config.kv_cache_dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.kv_cache_dtype]
+    if config.quantization is None and config.dtype == "float32":
+        return torch.float32
+    exact = config.quantization is None and config.dtype == "auto" and checkpoint.is_float32
+    return torch.float32 if exact else torch.bfloat16
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device = {name!r} cannot be used: {reason}; try 'cpu'") from error
+    return device
+
+
+def _torch_dtype(config: EngineConfig, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """float32 on the CPU: PyTorch's kernels there are not row-invariant, and rounding to fewer bits would
+    turn their last-bit differences into different tokens."""
+    if config.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, config.dtype)
+        return dtype
+    return torch.float32 if device.type == "cpu" else checkpoint.config.dtype

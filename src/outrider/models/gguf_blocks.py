@@ -1,0 +1,112 @@
+"""The blocks that GGUF stores quantised weights in, as weights of our formats.
+
+Q8_0, Q4_0 and Q4_1 are taken as they are. Q4_K is exactly a scale and a minimum for 32 weights, but for the
+rounding of their products to float16. Q5_K and Q6_K become int8 with a scale for 32 weights, the nearest that
+loses least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, ReaderTensor
+from gguf.quants import dequantize
+from numpy.typing import NDArray
+from torch import Tensor
+
+from outrider.quantization.quantize import convert
+from outrider.quantization.weight import Weight
+
+Bytes = NDArray[np.uint8]
+
+
+def dequantized(stored: ReaderTensor) -> Tensor:
+    """float32, in the file's order."""
+    return torch.from_numpy(np.array(dequantize(stored.data, stored.tensor_type), dtype=np.float32))
+
+
+def weight_of(stored: ReaderTensor) -> Weight:
+    """A matrix as it is stored, or in the format that loses least."""
+    return _READERS[GGMLQuantizationType(stored.tensor_type).name](stored)
+
+
+def _float32(stored: ReaderTensor) -> Weight:
+    return Weight("float32", dequantized(stored))
+
+
+def _bfloat16(stored: ReaderTensor) -> Weight:
+    return Weight("bfloat16", dequantized(stored).bfloat16())
+
+
+def _q8_0(stored: ReaderTensor) -> Weight:
+    blocks = _blocks(stored, 34)
+    codes = blocks[..., 2:].view(np.int8).astype(np.int16) + 128
+    return Weight("int8", _codes(codes), _halves(blocks, 0))
+
+
+def _q4_0(stored: ReaderTensor) -> Weight:
+    blocks = _blocks(stored, 18)
+    return Weight("int4", _codes(_nibbles(blocks[..., 2:])), _halves(blocks, 0))
+
+
+def _q4_1(stored: ReaderTensor) -> Weight:
+    blocks = _blocks(stored, 20)
+    return Weight("int4_min", _codes(_nibbles(blocks[..., 4:])), _halves(blocks, 0), _halves(blocks, 2))
+
+
+def _q4_k(stored: ReaderTensor) -> Weight:
+    """Blocks of 256: a scale and a minimum in float16, 8 pairs of 6-bit factors, and 4-bit codes by 64."""
+    blocks = _blocks(stored, 144)
+    packed = blocks[..., 4:16].astype(np.int32)
+    low, mid, high = packed[..., :4], packed[..., 4:8], packed[..., 8:]
+    scales = np.concatenate([low & 63, high & 15 | low >> 6 << 4], axis=-1)
+    mins = np.concatenate([mid & 63, high >> 4 | mid >> 6 << 4], axis=-1)
+    scale, least = (_halves(blocks, at).float()[..., None] for at in (0, 2))  # [rows, blocks, 1]
+    nibbles = blocks[..., 16:].reshape(*blocks.shape[:-1], 4, 32)
+    codes = np.stack([nibbles & 15, nibbles >> 4], axis=-2)  # [rows, blocks, 4, 2, 32]
+    return Weight(
+        "int4_min",
+        _codes(codes),
+        (scale * torch.from_numpy(scales)).flatten(1).half(),
+        (-least * torch.from_numpy(mins)).flatten(1).half(),
+    )
+
+
+def _as_int8(stored: ReaderTensor) -> Weight:
+    return convert(Weight("float32", dequantized(stored)), "int8")
+
+
+def _blocks(stored: ReaderTensor, size: int) -> Bytes:
+    """uint8 [rows, blocks, size]."""
+    data = np.asarray(stored.data)
+    return data.reshape(data.shape[0], -1, size)
+
+
+def _halves(blocks: Bytes, at: int) -> Tensor:
+    """The float16 number at a byte of each block: [rows, blocks]."""
+    return torch.from_numpy(np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0])
+
+
+def _nibbles(data: Bytes) -> Bytes:
+    """The first half of a block's codes is in the low nibbles."""
+    return np.concatenate([data & 15, data >> 4], axis=-1)
+
+
+def _codes(codes: NDArray[np.integer]) -> Tensor:
+    return torch.from_numpy(codes.reshape(codes.shape[0], -1).astype(np.uint8))
+
+
+_READERS: dict[str, Callable[[ReaderTensor], Weight]] = {
+    "F32": _float32,
+    "F16": _float32,
+    "BF16": _bfloat16,
+    "Q8_0": _q8_0,
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q4_K": _q4_k,
+    "Q5_K": _as_int8,
+    "Q6_K": _as_int8,
+}
+TYPES = tuple(_READERS)

@@ -1,0 +1,141 @@
+"""`NativeBackend`: a definition is recorded once and replayed by native code in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from outrider.cache.store import LayerCache
+from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Rope
+from outrider.ops.batch import Span
+from outrider.ops.cpu import extension
+from outrider.quantization.weight import Weight, join
+
+UNLIMITED = 2**30  # a window that no position reaches the end of
+
+Convert = Callable[[Weight], Weight]
+
+
+@dataclass(frozen=True)
+class Formats:
+    """What weights are turned into before they are packed: those of linear layers, and tables of tokens."""
+
+    linear: Convert
+    table: Convert
+
+
+class NativeBackend:
+    """Native kernels on the CPU. Activations are float32; see `outrider.ops.base.Backend`.
+
+    instruction_set: 'auto' or one of `extension.require().instruction_sets()`.
+    Raises ConfigError where the extension or the instruction set is missing.
+    """
+
+    def __init__(
+        self,
+        formats: Formats,
+        *,
+        cache_dtype: torch.dtype,
+        num_threads: int | None = None,
+        instruction_set: str = "auto",
+    ) -> None:
+        self.device = torch.device("cpu")
+        self.cache_dtype = cache_dtype
+        self.instruction_set = extension.instruction_set(instruction_set)
+        self.num_threads = num_threads or extension.physical_cores()
+        self._formats = formats
+        self._native = extension.require()
+        self._threads = self._native.Threads(self.num_threads)
+
+    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
+        parts = join([self._formats.linear(weight) for weight in weights])
+        bias = None if biases is None else torch.cat(list(biases)).float()
+        packed = []
+        first = 0
+        for part in parts:
+            last = first + part.shape[0]
+            packed.append(self._pack(part, None if bias is None else bias[first:last].contiguous()))
+            first = last
+        return tuple(packed)
+
+    def table(self, weight: Weight) -> Any:
+        return self._pack(self._formats.table(weight))
+
+    def tied(self, table: Any) -> tuple[Any, ...]:
+        return (table,)
+
+    def new_cache(self, cache: CacheShape, shape: AttentionShape) -> Sequence[LayerCache]:
+        """keys: [blocks, kv_heads, head_dim, block_size]; values: [blocks, kv_heads, block_size, head_dim]."""
+        heads, dim, size = shape.kv_heads, shape.head_dim, cache.block_size
+        return tuple(
+            LayerCache(
+                keys=torch.empty((cache.num_blocks, heads, dim, size), dtype=self.cache_dtype),
+                values=torch.empty((cache.num_blocks, heads, size, dim), dtype=self.cache_dtype),
+            )
+            for _ in range(cache.layers)
+        )
+
+    def compile(
+        self, definition: Definition, cache: Sequence[LayerCache], block_size: int, shape: AttentionShape, rope: Rope
+    ) -> Forward:
+        window = min(shape.sliding_window or UNLIMITED, UNLIMITED)
+        program = self._native.Program(
+            self._threads,
+            self.instruction_set,
+            [shape.heads, shape.kv_heads, shape.head_dim, window],
+            rope.inv_freq.tolist(),
+            rope.attention_factor,
+        )
+        program.output(definition(Recorder(program), cache))
+        run, from_numpy = program.run, torch.from_numpy
+
+        def forward(spans: Sequence[Span]) -> Tensor:
+            tokens = [token for span in spans for token in span.tokens]
+            return from_numpy(
+                run(
+                    tokens,
+                    [span.start for span in spans],
+                    [len(span.tokens) for span in spans],
+                    [span.blocks for span in spans],
+                    [span.logit_rows for span in spans],
+                )
+            )
+
+        return forward
+
+    def _pack(self, weight: Weight, bias: Tensor | None = None) -> Any:
+        return self._native.Matrix.pack(
+            weight.format, weight.values, scales=weight.scales, mins=weight.mins, bias=bias
+        )
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Operations written down in a native program. Values are the program's numbers for them."""
+
+    program: Any
+
+    def embed(self, table: Any) -> int:
+        return int(self.program.embed(table))
+
+    def rms_norm(self, x: int, weight: Tensor, eps: float) -> int:
+        return int(self.program.rms_norm(x, weight.float(), eps))
+
+    def linear(self, x: int, weight: tuple[Any, ...], residual: int | None = None) -> int:
+        return int(self.program.linear(x, list(weight), residual))
+
+    def gated(self, x: int, gate: tuple[Any, ...], up: tuple[Any, ...]) -> int:
+        return int(self.program.gated(x, *gate, *up))
+
+    def rotate_and_store(self, qkv: int, cache: LayerCache) -> int:
+        return int(self.program.rotate_and_store(qkv, cache.keys, cache.values))
+
+    def attend(self, q: int, cache: LayerCache) -> int:
+        return int(self.program.attend(q, cache.keys, cache.values))
+
+    def select_logit_rows(self, x: int) -> int:
+        return int(self.program.select_logit_rows(x))

@@ -1,0 +1,65 @@
+"""Finding the compiled extension, and what this machine can run of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from types import ModuleType
+
+import psutil
+
+from outrider.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+INSTALL = (
+    "install a C++20 compiler (Debian and Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: "
+    "xcode-select --install) and run: pip install --force-reinstall --no-deps outrider"
+)
+
+native: ModuleType | None
+try:
+    from outrider.ops.cpu import _native as native
+except ImportError as error:
+    native = None
+    reason: str | None = str(error)
+else:
+    reason = None
+
+_warned = False
+
+
+def require() -> ModuleType:
+    """The extension. Raises ConfigError, with what to install, if it was not built."""
+    if native is None:
+        raise ConfigError(f"the native CPU kernels cannot be loaded ({reason}); {INSTALL}")
+    return native
+
+
+def warn_if_missing() -> None:
+    """Say once that PyTorch is used in place of the kernels."""
+    global _warned
+    if native is None and not _warned:
+        _warned = True
+        logger.warning(
+            "the native CPU kernels cannot be loaded (%s), so PyTorch is used: slower, and equal tokens with "
+            "and without speculation only up to rounding; %s",
+            reason,
+            INSTALL,
+        )
+
+
+def instruction_set(name: str) -> str:
+    """`name` itself, or for 'auto' the best that this machine has. Raises ConfigError."""
+    known: list[str] = require().instruction_sets()
+    if name == "auto":
+        return known[0]
+    if name not in known:
+        raise ConfigError(f"instruction_set = {name!r} cannot run here; this machine has {', '.join(known)}")
+    return name
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, two threads of one core counted once."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)

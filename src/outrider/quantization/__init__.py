@@ -1,0 +1,1 @@
+"""Weight formats, and how other weights are turned into them."""
