@@ -63,7 +63,9 @@ def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> 
     # Where the edits leave nothing to choose after part of the draft, that part is judged, all of it: to drop
     # a token for what follows it would bias the draw. A raw row stands in for the bonus, which is dropped.
     possible = tokens[: len(edited)]
-    judged_rows = torch.cat([edited, rows[len(edited) : len(possible) + 1]])
+    judged_rows = edited
+    if len(edited) == len(possible):
+        judged_rows = torch.cat([edited, rows[len(edited) : len(possible) + 1]])
     probs = None if draft.probs is None else draft.probs[: len(possible)]
     spot = Spot(request.noise, request.num_output)
     verdict = acceptance.judge(request.sampler.distribution(judged_rows), possible, probs, spot)
