@@ -174,6 +174,8 @@ nb::ndarray<nb::numpy, float> new_floats(size_t rows, size_t columns) {
 }
 
 NB_MODULE(_native, m) {
+  // An engine that lives as long as the interpreter is nothing to warn of.
+  nb::set_leak_warnings(false);
   m.doc() = "Row-invariant CPU kernels, and programs of them.";
   m.def("instruction_sets", supported, "What this machine can run, the best first.");
 

@@ -123,12 +123,12 @@ Program::Value Program::rms_norm(Value x, std::vector<float> weight, float eps) 
 
 Program::Value Program::linear(Value x, std::vector<std::shared_ptr<const Matrix>> weights, std::optional<Value> residual) {
   if (weights.empty()) refuse("weights is empty");
-  const bool logits = values_[static_cast<size_t>(x)].logits;
   int outputs = 0;
   for (const auto& weight : weights) {
     check_inputs(x, *weight, "weight");
     outputs += weight->view().outputs;
   }
+  const bool logits = values_[static_cast<size_t>(x)].logits;
   if (residual && (width(*residual) != outputs || values_[static_cast<size_t>(*residual)].logits != logits))
     refuse("residual has width " + std::to_string(width(*residual)) + "; weight has " + std::to_string(outputs) + " outputs");
   std::vector<int> forms;

@@ -17,7 +17,11 @@ from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
-from outrider.ops.torch import TorchOps
+from outrider.ops.base import Backend
+from outrider.ops.cpu.backend import Formats, NativeBackend
+from outrider.ops.torch import TorchBackend
+from outrider.quantization.quantize import convert
+from outrider.quantization.weight import Weight
 from tests.models.factories import tiny_config, write_hf
 
 TOLERANCE = 1e-4  # of the largest |logit| of a row
@@ -69,9 +73,19 @@ class Case:
     expected: list[Tensor]
 
 
-def _case(checkpoint: str, reference: Any, requests: list[list[int]]) -> Case:
-    ops = TorchOps(torch.device("cpu"), torch.float32)
-    model = Llama(open_checkpoint(checkpoint), ops)
+def _backend(name: str) -> Backend:
+    """PyTorch, or the native kernels on float32 weights."""
+    if name == "torch":
+        return TorchBackend(torch.device("cpu"), torch.float32)
+
+    def exact(weight: Weight) -> Weight:
+        return convert(weight, "float32")
+
+    return NativeBackend(Formats(exact, exact), cache_dtype=torch.float32, num_threads=2)
+
+
+def _case(checkpoint: str, reference: Any, requests: list[list[int]], backend: str) -> Case:
+    model = Llama(open_checkpoint(checkpoint), _backend(backend))
     blocks = sum(-(-len(tokens) // BLOCK_SIZE) for tokens in requests)
     runner = ModelRunner(model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False)
     with torch.inference_mode():
@@ -79,17 +93,22 @@ def _case(checkpoint: str, reference: Any, requests: list[list[int]]) -> Case:
     return Case(runner, requests, expected)
 
 
+@pytest.fixture(scope="module", params=["torch", "native"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     path: Path = tmp_path_factory.mktemp("model")
     reference = write_hf(path, VARIANTS[request.param]())
     draw = random.Random(1)
     requests = [[draw.randrange(reference.config.vocab_size) for _ in range(length)] for length in LENGTHS]
-    return _case(str(path), reference, requests)
+    return _case(str(path), reference, requests, backend)
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> Case:
+def smollm2(backend: str) -> Case:
     checkpoint = open_checkpoint("smollm2")
     path = locate("smollm2", None)
     reference = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
@@ -97,7 +116,7 @@ def smollm2() -> Case:
         "<|im_start|>user\nWhat is 2024 * 17? Answer in Español: ¿cuánto?<|im_end|>\n<|im_start|>assistant\n"
     )
     tokens = checkpoint.tokenizer()(text)["input_ids"]
-    return _case("smollm2", reference.eval(), [tokens, tokens[::-1][:10]])
+    return _case("smollm2", reference.eval(), [tokens, tokens[::-1][:10]], backend)
 
 
 def scattered(case: Case, seed: int) -> list[list[int]]:

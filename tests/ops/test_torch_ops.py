@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from outrider.cache.store import KVStore, LayerCache
-from outrider.ops.base import AttentionShape, Rope
+from outrider.cache.store import LayerCache
+from outrider.ops.base import AttentionShape, CacheShape, Rope
 from outrider.ops.batch import Batch, Span
-from outrider.ops.torch import TorchOps
+from outrider.ops.torch import TorchBackend, TorchOps
+from outrider.ops.torch.linear import pack_linear
 
 CPU = torch.device("cpu")
 ROWS = 64
@@ -50,16 +51,15 @@ def test_a_row_is_bit_identical_in_any_batch(
 ) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(inner)
-    ops = TorchOps(CPU, dtype)
-    weight = ops.pack(torch.randn(outer, inner), torch.randn(outer) if bias else None)
+    linear = pack_linear(torch.randn(outer, inner).to(dtype), torch.randn(outer).to(dtype) if bias else None)
     x = torch.randn(ROWS, inner).to(dtype)
-    whole = ops.linear(x, weight)
+    whole = linear(x)
     draw = random.Random(outer)
     for rows in range(1, ROWS + 1):
         start = draw.randint(0, ROWS - rows)
-        assert torch.equal(ops.linear(x[start : start + rows], weight), whole[start : start + rows]), rows
+        assert torch.equal(linear(x[start : start + rows]), whole[start : start + rows]), rows
         order = torch.tensor(draw.sample(range(ROWS), rows))
-        assert torch.equal(ops.linear(x[order], weight), whole[order]), rows
+        assert torch.equal(linear(x[order]), whole[order]), rows
     torch.set_num_threads(1)
 
 
@@ -68,9 +68,8 @@ def test_a_row_is_bit_identical_in_any_batch(
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear_against_float64(dtype: torch.dtype, rows: int, bias: bool) -> None:
     torch.manual_seed(rows)
-    ops = TorchOps(CPU, dtype)
     w, b, x = (torch.randn(size).to(dtype) for size in ((40, 24), (40,), (rows, 24)))
-    y = ops.linear(x, ops.pack(w, b if bias else None))
+    y = pack_linear(w, b if bias else None)(x)
     assert y.shape == (rows, 40)
     assert y.dtype == dtype
     if rows:
@@ -109,9 +108,7 @@ def scattered_spans(requests: list[tuple[int, int]], block_size: int, seed: int)
 
 def empty_cache(shape: AttentionShape, num_blocks: int, block_size: int, dtype: torch.dtype) -> LayerCache:
     """Nothing but NaN, save where the store has zeros: reading what nobody wrote shows."""
-    sizes = {"kv_heads": shape.kv_heads, "head_dim": shape.head_dim}
-    store = KVStore(layers=1, **sizes, num_blocks=num_blocks, block_size=block_size, dtype=dtype, device=CPU)
-    layer = store.layers[0]
+    (layer,) = TorchBackend(CPU, dtype).new_cache(CacheShape(1, num_blocks, block_size), shape)
     for data in (layer.keys, layer.values):
         assert not data[:block_size].any()
         data[block_size:] = torch.nan
@@ -141,7 +138,7 @@ def test_attention_of_ragged_batches(
     shape, block_size, requests = layout
     spans, num_blocks = scattered_spans(requests, block_size, seed)
     generator = torch.Generator().manual_seed(seed)
-    ops, layer = TorchOps(CPU, dtype), empty_cache(shape, num_blocks, block_size, dtype)
+    layer = empty_cache(shape, num_blocks, block_size, dtype)
     batch = Batch.of(spans, block_size, CPU)
     features = shape.heads + 2 * shape.kv_heads
     qkv = torch.randn((batch.rows, features * shape.head_dim), generator=generator).to(dtype)
@@ -151,9 +148,9 @@ def test_attention_of_ragged_batches(
         layer.values[context[: span.start]] = torch.randn(past, generator=generator).to(dtype)
 
     still = Rope(torch.zeros(shape.head_dim // 2), 1.0)  # no rotation
-    plan = ops.plan(batch, shape, still)
-    q = ops.rotate_and_store(qkv, plan, layer)
-    out = ops.attend(q, plan, layer)
+    ops = TorchOps.over(batch, shape, still, dtype)
+    q = ops.rotate_and_store(qkv, layer)
+    out = ops.attend(q, layer)
 
     assert torch.equal(q.flatten(1), qkv[:, : shape.heads * shape.head_dim])
     for span, context, start, end in zip(
@@ -171,11 +168,11 @@ def test_attention_of_ragged_batches(
 def test_rotation_and_where_k_and_v_go() -> None:
     shape, block_size = AttentionShape(heads=4, kv_heads=2, head_dim=6, sliding_window=None), 4
     spans = [Span([0] * 3, 5, [4, 2], 3), Span([0], 0, [1], 1)]
-    ops, layer = TorchOps(CPU, torch.float32), empty_cache(shape, 6, block_size, torch.float32)
+    layer = empty_cache(shape, 6, block_size, torch.float32)
     torch.manual_seed(0)
     qkv, inv_freq = torch.randn(4, 8 * 6), torch.tensor([1.0, 0.1, 0.01])
-    plan = ops.plan(Batch.of(spans, block_size, CPU), shape, Rope(inv_freq, 1.5))
-    q = ops.rotate_and_store(qkv, plan, layer)
+    ops = TorchOps.over(Batch.of(spans, block_size, CPU), shape, Rope(inv_freq, 1.5), torch.float32)
+    q = ops.rotate_and_store(qkv, layer)
 
     def rotated(row: int, head: int, position: int) -> Tensor:
         """Pair i of a head is a complex number, turned by position * inv_freq[i]."""
@@ -197,14 +194,20 @@ def test_rotation_and_where_k_and_v_go() -> None:
 
 def test_norm_gate_and_embedding() -> None:
     torch.manual_seed(0)
-    ops = TorchOps(CPU, torch.float32)
-    x, weight = torch.randn(5, 8), torch.randn(4)
-    half = x[:, :4].double()
-    norm = half / (half.pow(2).mean(dim=1, keepdim=True) + 0.1).sqrt() * weight.double()
-    assert relative_error(ops.rms_norm(x[:, :4], weight, 0.1), norm) < 1e-6
-    gated = half * torch.sigmoid(half) * x[:, 4:].double()
-    assert relative_error(ops.gate(x), gated) < 1e-6
-    assert torch.equal(ops.embed(torch.tensor([3, 0, 3]), x), x[[3, 0, 3]])
+    shape = AttentionShape(heads=1, kv_heads=1, head_dim=2, sliding_window=None)
+    batch = Batch.of([Span([3, 0, 3], 0, [0], 2)], 4, CPU)
+    ops = TorchOps.over(batch, shape, Rope(torch.zeros(1), 1.0), torch.float32)
+    x, weight = torch.randn(5, 4), torch.randn(4)
+    gate, up = torch.randn(6, 4), torch.randn(6, 4)
+    norm = x.double() / (x.double().pow(2).mean(dim=1, keepdim=True) + 0.1).sqrt() * weight.double()
+    assert relative_error(ops.rms_norm(x, weight, 0.1), norm) < 1e-6
+    left, right = (x.double() @ w.double().T for w in (gate, up))
+    gated = ops.gated(x, pack_linear(gate, None), pack_linear(up, None))
+    assert relative_error(gated, left * torch.sigmoid(left) * right) < 1e-6
+    added = ops.linear(x, pack_linear(gate, None), residual=torch.ones(5, 6))
+    assert relative_error(added, left + 1) < 1e-6
+    assert torch.equal(ops.embed(x), x[[3, 0, 3]])
+    assert torch.equal(ops.select_logit_rows(x[:3]), x[1:3])
 
 
 @given(

@@ -1,0 +1,143 @@
+"""What the extension is handed is checked before anything is read; errors name the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.ops.native import INSTRUCTION_SETS, native, pack, random_weight, threads
+
+BEST = INSTRUCTION_SETS[0]
+VALUES = torch.randn(4, 32)
+CODES, SCALES = torch.zeros(4, 40, dtype=torch.uint8), torch.ones(4, 2, dtype=torch.float16)
+
+
+def misaligned() -> np.ndarray[Any, Any]:
+    return np.frombuffer(bytes(4 * 4 * 32 + 1), dtype=np.uint8)[1:].view(np.float32).reshape(4, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(format="int3", values=VALUES), ValueError, "int3.*float32, bfloat16, int8"),
+        (dict(format="float32", values=VALUES.double()), TypeError, "values is .*has to be float32"),
+        (dict(format="bfloat16", values=VALUES), TypeError, "values is float32.*bfloat16"),
+        (dict(format="float32", values=VALUES[0]), ValueError, r"values has shape \(32\)"),
+        (dict(format="float32", values=VALUES.T), ValueError, "values has to be C-contiguous"),
+        (dict(format="float32", values=VALUES[:0]), ValueError, "values has 0 rows"),
+        (dict(format="float32", values=misaligned()), ValueError, "values is not aligned"),
+        (dict(format="float32", values=VALUES, scales=SCALES), ValueError, "scales: this format has none"),
+        (dict(format="float32", values=VALUES, bias=torch.zeros(5)), ValueError, r"bias has shape \(5\).*\(4\)"),
+        (dict(format="int8", values=CODES), ValueError, "scales: this format needs them"),
+        (dict(format="int8", values=CODES, scales=SCALES[:, :1].contiguous()), ValueError, r"scales has shape \(4, 1\).*\(4, 2\)"),
+        (dict(format="int8", values=CODES, scales=SCALES.float()), TypeError, "scales is float32.*float16"),
+        (dict(format="int8_channel", values=CODES, scales=SCALES), TypeError, "scales is float16.*float32"),
+        (dict(format="int4", values=CODES, scales=SCALES, mins=SCALES), ValueError, "mins: this format has none"),
+        (dict(format="int4_min", values=CODES, scales=SCALES), ValueError, "mins: this format needs them"),
+    ],
+)
+def test_weights(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        native.Matrix.pack(**arguments)
+
+
+def program(shape: list[int] | None = None) -> Any:
+    return native.Program(threads(1), BEST, shape, [1.0] * (shape[2] // 2) if shape else [])
+
+
+def keys(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape)
+
+
+SHAPE = [4, 2, 8, 100]
+RECORDINGS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: native.Program(threads(1), "sse9"), "instruction_set = 'sse9'.*portable"),
+    (lambda: native.Threads(0), "count = 0"),
+    (lambda: program([4, 3, 8, 9]), "heads = 4 cannot share kv_heads = 3"),
+    (lambda: program([4, 2, 7, 9]), "head_dim = 7"),
+    (lambda: program([4, 2, 8, 0]), "window = 0"),
+    (lambda: native.Program(threads(1), BEST, SHAPE, [1.0]), "inv_freq has 1 values; head_dim implies 4"),
+    (lambda: program().linear(3, [pack(random_weight(4, 32, "float32"))]), "value 3 is not of this program"),
+    (lambda: (p := program()).linear(p.input(31), [pack(random_weight(4, 32, "float32"))]), "weight has 32 inputs; x has width 31"),
+    (lambda: (p := program()).linear(p.input(32), []), "weights is empty"),
+    (lambda: (p := program()).linear(x := p.input(32), [pack(random_weight(4, 32, "float32"))], x), "residual has width 32"),
+    (lambda: (p := program()).gated(p.input(32), pack(random_weight(4, 32, "float32")), pack(random_weight(5, 32, "float32"))), "gate is .*have to agree"),
+    (lambda: (p := program()).rms_norm(p.input(32), torch.ones(31), 0.1), "weight has 31 values; x has width 32"),
+    (lambda: (p := program()).rms_norm(p.input(32), torch.ones(32), -1.0), "eps"),
+    (lambda: (p := program()).attend(p.input(32), keys(1), keys(1)), "without the shape of attention"),
+    (lambda: (p := program(SHAPE)).attend(p.input(32), keys(3, 2, 9, 16), keys(3, 2, 16, 8)), r"keys has shape \(3, 2, 9, 16\).*\(any, 2, 8, any\)"),
+    (lambda: (p := program(SHAPE)).attend(p.input(32), keys(3, 2, 8, 16), keys(3, 2, 8, 16)), r"values has shape .*\(3, 2, 16, 8\)"),
+    (lambda: (p := program(SHAPE)).attend(p.input(32), keys(3, 2, 8, 16), keys(3, 2, 16, 8).bfloat16()), "values is bfloat16"),
+    (lambda: (p := program(SHAPE)).attend(p.input(31), keys(3, 2, 8, 16), keys(3, 2, 16, 8)), "q has width 31; the heads imply 32"),
+    (lambda: (p := program(SHAPE)).rotate_and_store(p.input(63), keys(3, 2, 8, 16), keys(3, 2, 16, 8)), "qkv has width 63.*64"),
+    (lambda: (p := program()).output(7), "value 7"),
+    (lambda: program().run([], [], [], [], []), "no output"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "message"), RECORDINGS)
+def test_recordings(record: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        record()
+
+
+def attention() -> Any:
+    p = program(SHAPE)
+    x = p.input(32)
+    p.output(p.attend(x, keys(3, 2, 8, 16), keys(3, 2, 16, 8)))
+    return p
+
+
+X = torch.zeros(2, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0, 0], [0], [2], [[0], [1]], [0], X), "of one length"),
+        (([0], [0], [2], [[0]], [0], X), "tokens has 1 values; the spans have 2 rows"),
+        (([0, -1], [0], [2], [[0]], [0], X), "tokens holds -1"),
+        (([0, 0], [-1], [2], [[0]], [0], X), "start of span 0 = -1"),
+        (([0, 0], [0], [0], [[0]], [0], X), "rows of span 0 = 0"),
+        (([0, 0], [0], [2], [[0]], [3], X), "logit_rows of span 0 = 3"),
+        (([0, 0], [15], [2], [[0]], [0], X), "table of span 0 holds 1 blocks of 16; 17 positions"),
+        (([0, 0], [0], [2], [[3]], [0], X), "table of span 0 names block 3; there are 3"),
+        (([0, 0], [0], [2], [[0]], [0]), "input: the program needs one"),
+        (([0, 0], [0], [2], [[0]], [0], X[:1]), r"input has shape \(1, 32\).*\(2, 32\)"),
+    ],
+)
+def test_runs(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attention().run(*arguments)
+
+
+def test_tokens_beyond_the_table() -> None:
+    p = program()
+    p.output(p.embed(pack(random_weight(10, 32, "int8"))))
+    with pytest.raises(ValueError, match="tokens holds 10; vocab = 10"):
+        p.run([10], [0], [1], [[]], [0])
+
+
+def test_nothing_can_be_added_after_the_output() -> None:
+    p = program()
+    x = p.input(32)
+    p.output(p.rms_norm(x, torch.ones(32), 0.1))
+    with pytest.raises(ValueError, match="nothing can be added"):
+        p.linear(x, [pack(random_weight(4, 32, "float32"))])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((torch.zeros(2, 5).double(), [1, 2], 1.0, 0.0, 0, 1.0), TypeError, "logits is"),
+        ((torch.zeros(2, 5), [1], 1.0, 0.0, 0, 1.0), ValueError, "logits has shape"),
+        ((torch.zeros(1, 5), [1], 0.0, 0.0, 0, 1.0), ValueError, "temperature"),
+    ],
+)
+def test_choosing(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        native.choose(*arguments)

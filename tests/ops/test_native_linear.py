@@ -1,0 +1,162 @@
+"""Native linear layers, norms and embeddings: against float64, and bit for bit by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from outrider.quantization.weight import Format
+from tests.ops.native import (
+    FORMATS,
+    INSTRUCTION_SETS,
+    ROWS,
+    as_computed,
+    native,
+    one_op,
+    pack,
+    random_weight,
+    relative_error,
+    row_depends_on_others,
+    threads,
+)
+
+SHAPES = [(96, 64), (43, 80), (5, 576), (1, 3), (200, 33)]
+every_set = pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+every_format = pytest.mark.parametrize("format", FORMATS)
+
+
+@every_set
+@every_format
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_linear_against_float64(outputs: int, inputs: int, format: Format, instruction_set: str) -> None:
+    weight, bias = random_weight(outputs, inputs, format), torch.randn(outputs)
+    linear = one_op(inputs, lambda p, x: p.linear(x, [pack(weight, bias)]), instruction_set, 2)
+    x = torch.randn(ROWS, inputs)
+    expected = as_computed(x, format) @ weight.dequantize().double().T + bias.double()
+    assert relative_error(linear(x), expected) < 2e-5
+
+
+@every_set
+@every_format
+def test_residual_and_gate_against_float64(format: Format, instruction_set: str) -> None:
+    a, b = random_weight(70, 96, format, 1), random_weight(70, 96, format, 2)
+    down = random_weight(96, 70, format, 3)
+
+    def block(p: Any, x: int) -> int:
+        return int(p.linear(p.gated(x, pack(a), pack(b)), [pack(down)], x))
+
+    x = torch.randn(9, 96)
+    gate, up = (as_computed(x, format) @ w.dequantize().double().T for w in (a, b))
+    inner = one_op(96, lambda p, x: p.gated(x, pack(a), pack(b)), instruction_set)(x)
+    assert relative_error(inner, gate * torch.sigmoid(gate) * up) < 2e-5
+    expected = as_computed(inner, format) @ down.dequantize().double().T + x.double()
+    assert relative_error(one_op(96, block, instruction_set)(x), expected) < 2e-5
+
+
+@every_set
+@every_format
+@pytest.mark.parametrize(("outputs", "inputs"), [(43, 80), (96, 288)])
+def test_a_row_is_bit_identical_in_any_batch(
+    outputs: int, inputs: int, format: Format, instruction_set: str
+) -> None:
+    weight = pack(random_weight(outputs, inputs, format), torch.randn(outputs))
+    x = torch.randn(ROWS, inputs) * torch.logspace(-3, 3, ROWS)[:, None]
+    results = []
+    for count in (1, 2, 3):
+        linear = one_op(inputs, lambda p, x: p.linear(x, [weight]), instruction_set, count)
+        assert row_depends_on_others(linear, x) == []
+        results.append(linear(x))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_a_kernel_whose_order_depends_on_the_rows_is_found() -> None:
+    """A planted fault: summed in halves from four rows on."""
+    weight = torch.randn(40, 576)
+
+    def faulty(x: Tensor) -> Tensor:
+        if len(x) < 4:
+            return (x[:, None] * weight).sum(dim=-1)
+        return (x[:, None, ::2] * weight[:, ::2]).sum(dim=-1) + (x[:, None, 1::2] * weight[:, 1::2]).sum(dim=-1)
+
+    assert row_depends_on_others(faulty, torch.randn(8, 576)) == [1, 2, 3]
+
+
+@every_set
+def test_weights_of_several_formats_side_by_side(instruction_set: str) -> None:
+    parts = [random_weight(n, 96, f, n) for n, f in ((40, "int4_min"), (24, "int8"), (7, "bfloat16"))]  # type: ignore[arg-type]
+    x, residual = torch.randn(5, 96), torch.randn(5, 71)
+    together = one_op(96, lambda p, x: p.linear(x, [pack(w) for w in parts]), instruction_set, 2)(x)
+    alone = [one_op(96, lambda p, x, w=w: p.linear(x, [pack(w)]), instruction_set)(x) for w in parts]
+    assert torch.equal(together, torch.cat(alone, dim=1))
+    assert residual.shape == together.shape
+
+
+@every_set
+@pytest.mark.parametrize("width", [3, 16, 96, 577])
+def test_rms_norm(width: int, instruction_set: str) -> None:
+    x, weight = torch.randn(ROWS, width) * 5, torch.randn(width)
+    norm = one_op(width, lambda p, x: p.rms_norm(x, weight, 0.1), instruction_set, 2)
+    expected = x.double() / (x.double().pow(2).mean(dim=1, keepdim=True) + 0.1).sqrt() * weight.double()
+    assert relative_error(norm(x), expected) < 1e-5
+    assert row_depends_on_others(norm, x) == []
+
+
+@every_set
+@every_format
+def test_norm_fused_with_a_linear_layer_changes_nothing(format: Format, instruction_set: str) -> None:
+    weight, norm = random_weight(48, 80, format), torch.randn(80)
+    x = torch.randn(7, 80)
+    fused = one_op(80, lambda p, x: p.linear(p.rms_norm(x, norm, 1e-5), [pack(weight)]), instruction_set)
+    normed = one_op(80, lambda p, x: p.rms_norm(x, norm, 1e-5), instruction_set)(x)
+    apart = one_op(80, lambda p, x: p.linear(x, [pack(weight)]), instruction_set)(normed)
+    assert torch.equal(fused(x), apart)
+
+
+@every_set
+@every_format
+def test_embedding_is_the_weights_row(format: Format, instruction_set: str) -> None:
+    weight = random_weight(43, 80, format)
+    program = native.Program(threads(2), instruction_set)
+    program.output(program.embed(pack(weight)))
+    tokens = [42, 0, 17, 17]
+    got = torch.from_numpy(program.run(tokens, [0], [4], [[]], [0]))
+    torch.testing.assert_close(got, weight.dequantize()[tokens], rtol=1e-6, atol=1e-7)
+
+
+@every_format
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    outputs=st.integers(1, 70),
+    inputs=st.integers(1, 140),
+    seed=st.integers(0, 999),
+    instruction_set=st.sampled_from(INSTRUCTION_SETS),
+)
+def test_any_shape(
+    format: Format, rows: int, outputs: int, inputs: int, seed: int, instruction_set: str
+) -> None:
+    weight = random_weight(outputs, inputs, format, seed)
+    x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(seed))
+    got = one_op(inputs, lambda p, x: p.linear(x, [pack(weight)]), instruction_set, 2)(x)
+    expected = as_computed(x, format) @ weight.dequantize().double().T
+    scale = as_computed(x, format).abs() @ weight.dequantize().double().abs().T
+    assert bool(((got.double() - expected).abs() <= 2e-5 * scale + 1e-6).all())
+
+
+def test_extreme_rows() -> None:
+    """Zeros, tiny and huge values give finite results, and one row of NaN stays alone."""
+    for format in FORMATS:
+        weight = random_weight(33, 64, format)
+        x = torch.randn(5, 64)
+        x[1], x[2], x[3], x[4] = 0.0, 1e-30, 1e30, torch.nan
+        for instruction_set in INSTRUCTION_SETS:
+            y = one_op(64, lambda p, x, w=weight: p.linear(x, [pack(w)]), instruction_set)(x)
+            assert bool(y[:4].isfinite().all())
+            assert bool((y[1] == 0).all())
+            assert bool(y[4].isnan().all())
