@@ -66,7 +66,7 @@ Floor keep_top_k(const Kernels& kernels, const float* scores, int vocab, Floor f
     least = peaks[static_cast<size_t>(k) - 1];
   }
   std::vector<Candidate> kept = candidates(scores, vocab, floor, least);
-  if (static_cast<size_t>(k) >= kept.size()) return floor;
+  if (static_cast<size_t>(k) > kept.size()) return floor;
   std::nth_element(kept.begin(), kept.begin() + (k - 1), kept.end());
   return {kept[static_cast<size_t>(k) - 1].score, std::numeric_limits<int>::max()};
 }

@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.gguf_file import TYPES
+from outrider.models.gguf_blocks import TYPES
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}

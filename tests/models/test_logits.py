@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, MistralConfig
 from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
 from outrider.ops.base import Backend
+from outrider.ops.batch import Span
 from outrider.ops.cpu.backend import Formats, NativeBackend
 from outrider.ops.torch import TorchBackend
 from outrider.quantization.quantize import convert

@@ -78,5 +78,3 @@ def row_depends_on_others(f: Callable[[Tensor], Tensor], x: Tensor, seed: int = 
         if not (same and torch.equal(f(x[order]), whole[order])):
             found.append(rows)
     return found
-
-

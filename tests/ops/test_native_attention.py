@@ -49,7 +49,7 @@ class Machine:
             torch.full((*shape, s.block_size, s.head_dim), torch.nan, dtype=s.dtype),
         )
         self.free = random.Random(seed).sample(range(num_blocks), num_blocks)
-        inv_freq = [0.3 ** i for i in range(s.head_dim // 2)]
+        inv_freq = [0.3**i for i in range(s.head_dim // 2)]
         self.program = native.Program(
             threads(s.threads), s.instruction_set, [s.heads, s.kv_heads, s.head_dim, s.window], inv_freq, 1.0
         )
@@ -67,9 +67,14 @@ class Machine:
         x = torch.cat([text.qkv[start:end] for _, text, start, end in spans])
         rows = [end - start for _, _, start, end in spans]
         out = self.program.run(
-            [0] * len(x), [s for _, _, s, _ in spans], rows, [self.tables[r] for r, *_ in spans], [0] * len(rows), x
+            [0] * len(x),
+            [s for _, _, s, _ in spans],
+            rows,
+            [self.tables[r] for r, *_ in spans],
+            [0] * len(rows),
+            x,
         )
-        return list(torch.from_numpy(out).split(rows))
+        return list(torch.split(torch.from_numpy(out), rows))
 
 
 def text(setting: Setting, length: int, seed: int) -> Text:
@@ -121,7 +126,11 @@ def chunked(length: int, draw: random.Random) -> list[tuple[int, int]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(setting=settings_of_layers, lengths=st.lists(st.integers(1, 180), min_size=1, max_size=3), seed=st.integers(0, 999))
+@given(
+    setting=settings_of_layers,
+    lengths=st.lists(st.integers(1, 180), min_size=1, max_size=3),
+    seed=st.integers(0, 999),
+)
 def test_any_batch_any_chunks(setting: Setting, lengths: list[int], seed: int) -> None:
     """Every request is cut into chunks that are mixed with the others'; each row is what it is alone."""
     texts = [text(setting, length, seed + i) for i, length in enumerate(lengths)]

@@ -23,21 +23,33 @@ def misaligned() -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (dict(format="int3", values=VALUES), ValueError, "int3.*float32, bfloat16, int8"),
-        (dict(format="float32", values=VALUES.double()), TypeError, "values is .*has to be float32"),
-        (dict(format="bfloat16", values=VALUES), TypeError, "values is float32.*bfloat16"),
-        (dict(format="float32", values=VALUES[0]), ValueError, r"values has shape \(32\)"),
-        (dict(format="float32", values=VALUES.T), ValueError, "values has to be C-contiguous"),
-        (dict(format="float32", values=VALUES[:0]), ValueError, "values has 0 rows"),
-        (dict(format="float32", values=misaligned()), ValueError, "values is not aligned"),
-        (dict(format="float32", values=VALUES, scales=SCALES), ValueError, "scales: this format has none"),
-        (dict(format="float32", values=VALUES, bias=torch.zeros(5)), ValueError, r"bias has shape \(5\).*\(4\)"),
-        (dict(format="int8", values=CODES), ValueError, "scales: this format needs them"),
-        (dict(format="int8", values=CODES, scales=SCALES[:, :1].contiguous()), ValueError, r"scales has shape \(4, 1\).*\(4, 2\)"),
-        (dict(format="int8", values=CODES, scales=SCALES.float()), TypeError, "scales is float32.*float16"),
-        (dict(format="int8_channel", values=CODES, scales=SCALES), TypeError, "scales is float16.*float32"),
-        (dict(format="int4", values=CODES, scales=SCALES, mins=SCALES), ValueError, "mins: this format has none"),
-        (dict(format="int4_min", values=CODES, scales=SCALES), ValueError, "mins: this format needs them"),
+        ({"format": "int3", "values": VALUES}, ValueError, "int3.*float32, bfloat16, int8"),
+        ({"format": "float32", "values": VALUES.double()}, TypeError, "values is .*has to be float32"),
+        ({"format": "bfloat16", "values": VALUES}, TypeError, "values is float32.*bfloat16"),
+        ({"format": "float32", "values": VALUES[0]}, ValueError, r"values has shape \(32\)"),
+        ({"format": "float32", "values": VALUES.T}, ValueError, "values has to be C-contiguous"),
+        ({"format": "float32", "values": VALUES[:0]}, ValueError, "values has 0 rows"),
+        ({"format": "float32", "values": misaligned()}, ValueError, "values is not aligned"),
+        ({"format": "float32", "values": VALUES, "scales": SCALES}, ValueError, "scales: this format has none"),
+        (
+            {"format": "float32", values=VALUES, bias=torch.zeros(5)),
+            ValueError,
+            r"bias has shape \(5\).*\(4\)",
+        ),
+        ({"format": "int8", "values": CODES}, ValueError, "scales: this format needs them"),
+        (
+            {"format": "int8", values=CODES, scales=SCALES[:, :1].contiguous()),
+            ValueError,
+            r"scales has shape \(4, 1\).*\(4, 2\)",
+        ),
+        ({"format": "int8", "values": CODES, "scales": SCALES.float()}, TypeError, "scales is float32.*float16"),
+        ({"format": "int8_channel", "values": CODES, "scales": SCALES}, TypeError, "scales is float16.*float32"),
+        (
+            {"format": "int4", values=CODES, scales=SCALES, mins=SCALES),
+            ValueError,
+            "mins: this format has none",
+        ),
+        ({"format": "int4_min", "values": CODES, "scales": SCALES}, ValueError, "mins: this format needs them"),
     ],
 )
 def test_weights(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -49,46 +61,61 @@ def program(shape: list[int] | None = None) -> Any:
     return native.Program(threads(1), BEST, shape, [1.0] * (shape[2] // 2) if shape else [])
 
 
-def keys(*shape: int) -> torch.Tensor:
-    return torch.zeros(shape)
-
-
 SHAPE = [4, 2, 8, 100]
-RECORDINGS: list[tuple[Callable[[], Any], str]] = [
+KEYS, VALUES_CACHE = torch.zeros(3, 2, 8, 16), torch.zeros(3, 2, 16, 8)
+SMALL = pack(random_weight(4, 32, "float32"))
+
+MADE: list[tuple[Callable[[], Any], str]] = [
     (lambda: native.Program(threads(1), "sse9"), "instruction_set = 'sse9'.*portable"),
     (lambda: native.Threads(0), "count = 0"),
     (lambda: program([4, 3, 8, 9]), "heads = 4 cannot share kv_heads = 3"),
     (lambda: program([4, 2, 7, 9]), "head_dim = 7"),
     (lambda: program([4, 2, 8, 0]), "window = 0"),
     (lambda: native.Program(threads(1), BEST, SHAPE, [1.0]), "inv_freq has 1 values; head_dim implies 4"),
-    (lambda: program().linear(3, [pack(random_weight(4, 32, "float32"))]), "value 3 is not of this program"),
-    (lambda: (p := program()).linear(p.input(31), [pack(random_weight(4, 32, "float32"))]), "weight has 32 inputs; x has width 31"),
-    (lambda: (p := program()).linear(p.input(32), []), "weights is empty"),
-    (lambda: (p := program()).linear(x := p.input(32), [pack(random_weight(4, 32, "float32"))], x), "residual has width 32"),
-    (lambda: (p := program()).gated(p.input(32), pack(random_weight(4, 32, "float32")), pack(random_weight(5, 32, "float32"))), "gate is .*have to agree"),
-    (lambda: (p := program()).rms_norm(p.input(32), torch.ones(31), 0.1), "weight has 31 values; x has width 32"),
-    (lambda: (p := program()).rms_norm(p.input(32), torch.ones(32), -1.0), "eps"),
-    (lambda: (p := program()).attend(p.input(32), keys(1), keys(1)), "without the shape of attention"),
-    (lambda: (p := program(SHAPE)).attend(p.input(32), keys(3, 2, 9, 16), keys(3, 2, 16, 8)), r"keys has shape \(3, 2, 9, 16\).*\(any, 2, 8, any\)"),
-    (lambda: (p := program(SHAPE)).attend(p.input(32), keys(3, 2, 8, 16), keys(3, 2, 8, 16)), r"values has shape .*\(3, 2, 16, 8\)"),
-    (lambda: (p := program(SHAPE)).attend(p.input(32), keys(3, 2, 8, 16), keys(3, 2, 16, 8).bfloat16()), "values is bfloat16"),
-    (lambda: (p := program(SHAPE)).attend(p.input(31), keys(3, 2, 8, 16), keys(3, 2, 16, 8)), "q has width 31; the heads imply 32"),
-    (lambda: (p := program(SHAPE)).rotate_and_store(p.input(63), keys(3, 2, 8, 16), keys(3, 2, 16, 8)), "qkv has width 63.*64"),
-    (lambda: (p := program()).output(7), "value 7"),
     (lambda: program().run([], [], [], [], []), "no output"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("record", "message"), RECORDINGS)
-def test_recordings(record: Callable[[], Any], message: str) -> None:
+@pytest.mark.parametrize(("make", "message"), MADE)
+def test_programs_and_threads(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        record()
+        make()
+
+
+RECORDINGS: list[tuple[int, Callable[[Any, int], Any], str]] = [
+    (32, lambda p, x: p.linear(x + 1, [SMALL]), "value 1 is not of this program"),
+    (31, lambda p, x: p.linear(x, [SMALL]), "weight has 32 inputs; x has width 31"),
+    (32, lambda p, x: p.linear(x, []), "weights is empty"),
+    (32, lambda p, x: p.linear(x, [SMALL], x), "residual has width 32"),
+    (32, lambda p, x: p.gated(x, SMALL, pack(random_weight(5, 32, "float32"))), "gate is .*have to agree"),
+    (32, lambda p, x: p.rms_norm(x, torch.ones(31), 0.1), "weight has 31 values; x has width 32"),
+    (32, lambda p, x: p.rms_norm(x, torch.ones(32), -1.0), "eps"),
+    (32, lambda p, x: p.attend(x, KEYS[:, :, 1:].contiguous(), VALUES_CACHE), r"keys .*\(any, 2, 8, any\)"),
+    (32, lambda p, x: p.attend(x, KEYS, KEYS), r"values has shape .*\(3, 2, 16, 8\)"),
+    (32, lambda p, x: p.attend(x, KEYS, VALUES_CACHE.bfloat16()), "values is bfloat16"),
+    (31, lambda p, x: p.attend(x, KEYS, VALUES_CACHE), "q has width 31; the heads imply 32"),
+    (63, lambda p, x: p.rotate_and_store(x, KEYS, VALUES_CACHE), "qkv has width 63.*64"),
+    (32, lambda p, x: p.output(x + 1), "value 1"),
+]
+
+
+@pytest.mark.parametrize(("width", "record", "message"), RECORDINGS)
+def test_recordings(width: int, record: Callable[[Any, int], Any], message: str) -> None:
+    p = program(SHAPE)
+    with pytest.raises((ValueError, TypeError), match=message):
+        record(p, p.input(width))
+
+
+def test_attention_needs_its_shape() -> None:
+    p = program()
+    with pytest.raises(ValueError, match="without the shape of attention"):
+        p.attend(p.input(32), KEYS, VALUES_CACHE)
 
 
 def attention() -> Any:
     p = program(SHAPE)
     x = p.input(32)
-    p.output(p.attend(x, keys(3, 2, 8, 16), keys(3, 2, 16, 8)))
+    p.output(p.attend(x, KEYS, VALUES_CACHE))
     return p
 
 

@@ -82,19 +82,34 @@ def test_a_kernel_whose_order_depends_on_the_rows_is_found() -> None:
     def faulty(x: Tensor) -> Tensor:
         if len(x) < 4:
             return (x[:, None] * weight).sum(dim=-1)
-        return (x[:, None, ::2] * weight[:, ::2]).sum(dim=-1) + (x[:, None, 1::2] * weight[:, 1::2]).sum(dim=-1)
+        return (x[:, None, ::2] * weight[:, ::2]).sum(dim=-1) + (x[:, None, 1::2] * weight[:, 1::2]).sum(
+            dim=-1
+        )
 
     assert row_depends_on_others(faulty, torch.randn(8, 576)) == [1, 2, 3]
 
 
 @every_set
 def test_weights_of_several_formats_side_by_side(instruction_set: str) -> None:
-    parts = [random_weight(n, 96, f, n) for n, f in ((40, "int4_min"), (24, "int8"), (7, "bfloat16"))]  # type: ignore[arg-type]
-    x, residual = torch.randn(5, 96), torch.randn(5, 71)
-    together = one_op(96, lambda p, x: p.linear(x, [pack(w) for w in parts]), instruction_set, 2)(x)
-    alone = [one_op(96, lambda p, x, w=w: p.linear(x, [pack(w)]), instruction_set)(x) for w in parts]
-    assert torch.equal(together, torch.cat(alone, dim=1))
-    assert residual.shape == together.shape
+    sizes: tuple[tuple[int, Format], ...] = ((40, "int4_min"), (24, "int8"), (7, "bfloat16"))
+    parts = [pack(random_weight(n, 96, f, n)) for n, f in sizes]
+
+    def residual(p: Any, x: int) -> int:
+        return int(p.linear(x, [pack(random_weight(71, 96, "float32", 9))]))
+
+    x = torch.randn(5, 96)
+    together = one_op(96, lambda p, x: p.linear(x, parts, residual(p, x)), instruction_set, 2)(x)
+    expected = one_op(96, residual, instruction_set)(x)
+    first = 0
+    for part in parts:
+
+        def alone(p: Any, x: int, part: Any = part) -> int:
+            return int(p.linear(x, [part]))
+
+        last = first + part.outputs
+        y = expected[:, first:last] + one_op(96, alone, instruction_set)(x)
+        assert torch.equal(together[:, first:last], y)
+        first = last
 
 
 @every_set
@@ -152,11 +167,15 @@ def test_any_shape(
 def test_extreme_rows() -> None:
     """Zeros, tiny and huge values give finite results, and one row of NaN stays alone."""
     for format in FORMATS:
-        weight = random_weight(33, 64, format)
+        weight = pack(random_weight(33, 64, format))
+
+        def record(p: Any, x: int, weight: Any = weight) -> int:
+            return int(p.linear(x, [weight]))
+
         x = torch.randn(5, 64)
         x[1], x[2], x[3], x[4] = 0.0, 1e-30, 1e30, torch.nan
         for instruction_set in INSTRUCTION_SETS:
-            y = one_op(64, lambda p, x, w=weight: p.linear(x, [pack(w)]), instruction_set)(x)
+            y = one_op(64, record, instruction_set)(x)
             assert bool(y[:4].isfinite().all())
             assert bool((y[1] == 0).all())
             assert bool(y[4].isnan().all())

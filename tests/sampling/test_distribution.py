@@ -21,8 +21,17 @@ rows = st.lists(
 )
 
 
-def silence(count: int, vocab: int, device: torch.device) -> Tensor:
-    return torch.zeros(count, vocab, device=device)
+class Silence:
+    """No noise, or noise so small that it is none."""
+
+    def __call__(self, count: int, vocab: int, device: torch.device) -> Tensor:
+        return torch.zeros(count, vocab, device=device)
+
+    def keys(self, count: int) -> list[int]:
+        raise AssertionError("PyTorch's distributions take tensors")
+
+
+silence = Silence()
 
 
 def unheard(count: int, vocab: int, device: torch.device) -> Tensor:

@@ -44,7 +44,9 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
             )
     dtype = _torch_dtype(config, checkpoint, device)
     if config.kv_cache_dtype not in ("auto", str(dtype).removeprefix("torch.")):
-        raise ConfigError(f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype")
+        raise ConfigError(
+            f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype"
+        )
     return TorchBackend(device, dtype)
 
 

@@ -160,7 +160,7 @@ class GGUFCheckpoint:
         stored = self._tensors.get("rope_freqs.weight")
         if stored is None:
             return config
-        divisors = np.asarray(stored.data, dtype=np.float32).tolist()
+        divisors = dequantized(stored).tolist()
         if len(divisors) != len(config.rope_inv_freq):
             raise ModelError(
                 f"{self._path}: tensor 'rope_freqs.weight' has {len(divisors)} values; head_dim implies "

@@ -64,7 +64,9 @@ class Llama:
         )
         self._norm = norm("model.norm")
         tied = config.tie_word_embeddings
-        self._head = backend.tied(self._table) if tied else backend.pack([checkpoint.weight("lm_head.weight")])
+        self._head = (
+            backend.tied(self._table) if tied else backend.pack([checkpoint.weight("lm_head.weight")])
+        )
 
     def forward(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
         """Write the rows' K and V to `cache`; the logits [rows with logits, vocab]."""

@@ -22,7 +22,9 @@ class ModelRunner:
         self.pool = BlockPool(num_blocks)
         self.block_size = block_size
         self._prefix_caching = prefix_caching
-        cache = model.backend.new_cache(CacheShape(model.config.num_layers, num_blocks, block_size), model.shape)
+        cache = model.backend.new_cache(
+            CacheShape(model.config.num_layers, num_blocks, block_size), model.shape
+        )
         self._forward = model.backend.compile(model.forward, cache, block_size, model.shape, model.rope)
 
     def table(self) -> BlockTable:

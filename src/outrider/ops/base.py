@@ -110,6 +110,11 @@ class Backend(Protocol):
         """Room for K and V; memory is taken as it is used."""
 
     def compile(
-        self, definition: Definition, cache: Sequence[LayerCache], block_size: int, shape: AttentionShape, rope: Rope
+        self,
+        definition: Definition,
+        cache: Sequence[LayerCache],
+        block_size: int,
+        shape: AttentionShape,
+        rope: Rope,
     ) -> Forward:
         """The definition as a function of spans."""

@@ -82,4 +82,4 @@ def _stack(a: Weight, b: Weight) -> Weight:
 
 def groups_of(values: Tensor) -> Tensor:
     """float32 [out, groups, 32], the last group padded with zeros."""
-    return F.pad(values.float(), (0, -values.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    return F.pad(values.float(), (0, -values.shape[1] % GROUP)).view(len(values), -1, GROUP)

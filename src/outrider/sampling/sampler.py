@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from outrider.errors import RequestError
-from outrider.params import SamplingParams
 from outrider.ops.cpu import extension
+from outrider.params import SamplingParams
 from outrider.sampling.distribution import (
     Categorical,
     Distribution,

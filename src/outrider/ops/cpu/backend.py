@@ -80,7 +80,12 @@ class NativeBackend:
         )
 
     def compile(
-        self, definition: Definition, cache: Sequence[LayerCache], block_size: int, shape: AttentionShape, rope: Rope
+        self,
+        definition: Definition,
+        cache: Sequence[LayerCache],
+        block_size: int,
+        shape: AttentionShape,
+        rope: Rope,
     ) -> Forward:
         window = min(shape.sliding_window or UNLIMITED, UNLIMITED)
         program = self._native.Program(

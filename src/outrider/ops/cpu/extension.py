@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
 from types import ModuleType
 
 import psutil
@@ -17,14 +18,12 @@ INSTALL = (
     "xcode-select --install) and run: pip install --force-reinstall --no-deps outrider"
 )
 
-native: ModuleType | None
+native: ModuleType | None = None
+reason = ""
 try:
-    from outrider.ops.cpu import _native as native
+    native = import_module("outrider.ops.cpu._native")
 except ImportError as error:
-    native = None
-    reason: str | None = str(error)
-else:
-    reason = None
+    reason = str(error)
 
 _warned = False
 

@@ -45,7 +45,12 @@ class TorchBackend:
         return tuple(LayerCache(keys=layer[0], values=layer[1]) for layer in data)
 
     def compile(
-        self, definition: Definition, cache: Sequence[LayerCache], block_size: int, shape: AttentionShape, rope: Rope
+        self,
+        definition: Definition,
+        cache: Sequence[LayerCache],
+        block_size: int,
+        shape: AttentionShape,
+        rope: Rope,
     ) -> Forward:
         def forward(spans: Sequence[Span]) -> Tensor:
             batch = Batch.of(spans, block_size, self.device)

@@ -1,0 +1,69 @@
+"""GGUF's blocks as our formats, against the gguf library's own dequantisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+
+from outrider.models.gguf_blocks import dequantized, weight_of
+
+BLOCK_BYTES = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
+
+
+@dataclass
+class Stored:
+    """What the reader gives of a tensor."""
+
+    data: Any
+    tensor_type: GGMLQuantizationType
+
+
+def random_blocks(kind: str, rows: int = 6, blocks: int = 3) -> Stored:
+    """Any bytes are codes; the float16 scales among them are made small numbers."""
+    data = np.random.default_rng(0).integers(0, 256, (rows, blocks, BLOCK_BYTES[kind]), dtype=np.uint8)
+    scales = (
+        np.random.default_rng(1).uniform(0.001, 0.01, (rows, blocks, 2)).astype(np.float16).view(np.uint8)
+    )
+    if kind == "Q6_K":
+        data[..., -2:] = scales[..., :2]
+    else:
+        data[..., :4] = scales
+    return Stored(data.reshape(rows, -1), GGMLQuantizationType[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [
+        ("Q8_0", "int8"),
+        ("Q4_0", "int4"),
+        ("Q4_1", "int4_min"),
+        ("BF16", "bfloat16"),
+        ("F16", "float32"),
+        ("F32", "float32"),
+    ],
+)
+def test_taken_as_they_are(kind: str, format: str) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 96)).astype(np.float32)
+    stored = Stored(quantize(values, GGMLQuantizationType[kind]), GGMLQuantizationType[kind])
+    weight = weight_of(stored)
+    assert weight.format == format
+    assert torch.equal(weight.dequantize(), dequantized(stored))
+
+
+@pytest.mark.parametrize(
+    ("kind", "format", "loss"), [("Q4_K", "int4_min", 1e-3), ("Q5_K", "int8", 1e-2), ("Q6_K", "int8", 1e-2)]
+)
+def test_k_quants(kind: str, format: str, loss: float) -> None:
+    stored = random_blocks(kind)
+    expected = torch.from_numpy(np.array(dequantize(stored.data, stored.tensor_type)))
+    weight = weight_of(stored)
+    assert weight.format == format
+    assert weight.shape == (6, 768)
+    error = (weight.dequantize() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert float(error) < loss
