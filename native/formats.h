@@ -32,6 +32,7 @@ inline constexpr int kFormats = 6;
 
 // What activations are turned into before a linear layer.
 enum class Form : int { kFloat32, kBfloat16, kInt8 };
+inline constexpr int kForms = 3;
 
 OUTRIDER_INLINE constexpr Form form_of(Format format) {
   if (format == Format::kFloat32) return Form::kFloat32;

@@ -21,7 +21,7 @@ namespace outrider::OUTRIDER_ISA {
 const Kernels& kernels() {
   static constexpr Kernels table{
       .name = OUTRIDER_NAME(OUTRIDER_ISA),
-      .max_rows = kMaxRows,
+      .max_rows = {max_rows(Form::kFloat32), max_rows(Form::kBfloat16), max_rows(Form::kInt8)},
       .linear = linear,
       .gated = gated,
       .prepare = prepare,

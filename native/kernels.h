@@ -60,7 +60,7 @@ OUTRIDER_INLINE constexpr size_t attend_scratch_size(int head_dim, int queries) 
 
 struct Kernels {
   const char* name;
-  int max_rows;  // of one block of activations
+  int max_rows[kForms];  // of one block of activations
 
   // Panel `panel` of `weight` for all rows of prepared activations.
   void (*linear)(const MatrixView& weight, int panel, const uint32_t* x, int rows, const Output& out);
@@ -90,6 +90,7 @@ namespace portable { const Kernels& kernels(); }
 namespace avx2 { const Kernels& kernels(); }
 namespace avx512_vnni { const Kernels& kernels(); }
 namespace avx512_bf16 { const Kernels& kernels(); }
+namespace amx { const Kernels& kernels(); }
 #endif
 
 }  // namespace outrider

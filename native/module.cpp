@@ -10,6 +10,11 @@
 #include <initializer_list>
 #include <map>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels.h"
 #include "matrix.h"
 #include "program.h"
@@ -70,10 +75,23 @@ const std::map<std::string, const Kernels* (*)()>& instruction_sets() {
       {"avx2", [] { return &avx2::kernels(); }},
       {"avx512_vnni", [] { return &avx512_vnni::kernels(); }},
       {"avx512_bf16", [] { return &avx512_bf16::kernels(); }},
+      {"amx", [] { return &amx::kernels(); }},
 #endif
   };
   return sets;
 }
+
+#ifdef OUTRIDER_X86
+// Linux gives a process the registers of AMX when it asks for them.
+bool tiles_permitted() {
+#ifdef __linux__
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 // What this machine can run, the best first.
 std::vector<std::string> supported() {
@@ -84,7 +102,11 @@ std::vector<std::string> supported() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) names.emplace_back("avx512_bf16");
+  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (bf16 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+      __builtin_cpu_supports("amx-int8") && tiles_permitted())
+    names.emplace_back("amx");
+  if (bf16) names.emplace_back("avx512_bf16");
   if (avx512) names.emplace_back("avx512_vnni");
   if (avx2) names.emplace_back("avx2");
 #endif

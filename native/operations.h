@@ -56,7 +56,7 @@ class Prepare : public Op {
   int tasks(const Step& step) const override { return (p_.rows(x_, step) + kRowsTogether - 1) / kRowsTogether; }
   void run(const Step& step, int task, float* scratch) const override {
     const int rows = p_.rows(x_, step), width = p_.width(x_);
-    const RowBlocks blocks(rows, p_.kernels().max_rows);
+    const RowBlocks blocks(rows, p_.kernels().max_rows[static_cast<int>(form_)]);
     for (int row = task * kRowsTogether; row < std::min(rows, (task + 1) * kRowsTogether); ++row) {
       const int b = blocks.of(row), first = blocks.first(b);
       uint32_t* block = p_.prepared(buffer_, step) + static_cast<size_t>(units_of(form_, inputs_)) * first;

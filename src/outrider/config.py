@@ -74,7 +74,7 @@ class EngineConfig(Strict):
     """'auto': native kernels on the CPU, PyTorch elsewhere."""
     num_threads: PositiveInt | None = None
     """Of the native kernels; None: the physical cores."""
-    instruction_set: Literal["auto", "avx512_bf16", "avx512_vnni", "avx2", "portable"] = "auto"
+    instruction_set: Literal["auto", "amx", "avx512_bf16", "avx512_vnni", "avx2", "portable"] = "auto"
     """Of the native kernels; 'auto': the best that the machine has."""
     kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with float32 weights."""

@@ -56,13 +56,25 @@ def as_computed(x: Tensor, format: Format) -> Tensor:
         return x.bfloat16().double()
     groups = groups_of(x)
     largest = groups.abs().amax(dim=-1, keepdim=True)
-    codes = (groups * (127 / largest.clamp_min(1e-30))).round()
+    # Not `127 / largest`, which PyTorch rounds twice: a code on the edge would fall to the other side.
+    codes = (groups * torch.div(torch.tensor(127.0), largest.clamp_min(1e-30))).round()
     return (codes.double() * (largest / 127).double()).flatten(1)[:, : x.shape[1]]
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """The largest error of a row, of the largest value of that row."""
     error = (actual.double() - expected).abs().amax(dim=-1) / expected.abs().amax(dim=-1)
+    return float(error.max())
+
+
+def linear_error(actual: Tensor, x: Tensor, weight: Weight, bias: Tensor | None = None) -> float:
+    """The largest error of a linear layer's output, of the sum of the magnitudes that were added up in it.
+
+    x: float64, as the kernel multiplies it.
+    """
+    w = weight.dequantize().double().T
+    b = torch.zeros(w.shape[1], dtype=torch.float64) if bias is None else bias.double()
+    error = (actual.double() - (x @ w + b)).abs() / (x.abs() @ w.abs() + b.abs() + 1e-30)
     return float(error.max())
 
 

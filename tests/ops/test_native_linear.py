@@ -16,6 +16,7 @@ from tests.ops.native import (
     INSTRUCTION_SETS,
     ROWS,
     as_computed,
+    linear_error,
     native,
     one_op,
     pack,
@@ -37,8 +38,7 @@ def test_linear_against_float64(outputs: int, inputs: int, format: Format, instr
     weight, bias = random_weight(outputs, inputs, format), torch.randn(outputs)
     linear = one_op(inputs, lambda p, x: p.linear(x, [pack(weight, bias)]), instruction_set, 2)
     x = torch.randn(ROWS, inputs)
-    expected = as_computed(x, format) @ weight.dequantize().double().T + bias.double()
-    assert relative_error(linear(x), expected) < 2e-5
+    assert linear_error(linear(x), as_computed(x, format), weight, bias) < 5e-6
 
 
 @every_set
@@ -159,9 +159,7 @@ def test_any_shape(
     weight = random_weight(outputs, inputs, format, seed)
     x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(seed))
     got = one_op(inputs, lambda p, x: p.linear(x, [pack(weight)]), instruction_set, 2)(x)
-    expected = as_computed(x, format) @ weight.dequantize().double().T
-    scale = as_computed(x, format).abs() @ weight.dequantize().double().abs().T
-    assert bool(((got.double() - expected).abs() <= 2e-5 * scale + 1e-6).all())
+    assert linear_error(got, as_computed(x, format), weight) < 5e-6
 
 
 def test_extreme_rows() -> None:

@@ -39,8 +39,8 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     for name in ("quantization", "num_threads"):
         if getattr(config, name) is not None:
             raise ConfigError(
-                f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses PyTorch on "
-                f"{device.type} (backend = {config.backend!r}, dtype = {config.dtype!r})"
+                f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses PyTorch "
+                f"on {device.type} (backend = {config.backend!r}, dtype = {config.dtype!r})"
             )
     dtype = _torch_dtype(config, checkpoint, device)
     if config.kv_cache_dtype not in ("auto", str(dtype).removeprefix("torch.")):

@@ -50,6 +50,8 @@ class NativeBackend:
         self._formats = formats
         self._native = extension.require()
         self._threads = self._native.Threads(self.num_threads)
+        self.weight_bytes = 0
+        """Of all that was packed, as it lies in memory."""
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
         parts = join([self._formats.linear(weight) for weight in weights])
@@ -69,7 +71,7 @@ class NativeBackend:
         return (table,)
 
     def new_cache(self, cache: CacheShape, shape: AttentionShape) -> Sequence[LayerCache]:
-        """keys: [blocks, kv_heads, head_dim, block_size]; values: [blocks, kv_heads, block_size, head_dim]."""
+        """keys: [blocks, kv_heads, head_dim, block_size]; values: the last two the other way round."""
         heads, dim, size = shape.kv_heads, shape.head_dim, cache.block_size
         return tuple(
             LayerCache(
@@ -113,9 +115,11 @@ class NativeBackend:
         return forward
 
     def _pack(self, weight: Weight, bias: Tensor | None = None) -> Any:
-        return self._native.Matrix.pack(
+        packed = self._native.Matrix.pack(
             weight.format, weight.values, scales=weight.scales, mins=weight.mins, bias=bias
         )
+        self.weight_bytes += packed.nbytes
+        return packed
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def _onednn_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
 
     PyTorch's own `linear` in float32 costs twice as much for two rows as for one, which would eat what
     speculation gains. One row is computed as two because oneDNN has another kernel, with another order of
-    summation, for a single row; from two rows on, row i of its output does not depend on the others.
+    summation, for a single row; from two rows on, row i of its float32 output does not depend on the others.
     """
     rows = len(x)
     if rows == 1:

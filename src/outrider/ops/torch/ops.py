@@ -40,7 +40,7 @@ class TorchBackend:
         slots = cache.num_blocks * cache.block_size
         sizes = (cache.layers, 2, slots, shape.kv_heads, shape.head_dim)
         data = torch.empty(sizes, dtype=self.cache_dtype, device=self.device)
-        # Padding of a ragged batch points at block 0: its weight in attention is zero, and must not meet a NaN.
+        # Padding of a ragged batch points at block 0: its weight is zero, and must not meet a NaN.
         data[:, :, : cache.block_size] = 0
         return tuple(LayerCache(keys=layer[0], values=layer[1]) for layer in data)
 
