@@ -305,18 +305,11 @@ void Program::run(const float* input, float* output) {
     fill_rotation();
     plan_attention();
   }
-  next_.store(0, std::memory_order_relaxed);
-  const int threads = threads_->count();
-  threads_->run([&](int thread) {
-    float* scratch = scratch_[static_cast<size_t>(thread)].get();
-    for (const auto& op : ops_) {
-      const int tasks = op->tasks(step);
-      if (tasks == 0) continue;
-      const int grain = std::max(1, tasks / (threads * 4));
-      for (int first; (first = next_.fetch_add(grain, std::memory_order_relaxed)) < tasks;)
-        for (int task = first; task < std::min(tasks, first + grain); ++task) op->run(step, task, scratch);
-      threads_->barrier([this] { next_.store(0, std::memory_order_relaxed); });
-    }
+  tasks_.clear();
+  for (const auto& op : ops_) tasks_.push_back(op->tasks(step));
+  threads_->run(tasks_, [&](int stage, int first, int last, int thread) {
+    const Op& op = *ops_[static_cast<size_t>(stage)];
+    for (int task = first; task < last; ++task) op.run(step, task, scratch_[static_cast<size_t>(thread)].get());
   });
 }
 

@@ -1,7 +1,6 @@
 // A model's operations, recorded once and run for any batch in one call.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -160,7 +159,7 @@ class Program {
   Aligned<std::byte> arena_;
   std::vector<Aligned<float>> scratch_;
   Step step_;
-  alignas(64) std::atomic<int> next_{0};
+  std::vector<int> tasks_;  // of each operation
 };
 
 }  // namespace outrider

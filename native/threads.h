@@ -1,4 +1,4 @@
-// Threads that run one body together, with barriers in it.
+// Threads that work through the stages of a run together.
 #pragma once
 
 #include <atomic>
@@ -10,42 +10,41 @@
 
 namespace outrider {
 
-// `count` threads, the caller's among them. Between bodies the others spin for about a millisecond, which
-// covers the gap between two steps of decoding, and then sleep. Bodies of one pool run one after the other.
+// `count` threads, the caller's among them. A run is a list of stages, each cut into tasks; a stage begins when
+// all tasks of the one before are done. It waits for tasks, never for threads: one that the system has put
+// aside while it holds no task delays nobody, so a busy machine costs what it takes away and no more.
+//
+// Between runs the other threads spin for about a millisecond, which covers the gap between two steps of
+// decoding, and then sleep. Runs of one pool go one after the other.
 class Threads {
  public:
+  // Does tasks first <= task < last of a stage.
+  using Body = std::function<void(int stage, int first, int last, int thread)>;
+  static constexpr int kMaxTasks = (1 << 17) - 1;  // of a stage
+
   explicit Threads(int count);
   ~Threads();
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 
   int count() const { return count_; }
-  void run(const std::function<void(int thread)>& body);
-
-  // Within a body: wait for all threads. The last one to come calls `last` before the others go on.
-  template <typename Last>
-  void barrier(const Last& last) {
-    const uint32_t now = phase_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-      arrived_.store(0, std::memory_order_relaxed);
-      last();
-      phase_.store(now + 1, std::memory_order_release);
-    } else {
-      wait_for_phase(now);
-    }
-  }
+  // tasks: of each stage, up to kMaxTasks.
+  void run(const std::vector<int>& tasks, const Body& body);
 
  private:
   void work(int thread);
-  void wait_for_phase(uint32_t now) const;
+  bool do_some(uint64_t state, int thread);
+  void begin_stage(uint64_t serial);
 
   const int count_;
-  const std::function<void(int)>* body_ = nullptr;
-  bool stopping_ = false;
-  std::mutex one_body_;
-  alignas(64) std::atomic<uint32_t> started_{0};
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  const Body* body_ = nullptr;  // these two are read only by who holds a task, or runs
+  const std::vector<int>* tasks_ = nullptr;
+  uint64_t first_ = 0, end_ = 0;  // serial numbers of the run's stages
+  std::mutex one_run_;
+  std::atomic<bool> stopping_{false};
+  alignas(64) std::atomic<uint64_t> state_{0};   // the stage's serial number, its tasks, and how many were taken
+  alignas(64) std::atomic<int> done_{0};         // tasks of the stage
+  alignas(64) std::atomic<uint32_t> started_{0};  // runs
   std::vector<std::thread> others_;
 };
 

@@ -20,7 +20,7 @@ from outrider.ops.torch.linear import pack_linear
 
 CPU = torch.device("cpu")
 ROWS = 64
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of the largest value of a row
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}  # of the largest value of a row
 
 
 @pytest.fixture(autouse=True, scope="module")
