@@ -45,6 +45,18 @@ def test_every_type_equals_ggufs_own_values(tmp_path: Path, qtype: str) -> None:
         assert torch.equal(tensor, torch.from_numpy(held[name])), name
 
 
+def test_a_type_that_is_changed_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = write_hf(tmp_path / "hf", tiny_config(hidden_size=64, intermediate_size=64, num_hidden_layers=2))
+    for kind, said in (("Q5_1", 1), ("Q8_0", 0)):
+        write_gguf(tmp_path / f"{kind}.gguf", model, None, GGMLQuantizationType[kind])
+        checkpoint = open_checkpoint(str(tmp_path / f"{kind}.gguf"))
+        caplog.clear()
+        for layer in range(2):
+            checkpoint.weight(f"model.layers.{layer}.mlp.up_proj.weight")
+        assert len(caplog.records) == said
+        assert said == 0 or "Q5_1 become 8 bits" in caplog.text
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -163,9 +175,9 @@ def test_wrong_shape(tmp_path: Path, model: Any) -> None:
 
 def test_type_that_is_not_supported(tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
-    config = tiny_config(hidden_size=32, intermediate_size=32, num_hidden_layers=1)
-    write_gguf(file, write_hf(tmp_path / "hf", config), None, GGMLQuantizationType.Q5_0)
-    with pytest.raises(ModelError, match=rf"{file}.*is of type Q5_0; supported are F32, F16"):
+    config = tiny_config(hidden_size=256, intermediate_size=256, num_hidden_layers=1)
+    write_gguf(file, write_hf(tmp_path / "hf", config), None, GGMLQuantizationType.TQ2_0)
+    with pytest.raises(ModelError, match=rf"{file}.*is of type TQ2_0; supported are F32, F16"):
         read_all(file)
 
 

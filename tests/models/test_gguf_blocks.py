@@ -13,7 +13,14 @@ from gguf.quants import dequantize, quantize
 
 from outrider.models.gguf_blocks import dequantized, weight_of
 
-BLOCK_BYTES = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
+# Bytes of a block, and where its float16 scales are.
+BLOCKS = {
+    "Q2_K": (84, slice(80, 84)),
+    "Q3_K": (110, slice(108, 110)),
+    "Q4_K": (144, slice(0, 4)),
+    "Q5_K": (176, slice(0, 4)),
+    "Q6_K": (210, slice(208, 210)),
+}
 
 
 @dataclass
@@ -26,14 +33,12 @@ class Stored:
 
 def random_blocks(kind: str, rows: int = 6, blocks: int = 3) -> Stored:
     """Any bytes are codes; the float16 scales among them are made small numbers."""
-    data = np.random.default_rng(0).integers(0, 256, (rows, blocks, BLOCK_BYTES[kind]), dtype=np.uint8)
+    size, place = BLOCKS[kind]
+    data = np.random.default_rng(0).integers(0, 256, (rows, blocks, size), dtype=np.uint8)
     scales = (
         np.random.default_rng(1).uniform(0.001, 0.01, (rows, blocks, 2)).astype(np.float16).view(np.uint8)
     )
-    if kind == "Q6_K":
-        data[..., -2:] = scales[..., :2]
-    else:
-        data[..., :4] = scales
+    data[..., place] = scales[..., : place.stop - place.start]
     return Stored(data.reshape(rows, -1), GGMLQuantizationType[kind])
 
 
@@ -57,7 +62,14 @@ def test_taken_as_they_are(kind: str, format: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "format", "loss"), [("Q4_K", "int4_min", 1e-3), ("Q5_K", "int8", 1e-2), ("Q6_K", "int8", 1e-2)]
+    ("kind", "format", "loss"),
+    [
+        ("Q2_K", "int8", 1e-2),
+        ("Q3_K", "int8", 1e-2),
+        ("Q4_K", "int4_min", 1e-3),
+        ("Q5_K", "int8", 1e-2),
+        ("Q6_K", "int8", 1e-2),
+    ],
 )
 def test_k_quants(kind: str, format: str, loss: float) -> None:
     stored = random_blocks(kind)

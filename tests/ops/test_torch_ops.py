@@ -45,7 +45,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     ("inner", "outer", "bias", "threads"),
     [(48, 96, False, 1), (33, 7, True, 1), (96, 275, True, 2), (576, 960, False, 2), (1536, 576, False, 1)],
 )
-def test_a_float32_row_is_bit_identical_in_any_batch(inner: int, outer: int, bias: bool, threads: int) -> None:
+def test_a_float32_row_is_bit_identical(inner: int, outer: int, bias: bool, threads: int) -> None:
     """Not so in bfloat16 where oneDNN computes with AMX, whose blocking follows the number of rows."""
     torch.set_num_threads(threads)
     torch.manual_seed(inner)

@@ -1,8 +1,8 @@
 """The blocks that GGUF stores quantised weights in, as weights of our formats.
 
 Q8_0, Q4_0 and Q4_1 are taken as they are. Q4_K is exactly a scale and a minimum for 32 weights, but for the
-rounding of their products to float16. Q5_K and Q6_K become int8 with a scale for 32 weights, the nearest that
-loses least.
+rounding of their products to float16. All others become int8 with a scale for 32 weights, the nearest that
+loses least: those of 5 and 6 bits do not fit 4, and those of 2 and 3 have a scale for 16 weights.
 """
 
 from __future__ import annotations
@@ -106,7 +106,14 @@ _READERS: dict[str, Callable[[ReaderTensor], Weight]] = {
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,
     "Q4_K": _q4_k,
-    "Q5_K": _as_int8,
-    "Q6_K": _as_int8,
+    **dict.fromkeys(("Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "Q6_K"), _as_int8),
 }
 TYPES = tuple(_READERS)
+CHANGED = {
+    name: "4 bits with scales and minimums rounded to float16"
+    if reader is _q4_k
+    else "8 bits with a scale for 32 weights"
+    for name, reader in _READERS.items()
+    if reader in (_q4_k, _as_int8)
+}
+"""What becomes of the types that are not taken as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,9 +17,11 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase
 from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig, decoder_config
 from outrider.models.folder import PROBE, load_tokenizer
-from outrider.models.gguf_blocks import TYPES, dequantized, weight_of
+from outrider.models.gguf_blocks import CHANGED, TYPES, dequantized, weight_of
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.quantization.weight import Weight
+
+logger = logging.getLogger(__name__)
 
 GLOBAL_NAMES = {
     "model.embed_tokens": "token_embd",
@@ -44,6 +47,7 @@ class GGUFCheckpoint:
     def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
         self._path = path
         self._tokenizer_path = tokenizer_path
+        self._told: set[str] = set()
         with _reading(path):
             reader = GGUFReader(path)
             self._metadata = {name: field.contents() for name, field in reader.fields.items()}
@@ -56,7 +60,9 @@ class GGUFCheckpoint:
         return _ordered(dequantized(stored).reshape(self._shapes[name]), self._order(name))
 
     def weight(self, name: str) -> Weight:
-        weight = weight_of(self._stored(name))
+        stored = self._stored(name)
+        self._tell(GGMLQuantizationType(stored.tensor_type).name)
+        weight = weight_of(stored)
         order = self._order(name)
         return weight if order is None else weight.rows(order)
 
@@ -64,6 +70,12 @@ class GGUFCheckpoint:
     def is_float32(self) -> bool:
         kind = self._stored(PROBE).tensor_type
         return kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
+
+    def _tell(self, kind: str) -> None:
+        """Say once what becomes of a type that is not taken as it is."""
+        if kind in CHANGED and kind not in self._told:
+            self._told.add(kind)
+            logger.warning("%s: tensors of type %s become %s", self._path, kind, CHANGED[kind])
 
     def _stored(self, name: str) -> ReaderTensor:
         """The tensor in the file. Raises ModelError if it is missing, misshapen or of an unknown type."""
