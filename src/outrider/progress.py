@@ -31,6 +31,8 @@ class GenerationProgress:
 
     def update(self, increments: Sequence[Increment]) -> None:
         """Count what one step added."""
+        if self._progress.disable:
+            return
         self._tokens += sum(len(increment.token_ids) for increment in increments)
         finished = sum(i.finish_reason is not None and i.index == 0 for i in increments)
         self._progress.update(self._task, advance=finished, tokens=self._tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -39,8 +40,11 @@ def verify(
     """One forward pass over the rows of all requests, and a verdict for each that caught up."""
     spans = [_span(w, draft.tokens) for w, draft in zip(work, drafts, strict=True)]
     logits = target.forward(spans)
-    parts = torch.split(logits, [span.logit_rows for span in spans])
-    return [_judge(acceptance, w, draft, part) for w, draft, part in zip(work, drafts, parts, strict=True)]
+    ends = list(accumulate((span.logit_rows for span in spans), initial=0))
+    return [
+        _judge(acceptance, w, draft, logits[first:last])
+        for w, draft, (first, last) in zip(work, drafts, pairwise(ends), strict=True)
+    ]
 
 
 def _span(work: Work, draft: Sequence[int]) -> Span:
