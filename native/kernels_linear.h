@@ -11,7 +11,7 @@ namespace {
 
 #ifdef __AMX_TILE__
 namespace dots = tiles;
-constexpr int max_rows(Form form) { return form == Form::kFloat32 ? kMaxRows : tiles::kTileRows; }
+constexpr int max_rows(Form form) { return form == Form::kBfloat16 ? tiles::kTileRows : kMaxRows; }
 constexpr int kMostRows = tiles::kTileRows;
 #else
 namespace dots = registers;

@@ -103,8 +103,7 @@ std::vector<std::string> supported() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
   const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-  if (bf16 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
-      __builtin_cpu_supports("amx-int8") && tiles_permitted())
+  if (bf16 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && tiles_permitted())
     names.emplace_back("amx");
   if (bf16) names.emplace_back("avx512_bf16");
   if (avx512) names.emplace_back("avx512_vnni");

@@ -45,7 +45,6 @@ inline F32 load_f16(const uint16_t* p) {
 }
 
 inline I32 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
-inline I32 add_i32(I32 x, I32 y) { return {_mm512_add_epi32(x.v, y.v)}; }
 inline F32 to_float(I32 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline void store_i8(int8_t* p, F32 x) {
   const __m512i codes = _mm512_max_epi32(_mm512_cvtps_epi32(x.v), _mm512_set1_epi32(-127));
