@@ -20,7 +20,7 @@ from outrider.ops.torch.linear import pack_linear
 
 CPU = torch.device("cpu")
 ROWS = 64
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}  # of the largest value of a row
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of the largest value of a row
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -157,7 +157,8 @@ def test_attention_of_ragged_batches(
         positions = range(span.start, span.end)
         k, v = layer.keys[context], layer.values[context]
         expected = attention_by_definition(q[start:end], k, v, positions, shape.sliding_window)
-        assert relative_error(out[start:end], expected) < TOLERANCE[dtype]
+        error = (out[start:end].double() - expected).abs().max() / v.double().abs().max()
+        assert float(error) < TOLERANCE[dtype]  # of the values that are averaged: an average may be near zero
 
 
 # --- the rest -----------------------------------------------------------------------------------------
