@@ -2,8 +2,8 @@
 
 Kernels that are not row-invariant round differently for different numbers of rows. Where two tokens score
 the same but for that rounding, plain and speculative decoding may choose differently. This module measures
-the rounding at one position, instead of assuming it: on an exact backend it is zero, and every difference
-is then a real one.
+the rounding at one position, instead of assuming it. On an exact backend nobody asks: every difference is a
+real one.
 """
 
 from __future__ import annotations

@@ -17,7 +17,10 @@ Outcome = Literal["equal", "near-tie", "different"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two runs part: prompt index, output position, and the tokens (None: one ended)."""
+    """Where two runs part: prompt index, output position, and the tokens (None: one ended).
+
+    gap: None on an exact backend, where there is no rounding to measure.
+    """
 
     prompt: int
     position: int
@@ -107,6 +110,7 @@ def _difference(
     plain = a[position] if position < len(a) else None
     speculative = b[position] if position < len(b) else None
     gap = None
-    if plain is not None and speculative is not None:
+    exact = llm.engine.target.model.backend.exact  # then nothing is rounding
+    if plain is not None and speculative is not None and not exact:
         gap = gap_at(llm.engine, prompt, a[: position + 1], speculative, params)
     return Difference(index, position, plain, speculative, gap)

@@ -96,6 +96,8 @@ class Backend(Protocol):
 
     device: torch.device
     cache_dtype: torch.dtype
+    exact: bool
+    """Whether a row comes out the same, to the last bit, in any batch."""
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other."""

@@ -44,6 +44,7 @@ class NativeBackend:
         instruction_set: str = "auto",
     ) -> None:
         self.device = torch.device("cpu")
+        self.exact = True
         self.cache_dtype = cache_dtype
         self.instruction_set = extension.instruction_set(instruction_set)
         self.num_threads = num_threads or extension.physical_cores()

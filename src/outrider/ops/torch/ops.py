@@ -23,6 +23,7 @@ class TorchBackend:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
         self.dtype = self.cache_dtype = dtype
+        self.exact = False
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
         weight = torch.cat([weight.dequantize() for weight in weights]).to(self.device, self.dtype)
