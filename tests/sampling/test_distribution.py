@@ -24,10 +24,10 @@ rows = st.lists(
 class Silence:
     """No noise, or noise so small that it is none."""
 
-    def __call__(self, count: int, vocab: int, device: torch.device) -> Tensor:
-        return torch.zeros(count, vocab, device=device)
+    def __call__(self, rows: int, vocab: int, device: torch.device) -> Tensor:
+        return torch.zeros(rows, vocab, device=device)
 
-    def keys(self, count: int) -> list[int]:
+    def keys(self, rows: int) -> list[int]:
         raise AssertionError("PyTorch's distributions take tensors")
 
 
