@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format sanitize check-native check-arm64 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
@@ -21,8 +21,39 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The native kernels under AddressSanitizer and UndefinedBehaviorSanitizer of GCC. SANITIZE is a virtual
+# environment whose only package is Outrider, built with them; the others are those of .venv. Leaks are not
+# looked for: Python itself leaves memory behind.
+SANITIZE := build/sanitize
+
+sanitize: $(VENV)/.test
+	$(BIN)/python -m venv --without-pip $(SANITIZE)
+	cd $(SANITIZE)/lib/python3*/site-packages && ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > base.pth
+	CXX=g++ $(BIN)/python -m pip --quiet --python $(SANITIZE) install --no-deps --config-settings=build-dir=$(SANITIZE)/cmake \
+		--config-settings=cmake.define.OUTRIDER_SANITIZE=address,undefined \
+		--config-settings=install.strip=false --config-settings=cmake.build-type=RelWithDebInfo .
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(SANITIZE)/bin/python -m pytest --capture=sys tests/ops/test_native_*.py tests/sampling/test_native_choice.py
+
+# The native kernels without Python: those of this machine, and those of an ARM64 one that is emulated.
+check-native:
+	cmake -S . -B build/check -DOUTRIDER_CHECK=ON -DCMAKE_BUILD_TYPE=Release
+	cmake --build build/check
+	build/check/check
+
+check-arm64:
+	@for tool in cmake aarch64-linux-gnu-g++ qemu-aarch64-static; do command -v $$tool > /dev/null || { \
+		echo "check-arm64 needs $$tool (Debian and Ubuntu: apt install cmake g++-aarch64-linux-gnu" \
+			"qemu-user-static)" >&2; exit 1; }; done
+	cmake -S . -B build/check-arm64 -DOUTRIDER_CHECK=ON -DCMAKE_BUILD_TYPE=Release \
+		-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+	cmake --build build/check-arm64
+	qemu-aarch64-static -cpu max build/check-arm64/check
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

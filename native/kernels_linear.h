@@ -57,11 +57,11 @@ void block(const Task& task, const uint32_t* x, int first, const Output& out) {
   for (int m = 0; m < M; ++m) {
     const size_t row = static_cast<size_t>(first + m);
     float* y = out.values + row * out.stride + column;
-    const float* residual = out.residual + row * out.residual_stride + column;
+    const float* residual = out.residual ? out.residual + row * out.residual_stride + column : nullptr;
     if (left >= kLanes) {
-      store(y, out.residual ? add(load(residual), sums.of[m]) : sums.of[m]);
+      store(y, residual ? add(load(residual), sums.of[m]) : sums.of[m]);
     } else {
-      store_n(y, out.residual ? add(load_n(residual, left), sums.of[m]) : sums.of[m], left);
+      store_n(y, residual ? add(load_n(residual, left), sums.of[m]) : sums.of[m], left);
     }
   }
 }

@@ -31,6 +31,7 @@ class Tiles {
       config.column_bytes[t] = kLine;
       config.rows[t] = t < 4 ? M : 16;
     }
+    asm volatile("" : : "r"(&config) : "memory");  // GCC 12 believes that only 8 bytes of it are read
     _tile_loadconfig(&config);
   }
   ~Tiles() { _tile_release(); }

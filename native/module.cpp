@@ -10,12 +10,7 @@
 #include <initializer_list>
 #include <map>
 
-#ifdef __linux__
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
-#include "kernels.h"
+#include "instruction_sets.h"
 #include "matrix.h"
 #include "program.h"
 #include "sample.h"
@@ -66,60 +61,6 @@ auto* checked(const A& a, const char* name, nb::dlpack::dtype type, std::initial
 int size_of(size_t n, const char* name) {
   if (n < 1 || n > 1u << 30) refuse(std::string(name) + " has " + std::to_string(n) + " rows or columns; 1 to 2^30 are possible");
   return static_cast<int>(n);
-}
-
-const std::map<std::string, const Kernels* (*)()>& instruction_sets() {
-  static const std::map<std::string, const Kernels* (*)()> sets{
-      {"portable", [] { return &portable::kernels(); }},
-#ifdef OUTRIDER_X86
-      {"avx2", [] { return &avx2::kernels(); }},
-      {"avx512_vnni", [] { return &avx512_vnni::kernels(); }},
-      {"avx512_bf16", [] { return &avx512_bf16::kernels(); }},
-      {"amx", [] { return &amx::kernels(); }},
-#endif
-  };
-  return sets;
-}
-
-#ifdef OUTRIDER_X86
-// Linux gives a process the registers of AMX when it asks for them.
-bool tiles_permitted() {
-#ifdef __linux__
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-#endif
-
-// What this machine can run, the best first.
-std::vector<std::string> supported() {
-  std::vector<std::string> names;
-#ifdef OUTRIDER_X86
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512vnni");
-  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-  if (bf16 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && tiles_permitted())
-    names.emplace_back("amx");
-  if (bf16) names.emplace_back("avx512_bf16");
-  if (avx512) names.emplace_back("avx512_vnni");
-  if (avx2) names.emplace_back("avx2");
-#endif
-  names.emplace_back("portable");
-  return names;
-}
-
-const Kernels& kernels_named(const std::string& name) {
-  std::string known;
-  for (const std::string& s : supported()) {
-    if (s == name) return *instruction_sets().at(name)();
-    known += (known.empty() ? "" : ", ") + s;
-  }
-  refuse("instruction_set = '" + name + "' is not what this machine can run: " + known);
 }
 
 std::shared_ptr<Matrix> make_matrix(const std::string& format_name, const Input& values, const std::optional<Input>& scales,

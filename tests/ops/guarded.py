@@ -1,0 +1,188 @@
+"""Native kernels on arrays next to a page that cannot be read: reading beyond an array kills the process.
+
+`python -m tests.ops.guarded` runs each check in a child process and prints its name and how it ended, a line
+each. AddressSanitizer does not see masked loads and those of AMX tiles; a page stops every load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from outrider.quantization.weight import Format
+from tests.ops.native import FORMATS, INSTRUCTION_SETS, native, one_op, random_weight
+
+Side = Literal["end", "start"]
+PAGE = mmap.PAGESIZE
+PROT_NONE = 0
+
+
+def guarded(array: np.ndarray[Any, Any], side: Side, beyond: int = 0) -> np.ndarray[Any, Any]:
+    """A copy that ends where an unreadable page begins, or begins where one ends.
+
+    beyond: elements by which the array reaches into the page after it; nothing is copied then.
+    """
+    pages = -(-array.nbytes // PAGE) * PAGE
+    memory = mmap.mmap(-1, pages + 2 * PAGE)
+    whole = np.frombuffer(memory, np.uint8)
+    for at in (0, PAGE + pages):
+        page = ctypes.c_void_p(whole.ctypes.data + at)
+        if ctypes.CDLL(None).mprotect(page, ctypes.c_size_t(PAGE), PROT_NONE):
+            raise OSError("mprotect failed")
+    first = PAGE + (pages - array.nbytes if side == "end" else 0) + beyond * array.itemsize
+    copy: np.ndarray[Any, Any] = whole[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    if not beyond:
+        copy[...] = array
+    return copy
+
+
+def guarded_tensor(x: Tensor, side: Side, beyond: int = 0) -> Tensor:
+    bits = x.view(torch.int16) if x.dtype == torch.bfloat16 else x  # NumPy has no bfloat16
+    return torch.from_numpy(guarded(bits.contiguous().numpy(), side, beyond)).view(x.dtype)
+
+
+def packed(format: Format, outputs: int, inputs: int, side: Side) -> Any:
+    weight = random_weight(outputs, inputs, format)
+    values, bias = guarded_tensor(weight.values, side), guarded_tensor(torch.randn(outputs), side)
+    scales, mins = (None if x is None else guarded_tensor(x, side) for x in (weight.scales, weight.mins))
+    return native.Matrix.pack(format, values, scales=scales, mins=mins, bias=bias)
+
+
+def check_linear(instruction_set: str, side: Side) -> None:
+    for format in FORMATS:
+        for outputs, inputs in ((1, 1), (5, 33), (43, 80), (16, 96), (17, 577)):
+            weight = packed(format, outputs, inputs, side)
+
+            def record(p: Any, x: int, weight: Any = weight) -> int:
+                return int(p.linear(x, [weight], p.gated(x, weight, weight)))
+
+            layer = one_op(inputs, record, instruction_set)
+            for rows in (1, 2, 5, 17, 33):
+                layer(guarded_tensor(torch.randn(rows, inputs), side))
+
+
+def check_embed(instruction_set: str, side: Side) -> None:
+    for format in FORMATS:
+        for outputs, inputs in ((1, 1), (43, 80), (17, 577)):
+            program = native.Program(native.Threads(1), instruction_set)
+            program.output(program.embed(packed(format, outputs, inputs, side)))
+            program.run([0, outputs - 1], [0], [2], [[]], [0])
+
+
+def check_rms_norm(instruction_set: str, side: Side) -> None:
+    for width in (1, 3, 16, 17, 577):
+        weight = guarded_tensor(torch.randn(width), side)
+
+        def record(p: Any, x: int, weight: Tensor = weight) -> int:
+            return int(p.rms_norm(x, weight, 0.1))
+
+        one_op(width, record, instruction_set)(guarded_tensor(torch.randn(5, width), side))
+
+
+def attend(
+    instruction_set: str,
+    side: Side,
+    dtype: torch.dtype,
+    head_dim: int,
+    block_size: int,
+    window: int,
+    beyond: dict[str, int] | None = None,
+) -> None:
+    """43 positions over a cache of just the blocks that they need, the last ones row by row."""
+    heads, kv_heads, length = 6, 2, 43
+    blocks = -(-length // block_size)
+    shift = {"keys": 0, "values": 0} | (beyond or {})
+    cache = torch.zeros(blocks, kv_heads, head_dim, block_size, dtype=dtype)
+    keys = guarded_tensor(cache, side, shift["keys"])
+    values = guarded_tensor(cache.view(blocks, kv_heads, block_size, head_dim), side, shift["values"])
+    width = (heads + 2 * kv_heads) * head_dim
+    program = native.Program(
+        native.Threads(1), instruction_set, [heads, kv_heads, head_dim, window], [0.5] * (head_dim // 2)
+    )
+    q = program.rotate_and_store(program.input(width), keys, values)
+    program.output(program.attend(q, keys, values))
+    table = list(reversed(range(blocks)))
+    for start, rows in ((0, 40), (40, 1), (41, 2)):
+        for order in (table, table[::-1]):  # the last position is in the first block, and in the last
+            x = guarded_tensor(torch.randn(rows, width), side)
+            program.run([0] * rows, [start], [rows], [order], [0], x)
+
+
+def check_attention(instruction_set: str, side: Side) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        for head_dim, block_size in ((2, 5), (6, 16), (20, 1), (64, 24), (16, 32)):
+            for window in (7, 1000):
+                attend(instruction_set, side, dtype, head_dim, block_size, window)
+
+
+def check_choice(side: Side) -> None:
+    """With the best instruction set, which is the one that is used."""
+    for vocab in (1, 5, 63, 65, 1001):
+        logits = guarded(np.random.default_rng(0).normal(size=(3, vocab)).astype(np.float32), side)
+        native.largest(logits)
+        for top_k, top_p, min_p in ((0, 1.0, 0.0), (3, 1.0, 0.1), (0, 0.8, 0.0), (50, 0.9, 0.0)):
+            native.choose(logits, [1, 2, 3], 0.7, min_p, top_k, top_p)
+
+
+def read_beyond(what: str, instruction_set: str) -> None:
+    """Kernels given an array of which the last element is in the page: they have to read it there."""
+    x = torch.randn(3, 17)
+    norm = one_op(17, lambda p, x: p.rms_norm(x, torch.ones(17), 0.1), instruction_set)
+    match what:
+        case "input":
+            norm(guarded_tensor(x, "end", beyond=1))
+        case "weight":
+            native.Matrix.pack("float32", guarded_tensor(x, "end", beyond=1))
+        case "logits":
+            native.choose(guarded_tensor(x, "end", beyond=1).numpy(), [1, 2, 3], 0.7, 0.0, 0, 1.0)
+        case _:
+            attend(instruction_set, "end", torch.float32, 20, 5, 1000, beyond={what: 1})
+
+
+OPERATIONS = (check_linear, check_embed, check_rms_norm, check_attention)
+FAULTS = ("input", "weight", "logits", "keys", "values")
+
+
+def checks() -> dict[str, Callable[[], None]]:
+    """What has to end well, and with names that begin with `fault` what has to be killed."""
+    found: dict[str, Callable[[], None]] = {}
+    sides: tuple[Side, ...] = ("end", "start")
+    for side in sides:
+        found[f"choice {side}"] = partial(check_choice, side)
+        for name in INSTRUCTION_SETS:
+            for operation in OPERATIONS:
+                found[f"{operation.__name__.removeprefix('check_')} {name} {side}"] = partial(
+                    operation, name, side
+                )
+    for what in FAULTS:
+        found[f"fault {what}"] = partial(read_beyond, what, INSTRUCTION_SETS[0])
+    return found
+
+
+def ending(check: Callable[[], None]) -> int:
+    """How `check` ends in a child process: 0, 1 for an exception, or minus the number of a signal."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            check()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # its threads would not outlive a fork
+    for name, check in checks().items():
+        sys.stdout.write(f"{name}: {ending(check)}\n")
+        sys.stdout.flush()
