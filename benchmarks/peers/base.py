@@ -1,0 +1,34 @@
+"""What an engine has to do to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+CONTEXT = 1024  # positions that every engine has room for
+PROMPT = 512  # tokens of the pass that is timed as prompt processing
+
+
+@dataclass(frozen=True)
+class Setup:
+    """path: a GGUF file. speculate: with the engine's own speculation that needs no second model."""
+
+    path: Path
+    threads: int
+    speculate: bool
+
+
+class Peer(Protocol):
+    """An engine with a model loaded. Building one raises whatever the engine raises."""
+
+    @property
+    def about(self) -> str:
+        """Version, and what else tells one build of the engine from another."""
+
+    def generate(self, prompt: Sequence[int], tokens: int) -> list[int]:
+        """Exactly `tokens` token ids, greedily chosen, from an empty K/V cache."""
+
+
+Build = Callable[[Setup], Peer]

@@ -1,0 +1,181 @@
+"""Rounds in which engines take turns."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks.peers.base import PROMPT, Setup
+from benchmarks.peers.registry import OWN, PEERS
+from benchmarks.peers.worker import Generation, Unavailable, Worker
+
+PAUSE = 0.05  # seconds: idle threads of the last engine spin for milliseconds before they sleep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every engine does in a round, `rounds` times after one round to warm up."""
+
+    prompts: Sequence[Sequence[int]]
+    long_prompt: Sequence[int]
+    tokens: int
+    rounds: int
+    threads: int
+
+
+@dataclass
+class Round:
+    """Seconds of decoding, over all prompts, and of the long prompt; the tokens of each prompt."""
+
+    decode: float = 0.0
+    prompt: float = 0.0
+    outputs: list[tuple[int, ...]] = field(default_factory=list)
+
+
+@dataclass
+class Subject:
+    """An engine, plain or with its speculation, and the rounds so far."""
+
+    engine: str
+    speculate: bool
+    worker: Worker
+    rounds: list[Round] = field(default_factory=list)
+    failure: str | None = None
+
+    def turn(self, *requests: tuple[Sequence[int], int]) -> list[Generation]:
+        """The requests one after the other; nothing once one of this subject's has failed."""
+        if self.failure is not None:
+            return []
+        time.sleep(PAUSE)
+        try:
+            return [self.worker.generate(prompt, tokens) for prompt, tokens in requests]
+        except Unavailable as error:
+            self.failure = str(error)
+            return []
+
+
+@dataclass(frozen=True)
+class Skipped:
+    engine: str
+    speculate: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Rates are tokens a second, one a round without the warm-up; prompt is empty with speculation."""
+
+    engine: str
+    speculate: bool
+    about: str
+    decode: list[float]
+    prompt: list[float]
+    outputs: list[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one file. foreign_load: cores that processes other than the engines kept busy."""
+
+    results: list[Result]
+    skipped: list[Skipped]
+    foreign_load: float
+
+
+def measure(path: Path, engines: Sequence[str], plan: Plan) -> Measured:
+    """Raises Unavailable if Outrider itself does not run."""
+    subjects: list[Subject] = []
+    skipped: list[Skipped] = []
+    try:
+        for engine in engines:
+            for speculate in (False, True):
+                try:
+                    worker = Worker(PEERS[engine], Setup(path, plan.threads, speculate))
+                except Unavailable as error:
+                    skipped.append(_skip(engine, speculate, str(error)))
+                else:
+                    subjects.append(Subject(engine, speculate, worker))
+        _round(subjects, plan)
+        skipped += _bury(subjects)
+        start = _Clock.now(subjects)
+        for _ in range(plan.rounds):
+            _round(subjects, plan)
+            skipped += _bury(subjects)
+        load = _Clock.now(subjects).load_since(start)
+    finally:
+        for subject in subjects:
+            subject.worker.close()
+    return Measured([_result(subject, plan) for subject in subjects], skipped, load)
+
+
+def _round(subjects: Sequence[Subject], plan: Plan) -> None:
+    """Each prompt by every subject in turn, then the long prompt by every subject without speculation.
+
+    A short request goes before the timed ones: the CPU's caches hold another engine's weights, and what is
+    too slow in generating the first token would be taken off the time of the others.
+    """
+    for subject in subjects:
+        subject.rounds.append(Round())
+    for prompt in plan.prompts:
+        for subject in subjects:
+            if turn := subject.turn((prompt, 1), (prompt, 1), (prompt, plan.tokens)):
+                _, first, whole = turn
+                subject.rounds[-1].decode += whole.seconds - first.seconds
+                subject.rounds[-1].outputs.append(whole.tokens)
+    for subject in subjects:
+        if not subject.speculate and (turn := subject.turn((plan.prompts[0], 1), (plan.long_prompt, 1))):
+            subject.rounds[-1].prompt = turn[-1].seconds
+
+
+def _bury(subjects: list[Subject]) -> list[Skipped]:
+    """Take out the subjects that have failed."""
+    failed = [subject for subject in subjects if subject.failure is not None]
+    for subject in failed:
+        subject.worker.close()
+        subjects.remove(subject)
+    return [_skip(subject.engine, subject.speculate, str(subject.failure)) for subject in failed]
+
+
+def _skip(engine: str, speculate: bool, reason: str) -> Skipped:
+    if engine == OWN:
+        raise Unavailable(f"{OWN} does not run: {reason}")
+    return Skipped(engine, speculate, reason)
+
+
+def _result(subject: Subject, plan: Plan) -> Result:
+    steps = len(plan.prompts) * (plan.tokens - 1)
+    rounds = subject.rounds[1:]
+    return Result(
+        subject.engine,
+        subject.speculate,
+        subject.worker.about,
+        [steps / each.decode for each in rounds],
+        [] if subject.speculate else [PROMPT / each.prompt for each in rounds],
+        rounds[0].outputs,
+    )
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Seconds: of the wall, of all cores' work, and of the engines' and this process's part of it."""
+
+    wall: float
+    busy: float
+    ours: float
+
+    @classmethod
+    def now(cls, subjects: Sequence[Subject]) -> _Clock:
+        cpu = psutil.cpu_times()
+        own = os.times()  # children that are still alive are not in it
+        ours = own.user + own.system + own.children_user + own.children_system
+        ours += sum(subject.worker.cpu_seconds() for subject in subjects)
+        return cls(time.perf_counter(), cpu.user + getattr(cpu, "nice", 0.0) + cpu.system, ours)
+
+    def load_since(self, start: _Clock) -> float:
+        """Cores kept busy by others."""
+        return max(0.0, self.busy - start.busy - (self.ours - start.ours)) / (self.wall - start.wall)

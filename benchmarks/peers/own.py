@@ -1,0 +1,29 @@
+"""Outrider; its speculation is n-gram lookup, as `LLM(..., speculative_model="ngram")`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from benchmarks.peers.base import CONTEXT, PROMPT, Setup
+from outrider import LLM, SamplingParams
+
+
+class Outrider:
+    def __init__(self, setup: Setup) -> None:
+        self.llm = LLM(
+            str(setup.path),
+            num_threads=setup.threads,
+            max_model_len=CONTEXT,
+            max_num_batched_tokens=PROMPT,
+            enable_prefix_caching=False,
+            speculative_model="ngram" if setup.speculate else None,
+        )
+
+    @property
+    def about(self) -> str:
+        return version("outrider")
+
+    def generate(self, prompt: Sequence[int], tokens: int) -> list[int]:
+        params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+        return list(self.llm.generate(list(prompt), params, use_tqdm=False)[0].outputs[0].token_ids)

@@ -1,0 +1,78 @@
+"""Medians over rounds, and ratios within rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.peers.measure import Measured, Result
+from benchmarks.peers.registry import OWN
+
+
+@dataclass(frozen=True)
+class Row:
+    """tokens_per_s: median over rounds. outrider_times: Outrider's rate over this one, median of ratios
+    within rounds. gain: speculation over the engine's own plain decoding. same: prompts, of all, on which
+    the tokens are those of Outrider's plain decoding.
+    """
+
+    engine: str
+    measure: str
+    tokens_per_s: float
+    outrider_times: float
+    gain: float | None = None
+    same: int | None = None
+
+
+def rows(measured: Measured) -> list[Row]:
+    found = {(result.engine, result.speculate): result for result in measured.results}
+    reference = found[OWN, False].outputs
+
+    def decode(result: Result) -> Row:
+        plain = found.get((result.engine, False))
+        return Row(
+            result.engine,
+            "speculation" if result.speculate else "decode",
+            median(result.decode),
+            _ratio(found[OWN, result.speculate].decode, result.decode),
+            _ratio(result.decode, plain.decode) if plain and result.speculate else None,
+            sum(a == b for a, b in zip(result.outputs, reference, strict=True)),
+        )
+
+    prompts = [result for result in measured.results if not result.speculate]
+    return [
+        *(decode(result) for result in prompts),
+        *(decode(result) for result in measured.results if result.speculate),
+        *(
+            Row(
+                result.engine,
+                "prompt",
+                median(result.prompt),
+                _ratio(found[OWN, False].prompt, result.prompt),
+            )
+            for result in prompts
+        ),
+    ]
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def table(format: str, measured: Measured, prompts: int) -> str:
+    lines = [
+        f"{format}: cores busy with anything else {measured.foreign_load:.2f}",
+        f"  {'':12} {'engine':14} {'tokens/s':>8} {'outrider is':>11} {'own gain':>8} {'same':>6}",
+    ]
+    for row in rows(measured):
+        gain = "" if row.gain is None else f"{row.gain:.2f}x"
+        same = "" if row.same is None else f"{row.same}/{prompts}"
+        lines.append(
+            f"  {row.measure:12} {row.engine:14} {row.tokens_per_s:8.1f} {row.outrider_times:10.2f}x "
+            f"{gain:>8} {same:>6}"
+        )
+    for skip in measured.skipped:
+        mode = "speculation" if skip.speculate else "plain"
+        lines.append(f"  skipped: {skip.engine}, {mode}: {skip.reason}")
+    return "\n".join(lines) + "\n"
