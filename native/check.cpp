@@ -49,14 +49,16 @@ struct Weight {
   std::shared_ptr<const Matrix> packed;
   std::vector<double> exact;  // [outputs, inputs]
 
-  Weight(Format format, int outputs, int inputs, Random& random) : exact(static_cast<size_t>(outputs * inputs)) {
+  Weight(Format format, int outputs, int inputs, Random& random)
+      : exact(static_cast<size_t>(outputs * inputs)) {
     const int groups = round_up(inputs, kGroup) / kGroup;
     const Values floats = uniform(random, exact.size());  // the scales too, of a format with one an output
     std::vector<uint16_t> halves, scales, mins;
     std::vector<uint8_t> codes;
     for (const float x : floats) halves.push_back(to_bfloat16(x));
+    const bool four_bits = format == Format::kInt4 || format == Format::kInt4Min;
     for (size_t i = 0; i < exact.size(); ++i)
-      codes.push_back(static_cast<uint8_t>(random() & (format == Format::kInt4 || format == Format::kInt4Min ? 15 : 255)));
+      codes.push_back(static_cast<uint8_t>(random() & (four_bits ? 15 : 255)));
     for (int i = 0; i < outputs * groups; ++i) {  // 2^-7 to 2^-5
       scales.push_back(static_cast<uint16_t>(8 << 10 | (random() & 2047)));
       mins.push_back(static_cast<uint16_t>(8 << 10 | (random() & 2047)));
@@ -64,18 +66,21 @@ struct Weight {
     for (int o = 0; o < outputs; ++o) {
       for (int k = 0; k < inputs; ++k) {
         const auto i = static_cast<size_t>(o * inputs + k), g = static_cast<size_t>(o * groups + k / kGroup);
+        const double channel = floats[static_cast<size_t>(o)];
         switch (format) {
           case Format::kFloat32: exact[i] = floats[i]; break;
           case Format::kBfloat16: exact[i] = from_bfloat16(halves[i]); break;
           case Format::kInt8: exact[i] = from_float16(scales[g]) * (codes[i] - 128); break;
-          case Format::kInt8Channel: exact[i] = static_cast<double>(floats[static_cast<size_t>(o)]) * (codes[i] - 128); break;
+          case Format::kInt8Channel: exact[i] = channel * (codes[i] - 128); break;
           case Format::kInt4: exact[i] = from_float16(scales[g]) * (codes[i] - 8); break;
-          case Format::kInt4Min: exact[i] = from_float16(scales[g]) * codes[i] + from_float16(mins[g]); break;
+          case Format::kInt4Min:
+            exact[i] = from_float16(scales[g]) * codes[i] + from_float16(mins[g]);
+            break;
         }
       }
     }
-    packed = std::make_shared<Matrix>(
-        format, Parts{outputs, inputs, floats.data(), halves.data(), codes.data(), scales.data(), mins.data()});
+    packed = std::make_shared<Matrix>(format, Parts{outputs, inputs, floats.data(), halves.data(),
+                                                    codes.data(), scales.data(), mins.data()});
   }
 };
 
@@ -88,8 +93,9 @@ std::vector<double> as_computed(Form form, const float* x, int width) {
     const int last = std::min(width, first + kGroup);
     float largest = 0;
     for (int i = first; i < last; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const double scale = largest / 127.0f;
     for (int i = first; i < last; ++i)
-      y[static_cast<size_t>(i)] = std::nearbyintf(x[i] * (127.0f / largest)) * static_cast<double>(largest / 127.0f);
+      y[static_cast<size_t>(i)] = std::nearbyintf(x[i] * (127.0f / largest)) * scale;
   }
   return y;
 }
@@ -106,21 +112,24 @@ Values run(Program& program, const Values& x, int first, int count, int block_si
 }
 
 // Cuts the text into runs of every length from 1 on, in turn, and compares them with the whole.
-void expect_rows_invariant(Program& program, const Values& x, const Values& whole, int block_size, const std::string& what) {
+void expect_rows_invariant(Program& program, const Values& x, const Values& whole, int block_size,
+                           const std::string& what) {
   const size_t width = static_cast<size_t>(program.output_width());
   const int length = static_cast<int>(whole.size() / width);
   for (int most = 1; most <= kRows; ++most) {
     bool same = true;
     for (int first = 0; first < length; first += most) {
       const Values part = run(program, x, first, std::min(most, length - first), block_size);
-      same = same && std::memcmp(part.data(), whole.data() + width * static_cast<size_t>(first), part.size() * 4) == 0;
+      const float* expected = whole.data() + width * static_cast<size_t>(first);
+      same = same && std::memcmp(part.data(), expected, part.size() * sizeof(float)) == 0;
     }
     expect(same, what + ": rows in runs of " + std::to_string(most) + " differ from all together");
   }
 }
 
 void check_linear(const std::string& set, Format format, int outputs, int inputs, int threads) {
-  const std::string what = set + " " + name_of(format) + " " + std::to_string(outputs) + " x " + std::to_string(inputs);
+  const std::string what =
+      set + " " + name_of(format) + " " + std::to_string(outputs) + " x " + std::to_string(inputs);
   Random random;
   const Weight weight(format, outputs, inputs, random);
   const Values x = uniform(random, static_cast<size_t>(2 * kRows * inputs));
@@ -145,15 +154,18 @@ void check_linear(const std::string& set, Format format, int outputs, int inputs
 }
 
 void check_attention(const std::string& set, bool bfloat16, int head_dim, int window, int block_size) {
-  const std::string what = set + " attention over " + (bfloat16 ? "bfloat16" : "float32") + ", head_dim " + std::to_string(head_dim);
+  const std::string what = set + " attention over " + (bfloat16 ? "bfloat16" : "float32") + ", head_dim " +
+                           std::to_string(head_dim);
   constexpr int kHeads = 6, kKvHeads = 2, kLength = 150;
   const int width = (kHeads + 2 * kKvHeads) * head_dim, blocks = (kLength + block_size - 1) / block_size;
   Random random;
   const Values x = uniform(random, static_cast<size_t>(kLength * width));
   const Values inv_freq(static_cast<size_t>(head_dim / 2), 0.0f);  // no rotation: it is checked in Python
-  std::vector<uint32_t> keys(static_cast<size_t>(blocks * block_size * kKvHeads * head_dim)), values(keys.size());
+  std::vector<uint32_t> keys(static_cast<size_t>(blocks * block_size * kKvHeads * head_dim));
+  std::vector<uint32_t> values(keys.size());
   const CacheView cache{keys.data(), values.data(), bfloat16, blocks, block_size, kKvHeads, head_dim};
-  Program program(std::make_shared<Threads>(2), kernels_named(set), Shape{kHeads, kKvHeads, head_dim, window}, inv_freq, 1);
+  Program program(std::make_shared<Threads>(2), kernels_named(set),
+                  Shape{kHeads, kKvHeads, head_dim, window}, inv_freq, 1);
   program.output(program.attend(program.rotate_and_store(program.input(width), cache), cache));
   const Values y = run(program, x, 0, kLength, block_size);
   const auto stored = [&](int row, int head, int d) {
@@ -163,17 +175,19 @@ void check_attention(const std::string& set, bool bfloat16, int head_dim, int wi
   double worst = 0;
   for (int i = 0; i < kLength * kHeads; ++i) {
     const int row = i / kHeads, head = i % kHeads, kv = kHeads + head / (kHeads / kKvHeads);
+    const float *q = x.data() + row * width + head * head_dim, *got = y.data() + i * head_dim;
     std::vector<double> sum(static_cast<size_t>(head_dim));
     double total = 0;
     for (int key = std::max(0, row - window + 1); key <= row; ++key) {
       double score = 0;
-      for (int d = 0; d < head_dim; ++d) score += x[static_cast<size_t>(row * width + head * head_dim + d)] * stored(key, kv, d);
+      for (int d = 0; d < head_dim; ++d) score += q[d] * stored(key, kv, d);
       const double weight = std::exp(score / std::sqrt(head_dim));
       total += weight;
-      for (int d = 0; d < head_dim; ++d) sum[static_cast<size_t>(d)] += weight * stored(key, kv + kKvHeads, d);
+      for (int d = 0; d < head_dim; ++d)
+        sum[static_cast<size_t>(d)] += weight * stored(key, kv + kKvHeads, d);
     }
     for (int d = 0; d < head_dim; ++d)
-      worst = std::fmax(worst, std::fabs(y[static_cast<size_t>(i * head_dim + d)] - sum[static_cast<size_t>(d)] / total));
+      worst = std::fmax(worst, std::fabs(got[d] - sum[static_cast<size_t>(d)] / total));
   }
   expect(worst < 2e-6, what + ": error " + std::to_string(worst));
   expect_rows_invariant(program, x, y, block_size, what);

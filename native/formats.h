@@ -41,8 +41,9 @@ OUTRIDER_INLINE constexpr Form form_of(Format format) {
 }
 
 // Prepared activations are cut into records, one a row and group of 32 inputs. `record_units` is the size of
-// one in units of 32 bits. After its codes, a record of int8 has three more units: the scale; minus eight
-// times the sum of the codes, which folds a zero point into the first addend; and scale times sum.
+// one in units of 32 bits. After its codes, a record of int8 has four more: the scale; minus eight times the sum
+// of the codes, which is what a zero point of 8 adds to a sum of products; scale times sum; and the same for a
+// zero point of 128.
 inline constexpr int kCodeUnits = kGroup / 4;
 
 OUTRIDER_INLINE constexpr int record_units(Form form) {

@@ -33,7 +33,6 @@ const Kernels& kernels() {
       .merge = merge,
       .finish = finish,
       .maximum = maximum,
-      .exponentials = exponentials,
   };
   return table;
 }

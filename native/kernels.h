@@ -79,10 +79,7 @@ struct Kernels {
   void (*attend)(const AttendTask& task);
   void (*merge)(float* state, const float* other, int head_dim);
   void (*finish)(const float* state, int head_dim, float* y);
-  // scores: [vocab] -> their maximum, and whether any is NaN.
-  float (*maximum)(const float* values, size_t count);
-  // y = exp(x - shift); returns the sum in a fixed order.
-  float (*exponentials)(const float* x, float shift, size_t count, float* y);
+  float (*maximum)(const float* values, size_t count);  // of those that are numbers
 };
 
 namespace portable { const Kernels& kernels(); }

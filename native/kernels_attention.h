@@ -55,8 +55,8 @@ struct Bfloats {
 
 // `count` positions from `at` on, which lie one after the other, into places `to`.. of a tile.
 template <typename Stored>
-inline void load_run(Stored k, Stored v, size_t key_at, size_t value_at, int to, int count, size_t dim, size_t size,
-                     float* keys, float* values) {
+inline void load_run(Stored k, Stored v, size_t key_at, size_t value_at, int to, int count, size_t dim,
+                     size_t size, float* keys, float* values) {
   const size_t padded = round_up(dim, size_t{kLanes});
   if (count == kLanes) {
     for (size_t d = 0; d < dim; ++d) store(keys + d * kTile + to, k.sixteen(key_at + d * size));
@@ -76,7 +76,8 @@ inline void load_run(Stored k, Stored v, size_t key_at, size_t value_at, int to,
 
 // keys: [head_dim, kTile], values: [kTile, padded_dim], for positions first.. of which there are `count`.
 template <typename Stored>
-inline void load_tile(const AttendTask& t, Stored k, Stored v, int first, int count, float* keys, float* values) {
+inline void load_tile(const AttendTask& t, Stored k, Stored v, int first, int count, float* keys,
+                      float* values) {
   const int block_size = t.cache->block_size, kv_heads = t.cache->kv_heads, head = t.kv_head;
   const int32_t* table = t.table;
   const size_t dim = static_cast<size_t>(t.cache->head_dim), size = static_cast<size_t>(block_size);
@@ -95,21 +96,32 @@ inline void load_tile(const AttendTask& t, int first, int count, float* keys, fl
     load_tile(t, Bfloats{static_cast<const uint16_t*>(t.cache->keys)},
               Bfloats{static_cast<const uint16_t*>(t.cache->values)}, first, count, keys, values);
   } else {
-    load_tile(t, Floats{static_cast<const float*>(t.cache->keys)}, Floats{static_cast<const float*>(t.cache->values)},
-              first, count, keys, values);
+    load_tile(t, Floats{static_cast<const float*>(t.cache->keys)},
+              Floats{static_cast<const float*>(t.cache->values)}, first, count, keys, values);
   }
+}
+
+inline void prefetch_lines(const void* array, size_t from, size_t bytes) {
+  const auto* first = static_cast<const uint8_t*>(array);
+  for (size_t byte = from / kAlign * kAlign; byte < from + bytes; byte += kAlign) prefetch_far(first + byte);
 }
 
 // Ask for the keys and values of positions first..last, which the next tile will need.
 inline void prefetch_tile(const AttendTask& t, int first, int last) {
   const CacheView& c = *t.cache;
-  const size_t element = c.bfloat16 ? 2 : 4, dim = static_cast<size_t>(c.head_dim), size = static_cast<size_t>(c.block_size);
-  for (int position = first; position < last; position += c.block_size) {
+  const size_t element = c.bfloat16 ? 2 : 4, dim = static_cast<size_t>(c.head_dim);
+  const size_t size = static_cast<size_t>(c.block_size);
+  for (int position = first, run; position < last; position += run) {
+    const int offset = position % c.block_size;
+    run = c.block_size - offset < last - position ? c.block_size - offset : last - position;
     const size_t block = static_cast<size_t>(t.table[position / c.block_size]);
-    const size_t from = (block * c.kv_heads + t.kv_head) * dim * size * element;
-    for (size_t byte = 0; byte < dim * size * element; byte += kAlign) {
-      prefetch_far(static_cast<const uint8_t*>(c.keys) + from + byte);
-      prefetch_far(static_cast<const uint8_t*>(c.values) + from + byte);
+    const size_t base = (block * c.kv_heads + t.kv_head) * dim * size;
+    const size_t bytes = static_cast<size_t>(run) * element;
+    prefetch_lines(c.values, (base + static_cast<size_t>(offset) * dim) * element, bytes * dim);
+    if (run == c.block_size) {
+      prefetch_lines(c.keys, base * element, bytes * dim);
+    } else {  // a piece of each dimension's row
+      for (size_t d = 0; d < dim; ++d) prefetch_lines(c.keys, (base + d * size + offset) * element, bytes);
     }
   }
 }
@@ -134,8 +146,8 @@ inline void scores(const float* const (&q)[R], const float* keys, int dim, Score
 
 // y[r][16 * N] = y * decay + sum over keys of weight * value, each row over its own keys in order.
 template <int R, int N>
-inline void weigh(const float* const (&weights)[R], const int (&first)[R], const int (&last)[R], const float* values,
-                  size_t stride, const float (&decay)[R], float* const (&y)[R]) {
+inline void weigh(const float* const (&weights)[R], const int (&first)[R], const int (&last)[R],
+                  const float* values, size_t stride, const float (&decay)[R], float* const (&y)[R]) {
   F32 sum[R][N];
   int from = first[0], to = last[0];  // keys that all of the rows see
   for (int r = 0; r < R; ++r) {
@@ -145,9 +157,11 @@ inline void weigh(const float* const (&weights)[R], const int (&first)[R], const
   }
   if (to < from) to = from;
   const auto alone = [&](int r, int begin, int end) {
-    for (int key = begin; key < end; ++key)
+    for (int key = begin; key < end; ++key) {
+      const float* row = values + static_cast<size_t>(key) * stride;
       for (int n = 0; n < N; ++n)
-        sum[r][n] = fma(set1(weights[r][key]), load(values + static_cast<size_t>(key) * stride + n * kLanes), sum[r][n]);
+        sum[r][n] = fma(set1(weights[r][key]), load(row + n * kLanes), sum[r][n]);
+    }
   };
   for (int r = 0; r < R; ++r) alone(r, first[r], from < last[r] ? from : last[r]);
   for (int key = from; key < to; ++key) {
@@ -168,8 +182,8 @@ inline void weigh(const float* const (&weights)[R], const int (&first)[R], const
 }
 
 template <int R>
-inline void weigh_all(const float* const (&weights)[R], const int (&first)[R], const int (&last)[R], const float* values,
-                      int padded, const float (&decay)[R], float* const (&state)[R]) {
+inline void weigh_all(const float* const (&weights)[R], const int (&first)[R], const int (&last)[R],
+                      const float* values, int padded, const float (&decay)[R], float* const (&state)[R]) {
   float* y[R];
   for (int r = 0; r < R; ++r) y[r] = state[r] + kLanes;
   int d = 0;
@@ -194,8 +208,8 @@ inline int clamp(int value, int low, int high) { return value < low ? low : valu
 
 // R queries meet the keys of a tile. A query that sees none of them is left as it was.
 template <int R>
-inline void tile(const AttendTask& t, const float* q, int query, int start, const float* keys, const float* values,
-                 float* states) {
+inline void tile(const AttendTask& t, const float* q, int query, int start, const float* keys,
+                 const float* values, float* states) {
   const int dim = t.cache->head_dim, padded = padded_dim(dim);
   const float* rows[R];
   for (int r = 0; r < R; ++r) rows[r] = q + static_cast<size_t>((query + r) * padded);
@@ -236,8 +250,8 @@ inline void tile(const AttendTask& t, const float* q, int query, int start, cons
   }
   if constexpr (R % 2 == 0) {
     for (int r = 0; r < R; r += 2)
-      weigh_all<2>({weights[r], weights[r + 1]}, {first[r], first[r + 1]}, {last[r], last[r + 1]}, values, padded,
-                   {decay[r], decay[r + 1]}, {state[r], state[r + 1]});
+      weigh_all<2>({weights[r], weights[r + 1]}, {first[r], first[r + 1]}, {last[r], last[r + 1]}, values,
+                   padded, {decay[r], decay[r + 1]}, {state[r], state[r + 1]});
   } else {
     weigh_all<R>(weights, first, last, values, padded, decay, state);
   }
@@ -265,7 +279,8 @@ void attend(const AttendTask& t) {
   float* q = values + kTile * padded;
   float* partial = q + static_cast<size_t>(queries * padded);
   for (int i = 0; i < queries; ++i) {
-    const float* from = t.q + static_cast<size_t>(i / t.share) * t.q_stride + static_cast<size_t>(i % t.share * dim);
+    const float* row = t.q + static_cast<size_t>(i / t.share) * t.q_stride;
+    const float* from = row + static_cast<size_t>(i % t.share * dim);
     for (int d = 0; d < dim; ++d) q[i * padded + d] = from[d] * t.scale;
   }
   for (int i = 0; i < queries; ++i) clear(t.state + static_cast<size_t>(i) * state, dim);

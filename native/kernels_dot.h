@@ -33,7 +33,8 @@ struct Record {
 
   int32_t codes(int j) const { return static_cast<int32_t>(units[j]); }
   F32 scale() const { return unit_as_float(units + kCodeUnits); }
-  int32_t zero() const { return static_cast<int32_t>(units[kCodeUnits + 1]); }
+  int32_t zero_of_nibbles() const { return static_cast<int32_t>(units[kCodeUnits + 1]); }
+  int32_t zero_of_bytes() const { return static_cast<int32_t>(units[kCodeUnits + 3]); }
   F32 scaled_sum() const { return unit_as_float(units + kCodeUnits + 2); }
 };
 
@@ -94,7 +95,7 @@ Sums<M> dot_int8(const MatrixView& w, const uint8_t* panel, const uint32_t* x) {
   for (int g = 0; g < w.inputs / kGroup; ++g, x += M * record_units(Form::kInt8)) {
     I32 sum[M];
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) sum[m] = begin8(record(x, m).zero());
+    for (int m = 0; m < M; ++m) sum[m] = begin8(record(x, m).zero_of_bytes());
 #pragma GCC unroll 8
     for (int j = 0; j < kCodeUnits; ++j, codes += kLine) {
       prefetch(codes);
@@ -131,7 +132,7 @@ Sums<M> dot_int4(const MatrixView& w, const uint8_t* panel, const uint32_t* x) {
   for (int g = 0; g < groups; ++g, x += M * record_units(Form::kInt8)) {
     I32 sum[M];
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) sum[m] = set1_i32(kMins ? 0 : record(x, m).zero());
+    for (int m = 0; m < M; ++m) sum[m] = set1_i32(kMins ? 0 : record(x, m).zero_of_nibbles());
 #pragma GCC unroll 4
     for (int j = 0; j < kCodeUnits / 2; ++j, codes += kLine) {
       prefetch(codes);

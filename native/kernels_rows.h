@@ -30,10 +30,15 @@ void rms_norm(const float* x, const float* norm, float eps, int width, float* y)
 }
 
 // Symmetric int8 of one group. The sum of the codes comes along for formats with a zero point or a minimum.
+// A group that holds NaN or an infinity gets the scale NaN, and so does the layer's row. One whose values are
+// too small for 127 / largest to be finite is zero.
 inline void quantise(const float* x, uint32_t* record) {
   const F32 low = load(x), high = load(x + kLanes);
   const float largest = reduce_max(max(abs(low), abs(high)));
-  const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  const float not_finite = reduce_add(fma(low, set1(0), mul(high, set1(0))));  // NaN, or else 0
+  const bool is_zero = !(largest >= 0x1p-121f);
+  const float scale = (is_zero ? 0.0f : largest / 127.0f) + not_finite;
+  const float inverse = is_zero ? 0.0f : 127.0f / largest;
   const F32 a = round(mul(low, set1(inverse))), b = round(mul(high, set1(inverse)));
   auto* codes = reinterpret_cast<int8_t*>(record);
   store_i8(codes, a);
@@ -44,7 +49,8 @@ inline void quantise(const float* x, uint32_t* record) {
   __builtin_memcpy(&record[kCodeUnits], &scale, sizeof scale);
   __builtin_memcpy(&record[kCodeUnits + 1], &zero, sizeof zero);
   __builtin_memcpy(&record[kCodeUnits + 2], &scaled, sizeof scaled);
-  record[kCodeUnits + 3] = 0;
+  const int32_t zero_of_bytes = 16 * zero;
+  __builtin_memcpy(&record[kCodeUnits + 3], &zero_of_bytes, sizeof zero_of_bytes);
 }
 
 void prepare(Form form, const float* x, const float* norm, float eps, int width, int inputs, int rows,
@@ -124,24 +130,6 @@ float maximum(const float* values, size_t count) {
   float result = reduce_max(best);
   for (; i < count; ++i) result = values[i] > result ? values[i] : result;
   return result;
-}
-
-float exponentials(const float* x, float shift, size_t count, float* y) {
-  F32 sums = set1(0);
-  const F32 by = set1(shift);
-  size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const F32 e = exp(sub(load(x + i), by));
-    store(y + i, e);
-    sums = add(sums, e);
-  }
-  if (i < count) {
-    const int rest = static_cast<int>(count - i);
-    const F32 e = select_range(exp(sub(load_n(x + i, rest), by)), 0, rest, set1(0));
-    store_n(y + i, e, rest);
-    sums = add(sums, e);
-  }
-  return reduce_add(sums);
 }
 
 }  // namespace

@@ -39,9 +39,13 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 };
 
-inline void prefetch_tile(const uint8_t* first) {
+// Further ahead than for vector registers: a tile takes sixteen lines at a time.
+inline void prefetch_weights(const uint8_t* first) {
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) prefetch(first + i * kLine);
+  for (int i = 0; i < 16; ++i) {
+    prefetch_far(first + i * kLine + 16384);
+    prefetch_near(first + i * kLine + 2048);
+  }
 }
 
 // Even groups of inputs are summed in one tile, odd ones in another, so that neither waits for the other.
@@ -53,13 +57,13 @@ Sums<M> dot_bfloat16(const MatrixView& w, const uint8_t* codes, const uint32_t* 
   _tile_zero(0);
   _tile_zero(1);
   for (int g = 0; g < groups; ++g, codes += bytes, x += units) {
-    prefetch_tile(codes);
+    prefetch_weights(codes);
     _tile_loadd(2, x, kLine);
     _tile_loadd(4, codes, kLine);
     _tile_dpbf16ps(0, 2, 4);
     if (++g == groups) break;
     codes += bytes, x += units;
-    prefetch_tile(codes);
+    prefetch_weights(codes);
     _tile_loadd(3, x, kLine);
     _tile_loadd(5, codes, kLine);
     _tile_dpbf16ps(1, 3, 5);

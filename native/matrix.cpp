@@ -42,12 +42,23 @@ size_t scale_bytes(Format format, size_t groups) {
   return 0;
 }
 
-// Packs the 16 outputs of one panel. Outputs and inputs beyond the weight's get a code that means zero where
-// there is one; their scales are zero.
+// Four bytes of the code that means zero, for outputs and inputs that the weight does not have. int4_min has
+// no such code: its scales and mins are zero for such outputs, and activations for such inputs.
+uint32_t zeros_of(Format format) {
+  switch (format) {
+    case Format::kInt8:
+    case Format::kInt8Channel: return 0x80808080;
+    case Format::kInt4: return 0x08080808;
+    default: return 0;
+  }
+}
+
+// Packs the 16 outputs of one panel, four bytes at a time: a line of 64 bytes holds four of each output,
+// which are one float32, two bfloat16, four int8, or four int4 in low nibbles and four more in the high ones.
 class Packer {
  public:
   Packer(Format format, const Parts& parts, const MatrixView& view, uint8_t* panel, int first)
-      : format_(format), parts_(parts), view_(view), panel_(panel), first_(first) {}
+      : format_(format), parts_(parts), view_(view), panel_(panel), first_(first), zeros_(zeros_of(format)) {}
 
   void pack() {
     if (format_ == Format::kInt8Channel) {
@@ -57,15 +68,18 @@ class Packer {
       pack_groups(parts_.scales, 0);
       if (format_ == Format::kInt4Min) pack_groups(parts_.mins, view_.inputs / kGroup * kLanes);
     }
-    for (int lane = 0; lane < kLanes; ++lane)
-      for (int k = 0; k < view_.inputs; ++k) pack_code(lane, k, real(lane) && k < parts_.inputs);
+    switch (format_) {
+      case Format::kFloat32: pack_codes(parts_.floats); break;
+      case Format::kBfloat16: pack_codes(parts_.halves); break;
+      case Format::kInt8:
+      case Format::kInt8Channel: pack_codes(parts_.codes); break;
+      case Format::kInt4:
+      case Format::kInt4Min: pack_nibbles(); break;
+    }
   }
 
  private:
   bool real(int lane) const { return first_ + lane < parts_.outputs; }
-  size_t at(int lane, int k) const {
-    return static_cast<size_t>(first_ + lane) * static_cast<size_t>(parts_.inputs) + static_cast<size_t>(k);
-  }
 
   void pack_groups(const uint16_t* from, int offset) {
     auto* to = reinterpret_cast<uint16_t*>(panel_) + offset;
@@ -75,31 +89,38 @@ class Packer {
         to[g * kLanes + lane] = real(lane) ? from[static_cast<size_t>(first_ + lane) * groups + g] : 0;
   }
 
-  void pack_code(int lane, int k, bool real) {
-    uint8_t* codes = panel_ + view_.codes_offset;
-    const int quad = k / 4 * 4 * kLanes + 4 * lane + k % 4;
-    switch (format_) {
-      case Format::kFloat32: {
-        const float value = real ? parts_.floats[at(lane, k)] : 0;
-        std::memcpy(codes + 4 * (k * kLanes + lane), &value, 4);
-        break;
-      }
-      case Format::kBfloat16: {
-        const uint16_t value = real ? parts_.halves[at(lane, k)] : 0;
-        std::memcpy(codes + 2 * (k / 2 * 2 * kLanes + 2 * lane + k % 2), &value, 2);
-        break;
-      }
-      case Format::kInt8:
-      case Format::kInt8Channel: codes[quad] = real ? parts_.codes[at(lane, k)] : 128; break;
-      case Format::kInt4:
-      case Format::kInt4Min: {
-        const int code = real ? parts_.codes[at(lane, k)] & 15 : format_ == Format::kInt4 ? 8 : 0;
-        const int in = k % kGroup, line = k / kGroup * 4 + in % 16 / 4;
-        uint8_t& byte = codes[line * 4 * kLanes + 4 * lane + in % 4];
-        byte = in < 16 ? static_cast<uint8_t>(code) : static_cast<uint8_t>(byte | code << 4);
-        break;
-      }
+  // Bytes at.. of an output's codes.
+  uint32_t four_bytes(const uint8_t* codes, size_t size, int lane, size_t at) const {
+    uint32_t four = zeros_;
+    if (!real(lane) || at >= size) return four;
+    const uint8_t* from = codes + size * static_cast<size_t>(first_ + lane) + at;
+    if (at + sizeof four <= size) {
+      std::memcpy(&four, from, sizeof four);
+    } else {
+      std::memcpy(&four, from, size - at);
     }
+    return four;
+  }
+
+  template <typename Code>
+  void pack_codes(const Code* codes) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(codes);
+    auto* to = reinterpret_cast<uint32_t*>(panel_ + view_.codes_offset);
+    const size_t size = sizeof(Code) * static_cast<size_t>(parts_.inputs);
+    for (size_t at = 0; at < sizeof(Code) * static_cast<size_t>(view_.inputs); at += sizeof *to)
+      for (int lane = 0; lane < kLanes; ++lane) *to++ = four_bytes(bytes, size, lane, at);
+  }
+
+  void pack_nibbles() {
+    auto* to = reinterpret_cast<uint32_t*>(panel_ + view_.codes_offset);
+    const auto size = static_cast<size_t>(parts_.inputs);
+    for (size_t group = 0; group < static_cast<size_t>(view_.inputs); group += kGroup)
+      for (size_t at = group; at < group + kGroup / 2; at += sizeof *to)
+        for (int lane = 0; lane < kLanes; ++lane) {
+          const uint32_t low = four_bytes(parts_.codes, size, lane, at);
+          const uint32_t high = four_bytes(parts_.codes, size, lane, at + kGroup / 2);
+          *to++ = (low & 0x0f0f0f0f) | (high & 0x0f0f0f0f) << 4;
+        }
   }
 
   Format format_;
@@ -107,6 +128,7 @@ class Packer {
   const MatrixView& view_;
   uint8_t* panel_;
   int first_;
+  uint32_t zeros_;
 };
 
 constexpr size_t kHugePage = size_t{1} << 21;
@@ -167,7 +189,6 @@ Matrix::Matrix(Format format, const Parts& parts) : inputs_(parts.inputs) {
   view_.codes_offset = round_up(scale_bytes(format, inputs / kGroup), static_cast<size_t>(kAlign));
   view_.panel_bytes = view_.codes_offset + code_bytes(format, inputs * kLanes);
   data_ = weight_memory(bytes());
-  std::memset(data_.get(), 0, bytes());
   view_.data = data_.get();
   for (int p = 0; p < view_.panels(); ++p)
     Packer(format, parts, view_, data_.get() + view_.panel_bytes * static_cast<size_t>(p), p * kLanes).pack();

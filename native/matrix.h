@@ -27,7 +27,8 @@ Aligned<T> aligned(size_t count) {
 }
 
 // Memory for weights: parts of large mappings with huge pages, where the system has them. Streaming through
-// small pages costs a page walk every 64 lines. Under AddressSanitizer each is alone, and reading beyond it a fault.
+// small pages costs a page walk every 64 lines. Under AddressSanitizer each is alone, and reading beyond it a
+// fault.
 std::shared_ptr<uint8_t[]> weight_memory(size_t bytes);
 
 const char* name_of(Format format);

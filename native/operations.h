@@ -12,7 +12,8 @@ inline constexpr int kRowsPerPiece = 16;  // of attention
 
 class Embed : public Op {
  public:
-  Embed(const Program& p, std::shared_ptr<const Matrix> table, int y) : p_(p), table_(std::move(table)), y_(y) {}
+  Embed(const Program& p, std::shared_ptr<const Matrix> table, int y)
+      : p_(p), table_(std::move(table)), y_(y) {}
   int tasks(const Step& step) const override { return step.rows; }
   void run(const Step& step, int row, float* scratch) const override {
     p_.kernels().weight_row(table_->view(), step.tokens[row], scratch);
@@ -53,7 +54,9 @@ class Prepare : public Op {
  public:
   Prepare(const Program& p, int x, std::vector<float> norm, float eps, Form form, int inputs, int buffer)
       : p_(p), x_(x), norm_(std::move(norm)), eps_(eps), form_(form), inputs_(inputs), buffer_(buffer) {}
-  int tasks(const Step& step) const override { return (p_.rows(x_, step) + kRowsTogether - 1) / kRowsTogether; }
+  int tasks(const Step& step) const override {
+    return (p_.rows(x_, step) + kRowsTogether - 1) / kRowsTogether;
+  }
   void run(const Step& step, int task, float* scratch) const override {
     const int rows = p_.rows(x_, step), width = p_.width(x_);
     const RowBlocks blocks(rows, p_.kernels().max_rows[static_cast<int>(form_)]);
@@ -61,8 +64,8 @@ class Prepare : public Op {
       const int b = blocks.of(row), first = blocks.first(b);
       uint32_t* block = p_.prepared(buffer_, step) + static_cast<size_t>(units_of(form_, inputs_)) * first;
       p_.kernels().prepare(form_, p_.floats(x_, step) + static_cast<size_t>(width) * row,
-                           norm_.empty() ? nullptr : norm_.data(), eps_, width, inputs_, blocks.size(b), row - first,
-                           block, scratch);
+                           norm_.empty() ? nullptr : norm_.data(), eps_, width, inputs_, blocks.size(b),
+                           row - first, block, scratch);
     }
   }
 
@@ -75,12 +78,14 @@ class Prepare : public Op {
   int inputs_, buffer_;
 };
 
-// A linear layer, whose outputs go to columns `column`.., or with `gate` the product of silu(gate) and the layer. Residual: -1 for none.
+// A linear layer, whose outputs go to columns `column`.., or with `gate` the product of silu(gate) and the
+// layer. Residual: -1 for none.
 class Linear : public Op {
  public:
   Linear(const Program& p, int x, int buffer, std::shared_ptr<const Matrix> weight,
          std::shared_ptr<const Matrix> gate, int residual, int y, int column)
-      : p_(p), x_(x), buffer_(buffer), weight_(std::move(weight)), gate_(std::move(gate)), residual_(residual), y_(y), column_(column) {}
+      : p_(p), x_(x), buffer_(buffer), weight_(std::move(weight)), gate_(std::move(gate)),
+        residual_(residual), y_(y), column_(column) {}
   int tasks(const Step& step) const override { return p_.rows(x_, step) ? weight_->view().panels() : 0; }
   void run(const Step& step, int panel, float*) const override {
     const size_t stride = static_cast<size_t>(p_.width(y_));
@@ -103,11 +108,13 @@ class Linear : public Op {
 
 class RotateAndStore : public Op {
  public:
-  RotateAndStore(const Program& p, int qkv, const CacheView& cache, int q) : p_(p), qkv_(qkv), cache_(cache), q_(q) {}
+  RotateAndStore(const Program& p, int qkv, const CacheView& cache, int q)
+      : p_(p), qkv_(qkv), cache_(cache), q_(q) {}
   int tasks(const Step& step) const override { return step.rows; }
   void run(const Step& step, int row, float* scratch) const override {
     const Shape& s = p_.shape();
-    const size_t q_width = static_cast<size_t>(s.heads * s.head_dim), kv_width = static_cast<size_t>(s.kv_heads * s.head_dim);
+    const size_t q_width = static_cast<size_t>(s.heads * s.head_dim);
+    const size_t kv_width = static_cast<size_t>(s.kv_heads * s.head_dim);
     const float* x = p_.floats(qkv_, step) + static_cast<size_t>(p_.width(qkv_)) * row;
     const size_t half = static_cast<size_t>(s.head_dim / 2) * row;
     const float *cos = step.cos.data() + half, *sin = step.sin.data() + half;
@@ -126,17 +133,21 @@ class RotateAndStore : public Op {
 class Attend : public Op {
  public:
   Attend(const Program& p, int q, const CacheView& cache, int y) : p_(p), q_(q), cache_(cache), y_(y) {}
-  int tasks(const Step& step) const override { return static_cast<int>(step.pieces.size()) * p_.shape().kv_heads; }
+  int tasks(const Step& step) const override {
+    return static_cast<int>(step.pieces.size()) * p_.shape().kv_heads;
+  }
   void run(const Step& step, int task, float* scratch) const override {
     const Shape& s = p_.shape();
     const int head = task % s.kv_heads, share = s.heads / s.kv_heads;
     const Piece& piece = step.pieces[static_cast<size_t>(task / s.kv_heads)];
-    const size_t width = static_cast<size_t>(s.heads * s.head_dim), size = static_cast<size_t>(state_size(s.head_dim));
+    const size_t width = static_cast<size_t>(s.heads * s.head_dim);
+    const size_t size = static_cast<size_t>(state_size(s.head_dim));
     const size_t column = static_cast<size_t>(head * share * s.head_dim);
     const size_t queries = static_cast<size_t>(piece.rows * share);
     const bool direct = piece.state < 0;
-    float* state = direct ? scratch + attend_scratch_size(s.head_dim, static_cast<int>(queries)) - queries * size
-                          : const_cast<float*>(step.states.data()) + piece.state + queries * size * head;
+    const size_t scratch_size = attend_scratch_size(s.head_dim, static_cast<int>(queries));
+    float* state = direct ? scratch + scratch_size - queries * size
+                          : step.states + piece.state + queries * size * head;
     p_.kernels().attend({&cache_, step.spans[static_cast<size_t>(piece.span)].table.data(), head, share,
                          p_.floats(q_, step) + width * piece.row + column, width, piece.rows, piece.position,
                          s.window, piece.first_key, piece.last_key,
@@ -160,20 +171,23 @@ class Attend : public Op {
 class Merge : public Op {
  public:
   Merge(const Program& p, int y) : p_(p), y_(y) {}
-  int tasks(const Step& step) const override { return static_cast<int>(step.splits.size()) * p_.shape().kv_heads; }
+  int tasks(const Step& step) const override {
+    return static_cast<int>(step.splits.size()) * p_.shape().kv_heads;
+  }
   void run(const Step& step, int task, float*) const override {
     const Shape& s = p_.shape();
     const int head = task % s.kv_heads, share = s.heads / s.kv_heads;
     const Split& split = step.splits[static_cast<size_t>(task / s.kv_heads)];
-    const size_t width = static_cast<size_t>(s.heads * s.head_dim), size = static_cast<size_t>(state_size(s.head_dim));
+    const size_t width = static_cast<size_t>(s.heads * s.head_dim);
+    const size_t size = static_cast<size_t>(state_size(s.head_dim));
     const size_t queries = static_cast<size_t>(split.rows * share), chunk = queries * size * s.kv_heads;
-    float* states = const_cast<float*>(step.states.data()) + split.state + queries * size * head;
+    float* states = step.states + split.state + queries * size * head;
     for (size_t i = 0; i < queries; ++i) {
       float* state = states + i * size;
       for (int c = 1; c < split.count; ++c) p_.kernels().merge(state, state + chunk * c, s.head_dim);
       const size_t row = static_cast<size_t>(split.row) + i / share;
-      p_.kernels().finish(state, s.head_dim,
-                          p_.floats(y_, step) + width * row + (static_cast<size_t>(head * share) + i % share) * s.head_dim);
+      const size_t column = (static_cast<size_t>(head * share) + i % share) * s.head_dim;
+      p_.kernels().finish(state, s.head_dim, p_.floats(y_, step) + width * row + column);
     }
   }
 
@@ -188,7 +202,8 @@ class SelectLogitRows : public Op {
   int tasks(const Step& step) const override { return static_cast<int>(step.logit_rows.size()); }
   void run(const Step& step, int row, float*) const override {
     const size_t width = static_cast<size_t>(p_.width(x_));
-    std::memcpy(p_.floats(y_, step) + width * row, p_.floats(x_, step) + width * step.logit_rows[row], width * sizeof(float));
+    const float* from = p_.floats(x_, step) + width * step.logit_rows[row];
+    std::memcpy(p_.floats(y_, step) + width * row, from, width * sizeof(float));
   }
 
  private:

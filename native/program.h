@@ -12,6 +12,11 @@
 
 namespace outrider {
 
+[[noreturn]] void refuse(const std::string& what);  // throws std::invalid_argument
+
+inline constexpr int kMostPositions = 1 << 30;  // of a request
+inline constexpr int kMostRows = 1 << 20;       // of a pass
+
 // The rows that one request adds to a pass. table: its blocks; logit_rows: counted from the last row.
 struct Span {
   int start;
@@ -35,7 +40,7 @@ struct Piece {
   int position;  // of the first row
   int first_key;
   int last_key;
-  ptrdiff_t state;  // where partial results go, for one K/V head after the other; -1: straight to the output
+  ptrdiff_t state;  // where partial results go, for one K/V head after the other; -1: to the output
 };
 
 // Rows of which attention was split over keys: the states to merge, `count` of them.
@@ -58,7 +63,7 @@ struct Step {
   std::vector<float> cos, sin;  // [rows, head_dim / 2]
   std::vector<Piece> pieces;
   std::vector<Split> splits;
-  std::vector<float> states;
+  float* states = nullptr;
   const float* input = nullptr;
   float* output = nullptr;
   std::byte* arena = nullptr;
@@ -137,7 +142,10 @@ class Program {
   void use(int buffer);
   int form(Value x, Form form);
   void materialise(Value x);
+  void check_unfinished() const;
   void check_inputs(Value x, const Matrix& weight, const char* name) const;
+  void check_all_rows(Value x, const char* name) const;
+  void check_spans(const std::vector<int32_t>& tokens, const std::vector<Span>& spans) const;
   void place_buffers();
   void plan_attention();
   void fill_rotation();
@@ -146,7 +154,7 @@ class Program {
 
   std::shared_ptr<Threads> threads_;
   const Kernels& kernels_;
-  int vocab_ = 1 << 30;  // known from the embedding table
+  int vocab_ = 1 << 30;  // of the smallest embedding table
   const std::optional<Shape> shape_;
   const std::vector<float> inv_freq_;
   const float attention_factor_;
@@ -157,6 +165,8 @@ class Program {
   Value input_ = -1, output_ = -1;
   size_t bytes_per_row_ = 0, scratch_floats_ = 0;
   Aligned<std::byte> arena_;
+  Aligned<float> states_;
+  size_t states_floats_ = 0;
   std::vector<Aligned<float>> scratch_;
   Step step_;
   std::vector<int> tasks_;  // of each operation

@@ -10,16 +10,24 @@ namespace outrider {
 // Temperature above 0. min_p = 0, top_k = 0 and top_p = 1 filter nothing.
 struct Filters {
   float temperature;
-  float min_p;
+  double min_p;
   int top_k;
-  float top_p;
+  double top_p;
 };
 
-// The first of the largest logits.
-int largest(const float* logits, int vocab);
+// Of a row from which none can be chosen: one that holds NaN or +inf, or nothing but -inf.
+inline constexpr int kNoToken = -1;
 
-// argmax of (logit - max) / temperature + Gumbel noise over the tokens that the filters keep; ties go to the
-// lower id. key: the counter-based noise's key for this position. scratch: `vocab` floats.
-int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key, float* scratch);
+// The first of the largest logits, or kNoToken.
+int largest(const Kernels& kernels, const float* logits, int vocab);
+
+// (logit - max) / temperature of the tokens that the filters keep, -inf for the others; NaN if there is no
+// token to choose. scores: [vocab].
+void filtered(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, float* scores);
+
+// argmax of filtered scores + Gumbel noise, or kNoToken; ties go to the lower id. key: the counter-based
+// noise's key for this position. scratch: `vocab` floats.
+int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
+           float* scratch);
 
 }  // namespace outrider

@@ -98,8 +98,8 @@ inline I32 dot4(I32 acc, Codes a, int32_t x) {
   OUTRIDER_EACH for (int j = 0; j < 4; ++j) acc.v[i] += int32_t{a.v[4 * i + j]} * b[j];
   return acc;
 }
-// Codes around 128: `zero` is -8 times the sum of the group's activations.
-inline I32 begin8(int32_t zero) { return set1_i32(zero * 16); }
+// Codes around 128: `zero` is -128 times the sum of the group's activations.
+inline I32 begin8(int32_t zero) { return set1_i32(zero); }
 inline I32 dot4_centred(I32 acc, Codes a, int32_t x) { return dot4(acc, a, x); }
 // acc[i] += sum over j < 2 of w[2 i + j] * x[j], both bfloat16
 inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {

@@ -27,25 +27,63 @@ inline void pause() {
 #endif
 }
 
-// A state, in bits: 30 serial number, 17 tasks, 17 taken. Taking tasks adds to it, if nobody else changed it; the
-// serial number keeps a thread that was put aside from taking tasks of a stage that it has not seen begin.
-constexpr int kTaskBits = 17;
+// The register that says how this thread rounds and whether it flushes subnormal numbers to zero.
+#if defined(__x86_64__)
+constexpr uint64_t kDefaultFloats = 0x1f80;  // the exceptions masked, as they always are
+uint64_t float_control() { return _mm_getcsr(); }
+void set_float_control(uint64_t value) { _mm_setcsr(static_cast<unsigned>(value)); }
+#elif defined(__aarch64__)
+constexpr uint64_t kDefaultFloats = 0;
+uint64_t float_control() {
+  uint64_t value;
+  asm volatile("mrs %0, fpcr" : "=r"(value));
+  return value;
+}
+void set_float_control(uint64_t value) { asm volatile("msr fpcr, %0" : : "r"(value) : "memory"); }
+#else
+constexpr uint64_t kDefaultFloats = 0;
+uint64_t float_control() { return 0; }
+void set_float_control(uint64_t) {}
+#endif
+
+// Threads take tasks in lots: of one task each, unless a stage has more than can be counted in a state.
+//
+// A state, in bits: 30 serial number, 17 lots, 17 taken. Taking lots adds to it, if nobody else changed it;
+// the serial number keeps a thread that was put aside from taking lots of a stage that it has not seen begin.
+constexpr int kLotBits = 17;
+constexpr int kMaxLots = (1 << kLotBits) - 1;
 constexpr uint64_t kSerialMask = (uint64_t{1} << 30) - 1;
 
-uint64_t state_of(uint64_t serial, int tasks) {
-  return (serial & kSerialMask) << 2 * kTaskBits | static_cast<uint64_t>(tasks) << kTaskBits;
+uint64_t state_of(uint64_t serial, int lots) {
+  return (serial & kSerialMask) << 2 * kLotBits | static_cast<uint64_t>(lots) << kLotBits;
 }
-uint64_t serial_of(uint64_t state) { return state >> 2 * kTaskBits; }
-int tasks_of(uint64_t state) { return static_cast<int>(state >> kTaskBits) & Threads::kMaxTasks; }
-int taken_of(uint64_t state) { return static_cast<int>(state) & Threads::kMaxTasks; }
+uint64_t serial_of(uint64_t state) { return state >> 2 * kLotBits; }
+int lots_of(uint64_t state) { return static_cast<int>(state >> kLotBits) & kMaxLots; }
+int taken_of(uint64_t state) { return static_cast<int>(state) & kMaxLots; }
+
+int divide_up(int n, int by) { return (n + by - 1) / by; }
+int tasks_per_lot(int tasks) { return divide_up(tasks, kMaxLots); }
 
 }  // namespace
 
+DefaultFloats::DefaultFloats() : before_(float_control()) { set_float_control(kDefaultFloats); }
+
+DefaultFloats::~DefaultFloats() { set_float_control(before_); }
+
 Threads::Threads(int count) : count_(count) {
-  for (int i = 1; i < count; ++i) others_.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < count; ++i) others_.emplace_back([this, i] { work(i); });
+  } catch (const std::exception& error) {
+    const std::string started = std::to_string(others_.size() + 1);
+    stop();
+    throw std::runtime_error("count = " + std::to_string(count) + ": the system has only " + started +
+                             " threads (" + error.what() + ")");
+  }
 }
 
-Threads::~Threads() {
+Threads::~Threads() { stop(); }
+
+void Threads::stop() {
   stopping_.store(true, std::memory_order_relaxed);
   started_.fetch_add(1, std::memory_order_release);
   started_.notify_all();
@@ -53,8 +91,6 @@ Threads::~Threads() {
 }
 
 void Threads::run(const std::vector<int>& tasks, const Body& body) {
-  for (const int n : tasks)
-    if (n > kMaxTasks) throw std::length_error(std::to_string(n) + " tasks of one operation; make the batch smaller");
   const std::lock_guard lock(one_run_);
   tasks_ = &tasks;
   body_ = &body;
@@ -80,28 +116,33 @@ void Threads::run(const std::vector<int>& tasks, const Body& body) {
 void Threads::begin_stage(uint64_t serial) {
   while (serial < end_ && (*tasks_)[serial - first_] == 0) ++serial;
   const int tasks = serial < end_ ? (*tasks_)[serial - first_] : 0;
+  const int lots = tasks > 0 ? divide_up(tasks, tasks_per_lot(tasks)) : 0;
   done_.store(0, std::memory_order_relaxed);
-  state_.store(state_of(serial, tasks), std::memory_order_release);
+  state_.store(state_of(serial, lots), std::memory_order_release);
 }
 
-// Takes tasks of the stage and does them. False if all were taken, or if another thread was faster.
+// Takes lots of the stage and does them. False if all were taken, or if another thread was faster.
 bool Threads::do_some(uint64_t state, int thread) {
-  const int tasks = tasks_of(state), first = taken_of(state);
-  if (first == tasks) return false;
-  const int share = std::max(1, (tasks - first) / (kShares * count_));
+  const int lots = lots_of(state), first = taken_of(state);
+  if (first == lots) return false;
+  const int share = std::max(1, (lots - first) / (kShares * count_));
   if (!state_.compare_exchange_weak(state, state + static_cast<uint64_t>(share), std::memory_order_acq_rel,
                                     std::memory_order_relaxed))
     return false;
   const int stage = static_cast<int>((serial_of(state) - first_) & kSerialMask);
-  (*body_)(stage, first, first + share, thread);
-  if (done_.fetch_add(share, std::memory_order_acq_rel) + share == tasks)
+  const int tasks = (*tasks_)[static_cast<size_t>(stage)], size = tasks_per_lot(tasks);
+  (*body_)(stage, first * size, std::min(tasks, (first + share) * size), thread);
+  if (done_.fetch_add(share, std::memory_order_acq_rel) + share == lots)
     begin_stage(first_ + static_cast<uint64_t>(stage) + 1);
   return true;
 }
 
 void Threads::work(int thread) {
-  while (!stopping_.load(std::memory_order_relaxed)) {
+  const DefaultFloats floats;
+  for (;;) {
+    // In this order: who stops us counts `started_` up after `stopping_`, so that waiting ends at once.
     const uint32_t seen = started_.load(std::memory_order_acquire);
+    if (stopping_.load(std::memory_order_relaxed)) return;
     auto until = Clock::now() + kSpin;
     for (auto now = Clock::now(); now < until; now = Clock::now()) {
       for (int i = 0; i < kPausesPerLook; ++i) {

@@ -10,9 +10,22 @@
 
 namespace outrider {
 
-// `count` threads, the caller's among them. A run is a list of stages, each cut into tasks; a stage begins when
-// all tasks of the one before are done. It waits for tasks, never for threads: one that the system has put
-// aside while it holds no task delays nobody, so a busy machine costs what it takes away and no more.
+// For its lifetime this thread computes with subnormal numbers and rounds to nearest, whatever the caller has
+// set (`torch.set_flush_denormal`): results may not depend on which thread takes a task.
+class DefaultFloats {
+ public:
+  DefaultFloats();
+  ~DefaultFloats();
+  DefaultFloats(const DefaultFloats&) = delete;
+  DefaultFloats& operator=(const DefaultFloats&) = delete;
+
+ private:
+  uint64_t before_ = 0;
+};
+
+// `count` threads, the caller's among them. A run is a list of stages, each cut into tasks; a stage begins
+// when all tasks of the one before are done. It waits for tasks, never for threads: one that the system has
+// put aside while it holds no task delays nobody, so a busy machine costs what it takes away and no more.
 //
 // Between runs the other threads spin for about a millisecond, which covers the gap between two steps of
 // decoding, and then sleep. Runs of one pool go one after the other.
@@ -20,19 +33,19 @@ class Threads {
  public:
   // Does tasks first <= task < last of a stage.
   using Body = std::function<void(int stage, int first, int last, int thread)>;
-  static constexpr int kMaxTasks = (1 << 17) - 1;  // of a stage
 
-  explicit Threads(int count);
+  explicit Threads(int count);  // throws std::runtime_error where the system has no more threads
   ~Threads();
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 
   int count() const { return count_; }
-  // tasks: of each stage, up to kMaxTasks.
+  // tasks: of each stage, up to 2^30.
   void run(const std::vector<int>& tasks, const Body& body);
 
  private:
   void work(int thread);
+  void stop();
   bool do_some(uint64_t state, int thread);
   void begin_stage(uint64_t serial);
 
@@ -42,8 +55,8 @@ class Threads {
   uint64_t first_ = 0, end_ = 0;  // serial numbers of the run's stages
   std::mutex one_run_;
   std::atomic<bool> stopping_{false};
-  alignas(64) std::atomic<uint64_t> state_{0};   // the stage's serial number, its tasks, and how many were taken
-  alignas(64) std::atomic<int> done_{0};         // tasks of the stage
+  alignas(64) std::atomic<uint64_t> state_{0};    // the stage's serial number, its lots, and those taken
+  alignas(64) std::atomic<int> done_{0};          // lots of the stage
   alignas(64) std::atomic<uint32_t> started_{0};  // runs
   std::vector<std::thread> others_;
 };

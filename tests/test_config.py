@@ -41,13 +41,23 @@ ENGINE = {
 }
 
 
-def test_resolve_loses_nothing() -> None:
-    resolved = resolve("target", speculative_model="draft", **SPECULATION, **ENGINE)
+@pytest.mark.parametrize("left_out", ["dtype", "quantization"])
+def test_resolve_loses_nothing(left_out: str) -> None:
+    """dtype and quantization exclude each other."""
+    options = {name: value for name, value in ENGINE.items() if name != left_out}
+    resolved = resolve("target", speculative_model="draft", **SPECULATION, **options)
     assert resolved.model_dump() == {
         "model": "target",
-        **ENGINE,
+        **options,
+        left_out: EngineConfig.model_fields[left_out].default,
         "speculative": {"method": "draft_model", "model": "draft", **SPECULATION},
     }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_quantization_beside_a_dtype_is_refused(dtype: str) -> None:
+    with pytest.raises(ConfigError, match=f"quantization = 'int4' and dtype = '{dtype}'.*; drop dtype to"):
+        resolve("m", quantization="int4", dtype=dtype)
 
 
 def test_the_test_above_knows_every_option() -> None:
@@ -113,6 +123,8 @@ def test_speculation_without_a_drafter_is_refused(name: str, value: Any) -> None
         ("kv_cache_memory", "5 TiBs"),
         ("kv_cache_memory", "-1MiB"),
         ("block_size", 0),
+        ("num_threads", 0),
+        ("num_threads", 1025),
         ("enable_prefix_caching", "perhaps"),
         ("seed", None),
         ("seed", 0.5),

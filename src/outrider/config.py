@@ -66,14 +66,15 @@ class EngineConfig(Strict):
     """A folder or hub id whose tokenizer replaces the model's own."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
+    """'auto': weights as they are stored, float16 on the CPU as float32; on PyTorch's CPU kernels float32."""
     quantization: Literal["int8", "int4"] | None = None
-    """Weights quantised when they are loaded, for the native CPU kernels; None: as they are stored."""
+    """Weights quantised when they are loaded, for the native CPU kernels, in place of `dtype`; None: as
+    `dtype` says."""
     device: str = "auto"
     backend: Literal["auto", "native", "torch"] = "auto"
     """'auto': native kernels on the CPU, PyTorch elsewhere."""
-    num_threads: PositiveInt | None = None
-    """Of the native kernels; None: the physical cores."""
+    num_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    """Of the native kernels; None: the physical cores that the process may use."""
     instruction_set: Literal["auto", "amx", "avx512_bf16", "avx512_vnni", "avx2", "portable"] = "auto"
     """Of the native kernels; 'auto': the best that the machine has."""
     kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -89,6 +90,15 @@ class EngineConfig(Strict):
     enable_prefix_caching: bool = True
     seed: int = 0
     speculative: SpeculativeConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Self:
+        if self.quantization is not None and self.dtype != "auto":
+            raise ValueError(
+                f"quantization = {self.quantization!r} and dtype = {self.dtype!r} each say what the weights "
+                "become; drop dtype to quantise them, or quantization to keep them in that dtype"
+            )
+        return self
 
 
 def resolve(model: str, **options: Any) -> EngineConfig:

@@ -128,9 +128,9 @@ def check_choice(side: Side) -> None:
     """With the best instruction set, which is the one that is used."""
     for vocab in (1, 5, 63, 65, 1001):
         logits = guarded(np.random.default_rng(0).normal(size=(3, vocab)).astype(np.float32), side)
-        native.largest(logits)
+        native.largest(logits, INSTRUCTION_SETS[0])
         for top_k, top_p, min_p in ((0, 1.0, 0.0), (3, 1.0, 0.1), (0, 0.8, 0.0), (50, 0.9, 0.0)):
-            native.choose(logits, [1, 2, 3], 0.7, min_p, top_k, top_p)
+            native.choose(logits, [1, 2, 3], 0.7, min_p, top_k, top_p, INSTRUCTION_SETS[0])
 
 
 def read_beyond(what: str, instruction_set: str) -> None:
@@ -143,7 +143,9 @@ def read_beyond(what: str, instruction_set: str) -> None:
         case "weight":
             native.Matrix.pack("float32", guarded_tensor(x, "end", beyond=1))
         case "logits":
-            native.choose(guarded_tensor(x, "end", beyond=1).numpy(), [1, 2, 3], 0.7, 0.0, 0, 1.0)
+            native.choose(
+                guarded_tensor(x, "end", beyond=1).numpy(), [1, 2, 3], 0.7, 0.0, 0, 1.0, instruction_set
+            )
         case _:
             attend(instruction_set, "end", torch.float32, 20, 5, 1000, beyond={what: 1})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -172,6 +172,58 @@ def test_long_context_decoded_row_by_row(instruction_set: str) -> None:
     single = torch.cat([machine.run([(0, t, p, p + 1)])[0] for p in range(690, 700)])
     assert torch.equal(single, whole[690:])
     assert relative_error(whole[600:], by_definition(setting, t)[600:]) < 1e-2
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    setting=settings_of_layers,
+    length=st.integers(120, 500),
+    rows=st.integers(1, 20),
+    others=st.integers(1, 12),
+    threads=st.integers(2, 6),
+    seed=st.integers(0, 99),
+)
+def test_a_request_alone_or_among_many(
+    setting: Setting, length: int, rows: int, others: int, threads: int, seed: int
+) -> None:
+    """Alone its keys are split over threads; beside enough others they are not."""
+    setting = replace(setting, threads=threads)
+    texts = [text(setting, length + (i > 0), seed + i) for i in range(others + 1)]
+    blocks = (others + 1) * -(-(length + 1) // setting.block_size)
+    machine = Machine(setting, blocks, seed)
+    last = [(i, t, len(t) - rows, len(t)) for i, t in enumerate(texts)]
+    machine.run([(i, t, 0, start) for i, t, start, _ in last])
+    among = machine.run(last)
+    for i, span in enumerate(last):
+        assert torch.equal(machine.run([span])[0], among[i])
+
+
+def test_many_long_requests() -> None:
+    """More pieces of attention, if each chunk of keys were one, than a stage can count."""
+    requests, kv_heads, length = 64, 8, 2**15
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(1, kv_heads, 2, 1024, generator=generator)
+    values = torch.randn(1, kv_heads, 1024, 2, generator=generator)
+    program = native.Program(threads(2), INSTRUCTION_SETS[0], [kv_heads, kv_heads, 2, 10**6], [1.0], 1.0)
+    program.output(program.attend(program.input(2 * kv_heads), keys, values))
+    table = [0] * (length // 1024)
+
+    def run(q: Tensor) -> Tensor:
+        n = len(q)
+        return torch.from_numpy(program.run([0] * n, [length - 1] * n, [1] * n, [table] * n, [0] * n, q))
+
+    q = torch.randn(requests, 2 * kv_heads, generator=generator)
+    together = run(q)
+    for i in (0, 17, 63):
+        assert torch.equal(run(q[i : i + 1]), together[i : i + 1])
+
+
+def test_many_kv_heads() -> None:
+    """More of them than all else that a thread needs room for."""
+    setting = Setting(512, 512, 16, 10**6, 16, torch.float32, INSTRUCTION_SETS[0])
+    t = text(setting, 3, 0)
+    (whole,) = Machine(setting, 1, 0).run([(0, t, 0, 3)])
+    assert relative_error(whole, by_definition(setting, t)) < 1e-5
 
 
 def test_a_later_row_of_nan_reaches_no_earlier_one() -> None:

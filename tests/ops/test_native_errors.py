@@ -27,6 +27,7 @@ WEIGHTS: list[tuple[str, dict[str, Any], str]] = [
     ("float32", {"values": VALUES[0]}, r"values has shape \(32\)"),
     ("float32", {"values": VALUES.T}, "values has to be C-contiguous"),
     ("float32", {"values": VALUES[:0]}, "values has 0 rows"),
+    ("int8", {"values": torch.zeros(1, 2**24 + 1, dtype=torch.uint8)}, "values has 16777217 columns.*2\\^24"),
     ("float32", {"values": misaligned()}, "values is not aligned"),
     ("float32", {"values": VALUES, "scales": SCALES}, "scales: this format has none"),
     ("float32", {"values": VALUES, "bias": torch.zeros(5)}, r"bias has shape \(5\).*\(4\)"),
@@ -51,14 +52,18 @@ def program(shape: list[int] | None = None) -> Any:
 
 SHAPE = [4, 2, 8, 100]
 KEYS, VALUES_CACHE = torch.zeros(3, 2, 8, 16), torch.zeros(3, 2, 16, 8)
-SMALL = pack(random_weight(4, 32, "float32"))
+SMALL, SQUARE = pack(random_weight(4, 32, "float32")), pack(random_weight(32, 32, "float32"))
 
 MADE: list[tuple[Callable[[], Any], str]] = [
     (lambda: native.Program(threads(1), "sse9"), "instruction_set = 'sse9'.*portable"),
     (lambda: native.Threads(0), "count = 0"),
     (lambda: program([4, 3, 8, 9]), "heads = 4 cannot share kv_heads = 3"),
     (lambda: program([4, 2, 7, 9]), "head_dim = 7"),
+    (lambda: program([2**20, 2, 8, 9]), "heads = 1048576"),
+    (lambda: program([4, 2, 2**14, 9]), "head_dim = 16384"),
     (lambda: program([4, 2, 8, 0]), "window = 0"),
+    (lambda: program([4, 2, 8, 2**31 - 1]), "window = 2147483647"),
+    (lambda: program().input(2**31 - 1), "width = 2147483647"),
     (lambda: native.Program(threads(1), BEST, SHAPE, [1.0]), "inv_freq has 1 values; head_dim implies 4"),
     (lambda: program().run([], [], [], [], []), "no output"),
 ]
@@ -84,6 +89,15 @@ RECORDINGS: list[tuple[int, Callable[[Any, int], Any], str]] = [
     (31, lambda p, x: p.attend(x, KEYS, VALUES_CACHE), "q has width 31; the heads imply 32"),
     (63, lambda p, x: p.rotate_and_store(x, KEYS, VALUES_CACHE), "qkv has width 63.*64"),
     (32, lambda p, x: p.output(x + 1), "value 1"),
+    (32, lambda p, x: p.output(x), "x is the program's input"),
+    (32, lambda p, x: p.attend(p.select_logit_rows(x), KEYS, VALUES_CACHE), "q has only the rows"),
+    (
+        64,
+        lambda p, x: p.rotate_and_store(p.select_logit_rows(x), KEYS, VALUES_CACHE),
+        "qkv has only the rows",
+    ),
+    (32, lambda p, x: p.select_logit_rows(p.select_logit_rows(x)), "x has only the rows"),
+    (32, lambda p, x: p.linear(p.select_logit_rows(x), [SQUARE], x), "residual and x .* same rows"),
 ]
 
 
@@ -119,6 +133,8 @@ X = torch.zeros(2, 32)
         (([0, 0], [-1], [2], [[0]], [0], X), "start of span 0 = -1"),
         (([0, 0], [0], [0], [[0]], [0], X), "rows of span 0 = 0"),
         (([0, 0], [0], [2], [[0]], [3], X), "logit_rows of span 0 = 3"),
+        (([0, 0], [2**31 - 1], [2], [[0]], [0], X), "start and rows of span 0 lead to 2147483649"),
+        (([0, 0], [0], [2**31 - 1], [[0]], [0], X), "start and rows of span 0 lead to 2147483647"),
         (([0, 0], [15], [2], [[0]], [0], X), "table of span 0 holds 1 blocks of 16; 17 positions"),
         (([0, 0], [0], [2], [[3]], [0], X), "table of span 0 names block 3; there are 3"),
         (([0, 0], [0], [2], [[0]], [0]), "input: the program needs one"),
@@ -137,12 +153,31 @@ def test_tokens_beyond_the_table() -> None:
         p.run([10], [0], [1], [[]], [0])
 
 
-def test_nothing_can_be_added_after_the_output() -> None:
+@pytest.mark.parametrize("sizes", [(10, 20), (20, 10)])
+def test_tokens_beyond_the_smaller_of_two_tables(sizes: tuple[int, int]) -> None:
+    p = program()
+    first, second = (p.embed(pack(random_weight(size, 32, "float32"))) for size in sizes)
+    p.output(p.linear(first, [SQUARE], second))
+    with pytest.raises(ValueError, match="tokens holds 10; vocab = 10"):
+        p.run([10], [0], [1], [[]], [0])
+
+
+AFTERWARDS: list[Callable[[Any, int], Any]] = [
+    lambda p, x: p.linear(x, [SMALL]),
+    lambda p, x: p.rms_norm(x, torch.ones(32), 0.1),
+    lambda p, x: p.input(32),
+    lambda p, x: p.output(x + 1),
+]
+
+
+@pytest.mark.parametrize("record", AFTERWARDS)
+def test_nothing_can_be_added_after_the_output(record: Callable[[Any, int], Any]) -> None:
     p = program()
     x = p.input(32)
-    p.output(p.rms_norm(x, torch.ones(32), 0.1))
-    with pytest.raises(ValueError, match="nothing can be added"):
-        p.linear(x, [pack(random_weight(4, 32, "float32"))])
+    y = p.rms_norm(x, torch.ones(32), 0.1)
+    p.output(y)
+    with pytest.raises(ValueError, match=r"nothing can be added|has one already"):
+        record(p, x)
 
 
 @pytest.mark.parametrize(
@@ -155,4 +190,4 @@ def test_nothing_can_be_added_after_the_output() -> None:
 )
 def test_choosing(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        native.choose(*arguments)
+        native.choose(*arguments, BEST)

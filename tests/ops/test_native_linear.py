@@ -162,6 +162,40 @@ def test_any_shape(
     assert linear_error(got, as_computed(x, format), weight) < 5e-6
 
 
+@every_set
+@every_format
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", [0, 13, 31, 32, 70, 79])
+def test_one_value_that_is_not_finite(place: int, value: float, format: Format, instruction_set: str) -> None:
+    """It makes no plausible number of its row, and nothing of the others."""
+    weight = pack(random_weight(33, 80, format))
+    linear = one_op(80, lambda p, x: p.linear(x, [weight]), instruction_set)
+    x = torch.randn(5, 80)
+    before = linear(x)
+    x[2, place] = value
+    after = linear(x)
+    assert not after[2].isfinite().any()
+    assert format in ("float32", "bfloat16") or after[2].isnan().all()
+    others = [0, 1, 3, 4]
+    assert torch.equal(after[others], before[others])
+
+
+@every_set
+@every_format
+@pytest.mark.parametrize("tiny", [1e-45, 1e-38, 3.7e-37, 3.8e-37])
+def test_groups_of_tiny_values(tiny: float, format: Format, instruction_set: str) -> None:
+    """They count as next to nothing beside a group of ordinary values."""
+    weight = random_weight(33, 64, format)
+    x = torch.randn(3, 64)
+    x[1, :32] = tiny * torch.linspace(-1, 1, 32)
+    x[2] = 0
+    x[2, 5] = -tiny
+    y = one_op(64, lambda p, x: p.linear(x, [pack(weight)]), instruction_set)(x)
+    x[1, :32] = 0
+    assert linear_error(y[:2], as_computed(x[:2], format), weight) < 5e-6
+    assert float(y[2].abs().max()) < 1e-35
+
+
 def test_extreme_rows() -> None:
     """Zeros, tiny and huge values give finite results, and one row of NaN stays alone."""
     for format in FORMATS:

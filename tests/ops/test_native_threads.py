@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor
 
 from outrider import SamplingParams
+from outrider.quantization.weight import Weight
 from tests.engine.helpers import PROMPTS, load, token_ids
 from tests.ops.native import INSTRUCTION_SETS, native, pack, random_weight
 
@@ -64,6 +68,65 @@ def test_programs_run_at_once_give_the_same_bits(shared: bool) -> None:
     assert not torch.equal(alone[0], alone[1])
 
 
+def test_a_program_runs_once_at_a_time() -> None:
+    """Who comes second is refused, and the first one's results are what they are alone."""
+    run, x = layers(native.Threads(2), 0), torch.randn(64, WIDTH)
+    expected = run(x)
+
+    def attempts() -> set[str]:
+        found = set()
+        for _ in range(50):
+            try:
+                found.add("the same" if torch.equal(run(x), expected) else "others")
+            except RuntimeError as error:
+                found.add(str(error))
+        return found
+
+    first, second = at_once(attempts, attempts)
+    assert first | second == {"the same", "the program is already running, on another thread"}
+
+
+def test_more_tasks_than_a_stage_can_count() -> None:
+    rows = 2**17 + 3
+    program = native.Program(native.Threads(2), INSTRUCTION_SETS[0])
+    program.output(program.rms_norm(program.input(1), torch.ones(1), 0.0))
+    x = torch.randn(rows, 1)
+    y = torch.from_numpy(program.run([0] * rows, [0], [rows], [[]], [0], x))
+    torch.testing.assert_close(y, x.sign())
+
+
+@contextmanager
+def flushing() -> Iterator[None]:
+    """Subnormal numbers are zero on this thread, and on those that it starts."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this machine cannot flush subnormal numbers")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_bits_do_not_depend_on_whether_the_caller_flushes_subnormal_numbers(count: int) -> None:
+    weight = pack(Weight("float32", 1e-20 * torch.randn(WIDTH, WIDTH)))
+    x = 1e-22 * torch.randn(9, WIDTH)
+
+    def bits(pool: Any) -> Tensor:
+        program = native.Program(pool, INSTRUCTION_SETS[0])
+        program.output(program.linear(program.input(WIDTH), [weight]))
+        return torch.from_numpy(program.run([0] * 9, [0], [9], [[]], [0], x)).view(torch.int32)
+
+    pool = native.Threads(count)
+    expected = bits(pool)
+    assert bool((expected != 0).all())
+    with flushing():
+        tiny = torch.tensor(1e-30)
+        for made_while_flushing in (False, True):
+            flushed = bits(native.Threads(count) if made_while_flushing else pool)
+            assert torch.equal(flushed, expected)
+        assert float(tiny * tiny.sqrt()) == 0  # the caller's setting is as it was
+
+
 def test_more_threads_than_cores() -> None:
     x = torch.randn(9, WIDTH)
     many = layers(native.Threads(8), 0)
@@ -111,6 +174,54 @@ def seconds_of(pool: Any) -> float:
     time.sleep(0.5)
     after = process.cpu_times()
     return float(after.user + after.system - before.user - before.system)
+
+
+ALONE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("_native", sys.argv[1])
+native = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(native)
+"""
+
+
+def run_alone(script: str) -> str:
+    """What a script prints in a process of its own, which has the extension as `native` and ends in time."""
+    command = [sys.executable, "-c", ALONE + script, str(native.__file__)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def test_pools_end_whether_they_have_run_or_not() -> None:
+    script = """
+import numpy
+x = numpy.ones((9, 8), numpy.float32)
+for i in range(300):
+    pool = native.Threads(4)
+    if i % 2:
+        program = native.Program(pool, native.instruction_sets()[0])
+        program.output(program.rms_norm(program.input(8), x[0], 0.0))
+        program.run([0] * 9, [0], [9], [[]], [0], x)
+        del program
+    del pool
+print("done")
+"""
+    assert run_alone(script) == "done\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_threads_that_the_system_does_not_have() -> None:
+    script = """
+import resource
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 2**27
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    native.Threads(1024)
+except RuntimeError as error:
+    print(error)
+print(native.Threads(2).count)
+"""
+    assert run_alone(script).startswith("count = 1024: the system has only ")
 
 
 def test_threads_without_work_sleep() -> None:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from outrider.params import SamplingParams
 from outrider.sampling.distribution import Categorical, Distribution, Greedy
-from outrider.sampling.sampler import Sampler
+from outrider.sampling.sampler import TORCH, Kinds, Sampler, native_kinds
+from outrider.verification.noise import Noise, Stream
+from outrider.verification.rules import Spot, SpotDraw
 from tests.sampling import reference
 
 rows = st.lists(
@@ -111,6 +113,16 @@ def test_filters_apply_in_order_and_on_what_is_left(
     scores = torch.tensor([weights], dtype=torch.float64).log().float()
     got = distribution(scores, min_p=min_p, top_k=top_k, top_p=top_p).probabilities()[0]
     torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("kinds", [TORCH, native_kinds("portable")])
+@pytest.mark.parametrize("params", [{"top_k": 2**31}, {"top_k": 2**70}, {"temperature": 1e300}])
+def test_numbers_beyond_their_types(params: dict[str, Any], kinds: Kinds) -> None:
+    """A top_k of more than the vocabulary keeps all of it; the highest temperatures make all alike."""
+    logits = torch.tensor([[1.0, -torch.inf, 2.0]])
+    made = Sampler(SamplingParams(**params), (), kinds).distribution(logits)
+    assert made.choose(SpotDraw(Spot(Noise(1), 0), Stream.TOKEN))[0] in (0, 2)
+    assert (made.probabilities() > 0).tolist() == [[True, False, True]]
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 2.0])

@@ -15,6 +15,7 @@ from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
+from outrider.sampling.distribution import NO_TOKEN
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance, Spot
 
@@ -116,6 +117,9 @@ class ModelDrafter:
             return
         spot = Spot(request.noise, request.num_output, len(g.tokens))
         token, probs = self._acceptance.propose(request.sampler.distribution(edited), spot)
+        if token == NO_TOKEN:
+            g.length = len(g.tokens)
+            return
         g.tokens.append(token)
         if probs is not None:
             g.probs.append(probs)

@@ -40,6 +40,7 @@ def admit(
         stop_tokens=stop_tokens,
         vocab=config.vocab_size,
         device=target.model.backend.device,
+        instruction_set=target.model.backend.instruction_set,
     )
     max_tokens = max_model_len if params.max_tokens is None else params.max_tokens
     now = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from outrider.config import EngineConfig
@@ -14,6 +16,9 @@ from outrider.ops.torch import TorchBackend
 from outrider.quantization.quantize import convert
 from outrider.quantization.weight import Format, Weight
 
+logger = logging.getLogger(__name__)
+
+FLOATS = ("F64", "F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
 FORMATS: dict[str, tuple[Format, Format]] = {
     # linear layers, and the table of tokens, which is often the output layer too: at 4 bits it costs quality
@@ -28,6 +33,7 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     """The native kernels on the CPU, PyTorch elsewhere. Raises ConfigError for what no backend can do."""
     device = _device(config.device)
     if _is_native(config, device):
+        _tell_of_changes(config, checkpoint.stored_as)
         target = config.quantization or config.dtype
         linear, table = FORMATS.get(target, (None, None))
         return NativeBackend(
@@ -36,8 +42,8 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
             num_threads=config.num_threads,
             instruction_set=config.instruction_set,
         )
-    for name in ("quantization", "num_threads"):
-        if getattr(config, name) is not None:
+    for name in ("quantization", "num_threads", "instruction_set"):
+        if getattr(config, name) not in (None, "auto"):
             raise ConfigError(
                 f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses PyTorch "
                 f"on {device.type} (backend = {config.backend!r}, dtype = {config.dtype!r})"
@@ -59,10 +65,37 @@ def _is_native(config: EngineConfig, device: torch.device) -> bool:
             )
         extension.require()
         return True
-    if config.backend == "torch" or device.type != "cpu" or config.dtype not in NATIVE_DTYPES:
+    if config.backend == "torch" or device.type != "cpu":
+        return False
+    if config.dtype not in NATIVE_DTYPES:
+        logger.warning(
+            "dtype = %r is not for the native CPU kernels, so PyTorch is used: slower, and equal tokens with "
+            "and without speculation only up to rounding; the kernels take %s",
+            config.dtype,
+            ", ".join(NATIVE_DTYPES),
+        )
         return False
     extension.warn_if_missing()
     return extension.native is not None
+
+
+def _tell_of_changes(config: EngineConfig, stored: str) -> None:
+    """Say what becomes of weights that the native kernels do not take as they are stored."""
+    if config.quantization is not None and stored not in FLOATS:
+        logger.warning(
+            "%s: weights of type %s are quantised a second time, to %s, and lose more; without quantization "
+            "they stay as they are",
+            config.model,
+            stored,
+            config.quantization,
+        )
+    if config.quantization is None and config.dtype == "auto" and stored in ("F16", "F64"):
+        logger.warning(
+            "%s: weights of type %s become float32 on the native CPU kernels; dtype = 'bfloat16' takes half "
+            "the memory and time of that, and rounds them to 8 bits",
+            config.model,
+            stored,
+        )
 
 
 def _convert(format: Format | None) -> Convert:
@@ -80,7 +113,7 @@ def _cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.kv_cache_dtype]
     if config.quantization is None and config.dtype == "float32":
         return torch.float32
-    exact = config.quantization is None and config.dtype == "auto" and checkpoint.is_float32
+    exact = config.quantization is None and config.dtype == "auto" and checkpoint.stored_as in FLOATS[:3]
     return torch.float32 if exact else torch.bfloat16
 
 

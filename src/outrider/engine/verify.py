@@ -13,6 +13,7 @@ from outrider.drafting.base import Draft
 from outrider.engine.scheduler import Work
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
+from outrider.sampling.distribution import NO_TOKEN
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance, Spot
 
@@ -73,6 +74,18 @@ def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> 
     probs = None if draft.probs is None else draft.probs[: len(possible)]
     spot = Spot(request.noise, request.num_output)
     verdict = acceptance.judge(request.sampler.distribution(judged_rows), possible, probs, spot)
-    if verdict.accepted == len(edited):
-        verdict = Verdict(verdict.accepted, possible)
+    if verdict.accepted == len(edited) or verdict.tokens[-1] == NO_TOKEN:
+        # What stands is kept; the next step comes to the row that has no token, as plain decoding does.
+        verdict = Verdict(verdict.accepted, possible[: verdict.accepted])
+    if not verdict.tokens:
+        return Judged(work, tokens, logits, NOTHING, _why_none(edited[0], request.num_output))
     return Judged(work, tokens, logits, verdict)
+
+
+def _why_none(row: Tensor, num_output: int) -> str:
+    """What keeps a token from being chosen from edited logits [vocab]."""
+    held = "NaN" if row.isnan().any() else "+inf" if row.max() == torch.inf else "nothing but -inf"
+    return (
+        f"after {num_output} tokens the logits hold {held}, so no token can be chosen; the model's weights "
+        "are broken or overflow, or a sampling parameter is too large"
+    )

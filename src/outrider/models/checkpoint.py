@@ -32,8 +32,8 @@ class Checkpoint(Protocol):
         """A weight by its Hugging Face name, in the type it is stored in or dequantised to float32."""
 
     @property
-    def is_float32(self) -> bool:
-        """Whether the linear layers are stored in float32, or in float16, which is loaded as float32."""
+    def stored_as(self) -> str:
+        """The type of the linear layers, as safetensors and GGUF name it: 'F32', 'F16', 'BF16', 'Q8_0'."""
 
     def weight(self, name: str) -> Weight:
         """A matrix by its Hugging Face name, as it is stored or in the format that loses least."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -36,13 +36,9 @@ class FolderCheckpoint:
         self._stack = ExitStack()
 
     def tensor(self, name: str) -> Tensor:
-        path = self._file_of.get(name)
-        if path is None:
-            raise ModelError(f"{self._path}: tensor {name!r} is missing")
-        try:
+        path = self._file(name)
+        with _reading(path, name):
             tensor: Tensor = self._opened(path).get_tensor(name)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{path} is truncated or corrupt: tensor {name!r}: {error}") from error
         expected = self._shapes[name]
         if tuple(tensor.shape) != expected:
             raise ModelError(
@@ -51,14 +47,22 @@ class FolderCheckpoint:
         return tensor
 
     @property
-    def is_float32(self) -> bool:
-        return self.tensor(PROBE).dtype != torch.bfloat16
+    def stored_as(self) -> str:
+        path = self._file(PROBE)
+        with _reading(path, PROBE):
+            return str(self._opened(path).get_slice(PROBE).get_dtype())
 
     def weight(self, name: str) -> Weight:
         return plain(self.tensor(name))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self._tokenizer_path)
+
+    def _file(self, name: str) -> Path:
+        path = self._file_of.get(name)
+        if path is None:
+            raise ModelError(f"{self._path}: tensor {name!r} is missing")
+        return path
 
     def _files(self) -> dict[str, Path]:
         """Which file holds each tensor."""
@@ -89,6 +93,14 @@ class FolderCheckpoint:
         if path not in self._open:
             self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._open[path]
+
+
+@contextmanager
+def _reading(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is truncated or corrupt: tensor {name!r}: {error}") from error
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

@@ -67,9 +67,8 @@ class GGUFCheckpoint:
         return weight if order is None else weight.rows(order)
 
     @property
-    def is_float32(self) -> bool:
-        kind = self._stored(PROBE).tensor_type
-        return kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
+    def stored_as(self) -> str:
+        return str(GGMLQuantizationType(self._stored(PROBE).tensor_type).name)
 
     def _tell(self, kind: str) -> None:
         """Say once what becomes of a type that is not taken as it is."""

@@ -98,6 +98,8 @@ class Backend(Protocol):
     cache_dtype: torch.dtype
     exact: bool
     """Whether a row comes out the same, to the last bit, in any batch."""
+    instruction_set: str | None
+    """Of the native kernels; None where PyTorch computes."""
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other."""

@@ -12,6 +12,9 @@ from torch import Tensor
 from outrider.ops.cpu import extension
 from outrider.sampling.filters import Filters
 
+NO_TOKEN = -1
+"""Chosen from a row from which none can be: one that holds NaN or +inf, or nothing but -inf."""
+
 Gumbel = Callable[[int, int, torch.device], Tensor]
 """(rows, vocab, device) -> standard Gumbel noise [rows, vocab], one row a position."""
 
@@ -30,13 +33,13 @@ class Distribution(Protocol):
     """The distributions of consecutive positions of one request."""
 
     def choose(self, draw: Draw) -> list[int]:
-        """One token a position; `draw` makes the noise, if it is needed at all.
+        """One token a position, or NO_TOKEN; `draw` makes the noise, if it is needed at all.
 
         Ties go to the lower token id.
         """
 
     def probabilities(self) -> Tensor:
-        """float64 [rows, vocab]; each row sums to 1."""
+        """float64 [rows, vocab]; each row sums to 1, or is NaN where no token can be chosen."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +49,23 @@ class Greedy:
     logits: Tensor
 
     def choose(self, draw: Gumbel) -> list[int]:
-        # `max` promises the first of equal values; `argmax` does not.
-        tokens: list[int] = self.logits.max(dim=-1).indices.tolist()
-        return tokens
+        return _best(self.logits)
 
     def probabilities(self) -> Tensor:
-        best = self.logits.max(dim=-1, keepdim=True).indices
-        return torch.zeros_like(self.logits, dtype=torch.float64).scatter_(-1, best, 1.0)
+        largest, best = self.logits.max(dim=-1, keepdim=True)
+        certain = torch.zeros_like(self.logits, dtype=torch.float64).scatter_(-1, best, 1.0)
+        return certain.masked_fill_(~largest.isfinite(), torch.nan)
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """Temperature above 0. scores: [rows, vocab], log-probabilities up to a constant, -inf if filtered."""
+    """Temperature above 0. scores: [rows, vocab], as `Filters.scores` makes them."""
 
     scores: Tensor
 
     def choose(self, draw: Gumbel) -> list[int]:
         noise = draw(len(self.scores), self.scores.shape[1], self.scores.device)
-        tokens: list[int] = (self.scores + noise).max(dim=-1).indices.tolist()
-        return tokens
+        return _best(self.scores + noise)
 
     def probabilities(self) -> Tensor:
         return self.scores.double().softmax(dim=-1)
@@ -74,8 +75,10 @@ class Categorical:
 class NativeGreedy(Greedy):
     """`Greedy` by native code, for float32 logits on the CPU."""
 
+    instruction_set: str
+
     def choose(self, draw: object) -> list[int]:
-        return list(extension.require().largest(self.logits.numpy()))
+        return list(extension.require().largest(self.logits.numpy(), self.instruction_set))
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,26 @@ class NativeCategorical:
 
     logits: Tensor
     filters: Filters
+    instruction_set: str
 
     def choose(self, draw: Draw) -> list[int]:
-        f = self.filters
         keys = draw.keys(len(self.logits))
         native = extension.require()
-        return list(native.choose(self.logits.numpy(), keys, f.temperature, f.min_p, f.top_k, f.top_p))
+        return list(native.choose(self.logits.numpy(), keys, *self._how()))
 
     def probabilities(self) -> Tensor:
-        return Categorical(self.filters.scores(self.logits)).probabilities()
+        """Of the very tokens that `choose` chooses from."""
+        scores = extension.require().filtered(self.logits.numpy(), *self._how())
+        return Categorical(torch.from_numpy(scores)).probabilities()
+
+    def _how(self) -> tuple[float, float, int, float, str]:
+        f = self.filters
+        return f.temperature, f.min_p, f.top_k, f.top_p, self.instruction_set
+
+
+def _best(values: Tensor) -> list[int]:
+    """The first of the largest of each row [rows, vocab], or NO_TOKEN."""
+    # `max` promises the first of equal values, and NaN if there is any; `argmax` does not.
+    largest, best = values.max(dim=-1)
+    tokens: list[int] = torch.where(largest.isfinite(), best, NO_TOKEN).tolist()
+    return tokens

@@ -1,11 +1,14 @@
-"""Truncation of a distribution: top-k, top-p and min-p."""
+"""Truncation of a distribution: top-k, top-p and min-p. The CPU's native code follows the same rules."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+MASS_UNIT = 2.0**-34  # of the likeliest token's mass: sums of whole units are exact in any order
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,10 @@ class Filters:
     top_p: float
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Log-probabilities up to a constant, -inf where filtered. [rows, vocab]."""
+        """Log-probabilities up to a constant, -inf where filtered. [rows, vocab].
+
+        A row from which no token can be chosen, for NaN, +inf, or nothing but -inf, holds NaN.
+        """
         # Relative to the largest, so that a tiny temperature makes nothing infinite.
         scores = (logits - logits.max(dim=-1, keepdim=True).values) / self.temperature
         if self.min_p > 0:
@@ -32,7 +38,7 @@ class Filters:
 
 def keep_min_p(scores: Tensor, min_p: float) -> Tensor:
     """Drop tokens less likely than `min_p` times the likeliest (Nguyen et al., 2024). [rows, vocab]."""
-    floor = scores.max(dim=-1, keepdim=True).values + torch.tensor(min_p).log()
+    floor = scores.max(dim=-1, keepdim=True).values + math.log(min_p)
     return scores.masked_fill(scores < floor, -torch.inf)
 
 
@@ -47,11 +53,12 @@ def keep_top_k(scores: Tensor, k: int) -> Tensor:
 def keep_top_p(scores: Tensor, p: float) -> Tensor:
     """Keep the smallest set of likeliest tokens with mass of at least `p` (Holtzman et al., 2020).
 
-    [rows, vocab]. Equally likely tokens are kept in order of their ids.
+    [rows, vocab]. Equally likely tokens are kept in order of their ids. Mass is counted in MASS_UNIT.
     """
     ordered, order = scores.sort(dim=-1, descending=True, stable=True)
-    mass = ordered.softmax(dim=-1)
-    before = mass.cumsum(dim=-1) - mass  # mass of all likelier tokens
-    dropped = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, order, before >= p)
-    dropped.scatter_(-1, order[:, :1], False)
+    mass = (ordered - ordered[:, :1]).double().exp().div_(MASS_UNIT).round_()
+    reached = mass.cumsum(dim=-1)
+    before = reached - mass  # mass of all likelier tokens
+    dropped = torch.zeros_like(scores, dtype=torch.bool)
+    dropped.scatter_(-1, order, before >= p * reached[:, -1:])
     return scores.masked_fill(dropped, -torch.inf)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from outrider.errors import RequestError
-from outrider.ops.cpu import extension
 from outrider.params import SamplingParams
 from outrider.sampling.distribution import (
     Categorical,
@@ -32,14 +31,20 @@ from outrider.sampling.filters import Filters
 
 @dataclass(frozen=True)
 class Kinds:
-    """How distributions are represented: what suits the logits' device."""
+    """How distributions are represented: what suits the backend that the logits come from."""
 
     greedy: Callable[[Tensor], Distribution]
     categorical: Callable[[Tensor, Filters], Distribution]
 
 
 TORCH = Kinds(Greedy, lambda logits, filters: Categorical(filters.scores(logits)))
-NATIVE = Kinds(NativeGreedy, NativeCategorical)
+
+
+def native_kinds(instruction_set: str) -> Kinds:
+    return Kinds(
+        lambda logits: NativeGreedy(logits, instruction_set),
+        lambda logits, filters: NativeCategorical(logits, filters, instruction_set),
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,13 @@ class Sampler:
         params = self.params
         if params.temperature < torch.finfo(logits.dtype).tiny:
             return self.kinds.greedy(logits)
-        filters = Filters(params.temperature, params.min_p, max(params.top_k, 0), params.top_p)
+        filters = Filters(
+            # Finite in the logits' type: -inf over infinity would be NaN.
+            temperature=min(params.temperature, torch.finfo(logits.dtype).max),
+            min_p=params.min_p,
+            top_k=min(max(params.top_k, 0), logits.shape[-1]),
+            top_p=params.top_p,
+        )
         return self.kinds.categorical(logits, filters)
 
 
@@ -83,9 +94,11 @@ def build_sampler(
     stop_tokens: frozenset[int],
     vocab: int,
     device: torch.device,
+    instruction_set: str | None = None,
 ) -> Sampler:
     """The sampler of one request; bad_words are token sequences, stop_tokens end an output.
 
+    instruction_set: of the native kernels, which then choose the tokens; None: PyTorch does.
     Raises RequestError for a token id that the model does not have.
     """
 
@@ -112,5 +125,4 @@ def build_sampler(
         edits.append(RepetitionPenalty(params.repetition_penalty, frozenset(prompt)))
     if params.presence_penalty or params.frequency_penalty:
         edits.append(OutputPenalty(params.presence_penalty, params.frequency_penalty))
-    native = device.type == "cpu" and extension.native is not None
-    return Sampler(params, tuple(edits), NATIVE if native else TORCH)
+    return Sampler(params, tuple(edits), TORCH if instruction_set is None else native_kinds(instruction_set))

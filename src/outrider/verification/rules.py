@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from outrider.sampling.distribution import Distribution
+from outrider.sampling.distribution import NO_TOKEN, Distribution
 from outrider.verification.accept import Verdict, block, coupled, standard
 from outrider.verification.noise import Noise, Stream
 
@@ -52,10 +52,16 @@ class Acceptance(Protocol):
     """One rule, from both of its ends."""
 
     def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
-        """A draft model's token at one position, and the distribution [vocab] if the rule will need it."""
+        """A draft model's token at one position, and the distribution [vocab] if the rule will need it.
+
+        The token is NO_TOKEN where the draft model has none.
+        """
 
     def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
-        """The verdict on `draft` [k] given the target's distributions at k + 1 positions."""
+        """The verdict on `draft` [k] given the target's distributions at k + 1 positions.
+
+        Its last token is NO_TOKEN where the target has none.
+        """
 
 
 class Coupled:
@@ -92,7 +98,10 @@ class Rejection:
             probs = torch.zeros_like(p[: len(draft)]).scatter_(-1, drafted, 1.0)
         uniforms = spot.noise.uniforms(Stream.ACCEPT, spot.start, len(draft)).to(p.device)
         gumbel = spot.gumbel(Stream.RECOVER, len(p), p.shape[1], p.device)
-        return self.rule(p, probs, draft, uniforms, gumbel)
+        # Only the draft before the first position that has no token is judged; such rows are NaN throughout.
+        end = [*p[:, 0].isnan().tolist(), True].index(True)
+        verdict = self.rule(p[: end + 1], probs[:end], draft[:end], uniforms[:end], gumbel)
+        return Verdict(end, (*draft[:end], NO_TOKEN)) if verdict.accepted == end else verdict
 
 
 def _choose(distribution: Distribution, spot: Spot, stream: Stream) -> list[int]:

@@ -46,7 +46,7 @@ class NativeBackend:
         self.device = torch.device("cpu")
         self.exact = True
         self.cache_dtype = cache_dtype
-        self.instruction_set = extension.instruction_set(instruction_set)
+        self.instruction_set: str | None = extension.instruction_set(instruction_set)
         self.num_threads = num_threads or extension.physical_cores()
         self._formats = formats
         self._native = extension.require()

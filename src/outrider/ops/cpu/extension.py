@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import psutil
@@ -18,6 +20,8 @@ INSTALL = (
     "install a C++20 compiler (Debian and Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: "
     "xcode-select --install) and run: pip install --force-reinstall --no-cache-dir --no-deps outrider"
 )
+
+CGROUPS = Path("/sys/fs/cgroup")
 
 native: ModuleType | None = None
 reason = ""
@@ -60,6 +64,23 @@ def instruction_set(name: str) -> str:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, two threads of one core counted once."""
+    """Cores that this process may use by its affinity and its control group's quota, two threads of one core
+    counted once."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(psutil.cpu_count(logical=False) or allowed, allowed)
+    return max(1, int(min(psutil.cpu_count(logical=False) or allowed, allowed, quota(CGROUPS))))
+
+
+def quota(groups: Path) -> float:
+    """Cores' worth of time that Linux grants this process; infinite where nothing limits it.
+
+    groups: where control groups are mounted. A container sees its own group there.
+    """
+    for limit, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            text = (groups / limit).read_text() + ("" if period is None else (groups / period).read_text())
+            granted, of = text.split()
+            if granted not in ("max", "-1"):
+                return int(granted) / int(of)
+        except (OSError, ValueError):  # no such file, or not of this form
+            continue
+    return math.inf

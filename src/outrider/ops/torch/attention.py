@@ -61,7 +61,9 @@ def group_requests(
 def _group(
     batch: Batch, requests: Sequence[int], rows: Tensor, shape: AttentionShape, dtype: torch.dtype
 ) -> AttentionGroup:
-    slots = pad_sequence([batch.contexts[i] for i in requests], batch_first=True)
+    # Padding is the request's own first slot: its weight is zero, and must not meet the NaN of another.
+    slots = pad_sequence([batch.contexts[i] for i in requests], batch_first=True, padding_value=-1)
+    slots = torch.where(slots < 0, slots[:, :1], slots)
     keys = torch.arange(slots.shape[1], device=slots.device)
     position = batch.positions[rows][:, :, None]  # [requests, Q, 1]
     visible = keys <= position  # [requests, Q, L]

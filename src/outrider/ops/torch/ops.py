@@ -24,6 +24,7 @@ class TorchBackend:
         self.device = device
         self.dtype = self.cache_dtype = dtype
         self.exact = False
+        self.instruction_set: str | None = None
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
         weight = torch.cat([weight.dequantize() for weight in weights]).to(self.device, self.dtype)
@@ -41,7 +42,6 @@ class TorchBackend:
         slots = cache.num_blocks * cache.block_size
         sizes = (cache.layers, 2, slots, shape.kv_heads, shape.head_dim)
         data = torch.empty(sizes, dtype=self.cache_dtype, device=self.device)
-        # Padding of a ragged batch points at block 0: its weight is zero, and must not meet a NaN.
         data[:, :, : cache.block_size] = 0
         return tuple(LayerCache(keys=layer[0], values=layer[1]) for layer in data)
 

@@ -1,0 +1,166 @@
+"""The backend that a configuration means, what is said of it, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from gguf import GGMLQuantizationType
+from safetensors.torch import load_file, save_file
+
+from outrider.config import resolve
+from outrider.engine.backend import choose_backend
+from outrider.errors import ConfigError
+from outrider.models.checkpoint import Checkpoint, open_checkpoint
+from outrider.ops.base import Backend
+from outrider.ops.cpu import extension
+from outrider.sampling import sampler
+from tests.engine.helpers import load
+from tests.models.factories import tiny_config, write_gguf, write_hf
+
+INSTRUCTION_SETS: list[str] = extension.require().instruction_sets()
+SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as float32, float16, bfloat16 and Q8_0."""
+    path = tmp_path_factory.mktemp("saved")
+    model = write_hf(path / "F32", tiny_config(**SMALL))
+    for name, dtype in (("F16", torch.float16), ("BF16", torch.bfloat16)):
+        write_hf(path / name, tiny_config(**SMALL))
+        file = path / name / "model.safetensors"
+        tensors = {key: tensor.to(dtype) for key, tensor in load_file(file).items()}
+        file.unlink()  # it may be mapped
+        save_file(tensors, file, metadata={"format": "pt"})
+    write_gguf(path / "Q8_0.gguf", model, None, GGMLQuantizationType.Q8_0)
+    write_gguf(path / "F16.gguf", model, None, GGMLQuantizationType.F16)
+    return path
+
+
+def opened(saved: Path, name: str) -> Checkpoint:
+    return open_checkpoint(str(saved / name))
+
+
+def chosen(saved: Path, name: str, **options: Any) -> Backend:
+    config = resolve(str(saved / name), **{"device": "cpu", **options})
+    return choose_backend(config, opened(saved, name))
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0.gguf", "F16.gguf"])
+def test_stored_type(saved: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known without reading a tensor."""
+    checkpoint = opened(saved, name)
+    monkeypatch.setattr(type(checkpoint), "tensor", lambda self, name: pytest.fail("a tensor was read"))
+    assert checkpoint.stored_as == name.removesuffix(".gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "dtype"),
+    [
+        ("F32", {}, torch.float32),
+        ("F16", {}, torch.float32),
+        ("BF16", {}, torch.bfloat16),
+        ("Q8_0.gguf", {}, torch.bfloat16),
+        ("F32", {"quantization": "int8"}, torch.bfloat16),
+        ("BF16", {"dtype": "float32"}, torch.float32),
+    ],
+)
+def test_cache_dtype(saved: Path, name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    assert chosen(saved, name, **options).cache_dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("F16", {}, "weights of type F16 become float32 on the native CPU kernels; dtype = 'bfloat16' takes"),
+        ("F16.gguf", {}, "weights of type F16 become float32"),
+        ("F16", {"dtype": "bfloat16"}, None),
+        ("F16", {"dtype": "float32"}, None),
+        ("F16", {"quantization": "int8"}, None),
+        ("BF16", {}, None),
+        ("Q8_0.gguf", {}, None),
+        ("Q8_0.gguf", {"quantization": "int4"}, "type Q8_0 are quantised a second time, to int4"),
+        ("Q8_0.gguf", {"quantization": "int8"}, "type Q8_0 are quantised a second time, to int8"),
+        ("F32", {"dtype": "float16"}, "dtype = 'float16' is not for the native CPU kernels, so PyTorch"),
+        ("F32", {"dtype": "float64"}, "dtype = 'float64' is not for the native CPU kernels, so PyTorch"),
+        ("F32", {"dtype": "float64", "backend": "torch"}, None),
+    ],
+)
+def test_what_is_said_once(
+    saved: Path, name: str, options: dict[str, Any], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "outrider"):
+        chosen(saved, name, **options)
+    assert len(caplog.messages) == (said is not None)
+    assert said is None or said in caplog.text
+
+
+@pytest.mark.parametrize("backend", [{"backend": "torch"}, {"dtype": "float64"}])
+@pytest.mark.parametrize(("name", "value"), [("num_threads", 2), ("instruction_set", "portable")])
+def test_options_of_the_kernels_are_refused_on_pytorch(
+    saved: Path, backend: dict[str, Any], name: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = {value!r} is for the native CPU kernels"):
+        chosen(saved, "F32", **backend, **{name: value})
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_tokens_are_chosen_by_the_engines_own_kernels(
+    target: str, instruction_set: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(name: str) -> sampler.Kinds:
+        asked.append(name)
+        return sampler.TORCH
+
+    monkeypatch.setattr(sampler, "native_kinds", noted)
+    load(target, instruction_set=instruction_set).generate([5], use_tqdm=False)
+    assert asked == [instruction_set]
+    load(target, backend="torch").generate([5], use_tqdm=False)
+    assert asked == [instruction_set]
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, math.inf),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "nonsense"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "400000\n"}, math.inf),
+    ],
+)
+def test_quota(tmp_path: Path, files: dict[str, str], cores: float) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert extension.quota(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "allowed", "physical", "cores"),
+    [
+        (math.inf, 8, 16, 8),
+        (math.inf, 32, 16, 16),
+        (math.inf, 3, None, 3),
+        (2.5, 8, 16, 2),
+        (0.1, 8, 16, 1),
+    ],
+)
+def test_physical_cores(
+    quota: float, allowed: int, physical: int | None, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extension, "quota", lambda groups: quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(allowed)), raising=False)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: physical)
+    assert extension.physical_cores() == cores
