@@ -41,9 +41,9 @@ OUTRIDER_INLINE constexpr Form form_of(Format format) {
 }
 
 // Prepared activations are cut into records, one a row and group of 32 inputs. `record_units` is the size of
-// one in units of 32 bits. After its codes, a record of int8 has four more: the scale; minus eight times the sum
-// of the codes, which is what a zero point of 8 adds to a sum of products; scale times sum; and the same for a
-// zero point of 128.
+// one in units of 32 bits. After its codes, a record of int8 has four more: the scale; minus eight times the
+// sum of the codes, which is what a zero point of 8 adds to a sum of products; scale times sum; and the same
+// for a zero point of 128.
 inline constexpr int kCodeUnits = kGroup / 4;
 
 OUTRIDER_INLINE constexpr int record_units(Form form) {
@@ -57,8 +57,8 @@ OUTRIDER_INLINE constexpr int record_units(Form form) {
 
 OUTRIDER_INLINE constexpr int units_of(Form form, int inputs) { return inputs / kGroup * record_units(form); }
 
-// The rows of one pass, cut into blocks of nearly equal size. The records of a block go group by group, row by
-// row, so that a kernel walks one pointer for all rows.
+// The rows of one pass, cut into blocks of nearly equal size. The records of a block go group by group, row
+// by row, so that a kernel walks one pointer for all rows.
 struct RowBlocks {
   int rows;
   int count;
@@ -85,7 +85,9 @@ struct MatrixView {
   const float* bias;  // null, or padded like the outputs
 
   OUTRIDER_INLINE int panels() const { return round_up(outputs, kLanes) / kLanes; }
-  OUTRIDER_INLINE const uint8_t* panel(int index) const { return data + panel_bytes * static_cast<size_t>(index); }
+  OUTRIDER_INLINE const uint8_t* panel(int index) const {
+    return data + panel_bytes * static_cast<size_t>(index);
+  }
 };
 
 }  // namespace outrider

@@ -9,6 +9,12 @@
 
 namespace outrider {
 
+// Panels first <= panel < last of a weight.
+struct Panels {
+  int first;
+  int last;
+};
+
 // Where the results of a linear layer go: y + residual, or written as they are.
 struct Output {
   float* values;          // [rows, stride]
@@ -63,9 +69,9 @@ struct Kernels {
   int max_rows[kForms];  // of one block of activations
 
   // Panel `panel` of `weight` for all rows of prepared activations.
-  void (*linear)(const MatrixView& weight, int panel, const uint32_t* x, int rows, const Output& out);
+  void (*linear)(const MatrixView& weight, Panels panels, const uint32_t* x, int rows, const Output& out);
   // silu(gate) * up, both weights of one shape.
-  void (*gated)(const MatrixView& gate, const MatrixView& up, int panel, const uint32_t* x, int rows,
+  void (*gated)(const MatrixView& gate, const MatrixView& up, Panels panels, const uint32_t* x, int rows,
                 const Output& out);
   // Row `row` of a block of `rows` rows, normed if `norm` is not null, into the interleaved `form`.
   void (*prepare)(Form form, const float* x, const float* norm, float eps, int width, int inputs, int rows,

@@ -42,6 +42,12 @@ inline Record record(const uint32_t* x, int m) { return {x + m * record_units(Fo
 
 namespace registers {
 
+// What the dot products of M rows need set up before them: nothing.
+template <int M>
+struct Setup {
+  explicit Setup(Form) {}
+};
+
 // Two sums a row, over even and odd inputs, so that the additions do not wait for each other.
 template <int M>
 Sums<M> dot_float32(const MatrixView& w, const uint8_t* panel, const uint32_t* x) {

@@ -43,17 +43,16 @@ inline F32 silu(F32 x) { return div(x, add(set1(1), exp(sub(set1(0), x)))); }
 struct Task {
   const MatrixView& weight;
   const MatrixView* gate;  // null: a plain linear layer
-  int panel;
 };
 
 template <int M>
-void block(const Task& task, const uint32_t* x, int first, const Output& out) {
-  Sums<M> sums = dot<M>(task.weight, task.panel, x);
+void one_panel(const Task& task, int panel, const uint32_t* x, int first, const Output& out) {
+  Sums<M> sums = dot<M>(task.weight, panel, x);
   if (task.gate != nullptr) {
-    const Sums<M> gates = dot<M>(*task.gate, task.panel, x);
+    const Sums<M> gates = dot<M>(*task.gate, panel, x);
     for (int m = 0; m < M; ++m) sums.of[m] = mul(silu(gates.of[m]), sums.of[m]);
   }
-  const int column = task.panel * kLanes, left = task.weight.outputs - column;
+  const int column = panel * kLanes, left = task.weight.outputs - column;
   for (int m = 0; m < M; ++m) {
     const size_t row = static_cast<size_t>(first + m);
     float* y = out.values + row * out.stride + column;
@@ -66,7 +65,13 @@ void block(const Task& task, const uint32_t* x, int first, const Output& out) {
   }
 }
 
-using Block = void (*)(const Task&, const uint32_t*, int, const Output&);
+template <int M>
+void block(const Task& task, Panels panels, const uint32_t* x, int first, const Output& out) {
+  const dots::Setup<M> setup(form_of(task.weight.format));
+  for (int panel = panels.first; panel < panels.last; ++panel) one_panel<M>(task, panel, x, first, out);
+}
+
+using Block = void (*)(const Task&, Panels, const uint32_t*, int, const Output&);
 
 template <int... M>
 constexpr auto blocks_of(std::integer_sequence<int, M...>) {
@@ -76,23 +81,23 @@ constexpr auto blocks_of(std::integer_sequence<int, M...>) {
 
 constexpr auto kBlocks = blocks_of(std::make_integer_sequence<int, kMostRows>());
 
-void all_rows(const Task& task, const uint32_t* x, int rows, const Output& out) {
+void all_rows(const Task& task, Panels panels, const uint32_t* x, int rows, const Output& out) {
   const Form form = form_of(task.weight.format);
   const RowBlocks blocks(rows, max_rows(form));
   const size_t units = static_cast<size_t>(units_of(form, task.weight.inputs));
   for (int b = 0; b < blocks.count; ++b) {
     const int first = blocks.first(b);
-    kBlocks.of[blocks.size(b) - 1](task, x + units * static_cast<size_t>(first), first, out);
+    kBlocks.of[blocks.size(b) - 1](task, panels, x + units * static_cast<size_t>(first), first, out);
   }
 }
 
-void linear(const MatrixView& weight, int panel, const uint32_t* x, int rows, const Output& out) {
-  all_rows({weight, nullptr, panel}, x, rows, out);
+void linear(const MatrixView& weight, Panels panels, const uint32_t* x, int rows, const Output& out) {
+  all_rows({weight, nullptr}, panels, x, rows, out);
 }
 
-void gated(const MatrixView& gate, const MatrixView& up, int panel, const uint32_t* x, int rows,
+void gated(const MatrixView& gate, const MatrixView& up, Panels panels, const uint32_t* x, int rows,
            const Output& out) {
-  all_rows({up, &gate, panel}, x, rows, out);
+  all_rows({up, &gate}, panels, x, rows, out);
 }
 
 void weight_row(const MatrixView& w, int output, float* y) {

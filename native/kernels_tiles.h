@@ -1,8 +1,8 @@
 // Dot products of a panel of 16 outputs with the rows of a block, in AMX tiles. For bfloat16 alone: integers
 // gained nothing, since each group's sums would have to leave their tile to be scaled.
 //
-// A tile of weights, 16 outputs by one group of inputs, is loaded once for all rows, and the time it takes does
-// not depend on how many there are. The rows of a tile are computed independently of each other.
+// A tile of weights, 16 outputs by one group of inputs, is loaded once for all rows, and the time it takes
+// does not depend on how many there are. The rows of a tile are computed independently of each other.
 #pragma once
 
 #include "kernels_dot.h"
@@ -17,11 +17,13 @@ using registers::dot_int8;
 
 constexpr int kTileRows = 16;
 
-// Tiles 0 and 1 are sums [M, 16], 2 and 3 activations [M, 32], 4 and 5 weights [16 pairs of inputs, 16 pairs].
+// Tiles 0 and 1 are sums [M, 16], 2 and 3 activations [M, 32], 4 and 5 weights [16 pairs of inputs, 16].
+// To say so takes as long as a good part of a panel, so it is done once for many.
 template <int M>
-class Tiles {
+class Setup {
  public:
-  Tiles() {
+  explicit Setup(Form form) : used_(form == Form::kBfloat16) {
+    if (!used_) return;
     struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t column_bytes[16] = {};
@@ -34,9 +36,14 @@ class Tiles {
     asm volatile("" : : "r"(&config) : "memory");  // GCC 12 believes that only 8 bytes of it are read
     _tile_loadconfig(&config);
   }
-  ~Tiles() { _tile_release(); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
+  ~Setup() {
+    if (used_) _tile_release();
+  }
+  Setup(const Setup&) = delete;
+  Setup& operator=(const Setup&) = delete;
+
+ private:
+  const bool used_;
 };
 
 // Further ahead than for vector registers: a tile takes sixteen lines at a time.
@@ -53,7 +60,6 @@ template <int M>
 Sums<M> dot_bfloat16(const MatrixView& w, const uint8_t* codes, const uint32_t* x) {
   constexpr int units = M * record_units(Form::kBfloat16), bytes = 16 * kLine;
   const int groups = w.inputs / kGroup;
-  const Tiles<M> tiles;
   _tile_zero(0);
   _tile_zero(1);
   for (int g = 0; g < groups; ++g, codes += bytes, x += units) {

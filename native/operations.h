@@ -10,12 +10,12 @@ namespace outrider {
 
 inline constexpr int kRowsPerPiece = 16;  // of attention
 
-class Embed : public Op {
+class Embed : public OneByOne {
  public:
   Embed(const Program& p, std::shared_ptr<const Matrix> table, int y)
       : p_(p), table_(std::move(table)), y_(y) {}
   int tasks(const Step& step) const override { return step.rows; }
-  void run(const Step& step, int row, float* scratch) const override {
+  void run_one(const Step& step, int row, float* scratch) const override {
     p_.kernels().weight_row(table_->view(), step.tokens[row], scratch);
     const size_t width = static_cast<size_t>(p_.width(y_));
     std::memcpy(p_.floats(y_, step) + width * row, scratch, width * sizeof(float));
@@ -27,12 +27,12 @@ class Embed : public Op {
   int y_;
 };
 
-class RmsNorm : public Op {
+class RmsNorm : public OneByOne {
  public:
   RmsNorm(const Program& p, int x, std::vector<float> weight, float eps, int y)
       : p_(p), x_(x), weight_(std::move(weight)), eps_(eps), y_(y) {}
   int tasks(const Step& step) const override { return p_.rows(x_, step); }
-  void run(const Step& step, int row, float*) const override {
+  void run_one(const Step& step, int row, float*) const override {
     const size_t at = weight_.size() * row;
     p_.kernels().rms_norm(p_.floats(x_, step) + at, weight_.data(), eps_, static_cast<int>(weight_.size()),
                           p_.floats(y_, step) + at);
@@ -50,14 +50,14 @@ class RmsNorm : public Op {
 inline constexpr int kRowsTogether = 4;
 
 // Norm, if there is one, and conversion to what a linear layer reads.
-class Prepare : public Op {
+class Prepare : public OneByOne {
  public:
   Prepare(const Program& p, int x, std::vector<float> norm, float eps, Form form, int inputs, int buffer)
       : p_(p), x_(x), norm_(std::move(norm)), eps_(eps), form_(form), inputs_(inputs), buffer_(buffer) {}
   int tasks(const Step& step) const override {
     return (p_.rows(x_, step) + kRowsTogether - 1) / kRowsTogether;
   }
-  void run(const Step& step, int task, float* scratch) const override {
+  void run_one(const Step& step, int task, float* scratch) const override {
     const int rows = p_.rows(x_, step), width = p_.width(x_);
     const RowBlocks blocks(rows, p_.kernels().max_rows[static_cast<int>(form_)]);
     for (int row = task * kRowsTogether; row < std::min(rows, (task + 1) * kRowsTogether); ++row) {
@@ -87,15 +87,15 @@ class Linear : public Op {
       : p_(p), x_(x), buffer_(buffer), weight_(std::move(weight)), gate_(std::move(gate)),
         residual_(residual), y_(y), column_(column) {}
   int tasks(const Step& step) const override { return p_.rows(x_, step) ? weight_->view().panels() : 0; }
-  void run(const Step& step, int panel, float*) const override {
+  void run(const Step& step, int first, int last, float*) const override {
     const size_t stride = static_cast<size_t>(p_.width(y_));
     const Output out{p_.floats(y_, step) + column_, stride,
                      residual_ < 0 ? nullptr : p_.floats(residual_, step) + column_, stride};
     const uint32_t* x = p_.prepared(buffer_, step);
     if (gate_) {
-      p_.kernels().gated(gate_->view(), weight_->view(), panel, x, p_.rows(x_, step), out);
+      p_.kernels().gated(gate_->view(), weight_->view(), {first, last}, x, p_.rows(x_, step), out);
     } else {
-      p_.kernels().linear(weight_->view(), panel, x, p_.rows(x_, step), out);
+      p_.kernels().linear(weight_->view(), {first, last}, x, p_.rows(x_, step), out);
     }
   }
 
@@ -106,12 +106,12 @@ class Linear : public Op {
   int residual_, y_, column_;
 };
 
-class RotateAndStore : public Op {
+class RotateAndStore : public OneByOne {
  public:
   RotateAndStore(const Program& p, int qkv, const CacheView& cache, int q)
       : p_(p), qkv_(qkv), cache_(cache), q_(q) {}
   int tasks(const Step& step) const override { return step.rows; }
-  void run(const Step& step, int row, float* scratch) const override {
+  void run_one(const Step& step, int row, float* scratch) const override {
     const Shape& s = p_.shape();
     const size_t q_width = static_cast<size_t>(s.heads * s.head_dim);
     const size_t kv_width = static_cast<size_t>(s.kv_heads * s.head_dim);
@@ -130,13 +130,13 @@ class RotateAndStore : public Op {
   int q_;
 };
 
-class Attend : public Op {
+class Attend : public OneByOne {
  public:
   Attend(const Program& p, int q, const CacheView& cache, int y) : p_(p), q_(q), cache_(cache), y_(y) {}
   int tasks(const Step& step) const override {
     return static_cast<int>(step.pieces.size()) * p_.shape().kv_heads;
   }
-  void run(const Step& step, int task, float* scratch) const override {
+  void run_one(const Step& step, int task, float* scratch) const override {
     const Shape& s = p_.shape();
     const int head = task % s.kv_heads, share = s.heads / s.kv_heads;
     const Piece& piece = step.pieces[static_cast<size_t>(task / s.kv_heads)];
@@ -168,13 +168,13 @@ class Attend : public Op {
 };
 
 // Merges what threads computed for the chunks of one request's keys, in order of position.
-class Merge : public Op {
+class Merge : public OneByOne {
  public:
   Merge(const Program& p, int y) : p_(p), y_(y) {}
   int tasks(const Step& step) const override {
     return static_cast<int>(step.splits.size()) * p_.shape().kv_heads;
   }
-  void run(const Step& step, int task, float*) const override {
+  void run_one(const Step& step, int task, float*) const override {
     const Shape& s = p_.shape();
     const int head = task % s.kv_heads, share = s.heads / s.kv_heads;
     const Split& split = step.splits[static_cast<size_t>(task / s.kv_heads)];
@@ -196,11 +196,11 @@ class Merge : public Op {
   int y_;
 };
 
-class SelectLogitRows : public Op {
+class SelectLogitRows : public OneByOne {
  public:
   SelectLogitRows(const Program& p, int x, int y) : p_(p), x_(x), y_(y) {}
   int tasks(const Step& step) const override { return static_cast<int>(step.logit_rows.size()); }
-  void run(const Step& step, int row, float*) const override {
+  void run_one(const Step& step, int row, float*) const override {
     const size_t width = static_cast<size_t>(p_.width(x_));
     const float* from = p_.floats(x_, step) + width * step.logit_rows[row];
     std::memcpy(p_.floats(y_, step) + width * row, from, width * sizeof(float));

@@ -77,7 +77,18 @@ class Op {
  public:
   virtual ~Op() = default;
   virtual int tasks(const Step& step) const = 0;
-  virtual void run(const Step& step, int task, float* scratch) const = 0;
+  // Tasks first <= task < last.
+  virtual void run(const Step& step, int first, int last, float* scratch) const = 0;
+};
+
+class OneByOne : public Op {
+ public:
+  void run(const Step& step, int first, int last, float* scratch) const override {
+    for (int task = first; task < last; ++task) run_one(step, task, scratch);
+  }
+
+ private:
+  virtual void run_one(const Step& step, int task, float* scratch) const = 0;
 };
 
 class Program {

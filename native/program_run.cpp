@@ -111,7 +111,7 @@ void Program::run(const float* input, float* output) {
   threads_->run(tasks_, [&](int stage, int first, int last, int thread) {
     const Op& op = *ops_[static_cast<size_t>(stage)];
     float* scratch = scratch_[static_cast<size_t>(thread)].get();
-    for (int task = first; task < last; ++task) op.run(step, task, scratch);
+    op.run(step, first, last, scratch);
   });
 }
 

@@ -73,7 +73,9 @@ inline float reduce_add(F32 x) { return _mm512_reduce_add_ps(x.v); }
 inline Codes load_codes(const uint8_t* p) { return {_mm512_load_si512(p)}; }
 inline Codes low_nibbles(Codes x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
 inline Codes high_nibbles(Codes x) { return low_nibbles({_mm512_srli_epi16(x.v, 4)}); }
-inline I32 dot4(I32 acc, Codes w, int32_t x) { return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(x))}; }
+inline I32 dot4(I32 acc, Codes w, int32_t x) {
+  return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(x))};
+}
 inline I32 begin8(int32_t zero) { return set1_i32(zero); }
 inline I32 dot4_centred(I32 acc, Codes w, int32_t x) { return dot4(acc, w, x); }
 inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {

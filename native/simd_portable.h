@@ -71,7 +71,10 @@ inline F32 power_of_two(F32 n) {
   return n;
 }
 // y where x > bound, 0 elsewhere.
-inline F32 zero_below(F32 x, F32 bound, F32 y) { OUTRIDER_EACH if (!(x.v[i] > bound.v[i])) y.v[i] = x.v[i] == x.v[i] ? 0 : x.v[i]; return y; }
+inline F32 zero_below(F32 x, F32 bound, F32 y) {
+  OUTRIDER_EACH if (!(x.v[i] > bound.v[i])) y.v[i] = x.v[i] == x.v[i] ? 0 : x.v[i];
+  return y;
+}
 // Lanes first <= i < last of a, `other` elsewhere.
 inline F32 select_range(F32 a, int first, int last, F32 other) {
   OUTRIDER_EACH if (i < first || i >= last) a.v[i] = other.v[i];
