@@ -1,4 +1,4 @@
-// The operations of a program. Each says how many tasks it has for a step and does one of them.
+// The operations of a program. Each says how many tasks it has for a step and does some of them.
 #pragma once
 
 #include <algorithm>
