@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from outrider import config
-from outrider.config import DEFAULT_DRAFT_LENGTH, UNITS, EngineConfig, SpeculativeConfig, parse_bytes, resolve
+from outrider.config import UNITS, DrafterConfig, EngineConfig, SpeculativeConfig, parse_bytes, resolve
 from outrider.errors import ConfigError
 
-SPECULATION = {
+SPECULATION: dict[str, Any] = {
     "num_speculative_tokens": 3,
+    "workload": "structured",
     "prompt_lookup_min": 1,
     "prompt_lookup_max": 7,
     "acceptance": "block",
@@ -34,6 +35,7 @@ ENGINE = {
     "max_model_len": 77,
     "max_num_seqs": 5,
     "max_num_batched_tokens": 33,
+    "prompt_chunk_size": 21,
     "kv_cache_memory": 12345,
     "block_size": 8,
     "enable_prefix_caching": False,
@@ -41,16 +43,25 @@ ENGINE = {
 }
 
 
+def without(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != name}
+
+
+@pytest.mark.parametrize("speculation_left_out", ["num_speculative_tokens", "workload"])
 @pytest.mark.parametrize("left_out", ["dtype", "quantization"])
-def test_resolve_loses_nothing(left_out: str) -> None:
-    """dtype and quantization exclude each other."""
-    options = {name: value for name, value in ENGINE.items() if name != left_out}
-    resolved = resolve("target", speculative_model="draft", **SPECULATION, **options)
+def test_resolve_loses_nothing(left_out: str, speculation_left_out: str) -> None:
+    """Each of these two excludes the other."""
+    options, speculation = without(ENGINE, left_out), without(SPECULATION, speculation_left_out)
+    resolved = resolve("target", speculative_model="draft", **speculation, **options)
     assert resolved.model_dump() == {
         "model": "target",
         **options,
         left_out: EngineConfig.model_fields[left_out].default,
-        "speculative": {"method": "draft_model", "model": "draft", **SPECULATION},
+        "speculative": {
+            "drafters": ({"method": "draft_model", "model": "draft"},),
+            **speculation,
+            speculation_left_out: SpeculativeConfig.model_fields[speculation_left_out].default,
+        },
     }
 
 
@@ -62,22 +73,25 @@ def test_quantization_beside_a_dtype_is_refused(dtype: str) -> None:
 
 def test_the_test_above_knows_every_option() -> None:
     assert {*ENGINE, "model", "speculative"} == set(EngineConfig.model_fields)
-    assert {*SPECULATION, "method", "model"} == set(SpeculativeConfig.model_fields)
+    assert {*SPECULATION, "drafters"} == set(SpeculativeConfig.model_fields)
+    assert set(DrafterConfig.model_fields) == {"method", "model"}
     assert all(EngineConfig.model_fields[name].default != value for name, value in ENGINE.items())
     assert all(SpeculativeConfig.model_fields[name].default != value for name, value in SPECULATION.items())
 
 
+@pytest.mark.parametrize("left_out", ["num_speculative_tokens", "workload"])
 @pytest.mark.parametrize("name", ["ngram", "[ngram]"])
-def test_both_forms_mean_the_same(name: str) -> None:
-    mapping = {"method": "ngram", **SPECULATION}
-    assert resolve("m", speculative_model=name, **SPECULATION) == resolve("m", speculative_config=mapping)
+def test_both_forms_mean_the_same(name: str, left_out: str) -> None:
+    speculation = without(SPECULATION, left_out)
+    mapping = {"method": "ngram", **speculation}
+    assert resolve("m", speculative_model=name, **speculation) == resolve("m", speculative_config=mapping)
 
 
 def test_a_mapping_without_a_method_names_a_draft_model() -> None:
     flat, mapped = resolve("m", speculative_model="d"), resolve("m", speculative_config={"model": "d"})
     assert flat == mapped
-    assert flat.speculative == SpeculativeConfig(method="draft_model", model="d")
-    assert flat.speculative.num_speculative_tokens == DEFAULT_DRAFT_LENGTH
+    assert flat.speculative == SpeculativeConfig(drafters=(DrafterConfig(method="draft_model", model="d"),))
+    assert flat.speculative.num_speculative_tokens == "auto"
 
 
 def test_the_mapping_is_not_changed() -> None:
@@ -114,6 +128,7 @@ def test_speculation_without_a_drafter_is_refused(name: str, value: Any) -> None
         ("max_num_seqs", 0),
         ("max_num_seqs", -1),
         ("max_num_batched_tokens", 0),
+        ("prompt_chunk_size", 0),
         ("kv_cache_memory", 0),
         ("kv_cache_memory", -1),
         ("kv_cache_memory", 1.5),
@@ -140,6 +155,7 @@ def test_value_out_of_range_is_refused_by_name_and_value(option: str, value: Any
     ("option", "value"),
     [
         ("num_speculative_tokens", -1),
+        ("workload", "poetry"),
         ("prompt_lookup_min", 0),
         ("prompt_lookup_max", 0),
         ("acceptance", "hopeful"),
@@ -153,6 +169,65 @@ def test_speculation_out_of_range_is_refused_in_both_forms(option: str, value: A
         with pytest.raises(ConfigError) as refusal:
             resolve("m", **options)
         assert f"{option} = {value!r}" in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [-1, "-1", "five", "", 2.5, math.inf, math.nan, [3]])
+def test_a_bad_draft_length_is_refused_in_one_sentence(value: Any) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", speculative_model="ngram", num_speculative_tokens=value)
+    assert str(refusal.value) == f"num_speculative_tokens = {value!r}: give a number from 0 on, or 'auto'"
+
+
+@pytest.mark.parametrize(("given", "meant"), [("5", 5), (0, 0), ("0", 0), ("auto", "auto"), (None, "auto")])
+def test_draft_length_as_text(given: Any, meant: Any) -> None:
+    """The command line's --set gives text."""
+    resolved = resolve("m", speculative_model="ngram", num_speculative_tokens=given).speculative
+    assert resolved is not None
+    assert resolved.num_speculative_tokens == meant
+
+
+@pytest.mark.parametrize("form", [list, tuple])
+def test_drafters_in_their_order(form: Any) -> None:
+    ngram, small = DrafterConfig(method="ngram"), DrafterConfig(method="draft_model", model="small")
+    for names, meant in ((["ngram", "small"], (ngram, small)), (["small", "[ngram]"], (small, ngram))):
+        assert resolve("m", speculative_model=form(names)).speculative == SpeculativeConfig(drafters=meant)
+    assert resolve("m", speculative_model=form(["small"])) == resolve("m", speculative_model="small")
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(["ngram", "[ngram]"], "ngram"), (["d", "ngram", "d"], "d"), (("d", "d"), "d")]
+)
+def test_a_drafter_given_twice_is_refused(given: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^the drafter '{name}' is given twice; drop one$"):
+        resolve("m", speculative_model=given)
+
+
+@pytest.mark.parametrize("given", [[], ()])
+def test_no_drafter_at_all_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", speculative_model=given)
+    assert str(refusal.value) == (
+        f"speculative_model = {given!r}: name one drafter at least, for example 'ngram'"
+    )
+    with pytest.raises(ConfigError, match=r"^drafters = \(\): "):
+        SpeculativeConfig(drafters=())
+
+
+@pytest.mark.parametrize("given", [["ngram", 5], [None], [["ngram"]], [""]])
+def test_a_drafter_that_is_no_name_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^(model|method) = "):
+        resolve("m", speculative_model=given)
+
+
+@pytest.mark.parametrize("workload", ["structured", "creative"])
+def test_workload_goes_with_an_automatic_length_only(workload: str) -> None:
+    for auto in ({}, {"num_speculative_tokens": "auto"}):
+        speculative = resolve("m", speculative_model="ngram", workload=workload, **auto).speculative
+        assert speculative is not None
+        assert speculative.workload == workload
+    for length in (0, 4, "4"):
+        with pytest.raises(ConfigError, match=f"^workload = '{workload}' sets bounds of .*; drop one$"):
+            resolve("m", speculative_model="ngram", workload=workload, num_speculative_tokens=length)
 
 
 def test_lookup_lengths_are_in_order() -> None:
@@ -195,7 +270,7 @@ def test_unknown_key_of_the_mapping_is_answered_with_the_nearest() -> None:
 
 def test_the_resolved_field_is_no_option() -> None:
     with pytest.raises(ConfigError, match="LLM has no argument 'speculative'"):
-        resolve("m", speculative=SpeculativeConfig(method="ngram"))
+        resolve("m", speculative=SpeculativeConfig(drafters=(DrafterConfig(method="ngram"),)))
 
 
 def test_configuration_is_frozen() -> None:

@@ -7,12 +7,20 @@ import warnings
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from outrider.errors import ConfigError
 from outrider.validation import Strict, refuse_unknown
 
-DEFAULT_DRAFT_LENGTH = 5
 UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 _warned: set[str] = set()
@@ -28,19 +36,24 @@ def parse_bytes(value: object) -> object:
     return int(Decimal(match[1]) * UNITS[match[2].upper()])
 
 
+def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+    """One sentence for what a union would refuse with one for each of its members."""
+    try:
+        return parse(value)
+    except ValidationError:
+        raise ValueError("give a number from 0 on, or 'auto'") from None
+
+
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
+DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
 
 
-class SpeculativeConfig(Strict):
-    """What drafts, how much, and how drafts are judged. vLLM's names where it has them."""
+class DrafterConfig(Strict):
+    """One drafter of the chain. model: of method 'draft_model', and of no other."""
 
     method: Literal["draft_model", "ngram"]
     model: Annotated[str, Field(min_length=1)] | None = None
-    num_speculative_tokens: NonNegativeInt = DEFAULT_DRAFT_LENGTH
-    prompt_lookup_min: PositiveInt = 2
-    prompt_lookup_max: PositiveInt = 4
-    acceptance: Acceptance = "coupled"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -48,6 +61,33 @@ class SpeculativeConfig(Strict):
             raise ValueError(
                 f"method = {self.method!r} with model = {self.model!r}: 'draft_model' needs the draft's "
                 "model, and no other method takes one"
+            )
+        return self
+
+
+class SpeculativeConfig(Strict):
+    """What drafts, how much, and how drafts are judged. vLLM's names where it has them."""
+
+    drafters: Annotated[tuple[DrafterConfig, ...], Field(min_length=1)]
+    """Asked in this order, each where those before it have nothing to offer."""
+    num_speculative_tokens: DraftLength = "auto"
+    """Draft length: a number, or 'auto' for the one that pays best, request by request and step by step."""
+    workload: Literal["structured", "creative"] | None = None
+    """Bounds of 'auto', and what it expects at first: 5 to 8 tokens for code and the like, 2 to 4 for
+    open-ended text; None: 0 to 16."""
+    prompt_lookup_min: PositiveInt = 2
+    prompt_lookup_max: PositiveInt = 4
+    acceptance: Acceptance = "coupled"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for drafter in self.drafters:
+            if self.drafters.count(drafter) > 1:
+                raise ValueError(f"the drafter {drafter.model or drafter.method!r} is given twice; drop one")
+        if self.workload is not None and self.num_speculative_tokens != "auto":
+            raise ValueError(
+                f"workload = {self.workload!r} sets bounds of num_speculative_tokens = 'auto', and it is "
+                f"{self.num_speculative_tokens}; drop one"
             )
         if self.prompt_lookup_min > self.prompt_lookup_max:
             raise ValueError(
@@ -84,6 +124,9 @@ class EngineConfig(Strict):
     max_num_seqs: PositiveInt = 64
     max_num_batched_tokens: PositiveInt = 512
     """Rows of one forward pass, drafted ones counted."""
+    prompt_chunk_size: PositiveInt | None = None
+    """Rows of prompts in one forward pass, which bounds how long others wait for their next token; None: 64
+    on the native CPU kernels, which are fastest with about so many, elsewhere `max_num_batched_tokens`."""
     kv_cache_memory: Bytes = 2**30
     """Bytes for the K/V caches of target and draft model together."""
     block_size: PositiveInt = 16
@@ -104,24 +147,25 @@ class EngineConfig(Strict):
 def resolve(model: str, **options: Any) -> EngineConfig:
     """The configuration that `LLM(model, **options)` means.
 
-    Speculation is given as `speculative_model=` with `num_speculative_tokens=`, `prompt_lookup_min=`,
-    `prompt_lookup_max=` and `acceptance=`, or as one mapping `speculative_config=`. Raises ConfigError for
-    both at once, for unknown names and for values out of range.
+    Speculation is given as `speculative_model=` (a drafter or a list of them) with `num_speculative_tokens=`,
+    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=` and `acceptance=`, or as one mapping
+    `speculative_config=`. Raises ConfigError for both at once, for unknown names and for values out of range.
     """
     if options.pop("use_v2_block_manager", None) is not None and "v2" not in _warned:
         _warned.add("v2")
         warnings.warn("use_v2_block_manager has no effect: there is one block manager", stacklevel=3)
-    flat_names = {"speculative_model", *SpeculativeConfig.model_fields} - {"method", "model"}
+    names = {*SpeculativeConfig.model_fields} - {"drafters"}
+    flat_names = {"speculative_model", *names}
     flat = {name: options.pop(name) for name in sorted(flat_names) if options.get(name) is not None}
     for name in flat_names:
         options.pop(name, None)
     mapping = options.pop("speculative_config", None)
     valid = {*EngineConfig.model_fields, *flat_names, "speculative_config", "use_v2_block_manager"}
     refuse_unknown(options, valid - {"speculative"}, "LLM")
-    return EngineConfig(model=model, speculative=_speculative(flat, mapping), **options)
+    return EngineConfig(model=model, speculative=_speculative(flat, mapping, names), **options)
 
 
-def _speculative(flat: dict[str, Any], mapping: Any) -> SpeculativeConfig | None:
+def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> SpeculativeConfig | None:
     if mapping is not None and flat:
         raise ConfigError(
             f"speculative_config and {', '.join(flat)} are both given; use one form or the other"
@@ -132,17 +176,24 @@ def _speculative(flat: dict[str, Any], mapping: Any) -> SpeculativeConfig | None
                 f"speculative_config = {mapping!r}: give a mapping such as "
                 '{"method": "ngram", "num_speculative_tokens": 5}'
             )
-        refuse_unknown(mapping, SpeculativeConfig.model_fields, "speculative_config")
-        if "method" not in mapping:
-            mapping = {"method": "draft_model", **mapping}
-        return SpeculativeConfig(**mapping)
+        refuse_unknown(mapping, {"method", "model", *names}, "speculative_config")
+        others = {name: value for name, value in mapping.items() if name in names}
+        drafter = DrafterConfig(method=mapping.get("method", "draft_model"), model=mapping.get("model"))
+        return SpeculativeConfig(drafters=(drafter,), **others)
     if not flat:
         return None
     if "speculative_model" not in flat:
         raise ConfigError(
             f"{', '.join(flat)} given without speculative_model; name a drafter, for example 'ngram'"
         )
-    drafter = flat.pop("speculative_model")
-    if drafter in ("ngram", "[ngram]"):
-        return SpeculativeConfig(method="ngram", **flat)
-    return SpeculativeConfig(method="draft_model", model=drafter, **flat)
+    given = flat.pop("speculative_model")
+    if given in ([], ()):
+        raise ConfigError(f"speculative_model = {given!r}: name one drafter at least, for example 'ngram'")
+    drafters = tuple(_drafter(name) for name in (given if isinstance(given, (list, tuple)) else [given]))
+    return SpeculativeConfig(drafters=drafters, **flat)
+
+
+def _drafter(name: Any) -> DrafterConfig:
+    if name in ("ngram", "[ngram]"):
+        return DrafterConfig(method="ngram")
+    return DrafterConfig(method="draft_model", model=name)

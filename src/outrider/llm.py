@@ -42,7 +42,7 @@ class LLM:
 
     `LLM(model, speculative_model="ngram", num_speculative_tokens=5)`. Options are the fields of
     `outrider.config.EngineConfig`, and for speculation either `speculative_model`,
-    `num_speculative_tokens`, `prompt_lookup_min`, `prompt_lookup_max` and `acceptance`, or
+    `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max` and `acceptance`, or
     `speculative_config={"method": "draft_model" | "ngram", "model": ..., ...}`.
 
     Raises ConfigError for an option that is unknown or out of range and ModelError for a model that cannot
@@ -65,19 +65,21 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        priority: int | Sequence[int] = 0,
     ) -> list[RequestOutput]:
         """Complete one prompt or many, batched; outputs are in the order of the prompts.
 
-        sampling_params: one for all or one a prompt. use_tqdm: show progress on stderr.
+        sampling_params, priority: one for all or one a prompt; a lower priority is served earlier and changes
+        no token. use_tqdm: show progress on stderr.
         Raises RequestsFailed, a RequestError, after all other requests have finished.
         """
         batch = _as_batch(prompts)
         ids: list[str | None] = []
         errors: dict[int, str] = {}
         try:
-            for index, (prompt, params) in enumerate(self._paired(batch, sampling_params)):
+            for index, (prompt, params, rank) in enumerate(_together(batch, sampling_params, priority)):
                 try:
-                    ids.append(self._add(prompt, params))
+                    ids.append(self._add(prompt, params, rank))
                 except RequestError as error:
                     ids.append(None)
                     errors[index] = str(error)
@@ -149,18 +151,7 @@ class LLM:
                 self._inboxes[increment.request_id].append(increment)
         return increments
 
-    def _paired(
-        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
-    ) -> list[tuple[Prompt, SamplingParams]]:
-        if params is None or isinstance(params, SamplingParams):
-            params = [params or SamplingParams()] * len(prompts)
-        if len(params) != len(prompts):
-            raise ConfigError(
-                f"{len(prompts)} prompts with {len(params)} sampling_params; give one for all or one a prompt"
-            )
-        return list(zip(prompts, params, strict=True))
-
-    def _add(self, prompt: Prompt, params: SamplingParams) -> str:
+    def _add(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> str:
         if isinstance(prompt, Mapping):
             if prompt.keys() not in ({"prompt"}, {"prompt_token_ids"}):
                 raise RequestError(
@@ -168,8 +159,9 @@ class LLM:
                 )
             prompt = cast(str | Sequence[int], next(iter(prompt.values())))
         if isinstance(prompt, str):
-            return self.engine.add(self.tokenizer.encode(prompt), params, prompt=prompt)
-        return self.engine.add(prompt, params)
+            ids = self.tokenizer.encode(prompt)
+            return self.engine.add(ids, params, prompt=prompt, priority=priority)
+        return self.engine.add(prompt, params, priority=priority)
 
     def _abandon(self, ids: Sequence[str | None]) -> None:
         """Abort and forget the requests that are still known."""
@@ -183,3 +175,19 @@ def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, (str, Mapping)) or (prompts and isinstance(prompts[0], int)):
         return [cast(Prompt, prompts)]
     return list(cast(Sequence[Prompt], prompts))
+
+
+def _together(
+    prompts: Sequence[Prompt],
+    params: SamplingParams | Sequence[SamplingParams] | None,
+    priority: int | Sequence[int],
+) -> list[tuple[Prompt, SamplingParams, int]]:
+    """Each prompt with its parameters and its priority. Raises ConfigError where their numbers differ."""
+    if params is None or isinstance(params, SamplingParams):
+        params = [params or SamplingParams()] * len(prompts)
+    if isinstance(priority, int):
+        priority = [priority] * len(prompts)
+    for name, given in (("sampling_params", len(params)), ("priority", len(priority))):
+        if given != len(prompts):
+            raise ConfigError(f"{len(prompts)} prompts with {given} {name}; give one for all or one a prompt")
+    return list(zip(prompts, params, priority, strict=True))

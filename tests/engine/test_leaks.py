@@ -72,9 +72,10 @@ class EngineMachine(RuleBasedStateMachine):
         for request_id, (prompt, params) in self.live.items():
             assert token_ids(engine.take(request_id)) == token_ids(expected(self.target, prompt, params))
         assert engine.target.pool.num_free == engine.target.pool.num_blocks
-        if isinstance(engine.drafter, ModelDrafter):
-            pool = engine.drafter.runner.pool
-            assert pool.num_free == pool.num_blocks
+        for drafter in engine.drafters.drafters:
+            if isinstance(drafter, ModelDrafter):
+                pool = drafter.runner.pool
+                assert pool.num_free == pool.num_blocks
 
 
 @pytest.mark.parametrize("drafter", ["ngram", "draft"])

@@ -24,6 +24,11 @@ class BlockTable:
         self._prefix_caching = prefix_caching
         self._digests: list[bytes] = []  # of the full blocks published or adopted so far
 
+    @property
+    def capacity(self) -> int:
+        """Positions that there is room for."""
+        return len(self.blocks) * self._block_size
+
     def adopt(self, tokens: Sequence[int]) -> int:
         """Take published blocks that begin `tokens`; returns how many positions they fill.
 

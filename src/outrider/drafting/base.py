@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
+from outrider.drafting.limit import Limit
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ class Draft:
     """Proposed tokens of one request.
 
     probs: the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a
-    deterministic guess, which is all mass on the token.
+    deterministic guess, which is all mass on the token. confidences: one a token, or none at all. source:
+    which drafter of the chain they come from.
     """
 
     tokens: tuple[int, ...] = ()
     probs: Tensor | None = None
+    confidences: tuple[float, ...] = ()
+    source: int = 0
 
 
 class Drafter(Protocol):
@@ -33,8 +37,8 @@ class Drafter(Protocol):
     `end`; a request that it has not seen may turn up in any call of `draft`.
     """
 
-    def draft(self, requests: Sequence[Request], lengths: Sequence[int]) -> list[Draft]:
-        """A draft of at most `lengths[i]` tokens after `requests[i].tokens`; length 0 costs nothing."""
+    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
+        """A draft after `requests[i].tokens`, as long as `limits[i]` allows, which is one token at least."""
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         """The verdicts on the drafts last returned; `requests[i].tokens` does not hold them yet."""
@@ -42,15 +46,8 @@ class Drafter(Protocol):
     def end(self, request: Request) -> None:
         """The request finished or was preempted: free what is kept for it."""
 
+    def behind(self, request: Request) -> int:
+        """Tokens that it has to read before it can draft for the request, besides the last."""
 
-class NoDrafter:
-    """Plain decoding: every draft is empty."""
-
-    def draft(self, requests: Sequence[Request], lengths: Sequence[int]) -> list[Draft]:
-        return [Draft()] * len(requests)
-
-    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
-        """Nothing is learnt."""
-
-    def end(self, request: Request) -> None:
-        """Nothing is kept."""
+    def rest(self) -> None:
+        """Free all memory that can be had again; the next draft begins anew."""

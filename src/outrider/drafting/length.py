@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from outrider.drafting.base import Draft
+from outrider.drafting.limit import Fixed, Plan
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
@@ -14,31 +16,80 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Load:
-    """rows: what the step computes without drafts; budget: rows that drafts may add."""
+    """What a step computes without drafts, and what drafts may add.
+
+    rows: of all requests; positions: cached ones that they attend to, each counted once a request; pairs: of
+    a row and a position that it attends to; budget: rows that drafts may add.
+    """
 
     rows: int
+    positions: int
+    pairs: int
     budget: int
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a request's part in a step. plan: as the scheduler had room for it."""
+
+    request: Request
+    plan: Plan
+    draft: Draft
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a step. drafted: by each drafter of the chain; verified: the target's pass and verdicts."""
+
+    drafted: Sequence[float]
+    verified: float
+    whole: float
+
+
 class LengthPolicy(Protocol):
-    """Chooses, each step, how many tokens to draft for each request. Zero is a normal answer."""
+    """Chooses, each step, what each request may draft. Nothing is a normal answer."""
 
-    def lengths(self, requests: Sequence[Request], load: Load) -> list[int]:
-        """One length a request; what does not fit is shortened by the scheduler."""
+    @property
+    def longest(self) -> int:
+        """The longest draft that a plan will allow for, unless a request asks for more itself."""
 
-    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
-        """What came of the last drafts."""
+    @property
+    def nothing(self) -> Plan:
+        """The plan to draft nothing."""
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
+        """One plan a request; what does not fit is shortened by the scheduler."""
+
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        """What came of the step that was last planned."""
+
+    def end(self, request: Request) -> None:
+        """The request has finished."""
 
 
 @dataclass(frozen=True)
 class FixedLength:
-    """The same length always, unless the request names its own."""
+    """The same length always, unless the request names its own. drafters: in the chain."""
 
-    length: int
+    longest: int
+    drafters: int
 
-    def lengths(self, requests: Sequence[Request], load: Load) -> list[int]:
+    @property
+    def nothing(self) -> Plan:
+        return fixed_plan(0, self.drafters)
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
         own = [request.params.num_speculative_tokens for request in requests]
-        return [self.length if n is None else n for n in own]
+        return [fixed_plan(self.longest if n is None else n, self.drafters) for n in own]
 
-    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
         """Nothing is learnt."""
+
+    def end(self, request: Request) -> None:
+        """Nothing is kept."""
+
+
+def fixed_plan(length: int, drafters: int) -> Plan:
+    """The same length for every drafter of a chain."""
+    return Plan((Fixed(length),) * drafters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
+from outrider.drafting.limit import Limit
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.sampling.distribution import NO_TOKEN
@@ -28,20 +29,27 @@ class Growing:
     """A draft in the making: its tokens so far and what the rule wants to know of each."""
 
     request: Request
+    limit: Limit
     length: int
     table: BlockTable
+    complete: bool = False
     tokens: list[int] = field(default_factory=list)
     probs: list[Tensor] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
 
-    @property
-    def complete(self) -> bool:
-        """Long enough, or ended by a token after which nothing would be kept."""
-        return len(self.tokens) >= self.length or bool(
-            self.tokens and self.tokens[-1] in self.request.stop_tokens
-        )
+    def add(self, token: int, probs: Tensor | None, confidence: float | None) -> None:
+        """One more token, which may be the last: nothing is kept after one that ends the output."""
+        self.tokens.append(token)
+        if probs is not None:
+            self.probs.append(probs)
+        if confidence is not None:
+            self.confidences.append(confidence)
+        ends = token in self.request.stop_tokens or len(self.tokens) >= self.length
+        self.complete = ends or not self.limit.more()
 
     def draft(self) -> Draft:
-        return Draft(tuple(self.tokens), torch.stack(self.probs) if self.probs else None)
+        probs = torch.stack(self.probs) if self.probs else None
+        return Draft(tuple(self.tokens), probs, tuple(self.confidences))
 
 
 class ModelDrafter:
@@ -52,19 +60,28 @@ class ModelDrafter:
     `max_rows` rows; a request that it could not finish gets no draft in this step.
     """
 
-    def __init__(self, runner: ModelRunner, acceptance: Acceptance, *, vocab: int, max_rows: int) -> None:
-        self.runner = runner
+    def __init__(
+        self, make: Callable[[], ModelRunner], acceptance: Acceptance, *, vocab: int, max_rows: int
+    ) -> None:
+        self._make = make
+        self._runner: ModelRunner | None = None
         self._acceptance = acceptance
         self._vocab = vocab
         self._max_rows = max_rows
         self._tables: dict[Request, BlockTable] = {}
 
-    def draft(self, requests: Sequence[Request], lengths: Sequence[int]) -> list[Draft]:
-        begun = [self._begin(r, length) for r, length in zip(requests, lengths, strict=True)]
+    @property
+    def runner(self) -> ModelRunner:
+        """The draft model with its cache, made when it is first needed."""
+        if self._runner is None:
+            self._runner = self._make()
+        return self._runner
+
+    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
+        begun = [self._begin(r, limit) for r, limit in zip(requests, limits, strict=True)]
         logits, active = self._catch_up([g for g in begun if g is not None])
         while active:
-            for growing, row in zip(active, logits, strict=True):
-                self._grow(growing, row)
+            self._grow(active, logits)
             active = [g for g in active if not g.complete and self._extend(g, 1)]
             if active:
                 logits = self._forward([(g, g.tokens[-1:]) for g in active])
@@ -82,22 +99,30 @@ class ModelDrafter:
         if table is not None:
             table.truncate(0)
 
-    def _begin(self, request: Request, length: int) -> Growing | None:
-        """A draft to grow; None where none is wanted or the draft model's context is at its end."""
-        room = self.runner.model.config.max_position_embeddings - len(request.tokens)
-        length = min(length, room)
+    def behind(self, request: Request) -> int:
+        table = self._tables.get(request)
+        return len(request.tokens) - 1 - (table.filled if table is not None else 0)
+
+    def rest(self) -> None:
+        self._runner = None
+        self._tables.clear()
+
+    def _begin(self, request: Request, limit: Limit) -> Growing | None:
+        """A draft to grow; None where the draft model's context is at its end."""
+        length = min(limit.length, self.runner.model.config.max_position_embeddings - len(request.tokens))
         if length <= 0:
             return None
         if request not in self._tables:
             self._tables[request] = self.runner.table()
             self._tables[request].adopt(request.tokens)
-        return Growing(request, length, self._tables[request])
+        return Growing(request, limit, length, self._tables[request])
 
     def _catch_up(self, growing: Sequence[Growing]) -> tuple[Tensor, list[Growing]]:
         """Compute the tokens that the draft model has not seen; logits of those who have seen all."""
         budget = self._max_rows
         work: list[tuple[Growing, list[int]]] = []
-        for g in growing:
+        # Those who are far behind take what the others leave, so as not to keep them from drafting.
+        for g in sorted(growing, key=lambda g: len(g.request.tokens) - g.table.filled):
             tokens = g.request.tokens[g.table.filled :][:budget]
             if tokens and self._extend(g, len(tokens)):
                 work.append((g, tokens))
@@ -108,21 +133,26 @@ class ModelDrafter:
         ready = [g.table.filled == len(g.request.tokens) for g, _ in work]
         return logits[torch.tensor(ready)], [g for (g, _), r in zip(work, ready, strict=True) if r]
 
-    def _grow(self, g: Growing, row: Tensor) -> None:
-        """Add one token. row: the draft model's logits [vocab] after the tokens so far."""
+    def _grow(self, active: Sequence[Growing], logits: Tensor) -> None:
+        """Add one token to each. logits: the draft model's [len(active), vocab] after the tokens so far."""
+        informed = any(g.limit.informed for g in active)
+        confidences = _confidences(logits) if informed else [None] * len(active)
+        for g, row, confidence in zip(active, logits, confidences, strict=True):
+            proposed = self._propose(g, row) if g.limit.take(confidence) else None
+            if proposed is None:
+                g.complete = True
+            else:
+                g.add(*proposed, confidence)
+
+    def _propose(self, g: Growing, row: Tensor) -> tuple[int, Tensor | None] | None:
+        """A token after the draft so far, and what the rule wants to know of it; None where there is none."""
         request = g.request
         edited = request.sampler.edit(row[None], [*request.output, *g.tokens])
         if not len(edited):
-            g.length = len(g.tokens)
-            return
+            return None
         spot = Spot(request.noise, request.num_output, len(g.tokens))
         token, probs = self._acceptance.propose(request.sampler.distribution(edited), spot)
-        if token == NO_TOKEN:
-            g.length = len(g.tokens)
-            return
-        g.tokens.append(token)
-        if probs is not None:
-            g.probs.append(probs)
+        return None if token == NO_TOKEN else (token, probs)
 
     def _forward(self, work: Sequence[tuple[Growing, list[int]]]) -> Tensor:
         """Compute the tokens; logits after the last of each, [len(work), target's vocab]."""
@@ -131,7 +161,8 @@ class ModelDrafter:
         for (g, _), span in zip(work, spans, strict=True):
             g.table.filled = span.end
         # Models with one tokenizer may pad their embeddings differently; the padding is never drafted.
-        return F.pad(logits, (0, self._vocab - logits.shape[-1]), value=-torch.inf)
+        padding = self._vocab - logits.shape[-1]
+        return F.pad(logits, (0, padding), value=-torch.inf) if padding else logits
 
     def _extend(self, g: Growing, tokens: int) -> bool:
         try:
@@ -139,3 +170,10 @@ class ModelDrafter:
         except OutOfBlocks:
             return False
         return True
+
+
+def _confidences(logits: Tensor) -> list[float]:
+    """How likely the likeliest token of each row is to the draft model. logits: [rows, vocab]."""
+    likelihoods = (logits - logits.amax(dim=-1, keepdim=True)).exp_().sum(dim=-1).reciprocal_()
+    confidences: list[float] = likelihoods.nan_to_num_(0.0).tolist()
+    return confidences

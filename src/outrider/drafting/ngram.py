@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from outrider.drafting.base import Draft
+from outrider.drafting.limit import Limit
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ class NgramIndex:
         self._ends: dict[tuple[int, ...], int] = {}
         self._indexed = 0
 
-    def continuation(self, tokens: Sequence[int], length: int) -> tuple[int, ...]:
-        """Up to `length` tokens that followed the latest earlier occurrence of the longest known suffix.
+    def continuation(self, tokens: Sequence[int], limit: Limit) -> Draft:
+        """What followed the latest earlier occurrence of the longest known suffix, as far as `limit` allows.
 
-        `tokens` is the sequence of the last call, grown. Where the occurrence is so recent that fewer than
-        `length` tokens follow it, the repetition is continued.
+        `tokens` is the sequence of the last call, grown. Where the occurrence is so recent that too few
+        tokens follow it, the repetition is continued. The confidence is the suffix's length over the longest.
         """
         # The n-grams that end at the last token stay out: they would find themselves.
         for end in range(self._indexed + 1, len(tokens)):
@@ -36,9 +37,19 @@ class NgramIndex:
         for n in self._sizes:
             start = self._ends.get(tuple(tokens[-n:])) if n <= len(tokens) else None
             if start is not None:
-                period = len(tokens) - start
-                return tuple(tokens[start + i % period] for i in range(length))
-        return ()
+                return self._follow(tokens, start, n / self._sizes[0], limit)
+        return Draft()
+
+    @staticmethod
+    def _follow(tokens: Sequence[int], start: int, confidence: float, limit: Limit) -> Draft:
+        """The tokens from `start` on, again and again."""
+        drafted: list[int] = []
+        period = len(tokens) - start
+        while len(drafted) < limit.length and limit.take(confidence):
+            drafted.append(tokens[start + len(drafted) % period])
+            if not limit.more():
+                break
+        return Draft(tuple(drafted), confidences=(confidence,) * len(drafted))
 
 
 class NgramDrafter:
@@ -48,17 +59,27 @@ class NgramDrafter:
         self._range = (shortest, longest)
         self._indexes: dict[Request, NgramIndex] = {}
 
-    def draft(self, requests: Sequence[Request], lengths: Sequence[int]) -> list[Draft]:
-        return [self._draft(r, n) if n else Draft() for r, n in zip(requests, lengths, strict=True)]
-
-    def _draft(self, request: Request, length: int) -> Draft:
-        index = self._indexes.get(request)
-        if index is None:
-            index = self._indexes[request] = NgramIndex(*self._range)
-        return Draft(index.continuation(request.tokens, length))
+    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
+        return [
+            self._index(request).continuation(request.tokens, limit)
+            for request, limit in zip(requests, limits, strict=True)
+        ]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         """The index reads the committed tokens at the next draft."""
 
     def end(self, request: Request) -> None:
         self._indexes.pop(request, None)
+
+    def behind(self, request: Request) -> int:
+        """None that would count: indexing a token takes a microsecond."""
+        return 0
+
+    def rest(self) -> None:
+        """An index is small, and reading the text again would cost more than it frees."""
+
+    def _index(self, request: Request) -> NgramIndex:
+        index = self._indexes.get(request)
+        if index is None:
+            index = self._indexes[request] = NgramIndex(*self._range)
+        return index

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from outrider.config import EngineConfig, SpeculativeConfig
-from outrider.drafting.base import Drafter, NoDrafter
+from outrider.config import DrafterConfig, EngineConfig, SpeculativeConfig
+from outrider.drafting.base import Drafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.vocabulary import check_same_vocabulary
@@ -49,46 +49,60 @@ class DraftModel:
     vocab: int
     speculative: SpeculativeConfig
     config: EngineConfig
+    max_rows: int
 
     @property
     def block_bytes(self) -> int:
         return block_bytes(self.model, self.config.block_size)
 
     def build(self, num_blocks: int) -> Drafter:
-        runner = ModelRunner(
-            self.model,
-            num_blocks=num_blocks,
-            block_size=self.config.block_size,
-            prefix_caching=self.config.enable_prefix_caching,
-        )
+        def runner() -> ModelRunner:
+            return ModelRunner(
+                self.model,
+                num_blocks=num_blocks,
+                block_size=self.config.block_size,
+                prefix_caching=self.config.enable_prefix_caching,
+            )
+
         rule = RULES[self.speculative.acceptance]
-        return ModelDrafter(runner, rule, vocab=self.vocab, max_rows=self.config.max_num_batched_tokens)
+        return ModelDrafter(runner, rule, vocab=self.vocab, max_rows=self.max_rows)
 
 
-def _ngram(
-    speculative: SpeculativeConfig, config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase
-) -> DrafterSource:
-    shortest, longest = speculative.prompt_lookup_min, speculative.prompt_lookup_max
+@dataclass(frozen=True)
+class Surroundings:
+    """What a drafter is loaded for. prompt_rows: that one pass may take to catch up with prompts."""
+
+    config: EngineConfig
+    speculative: SpeculativeConfig
+    target: Llama
+    tokenizer: PreTrainedTokenizerBase
+    prompt_rows: int
+
+
+def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
+    shortest, longest = around.speculative.prompt_lookup_min, around.speculative.prompt_lookup_max
     return Cacheless(lambda: NgramDrafter(shortest, longest))
 
 
-def _draft_model(
-    speculative: SpeculativeConfig, config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase
-) -> DrafterSource:
-    name = speculative.model or ""  # the configuration has seen to it that there is one
-    model = target
-    if name != config.model:
+def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
+    name = drafter.model or ""  # the configuration has seen to it that there is one
+    model, target = around.target, around.config.model
+    if name != target:
         checkpoint = open_checkpoint(name)
-        check_same_vocabulary(tokenizer, checkpoint.tokenizer(), target=config.model, draft=name)
-        model = Llama(checkpoint, target.backend)
-    return DraftModel(model, target.config.vocab_size, speculative, config)
+        check_same_vocabulary(around.tokenizer, checkpoint.tokenizer(), target=target, draft=name)
+        model = Llama(checkpoint, model.backend)
+    vocab = around.target.config.vocab_size
+    return DraftModel(model, vocab, around.speculative, around.config, around.prompt_rows)
 
 
 SOURCES = {"ngram": _ngram, "draft_model": _draft_model}
 
 
-def load_drafter(config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase) -> DrafterSource:
-    """The drafter that the configuration names. Raises ModelError for one that does not fit the target."""
+def load_drafters(
+    config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase, *, prompt_rows: int
+) -> tuple[DrafterSource, ...]:
+    """The drafters that the configuration names. Raises ModelError for one that does not fit the target."""
     if config.speculative is None:
-        return Cacheless(NoDrafter)
-    return SOURCES[config.speculative.method](config.speculative, config, target, tokenizer)
+        return ()
+    around = Surroundings(config, config.speculative, target, tokenizer, prompt_rows)
+    return tuple(SOURCES[drafter.method](drafter, around) for drafter in config.speculative.drafters)

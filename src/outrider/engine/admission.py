@@ -15,6 +15,8 @@ from outrider.params import SamplingParams
 from outrider.sampling.sampler import build_sampler
 from outrider.verification.noise import Noise
 
+PRIORITY_SECONDS = 10.0
+
 
 def admit(
     request_id: str,
@@ -26,8 +28,12 @@ def admit(
     target: ModelRunner,
     tokenizer: PreTrainedTokenizerBase,
     max_model_len: int,
+    priority: int = 0,
 ) -> RequestGroup:
-    """The `params.n` sequences of one request, ready to be scheduled. Raises RequestError."""
+    """The `params.n` sequences of one request, ready to be scheduled. Raises RequestError.
+
+    priority: lower goes first, as if it had come `PRIORITY_SECONDS` earlier for each.
+    """
     config = target.model.config
     _check(tokens, max_model_len, config.vocab_size)
     stop_tokens = frozenset(params.stop_token_ids)
@@ -60,6 +66,7 @@ def admit(
             table=target.table(),
             text=OutputText(detokenizer, params.stop, include_stop=params.include_stop_str_in_output),
             arrival_time=now,
+            turn=now + priority * PRIORITY_SECONDS,
         )
 
     return RequestGroup(prompt, tuple(sequence(index) for index in range(params.n)))

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 
-from outrider.config import EngineConfig, SpeculativeConfig
-from outrider.drafting.length import FixedLength
-from outrider.drafting.registry import load_drafter
+from outrider.config import EngineConfig
+from outrider.drafting.chain import Chain
+from outrider.drafting.registry import load_drafters
 from outrider.engine.backend import choose_backend
 from outrider.engine.engine import Engine
+from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
+from outrider.ops.base import Backend
 from outrider.verification.rules import RULES
 
 logger = logging.getLogger(__name__)
+
+NATIVE_PROMPT_CHUNK = 64
 
 
 def build_engine(config: EngineConfig) -> Engine:
@@ -30,32 +34,42 @@ def build_engine(config: EngineConfig) -> Engine:
     checkpoint = open_checkpoint(config.model, revision=config.revision, tokenizer=config.tokenizer)
     tokenizer = checkpoint.tokenizer()
     model = Llama(checkpoint, choose_backend(config, checkpoint))
-    drafter = load_drafter(config, model, tokenizer)
+    prompt_rows = min(_prompt_rows(config, model.backend), config.max_num_batched_tokens)
+    sources = load_drafters(config, model, tokenizer, prompt_rows=prompt_rows)
 
-    per_block = block_bytes(model, config.block_size) + drafter.block_bytes
+    per_block = block_bytes(model, config.block_size) + sum(source.block_bytes for source in sources)
     affordable = config.kv_cache_memory // per_block
     max_model_len = _max_model_len(config, checkpoint, affordable, per_block)
     blocks_a_request = -(-max_model_len // config.block_size)
     num_blocks = min(affordable, config.max_num_seqs * blocks_a_request)
-    speculative = config.speculative or SpeculativeConfig(method="ngram", num_speculative_tokens=0)
+    target = ModelRunner(
+        model,
+        num_blocks=num_blocks,
+        block_size=config.block_size,
+        prefix_caching=config.enable_prefix_caching,
+    )
+    drafters = [source.build(num_blocks) for source in sources]
     return Engine(
-        target=ModelRunner(
-            model,
-            num_blocks=num_blocks,
-            block_size=config.block_size,
-            prefix_caching=config.enable_prefix_caching,
-        ),
+        target=target,
         tokenizer=tokenizer,
-        drafter=drafter.build(num_blocks),
-        acceptance=RULES[speculative.acceptance],
+        drafters=Chain(drafters),
+        acceptance=RULES["coupled" if config.speculative is None else config.speculative.acceptance],
         scheduler=Scheduler(
-            FixedLength(speculative.num_speculative_tokens),
+            length_policy(config, target, tokenizer, drafters, max_model_len, checkpoint.stored_as),
             max_num_seqs=config.max_num_seqs,
             max_rows=config.max_num_batched_tokens,
+            prompt_rows=prompt_rows,
         ),
         max_model_len=max_model_len,
         seed=config.seed,
     )
+
+
+def _prompt_rows(config: EngineConfig, backend: Backend) -> int:
+    """Of prompts, in a step."""
+    if config.prompt_chunk_size is not None:
+        return config.prompt_chunk_size
+    return NATIVE_PROMPT_CHUNK if backend.exact else config.max_num_batched_tokens
 
 
 def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, per_block: int) -> int:

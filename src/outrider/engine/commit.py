@@ -24,7 +24,8 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
         _add_prompt_logprobs(request, judged, computed, decode)
 
     before = request.num_output
-    rows = judged.logits[len(judged.logits) - len(judged.draft) - 1 :]
+    drafted = len(judged.draft.tokens)
+    rows = judged.logits[len(judged.logits) - drafted - 1 :]
     for i, (token, origin) in enumerate(zip(verdict.tokens, _origins(judged), strict=True)):
         request.tokens.append(token)
         if request.params.logprobs is not None:
@@ -36,14 +37,14 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
             break
     added = request.num_output - before
     accepted = min(verdict.accepted, added)
-    request.speculation += SpeculationStats.of_draft(len(judged.draft), accepted)
+    request.speculation += SpeculationStats.of_draft(drafted, accepted)
     if added:
         request.token_times.append((now, added))
     if judged.error is not None:
         request.finish_reason, request.error = "error", judged.error
     # The last token is always still to be computed: its logits are what the next one is chosen from.
     request.table.advance(request.tokens, min(computed + accepted, len(request.tokens) - 1))
-    return _increment(request, added, len(judged.draft), accepted, now)
+    return _increment(request, added, drafted, accepted, now)
 
 
 def abort(request: Request, now: float) -> Increment:
@@ -72,10 +73,10 @@ def _increment(request: Request, added: int, drafted: int, accepted: int, now: f
 def _origins(judged: Judged) -> Sequence[Origin]:
     accepted = judged.verdict.accepted
     origins: list[Origin] = ["draft"] * accepted
-    if not judged.draft:
+    if not judged.draft.tokens:
         origins.append("target")
     else:
-        origins.append("bonus" if accepted == len(judged.draft) else "correction")
+        origins.append("bonus" if accepted == len(judged.draft.tokens) else "correction")
     return origins[: len(judged.verdict.tokens)]
 
 

@@ -10,7 +10,8 @@ from itertools import count
 
 from transformers import PreTrainedTokenizerBase
 
-from outrider.drafting.base import Drafter
+from outrider.drafting.chain import Chain
+from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit
 from outrider.engine.commit import abort, commit
 from outrider.engine.request import Request, RequestGroup
@@ -34,7 +35,7 @@ class Engine:
         *,
         target: ModelRunner,
         tokenizer: PreTrainedTokenizerBase,
-        drafter: Drafter,
+        drafters: Chain,
         acceptance: Acceptance,
         scheduler: Scheduler,
         max_model_len: int,
@@ -42,7 +43,7 @@ class Engine:
     ) -> None:
         self.target = target
         self.tokenizer = tokenizer
-        self.drafter = drafter
+        self.drafters = drafters
         self.acceptance = acceptance
         self.scheduler = scheduler
         self.max_model_len = max_model_len
@@ -53,19 +54,33 @@ class Engine:
 
     def step(self) -> list[Increment]:
         """One forward pass of the target, and what every request gained by it; nothing if none waits."""
+        began = time.perf_counter()
         schedule = self._schedule()
         if not schedule.work:
             return []
         requests = [work.request for work in schedule.work]
-        drafts = self.drafter.draft(requests, [work.draft_length for work in schedule.work])
+        drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
+        drafted = time.perf_counter()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
-        self._observe(judged)
-        return [self._commit(j) for j in judged]
+        verified = time.perf_counter() - drafted
+        self._tell_drafters(judged)
+        increments = [commit(j, time.monotonic(), self._text_of) for j in judged]
+        self._tell_policy(judged, verified, time.perf_counter() - began)
+        self._release_finished(requests)
+        return increments
 
     def add(
-        self, prompt_token_ids: Sequence[int], params: SamplingParams, *, prompt: str | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        prompt: str | None = None,
+        priority: int = 0,
     ) -> str:
-        """Queue a request; returns its id. Raises RequestError, with nothing queued, if it cannot run."""
+        """Queue a request; returns its id. Raises RequestError, with nothing queued, if it cannot run.
+
+        priority: lower goes first; see `outrider.engine.admission.admit`.
+        """
         group = admit(
             str(next(self._numbers)),
             prompt_token_ids,
@@ -75,6 +90,7 @@ class Engine:
             target=self.target,
             tokenizer=self.tokenizer,
             max_model_len=self.max_model_len,
+            priority=priority,
         )
         self._groups[group.id] = group
         for request in group.requests:
@@ -113,22 +129,26 @@ class Engine:
     def _schedule(self) -> Schedule:
         schedule = self.scheduler.schedule()
         for request in schedule.preempted:
-            self.drafter.end(request)
+            self.drafters.end(request)
         return schedule
 
-    def _observe(self, judged: Sequence[Judged]) -> None:
-        """Tell drafter and length policy what came of the drafts."""
+    def _tell_drafters(self, judged: Sequence[Judged]) -> None:
         ready = [j for j in judged if j.verdict.tokens]
-        requests, verdicts = [j.work.request for j in ready], [j.verdict for j in ready]
-        self.drafter.observe(requests, verdicts)
-        self.scheduler.policy.observe(requests, verdicts)
+        self.drafters.observe([j.work.request for j in ready], [j.verdict for j in ready])
 
-    def _commit(self, judged: Judged) -> Increment:
-        increment = commit(judged, time.monotonic(), self._text_of)
-        if increment.finish_reason is not None:
-            self._release(judged.work.request)
-        return increment
+    def _tell_policy(self, judged: Sequence[Judged], verified: float, whole: float) -> None:
+        outcomes = [
+            Outcome(j.work.request, j.work.plan, j.draft, j.verdict) for j in judged if j.verdict.tokens
+        ]
+        timing = Timing(tuple(self.drafters.seconds), verified, whole)
+        self.scheduler.policy.observe(outcomes, timing)
+
+    def _release_finished(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            if request.finish_reason is not None:
+                self._release(request)
 
     def _release(self, request: Request) -> None:
         self.scheduler.remove(request)
-        self.drafter.end(request)
+        self.drafters.end(request)
+        self.scheduler.policy.end(request)

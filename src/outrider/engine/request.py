@@ -23,7 +23,8 @@ from outrider.verification.noise import Noise
 class Request:
     """One sequence being generated; changed by `commit` alone.
 
-    tokens: prompt and output; table: its K/V cache, whose `filled` says how many tokens are computed.
+    tokens: prompt and output; table: its K/V cache, whose `filled` says how many tokens are computed; turn:
+    when it came, moved by its priority: who has the earlier one is served first.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Request:
     table: BlockTable
     text: OutputText
     arrival_time: float
+    turn: float
     cached_tokens: int | None = None
     first_scheduled_time: float | None = None
     finished_time: float | None = None

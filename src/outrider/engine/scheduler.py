@@ -6,21 +6,23 @@ and recomputation after a preemption are all that; a request that catches up may
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.drafting.length import LengthPolicy, Load
+from outrider.drafting.limit import Plan
 from outrider.engine.request import Request
 
 
 @dataclass(frozen=True)
 class Work:
-    """Compute the next `count` known tokens of a request, then a draft of at most `draft_length`."""
+    """Compute the next `count` known tokens of a request, then a draft as `plan` allows."""
 
     request: Request
     count: int
-    draft_length: int
+    plan: Plan
 
     @property
     def catches_up(self) -> bool:
@@ -37,21 +39,30 @@ class Schedule:
 
 
 class Scheduler:
-    """First come, first served, within `max_num_seqs` requests and `max_rows` rows a step.
+    """In order of `Request.turn`, within `max_num_seqs` requests and `max_rows` rows a step.
 
-    When the cache is full, the request that came last gives its blocks up and waits again. Drafts take
-    only rows and blocks that nobody needs: none is ever the reason for a preemption.
+    Every decoding request gets its row in every step. Of the rows that are left, drafts and prompts can
+    each count on half, and prompts take `prompt_rows` at most, so that neither holds up the other, nor the
+    decoding of those that draft nothing. When the cache is full, the request whose turn is last gives its
+    blocks up and waits again. Drafts take only blocks that nobody needs: none is ever the reason for a
+    preemption.
+
+    Nobody starves: a turn never changes, and from some time on all who come have later ones.
     """
 
-    def __init__(self, policy: LengthPolicy, *, max_num_seqs: int, max_rows: int) -> None:
+    def __init__(
+        self, policy: LengthPolicy, *, max_num_seqs: int, max_rows: int, prompt_rows: int | None = None
+    ) -> None:
         self.policy = policy
         self._max_num_seqs = max_num_seqs
         self._max_rows = max_rows
-        self.waiting: deque[Request] = deque()
+        self._nothing = policy.nothing
+        self._prompt_rows = prompt_rows or max_rows
+        self.waiting: list[Request] = []
         self.running: list[Request] = []
 
     def add(self, request: Request) -> None:
-        self.waiting.append(request)
+        insort(self.waiting, request, key=lambda request: request.turn)
 
     def remove(self, request: Request) -> None:
         """Forget a request and free its blocks."""
@@ -64,25 +75,29 @@ class Scheduler:
     def schedule(self) -> Schedule:
         """Choose the next step's work and reserve its blocks."""
         preempted: list[Request] = []
-        counts = self._continue_running(preempted)
+        decoding = [request for request in self.running if request.pending == 1]
+        left = self._max_rows - len(decoding)
+        for_drafts = min(sum(self._longest_draft(request) for request in decoding), left // 2)
+        counts = self._continue_running(decoding, min(left - for_drafts, self._prompt_rows), preempted)
         if not preempted:
-            self._admit(counts)
+            self._admit(counts, min(left - for_drafts, self._prompt_rows))
         return Schedule(self._add_drafts(counts), tuple(preempted))
 
-    def _continue_running(self, preempted: list[Request]) -> dict[Request, int]:
-        """Tokens for the running requests: those with the fewest to go first, so that a long prompt does
-        not hold up the decoding of others."""
+    def _continue_running(
+        self, decoding: list[Request], prompt_rows: int, preempted: list[Request]
+    ) -> dict[Request, int]:
+        """Tokens for the running requests: a row for each that decodes, then prompts in order."""
         counts: dict[Request, int] = {}
-        budget = self._max_rows
-        for request in sorted(self.running, key=lambda request: request.pending):
-            count = min(request.pending, budget)
+        reading = [request for request in self.running if request.pending > 1]
+        for request in [*decoding, *reading]:
+            count = min(request.pending, prompt_rows) if request.pending > 1 else 1
             if request in preempted or not count:
                 continue
             if self._reserve(request, count, preempted):
                 counts[request] = count
-                budget -= count
+                prompt_rows -= count if request.pending > 1 else 0
         for request in preempted:
-            budget += counts.pop(request, 0)
+            counts.pop(request, None)
         return counts
 
     def _reserve(self, request: Request, count: int, preempted: list[Request]) -> bool:
@@ -93,50 +108,83 @@ class Scheduler:
             except OutOfBlocks:
                 last = self.running.pop()
                 last.table.truncate(0)
-                self.waiting.appendleft(last)
+                self.add(last)
                 preempted.append(last)
                 if last is request:
                     return False
             else:
                 return True
 
-    def _admit(self, counts: dict[Request, int]) -> None:
+    def _admit(self, counts: dict[Request, int], prompt_rows: int) -> None:
         """Start waiting requests while rows, seats and blocks last."""
-        while self.waiting and len(self.running) < self._max_num_seqs:
-            budget = self._max_rows - sum(counts.values())
-            if not budget:
-                return
+        prompt_rows -= sum(count for request, count in counts.items() if request.pending > 1)
+        while self.waiting and prompt_rows > 0 and len(self.running) < self._max_num_seqs:
             request = self.waiting[0]
             if not request.wants_prompt_logprobs:  # they need every row of the prompt computed
                 request.table.adopt(request.tokens)
-            count = min(request.pending, budget)
+            count = min(request.pending, prompt_rows)
             try:
                 request.table.extend(request.table.filled + count)
             except OutOfBlocks:
                 request.table.truncate(0)
                 return
-            self.running.append(self.waiting.popleft())
+            insort(self.running, self.waiting.pop(0), key=lambda request: request.turn)
             counts[request] = count
+            prompt_rows -= count
 
     def _add_drafts(self, counts: dict[Request, int]) -> tuple[Work, ...]:
         """Let requests that catch up draft, in rows and blocks that are left over."""
         ready = [request for request, count in counts.items() if count == request.pending]
-        rows = sum(counts.values())
-        budget = self._max_rows - rows
-        chosen = dict(zip(ready, self.policy.lengths(ready, Load(rows, budget)), strict=True))
+        load = self._load(counts)
+        plans = dict(zip(ready, self.policy.plans(ready, load), strict=True))
+        wanted = {request: min(plan.length, request.room) for request, plan in plans.items()}
+        shares = _shared(wanted, load.budget)
         work = []
         for request, count in counts.items():
-            length = min(chosen.get(request, 0), request.room, budget)
-            length = self._reserve_draft(request, count, length)
-            budget -= length
-            work.append(Work(request, count, length))
+            plan = plans.get(request, self._nothing)
+            if plan.length:
+                plan = plan.within(self._reserve_draft(request, count, shares[request]))
+            work.append(Work(request, count, plan))
         return tuple(work)
+
+    def _longest_draft(self, request: Request) -> int:
+        """That the request can have in this step."""
+        if not self._nothing.limits:  # no drafter
+            return 0
+        own = request.params.num_speculative_tokens
+        return min(self.policy.longest if own is None else own, request.room)
+
+    def _load(self, counts: dict[Request, int]) -> Load:
+        rows = sum(counts.values())
+        ends = [(request.table.filled + count, count) for request, count in counts.items()]
+        return Load(
+            rows=rows,
+            positions=sum(end for end, _ in ends),
+            pairs=sum(end * count for end, count in ends),
+            budget=self._max_rows - rows,
+        )
 
     @staticmethod
     def _reserve_draft(request: Request, count: int, length: int) -> int:
-        """The length for which blocks could be had: `length` or zero."""
+        """The length for which blocks could be had."""
+        table = request.table
         try:
-            request.table.extend(request.table.filled + count + length)
+            table.extend(table.filled + count + length)
         except OutOfBlocks:
-            return 0
+            return max(0, min(length, table.capacity - table.filled - count))
         return length
+
+
+def _shared(wanted: Mapping[Request, int], rows: int) -> Mapping[Request, int]:
+    """What each gets of `rows`: as much as it wants, or an equal share where they are short.
+
+    What one leaves of its share goes to the others, and what cannot be divided to those who come first.
+    """
+    if sum(wanted.values()) <= rows:
+        return wanted
+    shares: dict[Request, int] = {}
+    for served, request in enumerate(sorted(wanted, key=lambda request: wanted[request])):
+        share = -(-rows // (len(wanted) - served))
+        shares[request] = min(wanted[request], share)
+        rows -= shares[request]
+    return shares

@@ -24,12 +24,12 @@ NOTHING = Verdict(0, ())
 class Judged:
     """One request's share of a step: what was computed, drafted, and decided.
 
-    logits: [rows with logits, vocab]; where the request caught up, the last `len(draft) + 1` of them are
-    for new tokens. error: why no token could be chosen.
+    logits: [rows with logits, vocab]; where the request caught up, the last `len(draft.tokens) + 1` of them
+    are for new tokens. error: why no token could be chosen.
     """
 
     work: Work
-    draft: tuple[int, ...]
+    draft: Draft
     logits: Tensor
     verdict: Verdict
     error: str | None = None
@@ -58,13 +58,13 @@ def _span(work: Work, draft: Sequence[int]) -> Span:
 
 def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> Judged:
     if not work.catches_up:
-        return Judged(work, (), logits, NOTHING)
+        return Judged(work, draft, logits, NOTHING)
     request, tokens = work.request, draft.tokens
     rows = logits[len(logits) - len(tokens) - 1 :]
     edited = request.sampler.edit(rows, request.output, tokens)
     if not len(edited):
         reason = f"after {request.num_output} tokens the sampling parameters leave no token to choose"
-        return Judged(work, tokens, logits, NOTHING, reason)
+        return Judged(work, draft, logits, NOTHING, reason)
     # Where the edits leave nothing to choose after part of the draft, that part is judged, all of it: to drop
     # a token for what follows it would bias the draw. A raw row stands in for the bonus, which is dropped.
     possible = tokens[: len(edited)]
@@ -78,8 +78,8 @@ def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> 
         # What stands is kept; the next step comes to the row that has no token, as plain decoding does.
         verdict = Verdict(verdict.accepted, possible[: verdict.accepted])
     if not verdict.tokens:
-        return Judged(work, tokens, logits, NOTHING, _why_none(edited[0], request.num_output))
-    return Judged(work, tokens, logits, verdict)
+        return Judged(work, draft, logits, NOTHING, _why_none(edited[0], request.num_output))
+    return Judged(work, draft, logits, verdict)
 
 
 def _why_none(row: Tensor, num_output: int) -> str:

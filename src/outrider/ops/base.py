@@ -100,6 +100,8 @@ class Backend(Protocol):
     """Whether a row comes out the same, to the last bit, in any batch."""
     instruction_set: str | None
     """Of the native kernels; None where PyTorch computes."""
+    num_threads: int
+    """Of the processor, that compute."""
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other."""

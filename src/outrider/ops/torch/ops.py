@@ -24,6 +24,7 @@ class TorchBackend:
         self.device = device
         self.dtype = self.cache_dtype = dtype
         self.exact = False
+        self.num_threads = torch.get_num_threads()
         self.instruction_set: str | None = None
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Linear:

@@ -1,0 +1,286 @@
+"""The draft length that chooses itself: expected tokens over foreseen seconds, for the whole batch.
+
+Every drafted position of every request is worth its chance to be reached and to stand (the product of the
+chances up to it), and costs a row of the target's pass and its part of the drafting. Positions are admitted,
+the most worth for their cost first, to where expected tokens a second are highest (`allot`): Leviathan et al.
+(2023) for one request, the goodput of SmartSpec (Liu et al., 2024) for a batch. What the time of a row would
+yield otherwise is its price, at which a drafter that knows how sure it is stops by itself, as AdaEDL does
+(Agrawal et al., 2024), with a price instead of a fixed bound. docs/draft-length.md has the formulas.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from outrider.drafting.allot import Base, Position, allot
+from outrider.drafting.base import Draft, Drafter
+from outrider.drafting.costs import QUICK, DraftCost, TargetCost
+from outrider.drafting.forecast import Forecast
+from outrider.drafting.length import Load, Outcome, Timing, fixed_plan
+from outrider.drafting.limit import Fixed, Limit, Plan
+from outrider.drafting.priced import Priced
+from outrider.drafting.probing import Probing
+
+if TYPE_CHECKING:
+    from outrider.engine.request import Request
+
+HORIZON = 64
+"""Steps over which the reading that a drafter has to catch up with is written off, or as many as are left."""
+TRIAL_AT_LEAST = 0.1
+"""Share of its cost that a trial counts as a loss, however promising."""
+OVERHEAD = 0.01
+"""Of the time that deciding may take: a decision stands for as many steps as that asks for."""
+LONGEST_QUIET = 16
+"""Steps for which a decision to draft nothing stands, if nothing changes."""
+SAVE_EVERY = 60.0  # seconds
+NOTHING = Fixed(0)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """least, most: tokens of a draft; acceptance: what is expected of a token before anything is known."""
+
+    least: int
+    most: int
+    acceptance: float
+
+
+WORKLOADS = {
+    None: Bounds(0, 16, 0.65),
+    "structured": Bounds(5, 8, 0.85),
+    "creative": Bounds(2, 4, 0.5),
+}
+
+
+@dataclass
+class Link:
+    """A drafter of the chain, what it costs, and what can be expected of it."""
+
+    drafter: Drafter
+    cost: DraftCost
+    forecast: Forecast
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to ask each drafter of the chain for, by request, 0 for nothing; and what rows cost then.
+
+    trials: by drafter, who is asked although it does not pay, once. rate: expected tokens a second; row:
+    seconds of one more row; drafting: requests that draft.
+    """
+
+    lengths: Mapping[Request, Sequence[int]]
+    trials: Sequence[set[Request]]
+    rate: float
+    row: float
+    drafting: int
+
+
+class AutoLength:
+    """See the head of the file. save: called now and then, since costs are learnt."""
+
+    def __init__(
+        self, links: Sequence[Link], target: TargetCost, bounds: Bounds, save: Callable[[], None]
+    ) -> None:
+        self.links = links
+        self.target = target
+        self.bounds = bounds
+        self._save = save
+        self._saved = time.monotonic()
+        self._probing = [Probing() for _ in links]
+        self._requests: Sequence[Request] = ()
+        self._load = Load(0, 0, 0, 0)
+        self._decision = Decision({}, (), 1.0, 0.0, 0)
+        self._stands = 0  # steps for which the decision stands, if the same requests run
+        self._steps = 0  # since it was made
+        self._deciding = 0.0  # seconds that it takes, on average
+        self._planning = 0.0  # seconds of this step
+        self._read = [0] * len(links)  # tokens that each drafter has to catch up with in this step
+        self._nothing = Plan((NOTHING,) * len(links))
+
+    @property
+    def longest(self) -> int:
+        return self.bounds.most
+
+    @property
+    def nothing(self) -> Plan:
+        return self._nothing
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
+        began = time.perf_counter()
+        self._load = load
+        self._steps += 1
+        if self._steps >= self._stands or requests != self._requests:
+            self._requests = requests
+            self._decide()
+            self._steps = 0
+            self._deciding += QUICK * (time.perf_counter() - began - self._deciding)
+        self._read = [0] * len(self.links)
+        plans = [self._plan(request) for request in requests]
+        self._planning = time.perf_counter() - began
+        return plans
+
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        load, target = self._load, self.target
+        drafted = [len(outcome.draft.tokens) for outcome in outcomes]
+        pairs = sum(n * len(outcome.request.tokens) for n, outcome in zip(drafted, outcomes, strict=True))
+        attention = target.attention(load.positions, load.pairs + pairs)
+        rest = timing.whole - timing.verified - sum(timing.drafted) - self._planning
+        target.observe(load.rows + sum(drafted), attention, max(1, len(outcomes)), timing.verified, rest)
+        for number in range(len(self.links)):
+            self._learn(number, outcomes, timing)
+        if not self._steps:
+            self._stands = max(self._stands, math.ceil(self._deciding / (OVERHEAD * timing.whole)))
+        if time.monotonic() - self._saved > SAVE_EVERY:
+            self._saved = time.monotonic()
+            self._save()
+
+    def end(self, request: Request) -> None:
+        for link, probing in zip(self.links, self._probing, strict=True):
+            link.forecast.forget(request)
+            probing.forget(request)
+
+    def _plan(self, request: Request) -> Plan:
+        own = request.params.num_speculative_tokens
+        if own is not None:
+            return fixed_plan(own, len(self.links))
+        lengths = self._decision.lengths[request]
+        trials = [request in tried and not self._steps for tried in self._decision.trials]
+        if not any(lengths) and not any(trials):
+            return self._nothing
+        return Plan([self._limit(n, request, lengths[n], trials[n]) for n in range(len(self.links))])
+
+    def _limit(self, number: int, request: Request, length: int, trial: bool) -> Limit:
+        if not (length or trial):
+            return NOTHING
+        cost, forecast, decision = self.links[number].cost, self.links[number].forecast, self._decision
+        self._read[number] += self.links[number].drafter.behind(request)
+        length = max(length, 1)
+        if forecast.informed:  # it stops by itself
+            length = min(2 * length + 2, self.bounds.most)
+        row = decision.row + self.target.attention(0, len(request.tokens))
+        return Priced(
+            forecast,
+            request,
+            length,
+            least=1 if trial else self.bounds.least,
+            row=decision.rate * row,
+            token=decision.rate * (row + cost.each + cost.fixed / max(1, decision.drafting)),
+        )
+
+    def _decide(self) -> None:
+        """What to draft for these requests, as long as they run and nothing much is learnt."""
+        target, load = self.target, self._load
+        own = [request.params.num_speculative_tokens for request in self._requests]
+        free = [request for request, length in zip(self._requests, own, strict=True) if length is None]
+        others = target.attention(load.positions, load.pairs) + target.request * len(self._requests)
+        base = Base(len(self._requests), load.rows + sum(length or 0 for length in own), others)
+        used = [self._worth_asking(request, target.row(base.rows), len(free)) for request in free]
+        depth = sum(link.cost.fixed for n, link in enumerate(self.links) if any(use[n] for use in used))
+        prospects = [self._positions(request, use) for request, use in zip(free, used, strict=True)]
+        allotment = allot(prospects, depth, base, target)
+        wanted = [max(length, self.bounds.least) for length in allotment.lengths]
+        lengths = {
+            request: [length * asked for asked in use]
+            for request, use, length in zip(free, used, wanted, strict=True)
+        }
+        row = target.row(allotment.rows)
+        self._decision = Decision(lengths, (), allotment.rate, row, sum(length > 0 for length in wanted))
+        if free:
+            trials = self._trials(target.one_pass(base.rows) + others)
+            self._decision = replace(self._decision, trials=trials)
+
+    def _positions(self, request: Request, used: Sequence[bool]) -> Iterator[Position]:
+        """What the chain promises a request, where each drafter is asked if those before it are silent."""
+        asked = 1.0
+        attention = self.target.attention(0, len(request.tokens))
+        parts: list[Iterator[Position]] = []
+        for link, use in zip(self.links, used, strict=True):
+            if use:
+                parts.append(self._of_link(link, request, asked))
+                asked *= 1 - link.forecast.first(request)[1]
+        for at in zip(*parts, strict=True):
+            tokens, rows, seconds = (sum(values) for values in zip(*at, strict=True))
+            yield Position(tokens, rows, seconds + rows * attention)
+
+    def _of_link(self, link: Link, request: Request, asked: float) -> Iterator[Position]:
+        """What one drafter promises a request, if it is asked with this chance."""
+        steps = min(HORIZON, max(1, request.room))
+        seconds = link.cost.first + link.cost.catch_up * link.drafter.behind(request) / steps
+        before = asked
+        for survival, offered in link.forecast.curve(request):
+            offered *= asked
+            yield Position(offered * survival, offered, seconds * asked + link.cost.each * before)
+            before, seconds = offered, 0.0
+
+    def _worth_asking(self, request: Request, row: float, drafting: int) -> list[bool]:
+        """By drafter, whether to ask it for a request, or rather leave the request to those behind it."""
+        used = [True] * len(self.links)
+        if len(used) == 1:
+            return used
+        rest = 0.0  # seconds that those behind save at best, where the current rate is had otherwise
+        for n in reversed(range(len(self.links))):
+            link = self.links[n]
+            fixed = link.cost.fixed / drafting
+            gains = (
+                tokens / self._decision.rate - rows * row - seconds - fixed
+                for tokens, rows, seconds in self._of_link(link, request, 1.0)
+            )
+            worth = max(accumulate(gains)) + (1 - link.forecast.first(request)[1]) * rest
+            used[n] = worth >= rest
+            rest = max(worth, rest)
+        return used
+
+    def _trials(self, plain: float) -> list[set[Request]]:
+        """By drafter, for whom it is tried although it does not pay; a plain step takes `plain` seconds.
+
+        Also sets for how long the decision stands.
+        """
+        lengths = self._decision.lengths
+        trials: list[set[Request]] = []
+        self._stands = LONGEST_QUIET
+        for n, probing in enumerate(self._probing):
+            probing.save_up(plain, self._steps)
+            idle = [request for request in lengths if not lengths[request][n]]
+            chosen: list[Request] = []
+            if idle:
+                shared = self.links[n].cost.fixed if len(idle) == len(lengths) else 0.0
+                losses = [self._loss(self.links[n], request) for request in idle]
+                chosen = probing.choose(idle, losses, shared=shared, most=plain)
+                self._stands = min(self._stands, probing.steps_until(min(losses) + shared, plain))
+            if chosen or len(idle) < len(lengths):
+                self._stands = 0
+            trials.append(set(chosen))
+        return trials
+
+    def _loss(self, link: Link, request: Request) -> float:
+        """Seconds that a trial with a drafter is expected to lose."""
+        survival, offered = link.forecast.first(request)
+        spent = link.cost.each + link.cost.first + link.cost.catch_up * link.drafter.behind(request)
+        spent += offered * (self._decision.row + self.target.attention(0, len(request.tokens)))
+        return max(spent - offered * survival / self._decision.rate, TRIAL_AT_LEAST * spent)
+
+    def _learn(self, number: int, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        """From what a drafter was asked for: how much of it came, how much stood, and what it cost."""
+        link = self.links[number]
+        asked = tokens = depth = 0
+        for outcome in outcomes:
+            draft, accepted = outcome.draft, outcome.verdict.accepted
+            length = outcome.plan.limits[number].length
+            if not length or (draft.tokens and draft.source < number):
+                continue  # not asked
+            if draft.source != number:
+                draft, accepted = Draft(source=number), 0
+            asked += 1
+            tokens += max(1, len(draft.tokens))
+            depth = max(depth, 1, len(draft.tokens))
+            link.forecast.observe(outcome.request, draft, length, accepted)
+            self._probing[number].tried(outcome.request)
+        if asked:
+            link.cost.observe(asked, tokens, depth, self._read[number], timing.drafted[number])
+            link.forecast.refresh()

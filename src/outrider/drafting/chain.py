@@ -1,0 +1,55 @@
+"""Drafters in a row: the cheap one is asked first, and the next where it has nothing to offer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from outrider.drafting.base import Draft, Drafter
+from outrider.drafting.limit import Plan
+from outrider.verification.accept import Verdict
+
+if TYPE_CHECKING:
+    from outrider.engine.request import Request
+
+
+class Chain:
+    """The drafters of an engine: none for plain decoding, mostly one.
+
+    A drafter is asked for the requests whose plan gives it a length above zero and that have no draft yet;
+    one that is not asked costs nothing.
+    """
+
+    def __init__(self, drafters: Sequence[Drafter] = ()) -> None:
+        self.drafters = tuple(drafters)
+        self.seconds = [0.0] * len(self.drafters)
+        """What each took for the drafts last returned."""
+
+    def draft(self, requests: Sequence[Request], plans: Sequence[Plan]) -> list[Draft]:
+        """One draft a request, empty where nobody offers anything."""
+        drafts = [Draft()] * len(requests)
+        for source, drafter in enumerate(self.drafters):
+            asked = [
+                i for i, plan in enumerate(plans) if not drafts[i].tokens and plan.limits[source].length > 0
+            ]
+            began = time.perf_counter()
+            if asked:
+                offered = drafter.draft(
+                    [requests[i] for i in asked], [plans[i].limits[source] for i in asked]
+                )
+                for i, draft in zip(asked, offered, strict=True):
+                    drafts[i] = replace(draft, source=source)
+            self.seconds[source] = time.perf_counter() - began
+        return drafts
+
+    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+        """The verdicts on the drafts last returned; `requests[i].tokens` does not hold them yet."""
+        for drafter in self.drafters:
+            drafter.observe(requests, verdicts)
+
+    def end(self, request: Request) -> None:
+        """The request finished or was preempted."""
+        for drafter in self.drafters:
+            drafter.end(request)

@@ -1,0 +1,203 @@
+"""How likely drafted tokens are to stand, learnt from the verdicts on earlier ones.
+
+A drafted token that follows accepted ones stands or falls: that is one trial. What comes after a token that
+fell, and what a draft that stood as a whole did not reach, was never tried and says nothing: as in survival
+analysis such drafts are censored, not failures of the positions beyond.
+
+The chance to fall (the hazard) has a base that all requests share, by position in the draft or by the
+drafter's confidence, times a factor of the request's own (its frailty, as statisticians call it). A request
+that nobody knows yet begins with factor 1, which is what the engine has seen of the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from outrider.drafting.base import Draft
+    from outrider.engine.request import Request
+
+MEMORIES = (0.8, 0.95, 0.99)
+"""A factor is learnt with three memories, of some 5, 20 and 100 trials: what they keep at each new one."""
+LIKELIHOOD_MEMORY = 0.9
+"""Of how well each memory foretold the trials: the one that did best lately is believed most."""
+OWN_WEIGHT = 12.0
+"""Trials that a factor of 1 is worth, against those of the request itself."""
+BASE_MEMORY = 0.995
+BASE_WEIGHT = 4.0
+"""Trials that the average over all cells is worth in one of them."""
+MOST, LEAST = 0.98, 0.005
+"""Bounds of a hazard: nothing is certain."""
+CONFIDENCE_CELLS = 12
+
+
+class Base:
+    """The hazard of each cell over all requests."""
+
+    def __init__(self, cells: int, hazard: float) -> None:
+        self._fell = [0.0] * cells
+        self._tried = [0.0] * cells
+        self._weight = 1.0  # of the next draft: it grows, instead of all others shrinking
+        self._prior = hazard
+        self.hazards = [hazard] * cells
+
+    def add(self, cells: Sequence[int], fell: bool, factor: float) -> None:
+        """Trials in these cells, of which the last fell or all stood; `hazards` learns it in `refresh`.
+
+        A trial counts by the factor of its request, as in the model: otherwise the far cells, which only
+        requests with small factors reach, would seem safer than they are.
+        """
+        self._weight /= BASE_MEMORY
+        for cell in cells:
+            self._tried[cell] += self._weight * factor
+        if fell:
+            self._fell[cells[-1]] += self._weight
+
+    def refresh(self) -> None:
+        unit = 1.0 / self._weight
+        self._fell = [fell * unit for fell in self._fell]
+        self._tried = [tried * unit for tried in self._tried]
+        self._weight = 1.0
+        prior = BASE_WEIGHT * self._prior
+        average = (sum(self._fell) + prior) / (sum(self._tried) + BASE_WEIGHT)
+        prior = BASE_WEIGHT * average
+        self.hazards = [
+            (fell + prior) / (tried + BASE_WEIGHT)
+            for fell, tried in zip(self._fell, self._tried, strict=True)
+        ]
+
+
+@dataclass(eq=False)
+class Factor:
+    """How much likelier than the base a request's tokens are to fall."""
+
+    value: float = 1.0
+    _fell: list[float] = field(default_factory=lambda: [0.0] * len(MEMORIES))
+    _expected: list[float] = field(default_factory=lambda: [0.0] * len(MEMORIES))
+    _weights: list[float] = field(default_factory=lambda: [1.0 / len(MEMORIES)] * len(MEMORIES))
+
+    def observe(self, hazards: Sequence[float], fell: bool) -> None:
+        """Trials with these bases, of which the last fell or all stood. Their mean stands for each."""
+        tried, mean = len(hazards), sum(hazards) / len(hazards)
+        total = value = 0.0
+        for i, memory in enumerate(MEMORIES):
+            foretold = min(MOST, max(LEAST, self._own(i, mean) * mean))
+            likelihood = (1.0 - foretold) ** (tried - 1) * (foretold if fell else 1.0 - foretold)
+            weight = self._weights[i] ** LIKELIHOOD_MEMORY**tried * likelihood
+            kept = memory**tried
+            self._fell[i] = kept * self._fell[i] + fell
+            self._expected[i] = kept * self._expected[i] + mean * (1.0 - kept) / (1.0 - memory)
+            self._weights[i] = weight = max(weight, 1e-9)
+            total += weight
+            value += weight * self._own(i, mean)
+        self._weights = [weight / total for weight in self._weights]
+        self.value = value / total
+
+    def _own(self, memory: int, hazard: float) -> float:
+        prior = OWN_WEIGHT * hazard
+        return (self._fell[memory] + prior) / (self._expected[memory] + prior)
+
+
+class Hazards:
+    """Base and factors for one way of telling trials apart."""
+
+    def __init__(self, cells: int, hazard: float) -> None:
+        self._base = Base(cells, hazard)
+        self._factors: dict[Request, Factor] = {}
+
+    def of(self, request: Request, cell: int) -> float:
+        """The chance that a token falls."""
+        own = self._factors.get(request)
+        hazard = self._base.hazards[cell] * (1.0 if own is None else own.value)
+        return min(MOST, max(LEAST, hazard))
+
+    def curve(self, request: Request) -> Iterator[float]:
+        """The chance that a token falls, cell by cell."""
+        own = self._factors.get(request)
+        factor = 1.0 if own is None else own.value
+        return (min(MOST, max(LEAST, factor * hazard)) for hazard in self._base.hazards)
+
+    def observe(self, request: Request, cells: Sequence[int], fell: bool) -> None:
+        """A request's trials in these cells, of which the last fell or all stood."""
+        own = self._factors.get(request)
+        if own is None:
+            own = self._factors[request] = Factor()
+        hazards = self._base.hazards
+        self._base.add(cells, fell, own.value)
+        own.observe([hazards[cell] for cell in cells], fell)
+
+    def refresh(self) -> None:
+        """Let the base learn what was observed."""
+        self._base.refresh()
+
+    def forget(self, request: Request) -> None:
+        self._factors.pop(request, None)
+
+
+class Forecast:
+    """What to expect of one drafter: how often it offers a token, and whether the token stands.
+
+    longest: positions that are told apart; acceptance: what is expected before anything is known.
+    """
+
+    def __init__(self, longest: int, acceptance: float) -> None:
+        self.longest = longest
+        self._positions = Hazards(longest, 1 - acceptance)
+        self._confidences = Hazards(CONFIDENCE_CELLS, 1 - acceptance)
+        self._silences = Hazards(longest, 0.05)  # that no token is offered after those before
+        self.informed = False
+        """Whether the drafter says how sure it is."""
+
+    def curve(self, request: Request) -> Iterator[tuple[float, float]]:
+        """Position by position, the chances that the tokens up to it stand if they are offered, and that they
+        are offered at all."""
+        survival = offered = 1.0
+        falls, silences = self._positions.curve(request), self._silences.curve(request)
+        for fall, silence in zip(falls, silences, strict=True):
+            survival *= 1 - fall
+            offered *= 1 - silence
+            yield survival, offered
+
+    def first(self, request: Request) -> tuple[float, float]:
+        """The first pair of `curve`."""
+        return next(self.curve(request))
+
+    def chance(self, request: Request, position: int, confidence: float | None) -> float:
+        """That a token stands, given those before it."""
+        if confidence is None:
+            return 1 - self._positions.of(request, min(position, self.longest - 1))
+        return 1 - self._confidences.of(request, _cell(confidence))
+
+    def observe(self, request: Request, draft: Draft, length: int, accepted: int) -> None:
+        """Of at most `length` tokens that it was asked for it offered `draft`, of which `accepted` stood."""
+        offered = min(len(draft.tokens), self.longest)
+        silent = offered < min(length, self.longest)
+        self._silences.observe(request, range(offered + silent), silent)
+        tried = min(accepted + 1, offered)
+        if not tried:
+            return
+        fell = accepted < tried
+        self._positions.observe(request, range(tried), fell)
+        if draft.confidences:
+            self.informed = True
+            self._confidences.observe(request, [_cell(c) for c in draft.confidences[:tried]], fell)
+
+    def refresh(self) -> None:
+        """Let what all requests share learn from what was observed since."""
+        for hazards in (self._positions, self._confidences, self._silences):
+            hazards.refresh()
+
+    def forget(self, request: Request) -> None:
+        """The request has ended; what it taught about others stays."""
+        for hazards in (self._positions, self._confidences, self._silences):
+            hazards.forget(request)
+
+
+def _cell(confidence: float) -> int:
+    """A cell is a step of the log-odds: confidences near 1, where most are, are told apart most finely."""
+    doubt = max(1.0 - confidence, 1e-4)
+    log_odds = math.log2((1.0 - doubt + 1e-4) / doubt)
+    return int(min(max(log_odds / 1.25 + 3.0, 0.0), CONFIDENCE_CELLS - 1.0))

@@ -1,0 +1,56 @@
+"""When to try a drafter again that did not pay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from outrider.engine.request import Request
+
+SHARE = 0.01
+"""Of the time that may go into trials that are expected to cost more than they yield."""
+
+
+class Probing:
+    """A budget for trials: a share of the time, saved up and spent on those who have waited longest."""
+
+    def __init__(self) -> None:
+        self._credit = 0.0  # seconds
+        self._steps = 0
+        self._tried: dict[Request, int] = {}  # in which step
+
+    def save_up(self, seconds: float, steps: int = 1) -> None:
+        """So many steps pass, each of which takes so long without trials."""
+        self._steps += steps
+        self._credit += SHARE * seconds * steps
+
+    def choose(
+        self, requests: Sequence[Request], costs: Sequence[float], *, shared: float, most: float
+    ) -> list[Request]:
+        """For which of the requests to draft although it does not pay.
+
+        costs: of each, and `shared` once, in seconds. No more than `most`, or one trial's cost, stays saved.
+        """
+        cheapest = min(costs) + shared
+        self._credit = min(self._credit, max(most, cheapest))
+        if cheapest > self._credit:
+            return []
+        self._credit -= shared
+        chosen = []
+        for i in sorted(range(len(requests)), key=lambda i: self._tried.get(requests[i], -1)):
+            if costs[i] <= self._credit:
+                self._credit -= costs[i]
+                chosen.append(requests[i])
+        return chosen
+
+    def steps_until(self, cost: float, seconds: float) -> int:
+        """In how many steps of so many seconds there will be enough for a trial."""
+        return int(max(0.0, cost - self._credit) / (SHARE * seconds))
+
+    def tried(self, request: Request) -> None:
+        """The request has a draft in this step."""
+        self._tried[request] = self._steps
+
+    def forget(self, request: Request) -> None:
+        self._tried.pop(request, None)
