@@ -109,7 +109,7 @@ def test_bench(target: str, tmp_path: Path) -> None:
 
 
 def test_demo(target: str) -> None:
-    result = run("demo", "--model", target, "-d", target, "--max-tokens", "6", "--json")
+    result = run("demo", "--model", target, "-d", target, "-k", "3", "--max-tokens", "6", "--json")
     report = json.loads(result.stdout)
     total = report["results"][0]
     assert (total["category"], total["identical"], total["compared"]) == ("all", 5, 5)

@@ -14,6 +14,7 @@ from outrider.cli.chat import chat
 from outrider.cli.console import stderr
 from outrider.cli.demo import demo
 from outrider.cli.generate import generate
+from outrider.cli.tune import tune
 from outrider.cli.verify import verify
 from outrider.errors import OutriderError
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, generate, chat, verify, bench):
+for command in (demo, generate, chat, verify, bench, tune):
     app.command()(command)
 
 

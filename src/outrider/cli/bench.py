@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import Progress
@@ -14,24 +14,25 @@ from outrider.cli.options import (
     LimitOption,
     MaxTokensOption,
     ModelOption,
+    NgramOption,
     PromptsOption,
     SettingOption,
     TemperatureOption,
+    WorkloadOption,
     load,
 )
-from outrider.cli.report import results_table
+from outrider.cli.report import conditions, results_table
 from outrider.measurement.bench import bench as measure
-from outrider.measurement.bench import count_runs
+from outrider.measurement.bench import count_conversations
 from outrider.measurement.memory import peak_memory_bytes
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 
 
 def bench(
     model: ModelOption = "smollm2",
-    speculative_model: Annotated[
-        str, typer.Option("--speculative-model", "-d", help="Drafter: 'ngram' or a draft model.")
-    ] = "ngram",
+    speculative_model: NgramOption = None,
     num_speculative_tokens: LengthOption = None,
+    workload: WorkloadOption = None,
     batch_sizes: Annotated[
         list[int] | None,
         typer.Option("--batch-size", "-b", min=1, help="Prompts at a time. Repeatable; default 1."),
@@ -52,10 +53,12 @@ def bench(
     """
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     batch_sizes = batch_sizes or [1]
+    drafters = speculative_model or ["ngram"]
     with stderr.status(f"loading {model}"):
-        llm = load(model, speculative_model, num_speculative_tokens, setting, enable_prefix_caching=False)
+        llm = load(model, drafters, num_speculative_tokens, workload, setting, enable_prefix_caching=False)
     with Progress(console=stderr, transient=True) as progress:
-        task = progress.add_task("", total=count_runs(conversations, batch_sizes, rounds))
+        total = count_conversations(conversations, batch_sizes, rounds)
+        task = progress.add_task("", total=total)
         results = measure(
             llm,
             conversations,
@@ -63,25 +66,12 @@ def bench(
             temperature=temperature,
             max_tokens=max_tokens,
             rounds=rounds,
-            advance=lambda what: progress.update(task, advance=1, description=what),
+            advance=lambda what, n: progress.update(task, advance=n, description=what),
         )
     memory = peak_memory_bytes()
     if as_json:
-        config = llm.config
-        device = llm.engine.target.model.backend.device
-        settings: dict[str, Any] = config.model_dump(exclude={"model"})
-        settings |= {"max_tokens": max_tokens, "rounds": rounds, "prompts": str(prompts or "built-in")}
-        settings["max_model_len"] = llm.engine.max_model_len
-        print_json(
-            {
-                "model": model,
-                "speculative_model": speculative_model,
-                "device": str(device),
-                "settings": settings,
-                "peak_memory_bytes": memory,
-                "results": [result.as_json() for result in results],
-            }
-        )
+        head = conditions(llm, model, drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts)
+        print_json(head | {"peak_memory_bytes": memory, "results": [result.as_json() for result in results]})
     else:
         stdout.print(results_table(results, latency=True))
         if memory is not None:

@@ -18,6 +18,7 @@ from outrider.cli.options import (
     SeedOption,
     SettingOption,
     TemperatureOption,
+    WorkloadOption,
     load,
 )
 from outrider.outputs import SpeculationStats
@@ -30,6 +31,7 @@ def chat(
     model: ModelOption = "smollm2",
     speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
+    workload: WorkloadOption = None,
     system: Annotated[str | None, typer.Option(help="System message of the conversation.")] = None,
     max_tokens: MaxTokensOption = 512,
     temperature: TemperatureOption = 0.7,
@@ -42,10 +44,10 @@ def chat(
     Questions are lines of stdin. With --json every answer is one JSON object on a line of stdout.
     """
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed)
-    llm = load(model, speculative_model, num_speculative_tokens, setting)
+    llm = load(model, speculative_model, num_speculative_tokens, workload, setting)
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages = list(opening)
-    if speculative_model is not None:
+    if speculative_model:
         stderr.print(LEGEND)
     stderr.print(HELP, style="dim")
     while (question := _ask()) is not None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated
 
 import typer
 from rich.rule import Rule
 from rich.text import Text
 
 from outrider.cli.console import LEGEND, coloured, print_json, stderr, stdout
-from outrider.cli.options import JsonOption, LengthOption, MaxTokensOption, ModelOption, SettingOption, load
+from outrider.cli.options import (
+    JsonOption,
+    LengthOption,
+    MaxTokensOption,
+    ModelOption,
+    NgramOption,
+    SettingOption,
+    WorkloadOption,
+    load,
+    one_or_list,
+)
 from outrider.cli.report import results_table
 from outrider.llm import LLM
 from outrider.measurement.bench import Result, Round, Run, join_rounds
@@ -22,10 +31,9 @@ from outrider.params import SamplingParams
 
 def demo(
     model: ModelOption = "smollm2",
-    speculative_model: Annotated[
-        str, typer.Option("--speculative-model", "-d", help="Drafter: 'ngram' or a draft model.")
-    ] = "ngram",
+    speculative_model: NgramOption = None,
     num_speculative_tokens: LengthOption = None,
+    workload: WorkloadOption = None,
     max_tokens: MaxTokensOption = 128,
     setting: SettingOption = None,
     as_json: JsonOption = False,
@@ -35,10 +43,11 @@ def demo(
     Exit status 1 if any output differs.
     """
     console = stderr if as_json else stdout
+    drafters = speculative_model or ["ngram"]
     with console.status(f"loading {model}"):
-        llm = load(model, speculative_model, num_speculative_tokens, setting, enable_prefix_caching=False)
+        llm = load(model, drafters, num_speculative_tokens, workload, setting, enable_prefix_caching=False)
         _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
-    console.print(Text.assemble(f"target {model}, drafter {speculative_model}: ", LEGEND))
+    console.print(Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))
     rounds: dict[str, Round] = {}
     for conversation in BUILT_IN:
         console.print(Rule(f"{conversation.category}: {conversation.turns[0].splitlines()[0]}", align="left"))
@@ -58,7 +67,7 @@ def demo(
         print_json(
             {
                 "model": model,
-                "speculative_model": speculative_model,
+                "speculative_model": one_or_list(drafters),
                 "results": [result.as_json() for result in results],
             }
         )

@@ -18,6 +18,7 @@ from outrider.cli.options import (
     SeedOption,
     SettingOption,
     TemperatureOption,
+    WorkloadOption,
     load,
 )
 from outrider.errors import ConfigError
@@ -32,6 +33,7 @@ def generate(
     model: ModelOption = "smollm2",
     speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
+    workload: WorkloadOption = None,
     chat: Annotated[bool, typer.Option(help="Lay prompts out as user messages of a chat.")] = False,
     max_tokens: MaxTokensOption = 128,
     temperature: TemperatureOption = 0.0,
@@ -57,7 +59,7 @@ def generate(
     )
     if any(not text for text in texts):
         raise ConfigError("a prompt is empty; give a prompt as an argument or on stdin")
-    llm = load(model, speculative_model, num_speculative_tokens, setting)
+    llm = load(model, speculative_model, num_speculative_tokens, workload, setting)
     inputs = [llm.chat_prompt([{"role": "user", "content": t}]) for t in texts] if chat else texts
     if len(texts) == 1 and not as_json:
         for increment in llm.stream(inputs[0], params):

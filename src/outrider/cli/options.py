@@ -7,21 +7,37 @@ from typing import Annotated, Any
 
 import typer
 
+from outrider.errors import ConfigError
 from outrider.llm import LLM
 
 ModelOption = Annotated[
     str,
     typer.Option("--model", "-m", help="Target: a folder, a hub id, a GGUF file, or 'smollm2'."),
 ]
-DrafterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--speculative-model", "-d", help="Drafter: 'ngram', or a draft model with the target's tokenizer."
-    ),
+_DRAFTER = (
+    "Drafter: 'ngram', or a draft model with the target's tokenizer. Repeatable: each is asked where those "
+    "before it have nothing to offer."
+)
+DrafterOption = Annotated[list[str] | None, typer.Option("--speculative-model", "-d", help=_DRAFTER)]
+NgramOption = Annotated[
+    list[str] | None, typer.Option("--speculative-model", "-d", help=f"{_DRAFTER} Default 'ngram'.")
 ]
 LengthOption = Annotated[
-    int | None,
-    typer.Option("--num-speculative-tokens", "-k", min=0, help="Draft length; 0 is plain decoding."),
+    str | None,
+    typer.Option(
+        "--num-speculative-tokens",
+        "-k",
+        metavar="N|auto",
+        help="Draft length; 0 is plain decoding, 'auto' (the default) what pays best.",
+    ),
+]
+WorkloadOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="structured|creative",
+        help="Bounds of the automatic draft length: longer drafts for code and the like, shorter ones for "
+        "open-ended text.",
+    ),
 ]
 MaxTokensOption = Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 chooses the likeliest token.")]
@@ -30,7 +46,7 @@ PromptsOption = Annotated[
     Path | None,
     typer.Option(
         "--prompts",
-        help="JSON lines with 'category' and 'turns' (the form of Spec-Bench); else built-in ones.",
+        help="JSON lines with 'turns' and 'category' (the form of Spec-Bench); else built-in ones.",
     ),
 ]
 LimitOption = Annotated[
@@ -49,15 +65,35 @@ SettingOption = Annotated[
 
 
 def load(
-    model: str, drafter: str | None, length: int | None, settings: list[str] | None, **defaults: Any
+    model: str,
+    drafters: list[str] | None,
+    length: str | None,
+    workload: str | None,
+    settings: list[str] | None,
+    **defaults: Any,
 ) -> LLM:
     """The LLM that the options describe; `settings` win over `defaults`."""
     options = defaults | dict(_setting(setting) for setting in settings or [])
-    if drafter is not None:
-        options["speculative_model"] = drafter
+    if drafters:
+        options["speculative_model"] = one_or_list(drafters)
     if length is not None:
-        options["num_speculative_tokens"] = length
+        options["num_speculative_tokens"] = _length(length)
+    if workload is not None:
+        options["workload"] = workload
     return LLM(model, **options)
+
+
+def one_or_list(drafters: list[str]) -> str | list[str]:
+    """`speculative_model` as LLM takes it: one drafter's name, or the names of a chain."""
+    return drafters[0] if len(drafters) == 1 else drafters
+
+
+def _length(text: str) -> str | int:
+    if text == "auto":
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise ConfigError(f"num_speculative_tokens = {text!r}: give a number from 0 on, or 'auto'")
 
 
 def _setting(setting: str) -> tuple[str, str]:

@@ -1,12 +1,31 @@
-"""Results of measurements as a table."""
+"""Results of measurements, as tables and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
+from outrider.cli.options import one_or_list
+from outrider.llm import LLM
 from outrider.measurement.bench import Result
+
+
+def conditions(
+    llm: LLM, model: str, drafters: list[str], *, max_tokens: int, rounds: int, prompts: Path | None
+) -> dict[str, Any]:
+    """The head of a measurement's JSON: what was measured, and how."""
+    settings: dict[str, Any] = llm.config.model_dump(exclude={"model"})
+    settings |= {"max_tokens": max_tokens, "rounds": rounds, "prompts": str(prompts or "built-in")}
+    settings["max_model_len"] = llm.engine.max_model_len
+    return {
+        "model": model,
+        "speculative_model": one_or_list(drafters),
+        "device": str(llm.engine.target.model.backend.device),
+        "settings": settings,
+    }
 
 
 def results_table(results: Sequence[Result], *, latency: bool) -> Table:

@@ -31,6 +31,9 @@ def verify(
         list[str] | None,
         typer.Option("--speculative-model", "-d", help="Drafter to verify. Repeatable; default 'ngram'."),
     ] = None,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Verify the drafters together, first asked first, not one by one.")
+    ] = False,
     lengths: Annotated[
         list[int] | None,
         typer.Option("--length", "-k", min=0, help="Draft length. Repeatable; default 1 to 8."),
@@ -57,9 +60,11 @@ def verify(
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     lengths = lengths or list(range(1, MAX_LENGTH + 1))
     cases: list[Case] = []
-    for drafter in speculative_model or ["ngram"]:
+    drafters = speculative_model or ["ngram"]
+    for together in [drafters] if chain else [[drafter] for drafter in drafters]:
+        drafter = ", ".join(together)
         with stderr.status(f"loading {model} with {drafter}"):
-            llm = load(model, drafter, max(lengths), setting)
+            llm = load(model, together, str(max(lengths)), None, setting)
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
         temperatures = temperatures or [0.0, 0.7, 1.0]
         batch_sizes = batch_sizes or [1, 4]

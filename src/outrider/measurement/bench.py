@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import median
@@ -15,6 +16,10 @@ from outrider.outputs import RequestOutput, SpeculationStats
 from outrider.params import SamplingParams
 
 ALL = "all"
+WARM_UP_TOKENS = 16
+
+Length = int | None
+"""A draft length; None: the engine's own."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,22 @@ class Run:
     def tokens(self) -> int:
         return sum(len(output.outputs[0].token_ids) for output in self.outputs)
 
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    def identical(self, other: Run) -> int:
+        """How many outputs have the same token ids as the other run's, which asked for the same."""
+        return sum(
+            a.outputs[0].token_ids == b.outputs[0].token_ids
+            for a, b in zip(self.outputs, other.outputs, strict=True)
+        )
+
     def __add__(self, other: Run) -> Run:
         return Run(self.outputs + other.outputs, self.seconds + other.seconds)
+
+
+NOTHING = Run((), 0.0)
 
 
 @dataclass(frozen=True)
@@ -41,8 +60,7 @@ class Round:
 
     @property
     def speedup(self) -> float:
-        a, b = self.target_only, self.speculative
-        return (b.tokens / b.seconds) / (a.tokens / a.seconds)
+        return self.speculative.tokens_per_s / self.target_only.tokens_per_s
 
 
 @dataclass(frozen=True)
@@ -56,11 +74,7 @@ class Result:
 
     @property
     def identical(self) -> int:
-        return sum(
-            a.outputs[0].token_ids == b.outputs[0].token_ids
-            for r in self.rounds
-            for a, b in zip(r.target_only.outputs, r.speculative.outputs, strict=True)
-        )
+        return sum(r.speculative.identical(r.target_only) for r in self.rounds)
 
     @property
     def compared(self) -> int:
@@ -72,8 +86,7 @@ class Result:
 
     @property
     def speculation(self) -> SpeculationStats:
-        stats = (o.outputs[0].speculation for r in self.rounds for o in r.speculative.outputs)
-        return sum(stats, SpeculationStats())
+        return speculation(r.speculative for r in self.rounds)
 
     def as_json(self) -> dict[str, Any]:
         stats = self.speculation
@@ -93,6 +106,11 @@ class Result:
         }
 
 
+def speculation(runs: Iterable[Run]) -> SpeculationStats:
+    """The counts of all outputs together."""
+    return sum((o.outputs[0].speculation for run in runs for o in run.outputs), SpeculationStats())
+
+
 def rates(runs: Sequence[Run]) -> dict[str, float]:
     """Medians over runs: output tokens a second, time to first token, time between tokens.
 
@@ -107,7 +125,7 @@ def rates(runs: Sequence[Run]) -> dict[str, float]:
             if tokens > 1:
                 between.append((metrics.last_token_time - metrics.first_token_time) / (tokens - 1))
     return {
-        "tokens_per_s": round(median(run.tokens / run.seconds for run in runs), 2),
+        "tokens_per_s": round(median(run.tokens_per_s for run in runs), 2),
         "ttft_ms": round(1e3 * median(first), 2) if first else 0.0,
         "itl_ms": round(1e3 * median(between), 3) if between else 0.0,
     }
@@ -121,44 +139,91 @@ def bench(
     temperature: float,
     max_tokens: int,
     rounds: int,
-    advance: Callable[[str], None],
+    advance: Callable[[str, int], None],
 ) -> list[Result]:
     """Measure every batch size and category; category 'all' comes first and joins the others.
 
     Batches stay within a category; one that has too few conversations to fill a batch repeats them.
-    `advance` is called with a description before each run; there are `count_runs` of them.
+    `advance` is called before each run, with a description and how many conversations it takes;
+    `count_conversations` says how many there will be.
     """
+    lengths = {0: "target only", None: "speculative"}
     results = []
-    groups = {c: [x for x in conversations if x.category == c] for c in categories(conversations)}
     for batch_size in batch_sizes:
-        advance("warm-up")
-        warm_up = [next(iter(groups.values()))[0]] * batch_size
-        for length in (0, None):
-            _run(llm, warm_up, batch_size, temperature, min(max_tokens, 16), length)
-        measured: dict[str, list[Round]] = {category: [] for category in groups}
-        for number in range(rounds):
-            for category, members in groups.items():
-                filled = list(islice(cycle(members), max(len(members), batch_size)))
-                runs = []
-                for name, length in (("target only", 0), ("speculative", None)):
-                    advance(f"batch {batch_size}, round {number + 1}, {category}, {name}")
-                    runs.append(_run(llm, filled, batch_size, temperature, max_tokens, length))
-                measured[category].append(Round(*runs))
-        joined = [join_rounds(at) for at in zip(*measured.values(), strict=True)]
-        for category, rounds_of in {ALL: joined, **measured}.items():
-            results.append(Result(batch_size, category, temperature, tuple(rounds_of)))
+        measured = measure(
+            llm,
+            conversations,
+            lengths,
+            batch_size=batch_size,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            rounds=rounds,
+            advance=advance,
+        )
+        for category, rounds_of in measured.items():
+            pairs = tuple(Round(runs[0], runs[None]) for runs in rounds_of)
+            results.append(Result(batch_size, category, temperature, pairs))
     return results
 
 
-def count_runs(conversations: Sequence[Conversation], batch_sizes: Sequence[int], rounds: int) -> int:
-    """How often `bench` reports progress."""
-    return len(batch_sizes) * (1 + 2 * rounds * len(categories(conversations)))
+def measure(
+    llm: LLM,
+    conversations: Sequence[Conversation],
+    lengths: Mapping[Length, str],
+    *,
+    batch_size: int,
+    temperature: float,
+    max_tokens: int,
+    rounds: int,
+    advance: Callable[[str, int], None],
+    shuffled: bool = False,
+) -> dict[str, list[dict[Length, Run]]]:
+    """By category, 'all' first, the runs of each round by draft length. lengths: what each is called.
+
+    Within a round a category is run with each length, one right after the other, in the order given or, if
+    shuffled, in random order. Otherwise as `bench`.
+    """
+    advance(f"batch {batch_size}, warm-up", 0)
+    for length in lengths:
+        warm_up = [conversations[0]] * batch_size
+        _run(llm, warm_up, batch_size, temperature, min(max_tokens, WARM_UP_TOKENS), length)
+    groups = _groups(conversations, batch_size)
+    measured: dict[str, list[dict[Length, Run]]] = {category: [] for category in groups}
+    order, draw = list(lengths), random.Random(0)
+    for number in range(rounds):
+        for category, members in groups.items():
+            if shuffled:
+                draw.shuffle(order)
+            runs = {}
+            for length in order:
+                what = f"batch {batch_size}, round {number + 1}, {category}, {lengths[length]}"
+                advance(what, len(members))
+                runs[length] = _run(llm, members, batch_size, temperature, max_tokens, length)
+            measured[category].append(runs)
+    joined = [
+        {length: sum((runs[length] for runs in at), NOTHING) for length in lengths}
+        for at in zip(*measured.values(), strict=True)
+    ]
+    return {ALL: joined, **measured}
+
+
+def count_conversations(
+    conversations: Sequence[Conversation], batch_sizes: Sequence[int], rounds: int, lengths: int = 2
+) -> int:
+    """How many `bench` will run, or `measure` with so many lengths for each of the batch sizes."""
+    filled = (len(group) for size in batch_sizes for group in _groups(conversations, size).values())
+    return lengths * rounds * sum(filled)
 
 
 def join_rounds(rounds: Sequence[Round]) -> Round:
     """Several rounds as one."""
-    nothing = Run((), 0.0)
-    return Round(sum((r.target_only for r in rounds), nothing), sum((r.speculative for r in rounds), nothing))
+    return Round(sum((r.target_only for r in rounds), NOTHING), sum((r.speculative for r in rounds), NOTHING))
+
+
+def _groups(conversations: Sequence[Conversation], batch_size: int) -> dict[str, list[Conversation]]:
+    """By category, its conversations, repeated if they do not fill a batch."""
+    groups = {c: [x for x in conversations if x.category == c] for c in categories(conversations)}
+    return {c: list(islice(cycle(group), max(len(group), batch_size))) for c, group in groups.items()}
 
 
 def _run(
@@ -167,10 +232,10 @@ def _run(
     batch_size: int,
     temperature: float,
     max_tokens: int,
-    draft_length: int | None,
+    draft_length: Length,
 ) -> Run:
-    """All turns of the conversations, `batch_size` of them at a time. draft_length: None for the engine's."""
-    total = Run((), 0.0)
+    """All turns of the conversations, `batch_size` of them at a time."""
+    total = NOTHING
     for start, batch in enumerate(chunks(conversations, batch_size)):
         messages: list[list[dict[str, str]]] = [[] for _ in batch]
         for turn in range(max(len(c.turns) for c in batch)):

@@ -48,12 +48,12 @@ BUILT_IN: tuple[Conversation, ...] = (
 class SpecBenchLine:
     """The fields of a Spec-Bench line that are used."""
 
-    category: str
     turns: tuple[str, ...]
+    category: str = "other"
 
 
 def read_conversations(path: Path, *, limit: int | None = None) -> tuple[Conversation, ...]:
-    """JSON lines with `category` and `turns`; at most `limit` of each category.
+    """JSON lines with `turns` and, if there are kinds of them, `category`; at most `limit` of each category.
 
     Raises ConfigError that names the file and the line.
     """
@@ -72,7 +72,7 @@ def read_conversations(path: Path, *, limit: int | None = None) -> tuple[Convers
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ConfigError(
-                f"{path}, line {number}: {reason}; each line is a JSON object with 'category' and 'turns'"
+                f"{path}, line {number}: {reason}; give a JSON object with 'turns' and, if any, 'category'"
             ) from None
         if not parsed.turns or not all(parsed.turns):
             raise ConfigError(f"{path}, line {number}: 'turns' needs at least one text, none of them empty")

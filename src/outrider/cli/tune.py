@@ -1,0 +1,164 @@
+"""`outrider tune`: fixed draft lengths against the automatic one, on the user's pair and prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.options import (
+    JsonOption,
+    LimitOption,
+    MaxTokensOption,
+    ModelOption,
+    NgramOption,
+    PromptsOption,
+    SettingOption,
+    TemperatureOption,
+    WorkloadOption,
+    load,
+)
+from outrider.cli.report import conditions
+from outrider.errors import ConfigError
+from outrider.measurement.bench import ALL, count_conversations
+from outrider.measurement.prompts import BUILT_IN, read_conversations
+from outrider.measurement.tune import AUTO, TARGET_ONLY, Sweep, by_category
+from outrider.measurement.tune import tune as measure
+
+
+def tune(
+    model: ModelOption = "smollm2",
+    speculative_model: NgramOption = None,
+    lengths: Annotated[
+        list[int] | None,
+        typer.Option("--length", "-k", min=0, help="Draft length. Repeatable; default 0 to --max-length."),
+    ] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="The longest draft, unless -k is given.")] = 8,
+    workload: WorkloadOption = None,
+    batch_sizes: Annotated[
+        list[int] | None,
+        typer.Option("--batch-size", "-b", min=1, help="Prompts at a time. Repeatable; default 1, 4, 16."),
+    ] = None,
+    prompts: PromptsOption = None,
+    limit: LimitOption = None,
+    max_tokens: MaxTokensOption = 64,
+    temperature: TemperatureOption = 0.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians over them are reported.")] = 2,
+    picture: Annotated[Path, typer.Option(help="Where the picture goes: a .png or .svg.")] = Path("tune.png"),
+    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("tune.json"),
+    setting: SettingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the draft length that pays best at each batch size, and what the automatic one reaches.
+
+    One engine runs every draft length and the automatic one in random order within each round, so that a
+    noisy machine slows all; ratios are within rounds. The prefix cache is off. Batches stay within a
+    category, whose prompts are repeated if they do not fill one. Exit status 1 if any output differs from
+    that of the target alone.
+    """
+    from outrider.measurement.picture import check_format, draw  # matplotlib takes long to import
+
+    check_format(picture)
+    for path in (picture, output):
+        if not path.parent.is_dir():
+            raise ConfigError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
+    conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
+    fixed = sorted({TARGET_ONLY, *(lengths or range(max_length + 1))})
+    batch_sizes = sorted({*(batch_sizes or [1, 4, 16])})
+    drafters = speculative_model or ["ngram"]
+    with stderr.status(f"loading {model}"):
+        llm = load(model, drafters, "auto", workload, setting, enable_prefix_caching=False)
+    with _progress() as progress:
+        total = count_conversations(conversations, batch_sizes, rounds, len(fixed) + 1)
+        task = progress.add_task("", total=total)
+        sweeps = measure(
+            llm,
+            conversations,
+            lengths=fixed,
+            batch_sizes=batch_sizes,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            rounds=rounds,
+            advance=lambda what, n: progress.update(task, advance=n, description=what),
+        )
+    head = conditions(llm, model, drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts)
+    report = head | {"results": [sweep.as_json() for sweep in sweeps]}
+    if as_json:
+        print_json(report)
+    else:
+        _print(sweeps)
+    output.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    draw(sweeps, f"{model} with {', '.join(drafters)}").savefig(picture)
+    stderr.print(f"written: {picture}, {output}", highlight=False, markup=False, soft_wrap=True)
+    different = sum(sweep.differences for sweep in sweeps if sweep.category == ALL)
+    if different:
+        stderr.print(
+            f"{different} outputs differ from those of the target alone; `outrider verify` shows where",
+            style="bold red",
+            highlight=False,
+        )
+        raise typer.Exit(1)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        speed_estimate_period=3600,  # over everything so far: long and short runs take turns
+    )
+
+
+def _print(sweeps: Sequence[Sweep]) -> None:
+    """A table and a line a batch size."""
+    shown = [sweep for group in by_category(sweeps).values() for sweep in group]
+    totals = [sweep for sweep in sweeps if sweep.category == ALL]
+    for total in totals:
+        stdout.print(_table(total, [sweep for sweep in shown if sweep.batch_size == total.batch_size]))
+    for total in totals:
+        stdout.print(
+            f"batch {total.batch_size}: best fixed K = {total.best} "
+            f"({total.tokens_per_s(total.best):.1f} tokens/s), auto {total.tokens_per_s(AUTO):.1f} "
+            f"({total.ratio(AUTO, total.best):.2f}x of it, "
+            f"{total.ratio(AUTO, TARGET_ONLY):.2f}x of target-only)",
+            highlight=False,
+            soft_wrap=True,
+        )
+    compared = sum(total.comparisons for total in totals)
+    identical = compared - sum(total.differences for total in totals)
+    stdout.print(f"identical output: {identical}/{compared}", style="bold", highlight=False)
+
+
+def _table(total: Sweep, sweeps: Sequence[Sweep]) -> Table:
+    """Tokens/s of one batch size: a row a category, a column a draft length, the best fixed one in green."""
+    table = Table(
+        title=f"batch {total.batch_size}: tokens/s over draft length",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+    )
+    table.add_column("", no_wrap=True)
+    for length in total.lengths:
+        table.add_column("auto" if length is AUTO else str(length), justify="right", no_wrap=True)
+    for sweep in sweeps:
+        speeds = [_speed(sweep.tokens_per_s(length)) for length in sweep.lengths]
+        best = sweep.lengths.index(sweep.best)
+        speeds[best] = f"[bold green]{speeds[best]}[/]"
+        table.add_row(escape(sweep.category), *speeds, end_section=sweep is sweeps[-1])
+    lengths = [f"{total.acceptance_length(length):.2f}" for length in total.lengths]
+    table.add_row("acceptance length", *lengths)
+    return table
+
+
+def _speed(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.1f}" if tokens_per_s < 100 else f"{tokens_per_s:.0f}"
