@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
+from pathlib import Path
+
 import pytest
+import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from outrider.cache.pages import release_pages
 from outrider.cache.pool import BlockPool, OutOfBlocks
 from outrider.cache.table import BlockTable
 
-NUM_BLOCKS = 10
+NUM_BLOCKS, RESERVE = 8, 4
 DRAFT = (-1,)  # what a rejected draft leaves behind
 
 few_tokens = st.lists(st.integers(0, 1), min_size=1, max_size=12)  # of a tiny vocabulary: prefixes repeat
@@ -24,7 +30,7 @@ class Requests(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = BlockPool(NUM_BLOCKS)
+        self.pool = BlockPool(NUM_BLOCKS, RESERVE)
         self.running: list[tuple[BlockTable, list[int]]] = []
         self.memory: dict[tuple[int, int], tuple[int, ...]] = {}
         self.block_size = 0
@@ -60,7 +66,7 @@ class Requests(RuleBasedStateMachine):
         done = table.filled + data.draw(st.integers(0, len(tokens) - table.filled))
         length = done + drafts
         missing = max(0, -(-length // self.block_size) - len(table.blocks))
-        before, free = list(table.blocks), NUM_BLOCKS - len(self.held())
+        before, free = list(table.blocks), self.pool.num_blocks - len(self.held())
         if missing > free:
             with pytest.raises(OutOfBlocks):
                 table.extend(length)
@@ -101,6 +107,22 @@ class Requests(RuleBasedStateMachine):
         request[0].truncate(0)
         self.running = [other for other in self.running if other is not request]
 
+    @rule()
+    def lend(self) -> None:
+        self.pool.lend()
+        assert self.pool.num_blocks == NUM_BLOCKS + RESERVE
+
+    @rule()
+    def reclaim(self) -> None:
+        before, free = self.pool.num_blocks, self.pool.num_free
+        used = any(block >= NUM_BLOCKS for block in self.held())
+        assert self.pool.reclaim() != used
+        if used:
+            assert (self.pool.num_blocks, self.pool.num_free) == (before, free), "nothing was changed"
+            return
+        assert self.pool.num_blocks == NUM_BLOCKS
+        self.memory = {at: content for at, content in self.memory.items() if at[0] < NUM_BLOCKS}
+
     @invariant()
     def every_valid_position_holds_its_own_tokens(self) -> None:
         for table, tokens in self.running:
@@ -119,11 +141,13 @@ class Requests(RuleBasedStateMachine):
 
     @invariant()
     def no_block_is_lost(self) -> None:
-        assert self.pool.num_free == NUM_BLOCKS - len(self.held())
+        assert self.pool.num_free == self.pool.num_blocks - len(self.held())
+        assert all(block < self.pool.num_blocks for block in self.held())
 
     def teardown(self) -> None:
         for table, _ in self.running:
             table.truncate(0)
+        assert self.pool.reclaim()
         assert self.pool.num_free == NUM_BLOCKS
 
 
@@ -229,3 +253,55 @@ def test_extend_that_fails_takes_nothing() -> None:
     assert pool.num_free == 1
     table.extend(6)
     assert pool.num_free == 0
+
+
+# The reserve
+
+
+def test_the_reserve_is_used_last_and_while_it_is_lent_only() -> None:
+    pool = BlockPool(2, reserve=2)
+    (a,) = published(pool, b"a")
+    b = pool.allocate()
+    pool.release(a)
+    pool.lend()
+    assert (pool.num_blocks, pool.num_free) == (4, 3)
+    assert pool.allocate() == a, "what is kept for its content goes before the reserve"
+    assert {pool.allocate(), pool.allocate()} == {2, 3}
+    with pytest.raises(OutOfBlocks):
+        pool.allocate()
+    assert not pool.reclaim()
+    pool.release(2)
+    assert not pool.reclaim()
+    pool.release(3)
+    assert pool.reclaim()
+    assert (pool.num_blocks, pool.num_free) == (2, 0)
+    with pytest.raises(OutOfBlocks):
+        pool.allocate()
+    pool.release(b)
+    assert pool.allocate() == b
+
+
+def test_a_block_of_the_reserve_is_not_found_by_its_content() -> None:
+    """Requests with the same beginning would hold it for ever."""
+    pool = BlockPool(0, reserve=1)
+    pool.lend()
+    (block,) = published(pool, b"a")
+    assert pool.take(b"a") is None
+    pool.release(block)
+    assert pool.reclaim()
+
+
+def resident() -> int:
+    """Bytes of memory that the process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are freed on Linux only")
+def test_released_pages_are_freed_and_what_lies_beside_them_stays() -> None:
+    tensor = torch.ones(2**24)  # 64 MiB
+    before = resident()
+    release_pages(tensor[2**22 + 1 : 2**24 - 1])
+    assert before - resident() > 2**25
+    assert tensor[: 2**22 + 1].min() == tensor[-1] == 1
+    release_pages(tensor[:3])  # less than a page
+    assert tensor[0] == 1

@@ -13,20 +13,42 @@ class BlockPool:
     """`num_blocks` blocks. A released block that was published keeps its content until it is reused.
 
     Free blocks without content go first, then the least recently released published one.
+
+    `reserve` more blocks, numbered after the others, can be had between `lend` and `reclaim`. They go last
+    and are never found by content, so that they are soon free again once the others suffice.
     """
 
-    def __init__(self, num_blocks: int) -> None:
-        self.num_blocks = num_blocks
-        self._references = [0] * num_blocks
+    def __init__(self, num_blocks: int, reserve: int = 0) -> None:
+        self.reserve = reserve
+        self._own = num_blocks
+        self._lent = False
+        self._spare = list(range(num_blocks + reserve - 1, num_blocks - 1, -1))  # free ones of the reserve
+        self._references = [0] * (num_blocks + reserve)
         self._empty = list(range(num_blocks - 1, -1, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()  # published, referenced by nobody
         self._digest_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
 
     @property
+    def num_blocks(self) -> int:
+        """Blocks there are to use, the reserve counted while it is lent."""
+        return self._own + (self.reserve if self._lent else 0)
+
+    @property
     def num_free(self) -> int:
         """Blocks that `allocate` could hand out."""
-        return len(self._empty) + len(self._idle)
+        return len(self._empty) + len(self._idle) + (len(self._spare) if self._lent else 0)
+
+    def lend(self) -> None:
+        """Make the reserve usable."""
+        self._lent = True
+
+    def reclaim(self) -> bool:
+        """Take the reserve back; False, with nothing changed, if a block of it is in use."""
+        if len(self._spare) < self.reserve:
+            return False
+        self._lent = False
+        return True
 
     def allocate(self) -> int:
         """A block with one reference and no content. Raises OutOfBlocks."""
@@ -35,6 +57,8 @@ class BlockPool:
         elif self._idle:
             block, _ = self._idle.popitem(last=False)
             del self._block_of[self._digest_of.pop(block)]
+        elif self._lent and self._spare:
+            block = self._spare.pop()
         else:
             raise OutOfBlocks
         self._references[block] = 1
@@ -46,14 +70,19 @@ class BlockPool:
             raise ValueError(f"block {block} is released more often than it was taken")
         self._references[block] -= 1
         if self._references[block] == 0:
-            if block in self._digest_of:
+            if block >= self._own:
+                self._spare.append(block)
+            elif block in self._digest_of:
                 self._idle[block] = None
             else:
                 self._empty.append(block)
 
     def publish(self, block: int, digest: bytes) -> None:
-        """Make a full block findable; the first block published with a content stays the one found."""
-        if digest not in self._block_of and block not in self._digest_of:
+        """Make a full block findable; the first block published with a content stays the one found.
+
+        A block of the reserve is not: who took it again and again would keep it from being reclaimed.
+        """
+        if block < self._own and digest not in self._block_of and block not in self._digest_of:
             self._block_of[digest] = block
             self._digest_of[block] = digest
 

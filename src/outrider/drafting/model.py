@@ -104,6 +104,8 @@ class ModelDrafter:
         return len(request.tokens) - 1 - (table.filled if table is not None else 0)
 
     def rest(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
         self._runner = None
         self._tables.clear()
 

@@ -9,6 +9,7 @@ from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters
 from outrider.engine.backend import choose_backend
 from outrider.engine.engine import Engine
+from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
@@ -37,18 +38,30 @@ def build_engine(config: EngineConfig) -> Engine:
     prompt_rows = min(_prompt_rows(config, model.backend), config.max_num_batched_tokens)
     sources = load_drafters(config, model, tokenizer, prompt_rows=prompt_rows)
 
-    per_block = block_bytes(model, config.block_size) + sum(source.block_bytes for source in sources)
+    for_drafts = sum(source.block_bytes for source in sources)
+    per_block = block_bytes(model, config.block_size) + for_drafts
     affordable = config.kv_cache_memory // per_block
     max_model_len = _max_model_len(config, checkpoint, affordable, per_block)
     blocks_a_request = -(-max_model_len // config.block_size)
-    num_blocks = min(affordable, config.max_num_seqs * blocks_a_request)
+    useful = config.max_num_seqs * blocks_a_request
+    num_blocks = min(affordable, useful)
+    # What the drafters' caches would hold. Elsewhere than on the CPU memory is taken at once, used or not.
+    lendable = (
+        num_blocks * for_drafts // (per_block - for_drafts) if model.backend.device.type == "cpu" else 0
+    )
     target = ModelRunner(
         model,
         num_blocks=num_blocks,
         block_size=config.block_size,
         prefix_caching=config.enable_prefix_caching,
+        reserve=min(lendable, useful - num_blocks),
     )
     drafters = [source.build(num_blocks) for source in sources]
+    cached = {
+        n: drafter
+        for n, (source, drafter) in enumerate(zip(sources, drafters, strict=True))
+        if source.block_bytes
+    }
     return Engine(
         target=target,
         tokenizer=tokenizer,
@@ -60,6 +73,7 @@ def build_engine(config: EngineConfig) -> Engine:
             max_rows=config.max_num_batched_tokens,
             prompt_rows=prompt_rows,
         ),
+        lending=Lending(target, cached),
         max_model_len=max_model_len,
         seed=config.seed,
     )

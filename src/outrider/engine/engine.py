@@ -14,6 +14,7 @@ from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit
 from outrider.engine.commit import abort, commit
+from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged, verify
@@ -38,6 +39,7 @@ class Engine:
         drafters: Chain,
         acceptance: Acceptance,
         scheduler: Scheduler,
+        lending: Lending,
         max_model_len: int,
         seed: int,
     ) -> None:
@@ -46,6 +48,7 @@ class Engine:
         self.drafters = drafters
         self.acceptance = acceptance
         self.scheduler = scheduler
+        self.lending = lending
         self.max_model_len = max_model_len
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
@@ -130,6 +133,8 @@ class Engine:
         schedule = self.scheduler.schedule()
         for request in schedule.preempted:
             self.drafters.end(request)
+        self.lending.observe(schedule)
+        self.scheduler.resting = self.lending.resting
         return schedule
 
     def _tell_drafters(self, judged: Sequence[Judged]) -> None:

@@ -34,9 +34,9 @@ def length_policy(
         return FixedLength(0, 0)
     if speculative.num_speculative_tokens != "auto":
         return FixedLength(speculative.num_speculative_tokens, len(drafters))
-    file = CostFile(_setting(config, target, stored_as))
+    file = CostFile(_setting(config, target, stored_as, max_model_len))
     saved = file.load()
-    if saved is None:
+    if saved is None or len(saved[1]) != len(drafters):
         costs = target_cost(target, max_rows=config.max_num_batched_tokens, max_model_len=max_model_len)
         share = SECONDS / 2 / len(drafters)
         drafting = [draft_cost(drafter, target, tokenizer, seconds=share) for drafter in drafters]
@@ -51,7 +51,7 @@ def length_policy(
     return AutoLength(links, costs, bounds, save=lambda: file.save(costs, drafting))
 
 
-def _setting(config: EngineConfig, target: ModelRunner, stored_as: str) -> dict[str, Any]:
+def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_model_len: int) -> dict[str, Any]:
     """Everything that costs depend on."""
     assert config.speculative is not None
     model, backend = target.model.config, target.model.backend
@@ -68,6 +68,8 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str) -> dict[
         "kernels": backend.instruction_set or f"torch {torch.__version__}",
         "threads": backend.num_threads,
         "max_num_batched_tokens": config.max_num_batched_tokens,
+        "max_model_len": max_model_len,
+        "blocks": [target.pool.num_blocks, target.block_size],
         "drafters": [
             [drafter.method, _resolved(drafter.model or "")] for drafter in config.speculative.drafters
         ],

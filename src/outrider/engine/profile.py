@@ -35,10 +35,10 @@ def target_cost(target: ModelRunner, *, max_rows: int, max_model_len: int) -> Ta
     deadline = time.perf_counter() + SECONDS
     tables: list[BlockTable] = []
     try:
-        most = min(max_rows, max_model_len, target.pool.num_free * target.block_size)
+        most = max(2, min(max_rows, max_model_len, target.pool.num_free * target.block_size))
         table = _table(target, most, tables)
         _forward(target, [table], 0, 1)  # the first pass allocates
-        rows = [n for n in ROWS if n <= max(most, 2)]
+        rows = [n for n in ROWS if n <= most]
         times: dict[int, list[float]] = {}
         draw = random.Random(0)
         while not times or time.perf_counter() < deadline:
@@ -64,6 +64,8 @@ def _attention(
     without context. Both are 0 where there is no room to find out."""
     rows = 5
     context = min(CONTEXT, max_model_len - rows)
+    if context < 1:
+        return 0.0, 0.0
     try:
         together = [_table(target, context + rows, tables) for _ in range(TOGETHER)]
     except OutOfBlocks:

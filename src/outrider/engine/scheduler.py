@@ -7,12 +7,12 @@ and recomputation after a preemption are all that; a request that catches up may
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.drafting.length import LengthPolicy, Load
-from outrider.drafting.limit import Plan
+from outrider.drafting.limit import Fixed, Plan
 from outrider.engine.request import Request
 
 
@@ -32,10 +32,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Schedule:
-    """work: of this step; preempted: requests whose cache was taken, to be computed again later."""
+    """work: of this step; preempted: requests whose cache was taken, to be computed again later; short:
+    whether there were too few blocks for all that could have run."""
 
     work: tuple[Work, ...]
     preempted: tuple[Request, ...]
+    short: bool
 
 
 class Scheduler:
@@ -48,6 +50,8 @@ class Scheduler:
     preemption.
 
     Nobody starves: a turn never changes, and from some time on all who come have later ones.
+
+    resting: numbers of the drafters that are not to be asked, whatever the policy plans.
     """
 
     def __init__(
@@ -56,8 +60,8 @@ class Scheduler:
         self.policy = policy
         self._max_num_seqs = max_num_seqs
         self._max_rows = max_rows
-        self._nothing = policy.nothing
         self._prompt_rows = prompt_rows or max_rows
+        self.resting: Sequence[int] = ()
         self.waiting: list[Request] = []
         self.running: list[Request] = []
 
@@ -79,9 +83,8 @@ class Scheduler:
         left = self._max_rows - len(decoding)
         for_drafts = min(sum(self._longest_draft(request) for request in decoding), left // 2)
         counts = self._continue_running(decoding, min(left - for_drafts, self._prompt_rows), preempted)
-        if not preempted:
-            self._admit(counts, min(left - for_drafts, self._prompt_rows))
-        return Schedule(self._add_drafts(counts), tuple(preempted))
+        admitted = not preempted and self._admit(counts, min(left - for_drafts, self._prompt_rows))
+        return Schedule(self._add_drafts(counts), tuple(preempted), short=not admitted)
 
     def _continue_running(
         self, decoding: list[Request], prompt_rows: int, preempted: list[Request]
@@ -115,8 +118,8 @@ class Scheduler:
             else:
                 return True
 
-    def _admit(self, counts: dict[Request, int], prompt_rows: int) -> None:
-        """Start waiting requests while rows, seats and blocks last."""
+    def _admit(self, counts: dict[Request, int], prompt_rows: int) -> bool:
+        """Start waiting requests while rows, seats and blocks last; False if it was the blocks."""
         prompt_rows -= sum(count for request, count in counts.items() if request.pending > 1)
         while self.waiting and prompt_rows > 0 and len(self.running) < self._max_num_seqs:
             request = self.waiting[0]
@@ -127,21 +130,25 @@ class Scheduler:
                 request.table.extend(request.table.filled + count)
             except OutOfBlocks:
                 request.table.truncate(0)
-                return
+                return False
             insort(self.running, self.waiting.pop(0), key=lambda request: request.turn)
             counts[request] = count
             prompt_rows -= count
+        return True
 
     def _add_drafts(self, counts: dict[Request, int]) -> tuple[Work, ...]:
         """Let requests that catch up draft, in rows and blocks that are left over."""
         ready = [request for request, count in counts.items() if count == request.pending]
         load = self._load(counts)
+        # The policy is asked in any case: what it then observes is a step that it knows.
         plans = dict(zip(ready, self.policy.plans(ready, load), strict=True))
+        if self.resting:
+            plans = {request: _without(plan, self.resting) for request, plan in plans.items()}
         wanted = {request: min(plan.length, request.room) for request, plan in plans.items()}
         shares = _shared(wanted, load.budget)
         work = []
         for request, count in counts.items():
-            plan = plans.get(request, self._nothing)
+            plan = plans.get(request, self.policy.nothing)
             if plan.length:
                 plan = plan.within(self._reserve_draft(request, count, shares[request]))
             work.append(Work(request, count, plan))
@@ -149,7 +156,7 @@ class Scheduler:
 
     def _longest_draft(self, request: Request) -> int:
         """That the request can have in this step."""
-        if not self._nothing.limits:  # no drafter
+        if len(self.resting) == len(self.policy.nothing.limits):  # no drafter
             return 0
         own = request.params.num_speculative_tokens
         return min(self.policy.longest if own is None else own, request.room)
@@ -173,6 +180,11 @@ class Scheduler:
         except OutOfBlocks:
             return max(0, min(length, table.capacity - table.filled - count))
         return length
+
+
+def _without(plan: Plan, drafters: Sequence[int]) -> Plan:
+    """The plan, with nothing for some of the drafters."""
+    return Plan([Fixed(0) if n in drafters else limit for n, limit in enumerate(plan.limits)])
 
 
 def _shared(wanted: Mapping[Request, int], rows: int) -> Mapping[Request, int]:
