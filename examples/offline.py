@@ -2,7 +2,7 @@
 
 from outrider import LLM, SamplingParams
 
-llm = LLM(model="smollm2", speculative_model="ngram", num_speculative_tokens=5)
+llm = LLM(model="smollm2", speculative_model="ngram")
 prompts = ["The capital of France is", "def fibonacci(n):"]
 params = SamplingParams(temperature=0.7, seed=7, max_tokens=48)
 

@@ -26,6 +26,11 @@ class Position(NamedTuple):
     seconds: float
 
 
+Depths = Sequence[float]
+"""By drafter, seconds for drafting one token deeper, whatever the number of requests that do so; 0 where a
+request does not ask it."""
+
+
 @dataclass(frozen=True)
 class Base:
     """A step without drafts: the tokens that it yields, its rows, its seconds besides the pass over those."""
@@ -44,22 +49,24 @@ class Allotment:
     rows: float
 
 
-def allot(prospects: Sequence[Iterable[Position]], depth: float, base: Base, target: TargetCost) -> Allotment:
+def allot(
+    prospects: Sequence[Iterable[Position]], depths: Sequence[Depths], base: Base, target: TargetCost
+) -> Allotment:
     """The lengths at which expected tokens a second are highest.
 
-    prospects: each request's positions, from the first on; depth: seconds for drafting one token deeper,
-    whatever the number of requests. Positions are ranked by what they yield for what they cost, later ones of
-    a request never before earlier ones; every beginning of the ranking is weighed, since the cost of rows may
-    have steps. Where going deeper costs all the same, so is every ranking of positions up to some depth.
+    prospects: each request's positions, from the first on; depths: of each request. Positions are ranked by
+    what they yield for what they cost, later ones of a request never before earlier ones; every beginning of
+    the ranking is weighed, since the cost of rows may have steps. Where depth has a cost of its own, so is
+    every ranking of positions up to some depth.
     """
     plain = base.tokens / (target.one_pass(base.rows) + base.seconds)
     ranked = _ranked(prospects, HOPELESS * plain, target.row(base.rows))
     deepest = max((number for _, _, number, _ in ranked), default=-1) + 1
     chosen, best = ranked[:0], Allotment([], plain * GAIN_AT_LEAST, base.rows)
     worse = 0
-    for cap in range(1, deepest + 1) if depth else [deepest]:
+    for cap in range(1, deepest + 1) if any(map(any, depths)) else [deepest]:
         within = ranked if cap == deepest else [at for at in ranked if at[2] < cap]
-        count, rate, rows = _best_beginning(within, depth, base, target)
+        count, rate, rows = _best_beginning(within, depths, base, target)
         worse += 1
         if rate > best.rate:
             chosen, best, worse = within[:count], Allotment([], rate, rows), 0
@@ -88,16 +95,22 @@ def _ranked(prospects: Sequence[Iterable[Position]], hopeless: float, row: float
     return ranked
 
 
-def _best_beginning(ranked: Ranked, depth: float, base: Base, target: TargetCost) -> tuple[int, float, float]:
+def _best_beginning(
+    ranked: Ranked, depths: Sequence[Depths], base: Base, target: TargetCost
+) -> tuple[int, float, float]:
     """How many of the positions to take, and the tokens a second and rows of the step then."""
     best, best_rate, best_rows = 0, 0.0, 0.0
-    tokens, rows, seconds, deepest = float(base.tokens), float(base.rows), base.seconds, 0
-    for count, (_, _, number, position) in enumerate(ranked, start=1):
+    tokens, rows, seconds = float(base.tokens), float(base.rows), base.seconds
+    deepest = [0] * len(depths[0]) if depths else []
+    for count, (_, request, number, position) in enumerate(ranked, start=1):
         tokens += position.tokens
         rows += position.rows
         seconds += position.seconds
-        deepest = max(deepest, number + 1)
-        rate = tokens / (target.one_pass(rows) + seconds + deepest * depth)
+        for drafter, deeper in enumerate(depths[request]):
+            if deeper and number == deepest[drafter]:
+                deepest[drafter] += 1
+                seconds += deeper
+        rate = tokens / (target.one_pass(rows) + seconds)
         if rate > best_rate:
             best, best_rate, best_rows = count, rate, rows
     return best, best_rate, best_rows

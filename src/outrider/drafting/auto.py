@@ -33,7 +33,7 @@ HORIZON = 64
 """Steps over which the reading that a drafter has to catch up with is written off, or as many as are left."""
 TRIAL_AT_LEAST = 0.1
 """Share of its cost that a trial counts as a loss, however promising."""
-OVERHEAD = 0.01
+OVERHEAD = 0.005
 """Of the time that deciding may take: a decision stands for as many steps as that asks for."""
 LONGEST_QUIET = 16
 """Steps for which a decision to draft nothing stands, if nothing changes."""
@@ -114,6 +114,9 @@ class AutoLength:
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
         began = time.perf_counter()
         self._load = load
+        if not requests:
+            self._planning, self._read = 0.0, [0] * len(self.links)
+            return []
         self._steps += 1
         if self._steps >= self._stands or requests != self._requests:
             self._requests = requests
@@ -181,9 +184,13 @@ class AutoLength:
         others = target.attention(load.positions, load.pairs) + target.request * len(self._requests)
         base = Base(len(self._requests), load.rows + sum(length or 0 for length in own), others)
         used = [self._worth_asking(request, target.row(base.rows), len(free)) for request in free]
-        depth = sum(link.cost.fixed for n, link in enumerate(self.links) if any(use[n] for use in used))
-        prospects = [self._positions(request, use) for request, use in zip(free, used, strict=True)]
-        allotment = allot(prospects, depth, base, target)
+        asked = [self._asked(request, use) for request, use in zip(free, used, strict=True)]
+        prospects = [self._positions(request, chances) for request, chances in zip(free, asked, strict=True)]
+        depths = [
+            [link.cost.fixed * chance for link, chance in zip(self.links, chances, strict=True)]
+            for chances in asked
+        ]
+        allotment = allot(prospects, depths, base, target)
         wanted = [max(length, self.bounds.least) for length in allotment.lengths]
         lengths = {
             request: [length * asked for asked in use]
@@ -195,15 +202,23 @@ class AutoLength:
             trials = self._trials(target.one_pass(base.rows) + others)
             self._decision = replace(self._decision, trials=trials)
 
-    def _positions(self, request: Request, used: Sequence[bool]) -> Iterator[Position]:
-        """What the chain promises a request, where each drafter is asked if those before it are silent."""
-        asked = 1.0
-        attention = self.target.attention(0, len(request.tokens))
-        parts: list[Iterator[Position]] = []
+    def _asked(self, request: Request, used: Sequence[bool]) -> list[float]:
+        """The chance of each drafter to be asked, which it is if those before it are silent."""
+        chances, chance = [], 1.0
         for link, use in zip(self.links, used, strict=True):
-            if use:
-                parts.append(self._of_link(link, request, asked))
-                asked *= 1 - link.forecast.first(request)[1]
+            chances.append(chance * use)
+            if use and len(self.links) > 1:
+                chance *= 1 - link.forecast.first(request)[1]
+        return chances
+
+    def _positions(self, request: Request, asked: Sequence[float]) -> Iterator[Position]:
+        """What the chain promises a request, if its drafters are asked with these chances."""
+        attention = self.target.attention(0, len(request.tokens))
+        parts = [
+            self._of_link(link, request, chance)
+            for link, chance in zip(self.links, asked, strict=True)
+            if chance
+        ]
         for at in zip(*parts, strict=True):
             tokens, rows, seconds = (sum(values) for values in zip(*at, strict=True))
             yield Position(tokens, rows, seconds + rows * attention)
@@ -225,16 +240,20 @@ class AutoLength:
             return used
         rest = 0.0  # seconds that those behind save at best, where the current rate is had otherwise
         for n in reversed(range(len(self.links))):
-            link = self.links[n]
-            fixed = link.cost.fixed / drafting
-            gains = (
-                tokens / self._decision.rate - rows * row - seconds - fixed
-                for tokens, rows, seconds in self._of_link(link, request, 1.0)
-            )
-            worth = max(accumulate(gains)) + (1 - link.forecast.first(request)[1]) * rest
+            silent = 1 - self.links[n].forecast.first(request)[1]
+            worth = self._worth(self.links[n], request, row, drafting) + silent * rest
             used[n] = worth >= rest
             rest = max(worth, rest)
         return used
+
+    def _worth(self, link: Link, request: Request, row: float, drafting: int) -> float:
+        """Seconds that asking a drafter is expected to save, at best, if so many requests draft."""
+        fixed = link.cost.fixed / max(1, drafting)
+        gains = (
+            tokens / self._decision.rate - rows * row - seconds - fixed
+            for tokens, rows, seconds in self._of_link(link, request, 1.0)
+        )
+        return max(accumulate(gains))
 
     def _trials(self, plain: float) -> list[set[Request]]:
         """By drafter, for whom it is tried although it does not pay; a plain step takes `plain` seconds.
@@ -250,7 +269,7 @@ class AutoLength:
             chosen: list[Request] = []
             if idle:
                 shared = self.links[n].cost.fixed if len(idle) == len(lengths) else 0.0
-                losses = [self._loss(self.links[n], request) for request in idle]
+                losses = [self._loss(n, request) for request in idle]
                 chosen = probing.choose(idle, losses, shared=shared, most=plain)
                 self._stands = min(self._stands, probing.steps_until(min(losses) + shared, plain))
             if chosen or len(idle) < len(lengths):
@@ -258,12 +277,18 @@ class AutoLength:
             trials.append(set(chosen))
         return trials
 
-    def _loss(self, link: Link, request: Request) -> float:
-        """Seconds that a trial with a drafter is expected to lose."""
+    def _loss(self, number: int, request: Request) -> float:
+        """Seconds that a trial with a drafter is expected to lose, what those behind it would do included."""
+        link, decision = self.links[number], self._decision
         survival, offered = link.forecast.first(request)
+        row = decision.row + self.target.attention(0, len(request.tokens))
         spent = link.cost.each + link.cost.first + link.cost.catch_up * link.drafter.behind(request)
-        spent += offered * (self._decision.row + self.target.attention(0, len(request.tokens)))
-        return max(spent - offered * survival / self._decision.rate, TRIAL_AT_LEAST * spent)
+        spent += offered * row
+        for behind in range(number + 1, len(self.links)):
+            if decision.lengths[request][behind]:
+                spent += offered * max(0.0, self._worth(self.links[behind], request, row, decision.drafting))
+                break
+        return max(spent - offered * survival / decision.rate, TRIAL_AT_LEAST * spent)
 
     def _learn(self, number: int, outcomes: Sequence[Outcome], timing: Timing) -> None:
         """From what a drafter was asked for: how much of it came, how much stood, and what it cost."""
@@ -276,6 +301,8 @@ class AutoLength:
                 continue  # not asked
             if draft.source != number:
                 draft, accepted = Draft(source=number), 0
+            if not draft.tokens and link.drafter.behind(outcome.request) >= len(outcome.verdict.tokens):
+                continue  # still reading, which says nothing of what it will offer
             asked += 1
             tokens += max(1, len(draft.tokens))
             depth = max(depth, 1, len(draft.tokens))

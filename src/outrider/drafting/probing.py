@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from outrider.engine.request import Request
 
-SHARE = 0.01
+SHARE = 0.005
 """Of the time that may go into trials that are expected to cost more than they yield."""
 
 

@@ -1,0 +1,450 @@
+"""The length that chooses itself, against the best fixed length, in a world whose costs are known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from outrider.drafting import auto
+from outrider.drafting.allot import allot
+from outrider.drafting.auto import LONGEST_QUIET, OVERHEAD, WORKLOADS, AutoLength, Bounds, Link
+from outrider.drafting.base import Draft
+from outrider.drafting.chain import Chain
+from outrider.drafting.costs import DraftCost, TargetCost
+from outrider.drafting.forecast import Forecast
+from outrider.drafting.length import Load, Outcome, Timing
+from outrider.drafting.limit import Limit, Plan
+from outrider.drafting.probing import SHARE
+from outrider.verification.accept import Verdict
+from tests.drafting import stub
+
+if TYPE_CHECKING:
+    from outrider.engine.request import Request
+
+BOUND = WORKLOADS[None]
+LONGEST = BOUND.most
+CURVE = ((1, 2, 4, 8, 16, 32, 64, 128), (10.0, 10.2, 10.6, 11.5, 13.5, 20.0, 36.0, 70.0))
+"""Milliseconds of a pass: bound by memory at first, then by arithmetic."""
+
+
+@dataclass
+class Clock:
+    """Time stands still while the policy plans, unless a test moves it."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(auto, "time", SimpleNamespace(perf_counter=clock, monotonic=clock))
+    return clock
+
+
+@dataclass
+class Player:
+    """A drafter whose tokens are 1 where they stand and 0 where they fall.
+
+    chance: that a request's next token stands; offers: that it has anything to offer; sure: whether it knows
+    the chance, which then is one of two, 0.3 below and above.
+    """
+
+    cost: DraftCost
+    chance: Callable[[Request], float]
+    offers: float = 1.0
+    sure: bool = False
+    unread: int = 0
+    draw: random.Random = field(default_factory=lambda: random.Random(1))
+    asked: list[Request] = field(default_factory=list)
+    seconds: float = 0.0  # of the last drafts
+    seen: set[Request] = field(default_factory=set)
+
+    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
+        self.asked += requests
+        drafts = [self._draft(request, limit) for request, limit in zip(requests, limits, strict=True)]
+        lengths = [max(1, len(draft.tokens)) for draft in drafts]
+        read = sum(self.behind(request) for request in requests)
+        self.seen.update(requests)
+        self.seconds = self.cost.fixed * max(lengths) + self.cost.each * sum(lengths)
+        self.seconds += self.cost.first * len(requests) + self.cost.catch_up * read
+        return drafts
+
+    def _draft(self, request: Request, limit: Limit) -> Draft:
+        tokens: list[int] = []
+        confidences: list[float] = []
+        if self.draw.random() >= self.offers:
+            return Draft()
+        while len(tokens) < limit.length:
+            chance = self.chance(request)
+            if self.sure:
+                chance += self.draw.choice([-0.3, 0.3])
+            if not limit.take(chance if self.sure else None):
+                break
+            tokens.append(int(self.draw.random() < chance))
+            confidences.append(chance)
+            if not limit.more():
+                break
+        return Draft(tuple(tokens), confidences=tuple(confidences) if self.sure else ())
+
+    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+        """It knows."""
+
+    def end(self, request: Request) -> None:
+        """It keeps nothing."""
+
+    def behind(self, request: Request) -> int:
+        return 0 if request in self.seen else self.unread
+
+    def rest(self) -> None:
+        """It keeps nothing."""
+
+
+def link(player: Player, bounds: Bounds = BOUND) -> Link:
+    return Link(player, replace(player.cost), Forecast(bounds.most, bounds.acceptance))
+
+
+def target_cost(curve: tuple[Sequence[int], Sequence[float]] = CURVE) -> TargetCost:
+    counts, milliseconds = curve
+    return TargetCost(counts, [value / 1000 for value in milliseconds])
+
+
+class World:
+    """Steps of an engine without a model; what they take is what `truth` and the players' costs say."""
+
+    def __init__(self, players: Sequence[Player], bounds: Bounds = BOUND) -> None:
+        self.players = players
+        self.truth = target_cost()
+        self.policy = AutoLength(
+            [link(player, bounds) for player in players], target_cost(), bounds, save=lambda: None
+        )
+        self.chain = Chain(players)
+        self.seconds = self.tokens = 0.0
+        self.drafts: list[list[Draft]] = []
+
+    def step(self, requests: list[Request]) -> list[Plan]:
+        load = Load(len(requests), 0, 0, budget=10**6)
+        plans = self.policy.plans(requests, load)
+        for player in self.players:
+            player.seconds = 0.0
+        drafts = self.chain.draft(requests, plans)
+        verdicts = [verdict(draft) for draft in drafts]
+        drafted = [player.seconds for player in self.players]
+        verified = self.truth.one_pass(len(requests) + sum(len(draft.tokens) for draft in drafts))
+        whole = verified + sum(drafted)
+        self.policy.observe(
+            [Outcome(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
+            Timing(drafted, verified, whole),
+        )
+        self.seconds += whole
+        self.tokens += sum(len(verdict.tokens) for verdict in verdicts)
+        self.drafts.append(drafts)
+        return plans
+
+    def run(self, requests: list[Request], steps: int) -> float:
+        """Tokens a second of so many steps."""
+        seconds, tokens = self.seconds, self.tokens
+        for _ in range(steps):
+            self.step(requests)
+        return (self.tokens - tokens) / (self.seconds - seconds)
+
+    def lengths(self, last: int) -> float:
+        """Of the drafts of the last steps, on average."""
+        lengths = [len(draft.tokens) for drafts in self.drafts[-last:] for draft in drafts]
+        return sum(lengths) / len(lengths)
+
+
+def verdict(draft: Draft) -> Verdict:
+    accepted = (*draft.tokens, 0).index(0)
+    return Verdict(accepted, (1,) * (accepted + 1))
+
+
+def fixed_rate(chance: float, batch: int, cost: DraftCost, length: int) -> float:
+    """Expected tokens a second with one length for all."""
+    tokens = batch * sum(chance**n for n in range(length + 1))
+    drafting = length * (cost.fixed + batch * cost.each) + batch * cost.first * bool(length)
+    return tokens / (target_cost().one_pass(batch * (1 + length)) + drafting)
+
+
+def best_rate(chance: float, batch: int, cost: DraftCost) -> float:
+    return max(fixed_rate(chance, batch, cost, length) for length in range(LONGEST + 1))
+
+
+def requests(count: int) -> list[Request]:
+    return [stub(number) for number in range(count)]
+
+
+FREE, CHEAP, DEAR = DraftCost(0.0, 2e-5), DraftCost(1e-3, 2e-5), DraftCost(4e-3, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("chance", "batch", "cost"),
+    [
+        (0.9, 1, FREE),
+        (0.6, 1, FREE),
+        (0.8, 1, CHEAP),
+        (0.9, 1, DEAR),
+        (0.8, 4, CHEAP),
+        (0.6, 8, CHEAP),
+        (0.9, 16, CHEAP),
+        (0.7, 32, FREE),
+    ],
+)
+def test_reaches_the_best_fixed_length(chance: float, batch: int, cost: DraftCost) -> None:
+    """Beginning with what is learnt from nothing."""
+    world = World([Player(cost, lambda _: chance)])
+    rate = world.run(requests(batch), max(300, 4000 // batch))
+    assert rate >= 0.95 * best_rate(chance, batch, cost)
+
+
+@pytest.mark.parametrize(
+    ("chance", "batch", "cost"),
+    [(0.02, 1, CHEAP), (0.3, 1, DEAR), (0.05, 8, CHEAP), (0.3, 64, CHEAP), (0.02, 1, FREE)],
+)
+def test_loses_little_where_drafting_never_pays(chance: float, batch: int, cost: DraftCost) -> None:
+    assert best_rate(chance, batch, cost) <= 1.03 * fixed_rate(chance, batch, cost, 0)
+    world = World([Player(cost, lambda _: chance)])
+    rate = world.run(requests(batch), 1500)
+    assert rate >= 0.97 * fixed_rate(chance, batch, cost, 0)
+
+
+def test_nothing_under_load_and_something_when_it_falls() -> None:
+    world, batch = World([Player(CHEAP, lambda _: 0.5)]), requests(64)
+    world.run(batch, 200)
+    assert world.lengths(100) < 0.1
+    world.run(batch[:2], 30)
+    assert world.lengths(20) > 0.7
+    world.run(batch, 30)
+    assert world.lengths(20) < 0.1
+
+
+@pytest.mark.parametrize(("before", "after", "steps"), [(0.95, 0.05, 60), (0.05, 0.95, 600)])
+def test_a_jump_of_acceptance_is_followed(before: float, after: float, steps: int) -> None:
+    """Upwards it takes until trials, for which time has to be saved up, have found out."""
+    chance = before
+    world, batch = World([Player(CHEAP, lambda _: chance)]), requests(2)
+    world.run(batch, 400)
+    long_before = world.lengths(50) > 3
+    assert long_before == (before > after)
+    chance = after
+    world.run(batch, steps)
+    world.run(batch, 100)
+    assert (world.lengths(100) > 3) == (not long_before)
+
+
+def test_a_chain_after_a_step_without_requests() -> None:
+    """As when a prompt is read in chunks."""
+    world = World([Player(FREE, lambda _: 0.9), Player(CHEAP, lambda _: 0.9)])
+    assert world.policy.plans([], Load(8, 8, 64, 100)) == []
+    world.policy.observe([], Timing([0.0, 0.0], 0.01, 0.01))
+    assert world.step([stub()])[0].length > 0
+
+
+def test_a_drafter_that_is_sure_is_followed() -> None:
+    """Tokens that stand with 0.2 or with 0.8, and the drafter knows which: better than any fixed length."""
+    cost = DraftCost(1e-4, 2e-5)
+    world, batch = World([Player(cost, lambda _: 0.5, sure=True)]), requests(16)
+    world.run(batch, 100)
+    assert world.run(batch, 300) >= 1.02 * best_rate(0.5, 16, cost)
+    blind = World([Player(cost, lambda _: 0.5)])
+    blind.run(batch, 100)
+    assert blind.run(batch, 300) >= 0.95 * best_rate(0.5, 16, cost)
+
+
+@pytest.mark.parametrize(("room", "asked"), [(3, False), (10**6, True)])
+def test_catching_up_has_to_be_worth_it(room: int, asked: bool) -> None:
+    """Half a second of reading, for three tokens or for a long text."""
+    player = Player(replace(CHEAP, catch_up=2e-4), lambda _: 0.9, unread=1500)
+    world = World([player])
+    world.step([stub(room=room)])
+    assert bool(player.asked) == asked
+
+
+def test_who_has_much_to_read_keeps_nobody_from_drafting() -> None:
+    player = Player(replace(CHEAP, catch_up=2e-4), lambda _: 0.9, unread=1500)
+    world, (near, far) = World([player]), (stub(0), stub(1, room=3))
+    player.seen.add(near)
+    for _ in range(20):
+        world.step([near, far])
+    assert player.asked == [near] * 20
+
+
+@pytest.mark.parametrize("workload", ["structured", "creative"])
+@pytest.mark.parametrize("chance", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("sure", [False, True])
+def test_bounds_of_a_workload_hold(workload: str, chance: float, sure: bool) -> None:
+    bounds = WORKLOADS[workload]
+    assert (bounds.least, bounds.most) == {"structured": (5, 8), "creative": (2, 4)}[workload]
+    world = World([Player(CHEAP, lambda _: chance, sure=sure)], bounds)
+    world.run(requests(3), 60)
+    lengths = {len(draft.tokens) for drafts in world.drafts for draft in drafts}
+    assert min(lengths) >= bounds.least
+    assert max(lengths) <= bounds.most
+
+
+@pytest.mark.parametrize("workload", [None, "structured"])
+def test_a_request_may_name_its_own_length(workload: str | None) -> None:
+    player = Player(FREE, lambda _: 0.9)
+    world = World([player], WORKLOADS[workload])
+    never, three, free = stub(0, num_speculative_tokens=0), stub(1, num_speculative_tokens=3), stub(2)
+    for _ in range(200):
+        world.step([never, three, free])
+    assert never not in player.asked
+    assert {len(drafts[1].tokens) for drafts in world.drafts} == {3}
+    assert world.drafts[-1][2].tokens
+
+
+def test_only_requests_with_lengths_of_their_own() -> None:
+    world = World([Player(FREE, lambda _: 0.9)])
+    for _ in range(5):
+        world.step([stub(0, num_speculative_tokens=0), stub(1, num_speculative_tokens=2)])
+    assert [[len(draft.tokens) for draft in drafts] for drafts in world.drafts] == [[0, 2]] * 5
+
+
+def test_no_requests_at_all() -> None:
+    world = World([Player(FREE, lambda _: 0.9)])
+    assert world.policy.plans([], Load(8, 8, 64, 100)) == []
+    world.policy.observe([], Timing([0.0], 0.01, 0.01))
+    assert world.step([stub()])[0].length > 0
+
+
+def test_drafting_nothing_calls_nobody() -> None:
+    """Between trials, which are few."""
+    player = Player(DEAR, lambda _: 0.02)
+    world, request = World([player]), stub()
+    world.run([request], 300)
+    quiet = len(player.asked)
+    world.run([request], 2000)
+    trials = len(player.asked) - quiet
+    assert 1 <= trials <= 2000 * SHARE * 10 / 4 + 1  # of steps of 10 ms, for trials that cost 4 and more
+    nothing = [world.policy.nothing] * 3
+    before = len(player.asked)
+    assert world.chain.draft(requests(3), nothing) == [Draft()] * 3
+    assert len(player.asked) == before
+
+
+def test_a_trial_is_for_one_step() -> None:
+    """A decision that stands for several steps tries but once."""
+    player = Player(DEAR, lambda _: 0.0)
+    world, request = World([player]), stub()
+    world.run([request], 2000)
+    asked = [bool(drafts[0].tokens) for drafts in world.drafts[-1000:]]
+    assert any(asked)
+    assert not any(first and second for first, second in pairwise(asked))
+
+
+def test_a_chain_learns_whom_to_ask_for_whom() -> None:
+    """The first is right for one request alone; the second is good for both, and costs more."""
+    left, right = stub(0), stub(1)
+    first = Player(DraftCost(1e-5, 1e-5), lambda request: 0.9 if request is left else 0.02)
+    second = Player(DraftCost(2e-4, 2e-5), lambda _: 0.8)
+    world = World([first, second])
+    world.run([left, right], 400)
+    sources = {left: [0, 0], right: [0, 0]}
+    for drafts in world.drafts[-200:]:
+        for request, draft in zip((left, right), drafts, strict=True):
+            sources[request][draft.source] += bool(draft.tokens)
+    assert sources[left][0] > 150
+    assert sources[right][1] > 150
+    assert sources[right][0] < 20
+
+
+def test_the_second_is_asked_where_the_first_is_silent() -> None:
+    first = Player(DraftCost(1e-5, 1e-5), lambda _: 0.9, offers=0.4)
+    second = Player(CHEAP, lambda _: 0.8)
+    world, request = World([first, second]), stub()
+    world.run([request], 300)
+    sources = [draft.source for (draft,) in world.drafts[-200:] if draft.tokens]
+    assert 40 < sources.count(0) < 120
+    assert 60 < sources.count(1) < 160
+
+
+def test_a_second_that_never_pays_leaves_what_the_first_gains() -> None:
+    first, useless = Player(FREE, lambda _: 0.7), Player(DraftCost(20e-3, 1e-3), lambda _: 0.3)
+    world, batch = World([first, useless]), requests(2)
+    world.run(batch, 200)
+    assert world.run(batch, 1000) >= 0.93 * best_rate(0.7, 2, FREE)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> list[int]:
+    """One entry for each decision, which takes so long."""
+    calls: list[int] = []
+
+    def slow(*args: Any) -> Any:
+        calls.append(1)
+        clock.now += seconds
+        return allot(*args)
+
+    monkeypatch.setattr(auto, "allot", slow)
+    return calls
+
+
+def test_deciding_takes_its_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Where a decision takes as long as a step does."""
+    calls = counted(monkeypatch, clock, 10e-3)
+    world, batch = World([Player(CHEAP, lambda _: 0.8)]), requests(1)
+    world.run(batch, 1500)
+    before, began = len(calls), world.seconds
+    world.run(batch, 2000)
+    assert 0 < (len(calls) - before) * 10e-3 <= 1.6 * OVERHEAD * (world.seconds - began)
+
+
+def test_a_decision_ends_with_its_batch(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    calls = counted(monkeypatch, clock, 10e-3)
+    world, batch = World([Player(CHEAP, lambda _: 0.8)]), requests(3)
+    world.run(batch, 500)
+    before = len(calls)
+    for present in (batch[:2], batch, batch[1:]):
+        world.step(present)
+    assert len(calls) == before + 3
+
+
+def test_a_quiet_policy_decides_seldom_but_does(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    calls = counted(monkeypatch, clock, 0.0)
+    world = World([Player(DEAR, lambda _: 0.0)])
+    world.run(requests(1), 500)
+    before = len(calls)
+    world.run(requests(1), 1 + 100 * LONGEST_QUIET)
+    assert 100 <= len(calls) - before <= 400
+
+
+def test_ended_requests_are_forgotten() -> None:
+    world = World([Player(CHEAP, lambda _: 0.8), Player(DEAR, lambda _: 0.5)])
+    for number in range(20):
+        request = stub(number)
+        world.run([request], 10)
+        world.policy.end(request)
+    for link, probing in zip(world.policy.links, world.policy._probing, strict=True):
+        assert not probing._tried
+        for hazards in (link.forecast._positions, link.forecast._confidences, link.forecast._silences):
+            assert not hazards._factors
+
+
+def test_what_is_learnt_is_saved_now_and_then(clock: Clock) -> None:
+    saved: list[int] = []
+    player = Player(CHEAP, lambda _: 0.8)
+    world = World([player])
+    world.policy = AutoLength([link(player)], target_cost(), BOUND, save=lambda: saved.append(1))
+    for _ in range(1000):
+        world.step([stub()])
+        clock.now += 0.3
+    assert 3 <= len(saved) <= 1000 * 0.3 / auto.SAVE_EVERY
+
+
+def test_wrong_costs_are_corrected_by_what_steps_take() -> None:
+    """Rows were measured as several times dearer than they are, and still something seems to pay."""
+    world = World([Player(CHEAP, lambda _: 0.8)])
+    counts, _ = CURVE
+    slow = [(10 + 1.5 * (count - 1)) / 1000 for count in counts]
+    world.policy = AutoLength([link(world.players[0])], TargetCost(counts, slow), BOUND, save=lambda: None)
+    batch = requests(4)
+    world.run(batch, 3000)
+    assert world.run(batch, 500) >= 0.9 * best_rate(0.8, 4, CHEAP)

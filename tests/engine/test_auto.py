@@ -1,0 +1,361 @@
+"""The first promise with lengths that choose themselves, and with limits of every kind."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from outrider import LLM, SamplingParams, SpeculationStats
+from outrider.drafting import auto
+from outrider.drafting.costs import DraftCost, TargetCost
+from outrider.drafting.forecast import Forecast
+from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
+from outrider.drafting.limit import Fixed, Limit, Plan
+from outrider.drafting.model import Growing
+from outrider.drafting.priced import Priced
+from outrider.engine import policy as policy_module
+from outrider.engine.cost_file import CostFile
+from outrider.engine.request import Request
+from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.verification.chi_square import agrees
+
+TEMPERATURES = (0.0, 0.7, 1.0)
+DRAFTERS: dict[str, tuple[str, ...]] = {
+    "ngram": ("ngram",),
+    "draft": ("draft",),
+    "target": ("target",),
+    "chain": ("ngram", "draft"),
+    "backwards": ("draft", "ngram"),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _costs_are_known() -> Iterator[None]:
+    """Nothing is measured when an engine is built, and planning takes no time."""
+    still = SimpleNamespace(perf_counter=lambda: 0.0, monotonic=lambda: 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "time", still)
+        patch.setattr(
+            policy_module, "target_cost", lambda *_, **__: TargetCost((1, 2, 64), (10e-3, 10.1e-3, 30e-3))
+        )
+        patch.setattr(policy_module, "draft_cost", lambda *_, **__: DraftCost(1e-4, 1e-5))
+        patch.setattr(CostFile, "load", lambda self: None)
+        patch.setattr(CostFile, "save", lambda *_: None)
+        yield
+
+
+@dataclass
+class Unclocked:
+    """A policy that sees every step take as long as was foreseen, however busy the machine."""
+
+    policy: LengthPolicy
+
+    @property
+    def longest(self) -> int:
+        return self.policy.longest
+
+    @property
+    def nothing(self) -> Plan:
+        return self.policy.nothing
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
+        return self.policy.plans(requests, load)
+
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        self.policy.observe(outcomes, Timing([1e-3] * len(timing.drafted), 10e-3, 12e-3))
+
+    def end(self, request: Request) -> None:
+        self.policy.end(request)
+
+
+class Arbitrary:
+    """Limits that have nothing to do with what pays: fixed, priced, long, short, none, and never the same."""
+
+    longest = 12
+
+    def __init__(self, drafters: int, seed: int) -> None:
+        self._drafters = drafters
+        self._draw = random.Random(seed)
+        self._forecast = Forecast(12, 0.5)
+
+    @property
+    def nothing(self) -> Plan:
+        return Plan((Fixed(0),) * self._drafters)
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
+        return [Plan([self._limit(request) for _ in range(self._drafters)]) for request in requests]
+
+    def _limit(self, request: Request) -> Limit:
+        draw = self._draw
+        length = draw.choice([0, 0, 1, 2, 3, 5, 8, 12])
+        if draw.random() < 0.4:
+            return Fixed(length, informed=draw.random() < 0.5)
+        row, token = draw.random(), draw.random()
+        return Priced(self._forecast, request, length, least=draw.randrange(3), row=row, token=token)
+
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        for outcome in outcomes:
+            if outcome.plan.length:
+                length, accepted = outcome.plan.length, outcome.verdict.accepted
+                self._forecast.observe(outcome.request, outcome.draft, length, accepted)
+        self._forecast.refresh()
+
+    def end(self, request: Request) -> None:
+        self._forecast.forget(request)
+
+
+def drafted_by(name: str, request: pytest.FixtureRequest) -> list[str]:
+    return [part if part == "ngram" else request.getfixturevalue(part) for part in DRAFTERS[name]]
+
+
+def automatic(target: str, drafters: list[str], **options: Any) -> LLM:
+    options = {"num_speculative_tokens": "auto", "prompt_lookup_min": 1} | options
+    llm = load(target, None, speculative_model=drafters, **options)
+    llm.engine.scheduler.policy = Unclocked(llm.engine.scheduler.policy)
+    return llm
+
+
+def params(temperature: float, seed: int, **others: Any) -> SamplingParams:
+    return SamplingParams(temperature=temperature, seed=seed, **{"max_tokens": 32} | others)
+
+
+def check(
+    llm: LLM, target: str, prompts: Sequence[Sequence[int]], requests: list[SamplingParams]
+) -> SpeculationStats:
+    """Every output is the target's own; returns what was drafted for it."""
+    outputs = llm.generate(prompts, requests, use_tqdm=False)
+    for prompt, one, output in zip(prompts, requests, outputs, strict=True):
+        assert token_ids(output) == token_ids(expected(target, prompt, one))
+    assert llm.engine.target.pool.num_free == llm.engine.target.pool.num_blocks
+    return sum((o.outputs[0].speculation for o in outputs), SpeculationStats())
+
+
+@pytest.fixture(params=DRAFTERS)
+def llm(request: pytest.FixtureRequest, target: str) -> LLM:
+    return automatic(target, drafted_by(request.param, request))
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_same_tokens(llm: LLM, target: str, temperature: float) -> None:
+    found = check(llm, target, PROMPTS, [params(temperature, seed) for seed in range(len(PROMPTS))])
+    assert found.drafted > 0
+
+
+def test_same_tokens_in_mixed_batches(llm: LLM, target: str) -> None:
+    """Lengths of one's own, none, and automatic ones, with requests that come at any time."""
+    draw, added = random.Random(0), []
+    for number in range(24):
+        own = draw.choice([None, None, 0, 3])
+        one = params(
+            draw.choice(TEMPERATURES), number, num_speculative_tokens=own, max_tokens=draw.randint(1, 40)
+        )
+        prompt = draw.choice(PROMPTS)
+        added.append((llm.engine.add(prompt, one), prompt, one))
+        for _ in range(draw.randrange(5)):
+            llm.engine.step()
+    while llm.engine.unfinished:
+        llm.engine.step()
+    for request_id, prompt, one in added:
+        output = llm.engine.take(request_id)
+        assert token_ids(output) == token_ids(expected(target, prompt, one))
+        if one.num_speculative_tokens == 0:
+            assert output.outputs[0].speculation.drafted == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_same_tokens_with_arbitrary_limits(llm: LLM, target: str, temperature: float, seed: int) -> None:
+    scheduler = llm.engine.scheduler
+    before = scheduler.policy
+    scheduler.policy = Arbitrary(len(llm.engine.drafters.drafters), seed)
+    try:
+        requests = [params(temperature, number) for number in range(2 * len(PROMPTS))]
+        assert check(llm, target, PROMPTS * 2, requests).drafted > 0
+    finally:
+        scheduler.policy = before
+
+
+@pytest.mark.parametrize(
+    ("rows", "drafter"),
+    [
+        (4, "draft"),
+        (7, "draft"),
+        (33, "draft"),
+        (4, "chain"),
+        (7, "chain"),
+        (33, "chain"),
+    ],
+)
+def test_same_tokens_with_prompts_in_chunks(
+    target: str, drafter: str, rows: int, request: pytest.FixtureRequest
+) -> None:
+    llm = automatic(target, drafted_by(drafter, request), max_num_batched_tokens=rows, max_num_seqs=4)
+    check(llm, target, PROMPTS, [params(0.7, seed) for seed in range(len(PROMPTS))])
+
+
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_same_tokens_with_preemption(target: str, drafter: str, request: pytest.FixtureRequest) -> None:
+    names = drafted_by(drafter, request)
+    block = 4 * 2 * 2 * 2 * 12 * 16 * (1 if names == ["ngram"] else 2)  # as in `test_lossless`
+    llm = automatic(target, names, kv_cache_memory=12 * block, max_model_len=192, max_num_seqs=8)
+    llm.engine.scheduler.policy = Arbitrary(len(names), 1)
+    preempted = 0
+    schedule = llm.engine.scheduler.schedule
+
+    def counting() -> Any:
+        nonlocal preempted
+        result = schedule()
+        preempted += len(result.preempted)
+        return result
+
+    llm.engine.scheduler.schedule = counting  # type: ignore[method-assign]
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(8)]
+    found = check(llm, target, prompts, [params(0.7, seed, max_tokens=70) for seed in range(8)])
+    assert preempted > 0
+    assert found.drafted > 0
+
+
+@pytest.mark.parametrize(("workload", "least", "most"), [("structured", 5, 8), ("creative", 2, 4)])
+def test_workloads(target: str, draft: str, workload: str, least: int, most: int) -> None:
+    """Shorter drafts are only those that end the output."""
+    llm = automatic(target, [draft], workload=workload)
+    lengths: list[int] = []
+    for prompt in PROMPTS:
+        one = params(0.7, 3, max_tokens=64, ignore_eos=True)
+        request_id = llm.engine.add(prompt, one)
+        while llm.engine.unfinished:
+            lengths += [increment.drafted for increment in llm.engine.step() if increment.token_ids]
+        output = llm.engine.take(request_id)
+        assert token_ids(output) == token_ids(expected(target, prompt, one))
+    assert max(lengths) <= most
+    assert sum(length >= least for length in lengths) > 0.7 * len(lengths)
+
+
+def test_zero_tokens_by_request_is_plain_decoding(llm: LLM, target: str) -> None:
+    requests = [params(0.7, seed, num_speculative_tokens=0) for seed in range(len(PROMPTS))]
+    assert check(llm, target, PROMPTS, requests).drafted == 0
+
+
+def test_reading_a_long_prompt_is_no_silence(target: str, draft: str) -> None:
+    """A draft model that still reads has nothing to offer yet, which says nothing of what it will offer."""
+    llm = automatic(target, [draft], prompt_chunk_size=8)
+    inner = llm.engine.scheduler.policy
+    assert isinstance(inner, Unclocked)
+    prompt = [5 + i % 90 for i in range(200)]
+    llm.engine.add(prompt, params(0.0, 0, max_tokens=8, ignore_eos=True))
+    while llm.engine.unfinished:
+        llm.engine.step()
+    (link,) = inner.policy.links  # type: ignore[attr-defined]
+    newcomer = next(iter(llm.engine._groups.values())).requests[0]
+    assert link.forecast.first(newcomer)[1] > 0.8
+
+
+# The rules that keep a distribution
+
+FEW = (20, 21, 22)
+"""Of three tokens there are 27 texts of three, whose chances are known from the target alone."""
+
+
+AT_ONCE: dict[str, Any] = {"prompt_chunk_size": 1024, "max_num_batched_tokens": 1024}
+"""So that the draft model has read every prompt when the first token is due."""
+
+
+def texts(llm: LLM, count: int) -> Counter[tuple[int, ...]]:
+    options: dict[str, Any] = {"allowed_token_ids": FEW, "ignore_eos": True, "max_tokens": 3}
+    counts: Counter[tuple[int, ...]] = Counter()
+    requests = [SamplingParams(temperature=1.0, seed=seed, **options) for seed in range(count)]
+    drafted = 0
+    for output in llm.generate([PROMPTS[1]] * count, requests, use_tqdm=False):
+        counts[output.outputs[0].token_ids] += 1
+        drafted += output.outputs[0].speculation.drafted
+    assert drafted > count / 2
+    return counts
+
+
+def exact(llm: LLM) -> dict[tuple[int, ...], float]:
+    """The chance of every text of three tokens, from the target's own log-probabilities."""
+    every = llm.engine.target.model.config.vocab_size
+    chances: dict[tuple[int, ...], float] = {(): 1.0}
+    for _ in range(3):
+        longer: dict[tuple[int, ...], float] = {}
+        for text, chance in chances.items():
+            one = SamplingParams(max_tokens=1, logprobs=every, seed=0)
+            output = llm.generate([*PROMPTS[1], *text], one, use_tqdm=False)[0].outputs[0]
+            assert output.logprobs is not None
+            weights = {token: math.exp(output.logprobs[0][token].logprob) for token in FEW}
+            for token, weight in weights.items():
+                longer[(*text, token)] = chance * weight / sum(weights.values())
+        chances = longer
+    return chances
+
+
+@dataclass
+class Peeking:
+    """Planted fault: a limit that ends a draft by what the last token turned out to be."""
+
+    growing: Growing
+    length: int
+    informed: bool = False
+
+    def take(self, confidence: float | None) -> bool:
+        return True
+
+    def more(self) -> bool:
+        if self.growing.tokens[-1] == FEW[2]:
+            self.growing.tokens.pop()
+            self.growing.probs.pop()
+            return False
+        return True
+
+
+@pytest.mark.parametrize("acceptance", ["standard", "block"])
+def test_the_distribution_is_kept(target: str, draft: str, acceptance: str) -> None:
+    llm = automatic(target, [draft], acceptance=acceptance, **AT_ONCE)
+    want = exact(load(target))
+    assert agrees(texts(llm, 800), want)
+    llm.engine.scheduler.policy = Arbitrary(1, 5)
+    assert agrees(texts(llm, 800), want)
+
+
+@pytest.mark.parametrize("acceptance", ["standard", "block"])
+def test_planted_fault_a_limit_that_saw_the_token(
+    target: str, draft: str, acceptance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = automatic(target, [draft], acceptance=acceptance, **AT_ONCE)
+    monkeypatch.setattr(llm.engine.scheduler, "policy", Unclocked(FixedForAll()))
+    want = exact(load(target))
+    assert agrees(texts(llm, 800), want)
+    build = Growing.__init__
+
+    def peeking(self: Growing, request: Request, limit: Limit, length: int, table: Any) -> None:
+        self.tokens, self.probs, self.confidences, self.complete = [], [], [], False
+        build(self, request, Peeking(self, length), length, table)
+
+    monkeypatch.setattr(Growing, "__init__", peeking)
+    assert not agrees(texts(llm, 800), want)
+
+
+class FixedForAll:
+    """Two tokens for everybody."""
+
+    longest = 2
+
+    @property
+    def nothing(self) -> Plan:
+        return Plan((Fixed(0),))
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
+        return [Plan((Fixed(2),)) for _ in requests]
+
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        """Nothing."""
+
+    def end(self, request: Request) -> None:
+        """Nothing."""

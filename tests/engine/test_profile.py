@@ -1,0 +1,346 @@
+"""Costs: measured without harm, whatever room there is, and kept where they hold."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from platformdirs import user_cache_path
+
+from outrider import LLM, SamplingParams
+from outrider.drafting.auto import AutoLength
+from outrider.drafting.costs import DraftCost, TargetCost
+from outrider.drafting.model import ModelDrafter
+from outrider.engine import cost_file as cost_file_module
+from outrider.engine import policy, profile
+from outrider.engine.cost_file import CostFile
+from outrider.models.runner import ModelRunner
+from tests.engine.helpers import PROMPTS, expected, load, token_ids
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the user's files, empty; measuring takes hardly any time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(profile, "SECONDS", 0.02)
+    monkeypatch.setattr(policy, "SECONDS", 0.02)
+    return tmp_path / "cache"
+
+
+def auto(target: str, drafter: Any, **options: Any) -> LLM:
+    return load(target, speculative_model=drafter, num_speculative_tokens="auto", **options)
+
+
+def policy_of(llm: LLM) -> AutoLength:
+    found = llm.engine.scheduler.policy
+    assert isinstance(found, AutoLength)
+    return found
+
+
+def all_free(llm: LLM) -> bool:
+    runners = [d.runner for d in llm.engine.drafters.drafters if isinstance(d, ModelDrafter)]
+    return all(r.pool.num_free == r.pool.num_blocks for r in (llm.engine.target, *runners))
+
+
+@pytest.mark.parametrize("drafter", ["ngram", "draft", "chain"])
+def test_measured_costs_make_sense(target: str, draft: str, drafter: str) -> None:
+    names = {"ngram": ["ngram"], "draft": [draft], "chain": ["ngram", draft]}[drafter]
+    llm = auto(target, names)
+    found = policy_of(llm)
+    passes = [found.target.one_pass(rows) for rows in range(1, 65)]
+    assert passes[0] > 0
+    assert passes == sorted(passes)
+    assert found.target.attention(100, 100) >= 0
+    assert found.target.request > 0
+    for link in found.links:
+        assert min(link.cost.as_json().values()) >= 0
+        assert link.cost.fixed + link.cost.each + link.cost.first > 0
+    assert all_free(llm)
+    for drafting in llm.engine.drafters.drafters:
+        assert not getattr(drafting, "_tables", None)
+        assert not getattr(drafting, "_indexes", None)
+
+
+BLOCK = 4 * 2 * 2 * 2 * 12 * 16  # bytes; see `test_lossless`
+
+
+@pytest.mark.parametrize("drafter", ["ngram", "draft"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_model_len": 2},
+        {"max_model_len": 3, "max_num_seqs": 1},
+        {"max_model_len": 4},
+        {"max_model_len": 5},
+        {"max_model_len": 6},
+        {"max_model_len": 16, "kv_cache_memory": 2 * BLOCK},
+        {"max_model_len": 40, "kv_cache_memory": 6 * BLOCK},
+        {"max_model_len": 200, "kv_cache_memory": 26 * BLOCK},
+        {"max_num_batched_tokens": 1, "max_num_seqs": 1},
+        {"max_num_batched_tokens": 1, "max_num_seqs": 1, "block_size": 1, "max_model_len": 8},
+        {"max_num_batched_tokens": 2, "max_num_seqs": 2, "block_size": 1},
+        {"enable_prefix_caching": False, "block_size": 5},
+    ],
+    ids=str,
+)
+def test_little_room(target: str, drafter: str, options: dict[str, Any], request: Any) -> None:
+    """Nothing is measured beyond what there is room for, and the engine works."""
+    name = drafter if drafter == "ngram" else request.getfixturevalue(drafter)
+    llm = auto(target, name, **options)
+    assert all_free(llm)
+    one = SamplingParams(temperature=0, max_tokens=8)
+    room = llm.engine.max_model_len - 1
+    prompt, params = PROMPTS[3], one.model_copy(update={"max_tokens": min(8, room)})
+    output = llm.generate(prompt, one, use_tqdm=False)[0]
+    assert token_ids(output) == token_ids(expected(target, prompt, params))
+    assert all_free(llm)
+
+
+@pytest.mark.parametrize("max_model_len", [2, 3, 5, 6, 40])
+def test_every_pass_is_within_the_room(
+    target: str, max_model_len: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Positions from 0 on, and no row beyond its blocks: kernels need not check that."""
+    forward = ModelRunner.forward
+
+    def checked(self: Any, spans: Any) -> Any:
+        for span in spans:
+            assert span.start >= 0
+            assert span.end <= len(span.blocks) * self.block_size
+        return forward(self, spans)
+
+    monkeypatch.setattr(ModelRunner, "forward", checked)
+    for options in ({}, {"max_num_batched_tokens": 1, "max_num_seqs": 1, "block_size": 1}):
+        auto(target, "ngram", max_model_len=max_model_len, **options)
+
+
+# The file
+
+
+def costs() -> tuple[TargetCost, list[DraftCost]]:
+    target = TargetCost((1, 2, 8), (1e-3, 1.5e-3, 4e-3), position=1e-7, position_row=2e-7, request=3e-5)
+    return target, [DraftCost(1e-3, 2e-4, 3e-5, 4e-6), DraftCost(0.0, 0.0)]
+
+
+def as_json(costs: tuple[TargetCost, list[DraftCost]]) -> list[dict[str, Any]]:
+    return [costs[0].as_json(), *(cost.as_json() for cost in costs[1])]
+
+
+SETTING = {"model": "one", "threads": 2, "drafters": [["ngram", ""]]}
+
+
+def test_saved_and_loaded_are_equal(cache: Path) -> None:
+    file = CostFile(SETTING)
+    assert file.load() is None
+    file.save(*costs())
+    assert file.path.is_relative_to(cache)
+    again = CostFile(dict(reversed(SETTING.items()))).load()
+    assert again is not None
+    assert as_json(again) == as_json(costs())
+    assert [path.name for path in file.path.parent.iterdir()] == [file.path.name]
+
+
+@pytest.mark.parametrize("other", [{"model": "two"}, {"threads": 3}, {"drafters": []}, {"more": None}])
+def test_another_setting_has_another_file(other: dict[str, Any]) -> None:
+    CostFile(SETTING).save(*costs())
+    assert CostFile(SETTING | other).load() is None
+    assert CostFile(SETTING | other).path != CostFile(SETTING).path
+
+
+def damage(file: CostFile, change: Any) -> None:
+    contents = json.loads(file.path.read_text())
+    change(contents)
+    file.path.write_text(json.dumps(contents))
+
+
+DAMAGES: dict[str, Any] = {
+    "another's": lambda c: c["measured_for"].update(model="two"),
+    "key missing": lambda c: c["target"].pop("seconds"),
+    "key unknown": lambda c: c.update(more=1),
+    "negative": lambda c: c["target"]["seconds"].__setitem__(0, -1.0),
+    "nan": lambda c: c["drafters"][0].update(fixed=float("nan")),
+    "infinite": lambda c: c["target"].update(request=float("inf")),
+    "descending": lambda c: c["target"]["counts"].reverse(),
+    "one count": lambda c: c["target"].update(counts=[1], seconds=[1.0]),
+    "uneven": lambda c: c["target"]["seconds"].pop(),
+    "text": lambda c: c["target"].update(position="much"),
+}
+
+
+@pytest.mark.parametrize("change", DAMAGES.values(), ids=DAMAGES)
+def test_a_broken_file_is_told_of_and_not_used(change: Any, caplog: pytest.LogCaptureFixture) -> None:
+    file = CostFile(SETTING)
+    file.save(*costs())
+    damage(file, change)
+    with caplog.at_level(logging.WARNING):
+        assert file.load() is None
+    (record,) = caplog.records
+    assert str(file.path) in record.getMessage()
+    file.save(*costs())
+    assert file.load() is not None
+
+
+@pytest.mark.parametrize("contents", [b"", b"{", b"\xff\x00", b"[]", b"null", b"{}"])
+def test_rubbish_is_told_of_and_not_used(contents: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    file = CostFile(SETTING)
+    file.save(*costs())
+    file.path.write_bytes(contents)
+    assert file.load() is None
+    assert len(caplog.records) == 1
+
+
+def test_a_folder_in_place_of_the_file(caplog: pytest.LogCaptureFixture) -> None:
+    file = CostFile(SETTING)
+    file.path.mkdir(parents=True)
+    assert file.load() is None
+    file.save(*costs())
+    assert len(caplog.records) == 2
+
+
+def test_too_few_drafters_in_a_file_are_not_used(target: str) -> None:
+    """The engine measures, rather than fail."""
+    auto(target, "ngram")
+    file = only_file()
+    contents = json.loads(file.read_text())
+    contents["drafters"] = []
+    file.write_text(json.dumps(contents))
+    assert len(policy_of(auto(target, "ngram")).links) == 1
+
+
+def test_what_cannot_be_written_is_told_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_file_module, "_told", set())
+    monkeypatch.setattr(Path, "write_text", no_space)
+    for _ in range(3):
+        CostFile(SETTING).save(*costs())
+    assert len(caplog.records) == 1
+    assert "no space" in caplog.records[0].getMessage()
+    assert CostFile(SETTING).load() is None
+
+
+def test_a_write_that_fails_leaves_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = CostFile(SETTING)
+    file.save(*costs())
+    monkeypatch.setattr(Path, "write_text", no_space)
+    file.save(TargetCost((1, 2), (1.0, 2.0)), [])
+    again = file.load()
+    assert again is not None
+    assert as_json(again) == as_json(costs())
+
+
+def no_space(*_: Any, **__: Any) -> int:
+    raise OSError("no space")
+
+
+# The engine and its file
+
+
+def only_file() -> Path:
+    (path,) = (user_cache_path("outrider") / "costs").iterdir()
+    return path
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for each time that the target was measured."""
+    measured: list[str] = []
+    measure = profile.target_cost
+
+    def counted(*args: Any, **options: Any) -> TargetCost:
+        measured.append("target")
+        return measure(*args, **options)
+
+    monkeypatch.setattr(policy, "target_cost", counted)
+    return measured
+
+
+def test_the_second_engine_does_not_measure(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = counting(monkeypatch)
+    first, second = (policy_of(auto(target, "ngram")) for _ in range(2))
+    assert len(measured) == 1
+    assert as_json((first.target, [x.cost for x in first.links])) == as_json(
+        (second.target, [x.cost for x in second.links])
+    )
+    only_file()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num_threads": 1},
+        {"quantization": "int8"},
+        {"dtype": "bfloat16"},
+        {"kv_cache_dtype": "bfloat16"},
+        {"instruction_set": "portable"},
+        {"backend": "torch"},
+        {"max_num_batched_tokens": 64},
+    ],
+    ids=str,
+)
+def test_another_format_device_or_number_of_threads_is_measured(
+    target: str, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = counting(monkeypatch)
+    auto(target, "ngram", num_threads=2)
+    auto(target, "ngram", **({"num_threads": 2} if "backend" not in other else {}) | other)
+    assert len(measured) == 2
+
+
+def test_what_was_measured_in_little_room_is_not_used_with_more(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither many rows nor attention could be timed there."""
+    measured = counting(monkeypatch)
+    auto(target, "ngram", max_model_len=16, kv_cache_memory=2 * BLOCK)
+    auto(target, "ngram")
+    assert len(measured) == 2
+
+
+def test_another_model_or_drafter_is_measured(
+    target: str, draft: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = counting(monkeypatch)
+    for model, drafter in ((target, "ngram"), (draft, "ngram"), (target, draft), (target, ["ngram", draft])):
+        auto(model, drafter)
+    assert len(measured) == 4
+
+
+def test_another_name_for_the_same_folder_is_the_same_model(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = counting(monkeypatch)
+    auto(target, "ngram")
+    auto(str(Path(target).parent / "." / Path(target).name) + "/", "ngram")
+    assert len(measured) == 1
+
+
+def test_a_fixed_length_measures_nothing(target: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    measured = counting(monkeypatch)
+    load(target, "ngram", num_speculative_tokens=3)
+    load(target)
+    assert not measured
+    assert not cache.exists()
+
+
+def test_an_engine_with_a_broken_file_works(target: str, caplog: pytest.LogCaptureFixture) -> None:
+    auto(target, "ngram")
+    only_file().write_text("{")
+    llm = auto(target, "ngram")
+    assert "measured again" in caplog.text
+    one = SamplingParams(temperature=0, max_tokens=8)
+    output = llm.generate(PROMPTS[0], one, use_tqdm=False)[0]
+    assert token_ids(output) == token_ids(expected(target, PROMPTS[0], one))
+    assert json.loads(only_file().read_text())["drafters"]
+
+
+def test_an_engine_that_cannot_write_works(
+    target: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_file_module, "_told", set())
+    monkeypatch.setattr(Path, "write_text", no_space)
+    llm = auto(target, "ngram")
+    assert "cannot be saved" in caplog.text
+    assert llm.generate(PROMPTS[0], SamplingParams(max_tokens=4, seed=1), use_tqdm=False)[0].finished
