@@ -64,7 +64,7 @@ def test_chat(target: str) -> None:
 
 def test_verify_passes(target: str, draft: str) -> None:
     result = run(
-        "verify", "--model", target, "-d", "ngram", "-d", draft, "-k", "1", "-k", "4", "--max-tokens", "8",
+        "verify", "--model", target, "-d", "ngram", "-d", draft, "-k", "1", "-k", "auto", "--max-tokens", "8",
         "--json",
     )  # fmt: skip
     report = json.loads(result.stdout)
@@ -123,6 +123,7 @@ def test_demo(target: str) -> None:
         (["generate", "x", "--model", "/no/such/model"], "model '/no/such/model' does not exist"),
         (["generate", "x", "--set", "max_modl_len=5"], "did you mean 'max_model_len'"),
         (["generate", "x", "--top-p", "0"], "top_p = 0"),
+        (["verify", "--length", "five"], "'five': give a number from 0 on, or 'auto'"),
         (["bench", "--prompts", "/no/such/file"], "prompts file '/no/such/file' cannot be read"),
     ],
 )

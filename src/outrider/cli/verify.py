@@ -19,7 +19,7 @@ from outrider.cli.options import (
     load,
 )
 from outrider.measurement.prompts import BUILT_IN, read_conversations
-from outrider.measurement.verify import Case, Difference
+from outrider.measurement.verify import AUTO, Case, Difference, Length
 from outrider.measurement.verify import verify as verify_cases
 
 MAX_LENGTH = 8
@@ -35,8 +35,10 @@ def verify(
         bool, typer.Option("--chain", help="Verify the drafters together, first asked first, not one by one.")
     ] = False,
     lengths: Annotated[
-        list[int] | None,
-        typer.Option("--length", "-k", min=0, help="Draft length. Repeatable; default 1 to 8."),
+        list[str] | None,
+        typer.Option(
+            "--length", "-k", metavar="N|auto", help="Draft length. Repeatable; default 1 to 8 and auto."
+        ),
     ] = None,
     temperatures: Annotated[
         list[float] | None,
@@ -58,24 +60,24 @@ def verify(
     the number of rows in a pass changes (measured there), it is reported as a near-tie instead.
     """
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
-    lengths = lengths or list(range(1, MAX_LENGTH + 1))
+    wanted = [_length(n) for n in lengths] if lengths else [*range(1, MAX_LENGTH + 1), AUTO]
     cases: list[Case] = []
     drafters = speculative_model or ["ngram"]
     for together in [drafters] if chain else [[drafter] for drafter in drafters]:
         drafter = ", ".join(together)
         with stderr.status(f"loading {model} with {drafter}"):
-            llm = load(model, together, str(max(lengths)), None, setting)
+            llm = load(model, together, AUTO, None, setting)
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
         temperatures = temperatures or [0.0, 0.7, 1.0]
         batch_sizes = batch_sizes or [1, 4]
-        total = len(lengths) * len(temperatures) * len(batch_sizes)
+        total = len(wanted) * len(temperatures) * len(batch_sizes)
         with Progress(console=stderr, transient=True) as progress:
             task = progress.add_task(f"verifying {drafter}", total=total)
             for case in verify_cases(
                 llm,
                 drafter,
                 tokens,
-                lengths=lengths,
+                lengths=wanted,
                 temperatures=temperatures,
                 batch_sizes=batch_sizes,
                 max_tokens=max_tokens,
@@ -96,6 +98,14 @@ def verify(
     )
     if different:
         raise typer.Exit(1)
+
+
+def _length(text: str) -> Length:
+    if text == AUTO:
+        return AUTO
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r}: give a number from 0 on, or 'auto'", param_hint="--length")
+    return int(text)
 
 
 def _where(case: Case, difference: Difference) -> str:

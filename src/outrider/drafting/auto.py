@@ -37,6 +37,8 @@ OVERHEAD = 0.005
 """Of the time that deciding may take: a decision stands for as many steps as that asks for."""
 LONGEST_QUIET = 16
 """Steps for which a decision to draft nothing stands, if nothing changes."""
+LOOK_EVERY = 4
+"""Steps without drafts of which one is looked at: they teach little."""
 SAVE_EVERY = 60.0  # seconds
 NOTHING = Fixed(0)
 
@@ -100,6 +102,7 @@ class AutoLength:
         self._steps = 0  # since it was made
         self._deciding = 0.0  # seconds that it takes, on average
         self._planning = 0.0  # seconds of this step
+        self._idle = False  # nothing is drafted in this step
         self._read = [0] * len(links)  # tokens that each drafter has to catch up with in this step
         self._nothing = Plan((NOTHING,) * len(links))
 
@@ -118,17 +121,23 @@ class AutoLength:
             self._planning, self._read = 0.0, [0] * len(self.links)
             return []
         self._steps += 1
-        if self._steps >= self._stands or requests != self._requests:
+        stands = self._steps < self._stands and requests == self._requests
+        if stands and self._idle:
+            return [self._nothing] * len(requests)
+        if not stands:
             self._requests = requests
             self._decide()
             self._steps = 0
             self._deciding += QUICK * (time.perf_counter() - began - self._deciding)
         self._read = [0] * len(self.links)
         plans = [self._plan(request) for request in requests]
+        self._idle = all(plan is self._nothing for plan in plans)
         self._planning = time.perf_counter() - began
         return plans
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        if self._idle and self._steps % LOOK_EVERY:
+            return
         load, target = self._load, self.target
         drafted = [len(outcome.draft.tokens) for outcome in outcomes]
         pairs = sum(n * len(outcome.request.tokens) for n, outcome in zip(drafted, outcomes, strict=True))

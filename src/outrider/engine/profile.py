@@ -24,7 +24,7 @@ from outrider.verification.accept import Verdict
 SECONDS = 0.9  # for the target, and half of it for the drafters together
 ROWS = (1, 8, 4, 2, 16, 3, 6, 32, 12, 64, 24, 48, 96)
 """Numbers of rows to time, the most useful first, since the time may not do for all."""
-FEW, MANY = 1, 8  # requests that a drafter is timed with
+FEW, MANY = 1, 16  # requests that a drafter is timed with
 DEPTH = 4
 READ = 33  # tokens of a prompt that a drafter catches up with
 TOGETHER, CONTEXT = 8, 192  # requests and positions of each, to time attention with

@@ -13,6 +13,9 @@ from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.params import SamplingParams
 
 Outcome = Literal["equal", "near-tie", "different"]
+AUTO: Literal["auto"] = "auto"
+Length = int | Literal["auto"]
+"""Of a draft; 'auto' for what the engine chooses, which has to have been built so."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Case:
     """One setting and what came of it. accepted and drafted: tokens, over all prompts."""
 
     drafter: str
-    length: int
+    length: Length
     temperature: float
     batch_size: int
     prompts: int
@@ -58,7 +61,7 @@ def verify(
     drafter: str,
     prompts: Sequence[Sequence[int]],
     *,
-    lengths: Sequence[int],
+    lengths: Sequence[Length],
     temperatures: Sequence[float],
     batch_sizes: Sequence[int],
     max_tokens: int,
@@ -68,9 +71,10 @@ def verify(
     Plain runs go one prompt at a time; speculative ones in batches of each size.
     """
 
-    def params(temperature: float, length: int, seed: int) -> SamplingParams:
+    def params(temperature: float, length: Length, seed: int) -> SamplingParams:
+        own = None if length == AUTO else length
         return SamplingParams(
-            temperature=temperature, max_tokens=max_tokens, seed=seed, num_speculative_tokens=length
+            temperature=temperature, max_tokens=max_tokens, seed=seed, num_speculative_tokens=own
         )
 
     for temperature in temperatures:
