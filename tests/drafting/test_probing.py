@@ -45,6 +45,19 @@ def test_who_has_waited_longest_goes_first() -> None:
     assert turns == [first, second, third] * 3
 
 
+def test_a_trial_is_charged_what_it_turned_out_to_cost() -> None:
+    """Foreseen at a tenth of that, or it would come ten times as often as its share of the time allows."""
+    probing, request = Probing(), stub()
+    lost, steps = 0.0, 20_000
+    for _ in range(steps):
+        probing.save_up(0.1)
+        if probing.choose([request], [0.005], shared=0.0, most=0.1):
+            lost += 0.05
+            probing.settle(0.05)
+    passed = steps * 0.1
+    assert 0.9 * SHARE * passed <= lost <= SHARE * passed + 0.05  # and one trial
+
+
 def test_who_had_a_draft_waits() -> None:
     probing = Probing()
     first, second = stub(0), stub(1)

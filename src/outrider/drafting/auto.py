@@ -103,6 +103,7 @@ class AutoLength:
         self._deciding = 0.0  # seconds that it takes, on average
         self._planning = 0.0  # seconds of this step
         self._idle = False  # nothing is drafted in this step
+        self._plain = 0.0  # seconds of a step of the same requests without drafts; 0: not known
         self._read = [0] * len(links)  # tokens that each drafter has to catch up with in this step
         self._nothing = Plan((NOTHING,) * len(links))
 
@@ -125,6 +126,8 @@ class AutoLength:
         if stands and self._idle:
             return [self._nothing] * len(requests)
         if not stands:
+            if requests != self._requests:
+                self._plain = 0.0
             self._requests = requests
             self._decide()
             self._steps = 0
@@ -146,6 +149,7 @@ class AutoLength:
         target.observe(load.rows + sum(drafted), attention, max(1, len(outcomes)), timing.verified, rest)
         for number in range(len(self.links)):
             self._learn(number, outcomes, timing)
+        self._settle(outcomes, timing.whole)
         if not self._steps:
             self._stands = max(self._stands, math.ceil(self._deciding / (OVERHEAD * timing.whole)))
         if time.monotonic() - self._saved > SAVE_EVERY:
@@ -298,6 +302,17 @@ class AutoLength:
                 spent += offered * max(0.0, self._worth(self.links[behind], request, row, decision.drafting))
                 break
         return max(spent - offered * survival / decision.rate, TRIAL_AT_LEAST * spent)
+
+    def _settle(self, outcomes: Sequence[Outcome], whole: float) -> None:
+        """Charge trials with what they cost, where a step had nothing else in it: so little is hard to
+        foresee."""
+        if self._idle:
+            self._plain = self._plain + QUICK * (whole - self._plain) if self._plain else whole
+        elif self._plain and not self._decision.drafting:
+            tried = [p for p, chosen in zip(self._probing, self._decision.trials, strict=True) if chosen]
+            gain = sum(outcome.verdict.accepted for outcome in outcomes) / self._decision.rate
+            for probing in tried if not self._steps else ():
+                probing.settle((whole - self._plain - gain) / len(tried))
 
     def _learn(self, number: int, outcomes: Sequence[Outcome], timing: Timing) -> None:
         """From what a drafter was asked for: how much of it came, how much stood, and what it cost."""

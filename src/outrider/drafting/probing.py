@@ -17,6 +17,7 @@ class Probing:
 
     def __init__(self) -> None:
         self._credit = 0.0  # seconds
+        self._spent = 0.0  # of it, for the trials last chosen
         self._steps = 0
         self._tried: dict[Request, int] = {}  # in which step
 
@@ -34,15 +35,22 @@ class Probing:
         """
         cheapest = min(costs) + shared
         self._credit = min(self._credit, max(most, cheapest))
+        self._spent = 0.0
         if cheapest > self._credit:
             return []
-        self._credit -= shared
+        self._spent = shared
         chosen = []
         for i in sorted(range(len(requests)), key=lambda i: self._tried.get(requests[i], -1)):
-            if costs[i] <= self._credit:
-                self._credit -= costs[i]
+            if self._spent + costs[i] <= self._credit:
+                self._spent += costs[i]
                 chosen.append(requests[i])
+        self._credit -= self._spent
         return chosen
+
+    def settle(self, seconds: float) -> None:
+        """What the trials last chosen turned out to cost, in place of what was expected."""
+        self._credit += self._spent - seconds
+        self._spent = 0.0
 
     def steps_until(self, cost: float, seconds: float) -> int:
         """In how many steps of so many seconds there will be enough for a trial."""
