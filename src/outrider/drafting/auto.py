@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from outrider.drafting.allot import Base, Position, allot
 from outrider.drafting.base import Draft, Drafter
-from outrider.drafting.costs import QUICK, DraftCost, TargetCost
+from outrider.drafting.costs import OUTLIER, QUICK, DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import Load, Outcome, Timing, fixed_plan
 from outrider.drafting.limit import Fixed, Limit, Plan
@@ -307,12 +307,13 @@ class AutoLength:
         """Charge trials with what they cost, where a step had nothing else in it: so little is hard to
         foresee."""
         if self._idle:
-            self._plain = self._plain + QUICK * (whole - self._plain) if self._plain else whole
+            known = self._plain or whole
+            self._plain = known + QUICK * (min(whole, OUTLIER * known) - known)
         elif self._plain and not self._decision.drafting:
             tried = [p for p, chosen in zip(self._probing, self._decision.trials, strict=True) if chosen]
             gain = sum(outcome.verdict.accepted for outcome in outcomes) / self._decision.rate
             for probing in tried if not self._steps else ():
-                probing.settle((whole - self._plain - gain) / len(tried))
+                probing.settle(max(0.0, whole - self._plain - gain) / len(tried))
 
     def _learn(self, number: int, outcomes: Sequence[Outcome], timing: Timing) -> None:
         """From what a drafter was asked for: how much of it came, how much stood, and what it cost."""
