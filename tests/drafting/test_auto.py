@@ -252,8 +252,8 @@ def test_a_drafter_that_is_sure_is_followed() -> None:
     """Tokens that stand with 0.2 or with 0.8, and the drafter knows which: better than any fixed length."""
     cost = DraftCost(1e-4, 2e-5)
     world, batch = World([Player(cost, lambda _: 0.5, sure=True)]), requests(16)
-    world.run(batch, 100)
-    assert world.run(batch, 300) >= 1.02 * best_rate(0.5, 16, cost)
+    world.run(batch, 300)
+    assert world.run(batch, 2000) >= 1.02 * best_rate(0.5, 16, cost)
     blind = World([Player(cost, lambda _: 0.5)])
     blind.run(batch, 100)
     assert blind.run(batch, 300) >= 0.95 * best_rate(0.5, 16, cost)
