@@ -8,6 +8,9 @@ from typing import Any
 
 from outrider import LLM, RequestOutput, SamplingParams
 
+# Bytes of a cache block of the tiny models: float32, K and V, 2 layers, 2 heads, 12 dimensions, 16 positions.
+BLOCK = 4 * 2 * 2 * 2 * 12 * 16
+
 PROMPTS: tuple[tuple[int, ...], ...] = (
     (10, 20, 30),
     (5, 6, 7, 5, 6, 7, 5, 6),
@@ -43,6 +46,20 @@ def expected(target: str, prompt: Sequence[int], params: SamplingParams) -> Requ
     """The plain result of a request, whatever draft length it names."""
     plain = params.model_copy(update={"num_speculative_tokens": 0})
     return reference(target, tuple(prompt), plain.model_dump_json())
+
+
+def count_preemptions(llm: LLM) -> list[int]:
+    """Grows by the number of requests preempted in each step from now on."""
+    counts: list[int] = []
+    schedule = llm.engine.scheduler.schedule
+
+    def counting() -> Any:
+        result = schedule()
+        counts.append(len(result.preempted))
+        return result
+
+    llm.engine.scheduler.schedule = counting  # type: ignore[method-assign]
+    return counts
 
 
 def token_ids(output: RequestOutput) -> list[tuple[int, ...]]:

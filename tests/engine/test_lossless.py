@@ -16,7 +16,7 @@ from outrider.engine import verify
 from outrider.ops.batch import Span
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Coupled, Spot
-from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, load, token_ids
 
 TEMPERATURES = (0.0, 0.7, 1.0)
 
@@ -89,23 +89,13 @@ def test_forced_preemption(
 ) -> None:
     """A cache too small for all: requests are preempted, computed again, and none the wiser."""
     name = request.getfixturevalue("draft") if drafter == "draft" else drafter
-    # 4 bytes x K and V x 2 layers x 2 heads x 12 dimensions x 16 positions a block; twice with a draft model.
-    block = 4 * 2 * 2 * 2 * 12 * 16 * (2 if drafter == "draft" else 1)
+    block = BLOCK * (2 if drafter == "draft" else 1)  # the draft model's too
     llm = load(target, name, kv_cache_memory=12 * block, max_model_len=192, max_num_seqs=8)
-    preempted = 0
-    schedule = llm.engine.scheduler.schedule
-
-    def counting() -> Any:
-        nonlocal preempted
-        result = schedule()
-        preempted += len(result.preempted)
-        return result
-
-    llm.engine.scheduler.schedule = counting  # type: ignore[method-assign]
+    preempted = count_preemptions(llm)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(8)]
     requests = [params(temperature, seed, 3 if name else None, max_tokens=70) for seed in range(8)]
     outputs = llm.generate(prompts, requests, use_tqdm=False)
-    assert preempted > 0
+    assert sum(preempted) > 0
     for prompt, one, output in zip(prompts, requests, outputs, strict=True):
         assert token_ids(output) == token_ids(expected(target, prompt, one))
     assert llm.engine.target.pool.num_free == llm.engine.target.pool.num_blocks

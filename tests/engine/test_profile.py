@@ -18,7 +18,7 @@ from outrider.engine import cost_file as cost_file_module
 from outrider.engine import policy, profile
 from outrider.engine.cost_file import CostFile
 from outrider.models.runner import ModelRunner
-from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +62,6 @@ def test_measured_costs_make_sense(target: str, draft: str, drafter: str) -> Non
     for drafting in llm.engine.drafters.drafters:
         assert not getattr(drafting, "_tables", None)
         assert not getattr(drafting, "_indexes", None)
-
-
-BLOCK = 4 * 2 * 2 * 2 * 12 * 16  # bytes; see `test_lossless`
 
 
 @pytest.mark.parametrize("drafter", ["ngram", "draft"])

@@ -28,9 +28,9 @@ from outrider.cli.options import (
 )
 from outrider.cli.report import conditions
 from outrider.errors import ConfigError
-from outrider.measurement.bench import ALL, count_conversations
+from outrider.measurement.bench import ALL, AUTO, count_conversations, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
-from outrider.measurement.tune import AUTO, TARGET_ONLY, Sweep, by_category
+from outrider.measurement.tune import TARGET_ONLY, Sweep, by_category
 from outrider.measurement.tune import tune as measure
 
 
@@ -149,7 +149,7 @@ def _table(total: Sweep, sweeps: Sequence[Sweep]) -> Table:
     )
     table.add_column("", no_wrap=True)
     for length in total.lengths:
-        table.add_column("auto" if length is AUTO else str(length), justify="right", no_wrap=True)
+        table.add_column(str(shown(length)), justify="right", no_wrap=True)
     for sweep in sweeps:
         speeds = [_speed(sweep.tokens_per_s(length)) for length in sweep.lengths]
         best = sweep.lengths.index(sweep.best)

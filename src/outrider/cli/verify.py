@@ -18,8 +18,9 @@ from outrider.cli.options import (
     SettingOption,
     load,
 )
+from outrider.measurement.bench import AUTO, Length, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
-from outrider.measurement.verify import AUTO, Case, Difference, Length
+from outrider.measurement.verify import Case, Difference
 from outrider.measurement.verify import verify as verify_cases
 
 MAX_LENGTH = 8
@@ -66,7 +67,7 @@ def verify(
     for together in [drafters] if chain else [[drafter] for drafter in drafters]:
         drafter = ", ".join(together)
         with stderr.status(f"loading {model} with {drafter}"):
-            llm = load(model, together, AUTO, None, setting)
+            llm = load(model, together, "auto", None, setting)
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
         temperatures = temperatures or [0.0, 0.7, 1.0]
         batch_sizes = batch_sizes or [1, 4]
@@ -101,7 +102,7 @@ def verify(
 
 
 def _length(text: str) -> Length:
-    if text == AUTO:
+    if text == "auto":
         return AUTO
     if not text.isdecimal():
         raise typer.BadParameter(f"{text!r}: give a number from 0 on, or 'auto'", param_hint="--length")
@@ -110,7 +111,7 @@ def _length(text: str) -> Length:
 
 def _where(case: Case, difference: Difference) -> str:
     return (
-        f"{case.drafter}, length {case.length}, temperature {case.temperature}, batch size "
+        f"{case.drafter}, length {shown(case.length)}, temperature {case.temperature}, batch size "
         f"{case.batch_size}, prompt {difference.prompt}: output position {difference.position} is "
         f"{difference.plain} in plain decoding and {difference.speculative} with speculation"
     )
@@ -127,7 +128,7 @@ def _table(cases: list[Case]) -> Table:
             case.drafter,
             str(case.temperature),
             str(case.batch_size),
-            str(case.length),
+            str(shown(case.length)),
             shares,
             f"[{style}]{case.outcome}[/]",
         )
@@ -141,7 +142,7 @@ def _as_json(model: str, cases: list[Case]) -> dict[str, Any]:
         "cases": [
             {
                 "speculative_model": case.drafter,
-                "num_speculative_tokens": case.length,
+                "num_speculative_tokens": shown(case.length),
                 "temperature": case.temperature,
                 "batch_size": case.batch_size,
                 "prompts": case.prompts,

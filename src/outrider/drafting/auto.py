@@ -309,10 +309,10 @@ class AutoLength:
         if self._idle:
             known = self._plain or whole
             self._plain = known + QUICK * (min(whole, OUTLIER * known) - known)
-        elif self._plain and not self._decision.drafting:
+        elif self._plain and not self._steps and not self._decision.drafting:
             tried = [p for p, chosen in zip(self._probing, self._decision.trials, strict=True) if chosen]
             gain = sum(outcome.verdict.accepted for outcome in outcomes) / self._decision.rate
-            for probing in tried if not self._steps else ():
+            for probing in tried:
                 probing.settle(max(0.0, whole - self._plain - gain) / len(tried))
 
     def _learn(self, number: int, outcomes: Sequence[Outcome], timing: Timing) -> None:

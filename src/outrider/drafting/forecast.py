@@ -84,7 +84,7 @@ class Factor:
         tried, mean = len(hazards), sum(hazards) / len(hazards)
         total = value = 0.0
         for i, memory in enumerate(MEMORIES):
-            foretold = min(MOST, max(LEAST, self._own(i, mean) * mean))
+            foretold = _bounded(self._own(i, mean) * mean)
             likelihood = (1.0 - foretold) ** (tried - 1) * (foretold if fell else 1.0 - foretold)
             weight = self._weights[i] ** LIKELIHOOD_MEMORY**tried * likelihood
             kept = memory**tried
@@ -110,15 +110,12 @@ class Hazards:
 
     def of(self, request: Request, cell: int) -> float:
         """The chance that a token falls."""
-        own = self._factors.get(request)
-        hazard = self._base.hazards[cell] * (1.0 if own is None else own.value)
-        return min(MOST, max(LEAST, hazard))
+        return _bounded(self._factor(request) * self._base.hazards[cell])
 
     def curve(self, request: Request) -> Iterator[float]:
         """The chance that a token falls, cell by cell."""
-        own = self._factors.get(request)
-        factor = 1.0 if own is None else own.value
-        return (min(MOST, max(LEAST, factor * hazard)) for hazard in self._base.hazards)
+        factor = self._factor(request)
+        return (_bounded(factor * hazard) for hazard in self._base.hazards)
 
     def observe(self, request: Request, cells: Sequence[int], fell: bool) -> None:
         """A request's trials in these cells, of which the last fell or all stood."""
@@ -135,6 +132,10 @@ class Hazards:
 
     def forget(self, request: Request) -> None:
         self._factors.pop(request, None)
+
+    def _factor(self, request: Request) -> float:
+        own = self._factors.get(request)
+        return 1.0 if own is None else own.value
 
 
 class Forecast:
@@ -194,6 +195,10 @@ class Forecast:
         """The request has ended; what it taught about others stays."""
         for hazards in (self._positions, self._confidences, self._silences):
             hazards.forget(request)
+
+
+def _bounded(hazard: float) -> float:
+    return min(MOST, max(LEAST, hazard))
 
 
 def _cell(confidence: float) -> int:

@@ -47,19 +47,15 @@ def target_cost(target: ModelRunner, *, max_rows: int, max_model_len: int) -> Ta
                     break
                 times.setdefault(n, []).append(_forward(target, [table], 0, n))
         counts = sorted(times)
-        passes = TargetCost(counts, [median(times[n]) for n in counts])
-        position, pair = _attention(target, passes, max_model_len, tables)
+        seconds = [median(times[n]) for n in counts]
+        position, pair = _attention(target, max_model_len, tables)
     finally:
         for table in tables:
             table.truncate(0)
-    return TargetCost(
-        counts, [median(times[n]) for n in counts], position=position, position_row=pair, request=1e-4
-    )
+    return TargetCost(counts, seconds, position=position, position_row=pair, request=1e-4)
 
 
-def _attention(
-    target: ModelRunner, passes: TargetCost, max_model_len: int, tables: list[BlockTable]
-) -> tuple[float, float]:
+def _attention(target: ModelRunner, max_model_len: int, tables: list[BlockTable]) -> tuple[float, float]:
     """Seconds for a cached position, and for a row that attends to it: by rows of several requests with and
     without context. Both are 0 where there is no room to find out."""
     rows = 5

@@ -20,6 +20,12 @@ WARM_UP_TOKENS = 16
 
 Length = int | None
 """A draft length; None: the engine's own."""
+AUTO = None  # which is 'auto' where the engine was built so
+
+
+def shown(length: Length) -> int | str:
+    """A draft length as reports have it."""
+    return "auto" if length is AUTO else length
 
 
 @dataclass(frozen=True)

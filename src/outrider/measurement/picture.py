@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from outrider.errors import ConfigError
-from outrider.measurement.tune import AUTO, Sweep, by_category
+from outrider.measurement.bench import AUTO
+from outrider.measurement.tune import Sweep, by_category
 
 FORMATS = (".png", ".svg")
 COLUMNS = 3

@@ -8,11 +8,10 @@ from statistics import median
 from typing import Any
 
 from outrider.llm import LLM
-from outrider.measurement.bench import ALL, Length, Run, measure, speculation
+from outrider.measurement.bench import ALL, AUTO, Length, Run, measure, shown, speculation
 from outrider.measurement.prompts import Conversation
 
 TARGET_ONLY = 0
-AUTO = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Sweep:
 
     def _length_as_json(self, length: Length) -> dict[str, Any]:
         return {
-            "num_speculative_tokens": "auto" if length is AUTO else length,
+            "num_speculative_tokens": shown(length),
             "tokens_per_s": round(self.tokens_per_s(length), 2),
             "over_target_only": round(self.ratio(length, TARGET_ONLY), 3),
             "acceptance_length": round(self.acceptance_length(length), 3),

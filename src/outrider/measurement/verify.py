@@ -8,14 +8,12 @@ from itertools import product
 from typing import Literal
 
 from outrider.llm import LLM
+from outrider.measurement.bench import Length
 from outrider.measurement.prompts import chunks
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.params import SamplingParams
 
 Outcome = Literal["equal", "near-tie", "different"]
-AUTO: Literal["auto"] = "auto"
-Length = int | Literal["auto"]
-"""Of a draft; 'auto' for what the engine chooses, which has to have been built so."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,8 @@ def verify(
     """
 
     def params(temperature: float, length: Length, seed: int) -> SamplingParams:
-        own = None if length == AUTO else length
         return SamplingParams(
-            temperature=temperature, max_tokens=max_tokens, seed=seed, num_speculative_tokens=own
+            temperature=temperature, max_tokens=max_tokens, seed=seed, num_speculative_tokens=length
         )
 
     for temperature in temperatures:
