@@ -12,6 +12,8 @@ from outrider.cli.options import one_or_list
 from outrider.llm import LLM
 from outrider.measurement.bench import Result
 
+POSITIONS = 6  # of a draft that a table has room for; the JSON has all
+
 
 def conditions(
     llm: LLM, model: str, drafters: list[str], *, max_tokens: int, rounds: int, prompts: Path | None
@@ -30,7 +32,9 @@ def conditions(
 
 def results_table(results: Sequence[Result], *, latency: bool) -> Table:
     """One row a batch size and category; latency: with times to the first and between tokens."""
-    table = Table(caption="rates in tokens/s, times in ms, acceptance by draft position in %")
+    table = Table(
+        caption=f"rates in tokens/s, times in ms, acceptance by draft position, up to {POSITIONS}, in %"
+    )
     for heading in ("batch", "category", "target", "speculative", "speed-up"):
         table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=True)
     if latency:
@@ -51,7 +55,7 @@ def results_table(results: Sequence[Result], *, latency: bool) -> Table:
             f"{row['speedup']:.2f}x",
             *times,
             f"{speculative['acceptance_length']:.2f}",
-            " ".join(f"{100 * rate:.0f}" for rate in speculative["acceptance_rate_by_position"]),
+            " ".join(f"{100 * rate:.0f}" for rate in speculative["acceptance_rate_by_position"][:POSITIONS]),
             f"{result.identical}/{result.compared}",
         )
     return table
