@@ -107,7 +107,7 @@ Values run(Program& program, const Values& x, int first, int count, int block_si
   for (int block = 0; block * block_size < first + count; ++block) span.table.push_back(block);
   const int rows = program.prepare(std::vector<int32_t>(static_cast<size_t>(count)), {span});
   Values y(static_cast<size_t>(rows * program.output_width()));
-  program.run(x.data() + width * static_cast<size_t>(first), y.data());
+  program.run(x.data() + width * static_cast<size_t>(first), y.data(), nullptr);
   return y;
 }
 

@@ -154,7 +154,8 @@ class Recorder {
 
   nb::ndarray<nb::numpy, float> run(const std::vector<int32_t>& tokens, const std::vector<int>& starts,
                                     const std::vector<int>& rows, std::vector<std::vector<int32_t>> tables,
-                                    const std::vector<int>& logit_rows, const std::optional<Input>& input) {
+                                    const std::vector<int>& logit_rows, const std::optional<Input>& input,
+                                    const std::optional<Array>& kept) {
     const std::unique_lock running(running_, std::try_to_lock);
     if (!running) throw std::runtime_error("the program is already running, on another thread");
     if (rows.size() != starts.size() || tables.size() != starts.size() || logit_rows.size() != starts.size())
@@ -169,9 +170,13 @@ class Recorder {
     const void* x = nullptr;
     if (input)
       x = checked(*input, "input", nb::dtype<float>(), {static_cast<int64_t>(tokens.size()), *width});
+    if (kept.has_value() != (program_.kept_width() > 0))
+      refuse(std::string("kept: the program ") + (kept ? "keeps nothing" : "needs room for what it keeps"));
+    void* k = nullptr;
+    if (kept) k = checked(*kept, "kept", nb::dtype<float>(), {program_.kept_rows(), program_.kept_width()});
     auto out = new_floats(static_cast<size_t>(count), static_cast<size_t>(program_.output_width()));
     const nb::gil_scoped_release release;
-    program_.run(static_cast<const float*>(x), out.data());
+    program_.run(static_cast<const float*>(x), out.data(), static_cast<float*>(k));
     return out;
   }
 
@@ -237,11 +242,15 @@ NB_MODULE(_native, m) {
              return r.program().attend(q, r.cache(keys, values));
            }, "q"_a, "keys"_a, "values"_a)
       .def("select_logit_rows", [](Recorder& r, int x) { return r.program().select_logit_rows(x); }, "x"_a)
+      .def("keep", [](Recorder& r, int x) { r.program().keep(x); }, "x"_a)
+      .def_prop_ro("kept_width", [](Recorder& r) { return r.program().kept_width(); })
+      .def_prop_ro("keeps_logit_rows", [](Recorder& r) { return r.program().keeps_logit_rows(); })
       .def("output", [](Recorder& r, int x) { r.program().output(x); }, "x"_a)
       .def("run", &Recorder::run, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a,
-           "input"_a = nb::none(),
-           "Run the recorded operations for the spans; float32 [output rows, width]. Raises RuntimeError\n"
-           "while another thread runs the same program.");
+           "input"_a = nb::none(), "kept"_a = nb::none(),
+           "Run the recorded operations for the spans; float32 [output rows, width]. kept: where to write what\n"
+           "the program keeps, float32 [rows, sum of widths]. Raises RuntimeError while another thread runs the\n"
+           "same program.");
 
   m.def("largest", [](const Input& logits, const std::string& instruction_set) {
           const Rows rows(logits, -1, instruction_set);

@@ -211,4 +211,20 @@ class SelectLogitRows : public OneByOne {
   int x_, y_;
 };
 
+// Copies x to columns `column`.. of what the caller keeps.
+class Keep : public OneByOne {
+ public:
+  Keep(const Program& p, int x, int column) : p_(p), x_(x), column_(static_cast<size_t>(column)) {}
+  int tasks(const Step& step) const override { return p_.rows(x_, step); }
+  void run_one(const Step& step, int row, float*) const override {
+    const size_t width = static_cast<size_t>(p_.width(x_)), stride = static_cast<size_t>(p_.kept_width());
+    std::memcpy(step.kept + stride * row + column_, p_.floats(x_, step) + width * row, width * sizeof(float));
+  }
+
+ private:
+  const Program& p_;
+  int x_;
+  size_t column_;
+};
+
 }  // namespace outrider

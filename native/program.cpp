@@ -237,6 +237,17 @@ Program::Value Program::select_logit_rows(Value x) {
   return y;
 }
 
+void Program::keep(Value x) {
+  check_unfinished();
+  width(x);
+  if (kept_ >= 0 && values_[static_cast<size_t>(kept_)].logits != values_[static_cast<size_t>(x)].logits)
+    refuse("keep: all that is kept has to have the same rows: all, or those that need logits");
+  materialise(x);
+  record<Keep>(x, kept_width_);
+  kept_ = x;
+  kept_width_ += width(x);
+}
+
 void Program::output(Value x) {
   check_unfinished();
   width(x);

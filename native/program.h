@@ -66,6 +66,7 @@ struct Step {
   float* states = nullptr;
   const float* input = nullptr;
   float* output = nullptr;
+  float* kept = nullptr;
   std::byte* arena = nullptr;
   size_t capacity = 0;  // rows that the arena has room for
 };
@@ -109,18 +110,26 @@ class Program {
   Value rotate_and_store(Value qkv, const CacheView& cache);
   Value attend(Value q, const CacheView& cache);
   Value select_logit_rows(Value x);
+  // Also written by a run, beside what was kept before: all of it has the same rows.
+  void keep(Value x);
   // Ends the recording: `x` is what a run writes.
   void output(Value x);
 
   int width(Value x) const;
   int output_width() const;
+  int kept_width() const { return kept_width_; }
+  // Whether what is kept has only the rows that need logits.
+  bool keeps_logit_rows() const { return kept_ >= 0 && values_[static_cast<size_t>(kept_)].logits; }
+  // Rows of what is kept, once a pass is prepared.
+  int kept_rows() const { return kept_width_ ? rows(kept_, step_) : 0; }
   std::optional<int> input_width() const {
     return input_ < 0 ? std::nullopt : std::optional(width(input_));
   }
   // Rows of the output that these spans lead to. Throws std::invalid_argument for what cannot be run.
   int prepare(const std::vector<int32_t>& tokens, std::vector<Span> spans);
-  // Runs what was prepared. input: [rows, width] if the program has one; output: [output rows, width].
-  void run(const float* input, float* output);
+  // Runs what was prepared. input: [rows, width] if the program has one; output: [output rows, width]; kept:
+  // [kept rows, kept width].
+  void run(const float* input, float* output, float* kept);
 
   // For the operations.
   const Kernels& kernels() const { return kernels_; }
@@ -173,7 +182,8 @@ class Program {
   std::vector<Entry> values_;
   std::vector<Buffer> buffers_;
   std::vector<CacheView> caches_;
-  Value input_ = -1, output_ = -1;
+  Value input_ = -1, output_ = -1, kept_ = -1;  // kept_: the last of what is kept
+  int kept_width_ = 0;
   size_t bytes_per_row_ = 0, scratch_floats_ = 0;
   Aligned<std::byte> arena_;
   Aligned<float> states_;

@@ -91,7 +91,7 @@ int Program::prepare(const std::vector<int32_t>& tokens, std::vector<Span> spans
   return rows(output_, step);
 }
 
-void Program::run(const float* input, float* output) {
+void Program::run(const float* input, float* output, float* kept) {
   Step& step = step_;
   if (step.rows == 0) return;
   const DefaultFloats default_floats;
@@ -102,6 +102,7 @@ void Program::run(const float* input, float* output) {
   }
   step.input = input;
   step.output = output;
+  step.kept = kept;
   if (!caches_.empty()) {
     fill_rotation();
     plan_attention();

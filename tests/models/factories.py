@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from outrider.ops.base import Backend
+from outrider.ops.cpu.backend import Formats, NativeBackend
+from outrider.ops.torch import TorchBackend
+from outrider.quantization.quantize import convert
+from outrider.quantization.weight import Weight
 from tests import factories
 from tests.factories import tiny_tokenizer
 
-__all__ = ["permuted", "tiny_config", "tiny_tokenizer", "write_gguf", "write_hf"]
+__all__ = ["exact_backend", "permuted", "tiny_config", "tiny_tokenizer", "write_gguf", "write_hf"]
 
 GGUF_NAMES = {
     "model.embed_tokens": "token_embd",
@@ -42,6 +47,17 @@ SCALES_AT = {
     "Q6_K": slice(208, 210),
 }  # bytes of a block: f16
 NORMAL, CONTROL = 1, 3  # tokenizer.ggml.token_type
+
+
+def exact_backend(name: str) -> Backend:
+    """PyTorch, or the native kernels on float32 weights."""
+    if name == "torch":
+        return TorchBackend(torch.device("cpu"), torch.float32)
+
+    def exact(weight: Weight) -> Weight:
+        return convert(weight, "float32")
+
+    return NativeBackend(Formats(exact, exact), cache_dtype=torch.float32, num_threads=2)
 
 
 def tiny_config(**overrides: Any) -> LlamaConfig:

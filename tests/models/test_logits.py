@@ -16,13 +16,8 @@ from transformers import AutoModelForCausalLM, MistralConfig
 from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner
-from outrider.ops.base import Backend
 from outrider.ops.batch import Span
-from outrider.ops.cpu.backend import Formats, NativeBackend
-from outrider.ops.torch import TorchBackend
-from outrider.quantization.quantize import convert
-from outrider.quantization.weight import Weight
-from tests.models.factories import tiny_config, write_hf
+from tests.models.factories import exact_backend, tiny_config, write_hf
 
 TOLERANCE = 1e-4  # of the largest |logit| of a row
 BLOCK_SIZE = 8
@@ -73,19 +68,8 @@ class Case:
     expected: list[Tensor]
 
 
-def _backend(name: str) -> Backend:
-    """PyTorch, or the native kernels on float32 weights."""
-    if name == "torch":
-        return TorchBackend(torch.device("cpu"), torch.float32)
-
-    def exact(weight: Weight) -> Weight:
-        return convert(weight, "float32")
-
-    return NativeBackend(Formats(exact, exact), cache_dtype=torch.float32, num_threads=2)
-
-
 def _case(checkpoint: str, reference: Any, requests: list[list[int]], backend: str) -> Case:
-    model = Llama(open_checkpoint(checkpoint), _backend(backend))
+    model = Llama(open_checkpoint(checkpoint), exact_backend(backend))
     blocks = sum(-(-len(tokens) // BLOCK_SIZE) for tokens in requests)
     runner = ModelRunner(model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False)
     with torch.inference_mode():

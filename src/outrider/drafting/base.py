@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -51,3 +51,19 @@ class Drafter(Protocol):
 
     def rest(self) -> None:
         """Free all memory that can be had again; the next draft begins anew."""
+
+
+@runtime_checkable
+class StateReader(Protocol):
+    """What reads the target's hidden states, as a head does that drafts from them."""
+
+    @property
+    def state_layers(self) -> Sequence[int]:
+        """The layers whose inputs it reads; see `Llama.forward`."""
+
+    def read(self, request: Request, first: int, states: Tensor) -> None:
+        """The states of committed tokens, float32 [rows, layers * hidden]: `request.tokens[first:]`, and then
+        those of the draft that stood, which `request.tokens` does not hold yet."""
+
+    def end(self, request: Request) -> None:
+        """The request finished or was preempted: free what is kept for it."""

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from outrider.drafting.base import Draft, Drafter
+from torch import Tensor
+
+from outrider.drafting.base import Draft, Drafter, StateReader
 from outrider.drafting.limit import Plan
 from outrider.verification.accept import Verdict
 
@@ -19,11 +21,14 @@ class Chain:
     """The drafters of an engine: none for plain decoding, mostly one.
 
     A drafter is asked for the requests whose plan gives it a length above zero and that have no draft yet;
-    one that is not asked costs nothing.
+    one that is not asked costs nothing. readers: those who read the target's states, drafters or not.
     """
 
-    def __init__(self, drafters: Sequence[Drafter] = ()) -> None:
+    def __init__(self, drafters: Sequence[Drafter] = (), readers: Sequence[StateReader] = ()) -> None:
         self.drafters = tuple(drafters)
+        self._readers = tuple(readers)
+        both: list[Drafter | StateReader] = [*self.drafters, *self._readers]
+        self._all = tuple(dict.fromkeys(both))
         self.seconds = [0.0] * len(self.drafters)
         """What each took for the drafts last returned."""
 
@@ -49,7 +54,12 @@ class Chain:
         for drafter in self.drafters:
             drafter.observe(requests, verdicts)
 
+    def read(self, request: Request, first: int, states: Tensor) -> None:
+        """The states of committed tokens from position `first` on."""
+        for reader in self._readers:
+            reader.read(request, first, states)
+
     def end(self, request: Request) -> None:
         """The request finished or was preempted."""
-        for drafter in self.drafters:
-            drafter.end(request)
+        for each in self._all:
+            each.end(request)

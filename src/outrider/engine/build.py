@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from outrider.config import EngineConfig
+from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters
 from outrider.engine.backend import choose_backend
@@ -24,8 +26,11 @@ logger = logging.getLogger(__name__)
 NATIVE_PROMPT_CHUNK = 64
 
 
-def build_engine(config: EngineConfig) -> Engine:
-    """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built."""
+def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -> Engine:
+    """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built.
+
+    observer: reads the target's states beside the drafters.
+    """
     if config.max_num_batched_tokens < config.max_num_seqs:
         raise ConfigError(
             f"max_num_batched_tokens = {config.max_num_batched_tokens} is less than max_num_seqs = "
@@ -49,14 +54,18 @@ def build_engine(config: EngineConfig) -> Engine:
     lendable = (
         num_blocks * for_drafts // (per_block - for_drafts) if model.backend.device.type == "cpu" else 0
     )
+    drafters = [source.build(num_blocks) for source in sources]
+    readers: list[StateReader] = [drafter for drafter in drafters if isinstance(drafter, StateReader)]
+    if observer is not None:
+        readers.append(observer)
     target = ModelRunner(
         model,
         num_blocks=num_blocks,
         block_size=config.block_size,
         prefix_caching=config.enable_prefix_caching,
         reserve=min(lendable, useful - num_blocks),
+        state_layers=_state_layers(readers),
     )
-    drafters = [source.build(num_blocks) for source in sources]
     cached = {
         n: drafter
         for n, (source, drafter) in enumerate(zip(sources, drafters, strict=True))
@@ -65,7 +74,7 @@ def build_engine(config: EngineConfig) -> Engine:
     return Engine(
         target=target,
         tokenizer=tokenizer,
-        drafters=Chain(drafters),
+        drafters=Chain(drafters, readers),
         acceptance=RULES["coupled" if config.speculative is None else config.speculative.acceptance],
         scheduler=Scheduler(
             length_policy(config, target, tokenizer, drafters, max_model_len, checkpoint.stored_as),
@@ -77,6 +86,16 @@ def build_engine(config: EngineConfig) -> Engine:
         max_model_len=max_model_len,
         seed=config.seed,
     )
+
+
+def _state_layers(readers: Sequence[StateReader]) -> tuple[int, ...]:
+    """The layers that all who read states read."""
+    wanted = {tuple(reader.state_layers) for reader in readers}
+    if len(wanted) > 1:
+        raise ConfigError(
+            f"drafters read the states of different layers of the target, {sorted(wanted)}; give one of them"
+        )
+    return wanted.pop() if wanted else ()
 
 
 def _prompt_rows(config: EngineConfig, backend: Backend) -> int:

@@ -138,6 +138,10 @@ class Engine:
         return schedule
 
     def _tell_drafters(self, judged: Sequence[Judged]) -> None:
+        for j in judged:
+            if j.states is not None:
+                computed = j.states[: j.work.count + j.verdict.accepted]
+                self.drafters.read(j.work.request, j.work.request.table.filled, computed)
         ready = [j for j in judged if j.verdict.tokens]
         self.drafters.observe([j.work.request for j in ready], [j.verdict for j in ready])
 

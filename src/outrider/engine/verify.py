@@ -25,12 +25,14 @@ class Judged:
     """One request's share of a step: what was computed, drafted, and decided.
 
     logits: [rows with logits, vocab]; where the request caught up, the last `len(draft.tokens) + 1` of them
-    are for new tokens. error: why no token could be chosen.
+    are for new tokens. states: of every row that was computed, if the target hands them out. error: why no
+    token could be chosen.
     """
 
     work: Work
     draft: Draft
     logits: Tensor
+    states: Tensor | None
     verdict: Verdict
     error: str | None = None
 
@@ -40,12 +42,16 @@ def verify(
 ) -> list[Judged]:
     """One forward pass over the rows of all requests, and a verdict for each that caught up."""
     spans = [_span(w, draft.tokens) for w, draft in zip(work, drafts, strict=True)]
-    logits = target.forward(spans)
-    ends = list(accumulate((span.logit_rows for span in spans), initial=0))
-    return [
-        _judge(acceptance, w, draft, logits[first:last])
-        for w, draft, (first, last) in zip(work, drafts, pairwise(ends), strict=True)
-    ]
+    passed = target.run(spans)
+    logits = _cut(passed.logits, [span.logit_rows for span in spans])
+    rows = [len(span.tokens) for span in spans]
+    states = [None] * len(spans) if passed.kept is None else _cut(passed.kept, rows)
+    return [_judge(acceptance, *of) for of in zip(work, drafts, logits, states, strict=True)]
+
+
+def _cut(rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """The rows of each request."""
+    return [rows[first:last] for first, last in pairwise(accumulate(counts, initial=0))]
 
 
 def _span(work: Work, draft: Sequence[int]) -> Span:
@@ -56,15 +62,15 @@ def _span(work: Work, draft: Sequence[int]) -> Span:
     return Span(tokens, start, request.table.blocks, logit_rows)
 
 
-def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> Judged:
+def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor, states: Tensor | None) -> Judged:
     if not work.catches_up:
-        return Judged(work, draft, logits, NOTHING)
+        return Judged(work, draft, logits, states, NOTHING)
     request, tokens = work.request, draft.tokens
     rows = logits[len(logits) - len(tokens) - 1 :]
     edited = request.sampler.edit(rows, request.output, tokens)
     if not len(edited):
         reason = f"after {request.num_output} tokens the sampling parameters leave no token to choose"
-        return Judged(work, draft, logits, NOTHING, reason)
+        return Judged(work, draft, logits, states, NOTHING, reason)
     # Where the edits leave nothing to choose after part of the draft, that part is judged, all of it: to drop
     # a token for what follows it would bias the draw. A raw row stands in for the bonus, which is dropped.
     possible = tokens[: len(edited)]
@@ -78,8 +84,8 @@ def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor) -> 
         # What stands is kept; the next step comes to the row that has no token, as plain decoding does.
         verdict = Verdict(verdict.accepted, possible[: verdict.accepted])
     if not verdict.tokens:
-        return Judged(work, draft, logits, NOTHING, _why_none(edited[0], request.num_output))
-    return Judged(work, draft, logits, verdict)
+        return Judged(work, draft, logits, states, NOTHING, _why_none(edited[0], request.num_output))
+    return Judged(work, draft, logits, states, verdict)
 
 
 def _why_none(row: Tensor, num_output: int) -> str:

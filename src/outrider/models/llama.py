@@ -49,6 +49,7 @@ class Llama:
             biases = [checkpoint.tensor(f"{prefix}.{name}.bias") for name in names] if bias else None
             return backend.pack(weights, biases)
 
+        self.num_layers = config.num_layers
         self._table = backend.table(checkpoint.weight("model.embed_tokens.weight"))
         self._layers = tuple(
             Layer(
@@ -68,15 +69,30 @@ class Llama:
             backend.tied(self._table) if tied else backend.pack([checkpoint.weight("lm_head.weight")])
         )
 
-    def forward(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
-        """Write the rows' K and V to `cache`; the logits [rows with logits, vocab]."""
+    @property
+    def table(self) -> Any:
+        """The embedding table, as the backend has packed it."""
+        return self._table
+
+    def forward(
+        self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache], *, state_layers: Sequence[int] = ()
+    ) -> Value:
+        """Write the rows' K and V to `cache`; the logits [rows with logits, vocab].
+
+        state_layers: the layers whose inputs are kept, ascending; 0 is the embedding, `num_layers` what the
+        last layer leaves.
+        """
         eps = self.config.rms_norm_eps
         x = ops.embed(self._table)
-        for layer, kv in zip(self._layers, cache, strict=True):
+        for number, (layer, kv) in enumerate(zip(self._layers, cache, strict=True)):
+            if number in state_layers:
+                ops.keep(x)
             qkv = ops.linear(ops.rms_norm(x, layer.input_norm, eps), layer.qkv)
             attended = ops.attend(ops.rotate_and_store(qkv, kv), kv)
             x = ops.linear(attended, layer.out, residual=x)
             gated = ops.gated(ops.rms_norm(x, layer.post_norm, eps), layer.gate, layer.up)
             x = ops.linear(gated, layer.down, residual=x)
+        if self.num_layers in state_layers:
+            ops.keep(x)
         x = ops.rms_norm(ops.select_logit_rows(x), self._norm, eps)
         return ops.linear(x, self._head)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -62,6 +62,9 @@ Table = TypeVar("Table", contravariant=True)
 class Ops(Protocol[Value, Packed, Table]):
     """One pass over the rows of a batch; every row is computed from itself and its own K/V history."""
 
+    def input(self, width: int) -> Value:
+        """What the caller gives beside the tokens: [rows, width]. Once a definition."""
+
     def embed(self, table: Table) -> Value:
         """The rows' tokens: [rows, hidden]."""
 
@@ -83,12 +86,30 @@ class Ops(Protocol[Value, Packed, Table]):
     def select_logit_rows(self, x: Value) -> Value:
         """The rows whose logits are wanted."""
 
+    def keep(self, x: Value) -> None:
+        """Hand x out beside the logits, to the right of what was kept before."""
+
 
 Definition = Callable[[Any, Sequence[LayerCache]], Any]
 """A model's forward pass: (Ops, the layers' caches) -> logits [rows with logits, vocab]."""
 
-Forward = Callable[[Sequence[Span]], Tensor]
-"""A forward pass that is ready to run: spans -> float32 logits [sum of logit_rows, vocab]."""
+
+class Passed(NamedTuple):
+    """What a forward pass yields.
+
+    logits: float32 [sum of logit_rows, vocab]. kept: float32 [rows, sum of widths], of all rows or of those
+    with logits; None where the definition keeps nothing.
+    """
+
+    logits: Tensor
+    kept: Tensor | None
+
+
+class Forward(Protocol):
+    """A forward pass that is ready to run."""
+
+    def __call__(self, spans: Sequence[Span], input: Tensor | None = None) -> Passed:
+        """input: float32 [rows, width], for a definition that has one."""
 
 
 class Backend(Protocol):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
-from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Rope
+from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Passed, Rope
 from outrider.ops.batch import Span
 from outrider.ops.cpu import extension
 from outrider.quantization.weight import Weight, join
@@ -98,20 +98,24 @@ class NativeBackend:
             rope.inv_freq.tolist(),
             rope.attention_factor,
         )
-        program.output(definition(Recorder(program), cache))
+        recorder = Recorder(program)
+        program.output(definition(recorder, cache))
         run, from_numpy = program.run, torch.from_numpy
 
-        def forward(spans: Sequence[Span]) -> Tensor:
+        def forward(spans: Sequence[Span], input: Tensor | None = None) -> Passed:
             tokens = [token for span in spans for token in span.tokens]
-            return from_numpy(
-                run(
-                    tokens,
-                    [span.start for span in spans],
-                    [len(span.tokens) for span in spans],
-                    [span.blocks for span in spans],
-                    [span.logit_rows for span in spans],
-                )
+            logit_rows = [span.logit_rows for span in spans]
+            kept = recorder.room(len(tokens), sum(logit_rows))
+            logits = run(
+                tokens,
+                [span.start for span in spans],
+                [len(span.tokens) for span in spans],
+                [span.blocks for span in spans],
+                logit_rows,
+                input,
+                kept,
             )
+            return Passed(from_numpy(logits), kept)
 
         return forward
 
@@ -123,11 +127,21 @@ class NativeBackend:
         return packed
 
 
-@dataclass(frozen=True)
 class Recorder:
     """Operations written down in a native program. Values are the program's numbers for them."""
 
-    program: Any
+    def __init__(self, program: Any) -> None:
+        self.program = program
+
+    def room(self, rows: int, logit_rows: int) -> Tensor | None:
+        """For what the program keeps of a pass."""
+        width = self.program.kept_width
+        if not width:
+            return None
+        return torch.empty((logit_rows if self.program.keeps_logit_rows else rows, width))
+
+    def input(self, width: int) -> int:
+        return int(self.program.input(width))
 
     def embed(self, table: Any) -> int:
         return int(self.program.embed(table))
@@ -149,3 +163,6 @@ class Recorder:
 
     def select_logit_rows(self, x: int) -> int:
         return int(self.program.select_logit_rows(x))
+
+    def keep(self, x: int) -> None:
+        self.program.keep(x)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
-from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Rope
+from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Passed, Rope
 from outrider.ops.batch import Batch, Span
 from outrider.ops.torch.attention import AttentionGroup, attend, group_requests
 from outrider.ops.torch.linear import Linear, pack_linear
@@ -54,17 +54,20 @@ class TorchBackend:
         shape: AttentionShape,
         rope: Rope,
     ) -> Forward:
-        def forward(spans: Sequence[Span]) -> Tensor:
+        def forward(spans: Sequence[Span], input: Tensor | None = None) -> Passed:
             batch = Batch.of(spans, block_size, self.device)
-            logits: Tensor = definition(TorchOps.over(batch, shape, rope, self.dtype), cache)
-            return logits.float()
+            given = None if input is None else input.to(self.device, self.dtype)
+            ops = TorchOps.over(batch, shape, rope, self.dtype, given)
+            logits: Tensor = definition(ops, cache)
+            return Passed(logits.float(), torch.cat(ops.kept, dim=-1).float() if ops.kept else None)
 
         return forward
 
 
 @dataclass(frozen=True)
 class TorchOps:
-    """One pass. cos, sin: [rows, 1, head_dim]; unpad: where each row stands in the groups' output."""
+    """One pass. cos, sin: [rows, 1, head_dim]; unpad: where each row stands in the groups' output; given: the
+    input, if the pass has one."""
 
     batch: Batch
     shape: AttentionShape
@@ -72,14 +75,24 @@ class TorchOps:
     sin: Tensor
     groups: tuple[AttentionGroup, ...]
     unpad: Tensor
+    given: Tensor | None = None
+    kept: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def over(cls, batch: Batch, shape: AttentionShape, rope: Rope, dtype: torch.dtype) -> TorchOps:
+    def over(
+        cls, batch: Batch, shape: AttentionShape, rope: Rope, dtype: torch.dtype, given: Tensor | None = None
+    ) -> TorchOps:
         """Prepare what the layers share: rotary tables and the layout of attention."""
         angles = batch.positions[:, None].float() * rope.inv_freq.to(batch.positions.device)
         angles = torch.cat([angles, angles], dim=-1)[:, None, :]  # [rows, 1, head_dim]
         cos, sin = ((f(angles) * rope.attention_factor).to(dtype) for f in (torch.cos, torch.sin))
-        return cls(batch, shape, cos, sin, *group_requests(batch, shape, dtype))
+        return cls(batch, shape, cos, sin, *group_requests(batch, shape, dtype), given)
+
+    def input(self, width: int) -> Tensor:
+        if self.given is None or self.given.shape[1] != width:
+            found = None if self.given is None else tuple(self.given.shape)
+            raise ValueError(f"the pass needs an input of shape ({self.batch.rows}, {width}); it has {found}")
+        return self.given
 
     def embed(self, table: Tensor) -> Tensor:
         return F.embedding(self.batch.tokens, table)
@@ -108,3 +121,6 @@ class TorchOps:
 
     def select_logit_rows(self, x: Tensor) -> Tensor:
         return x.index_select(0, self.batch.logit_rows)
+
+    def keep(self, x: Tensor) -> None:
+        self.kept.append(x)

@@ -1,0 +1,75 @@
+"""The states that the engine hands to those who read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from outrider import SamplingParams
+from outrider.config import resolve
+from outrider.engine.build import _state_layers, build_engine
+from outrider.engine.request import Request
+from outrider.errors import ConfigError
+from tests.engine.helpers import PROMPTS
+
+LAYERS = (0, 1, 2)
+
+
+class Reader:
+    """Keeps the states of every position of every request, by its prompt."""
+
+    def __init__(self) -> None:
+        self.state_layers = LAYERS
+        self.states: dict[tuple[int, ...], list[Tensor]] = {}
+
+    def read(self, request: Request, first: int, states: Tensor) -> None:
+        rows = self.states.setdefault(tuple(request.tokens[: request.prompt_length]), [])
+        assert first <= len(rows)
+        del rows[first:]
+        rows.extend(states.clone())
+
+    def end(self, request: Request) -> None:
+        pass
+
+
+def _states(target: str, params: SamplingParams, prompts: Sequence[Sequence[int]], **options: Any) -> Reader:
+    reader = Reader()
+    options = {"device": "cpu", "enable_prefix_caching": False} | options
+    engine = build_engine(resolve(target, **options), observer=reader)
+    for prompt in prompts:
+        engine.add(prompt, params)
+    while engine.unfinished:
+        engine.step()
+    return reader
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"speculative_model": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 1},
+        {"speculative_model": "draft", "num_speculative_tokens": 3, "max_num_batched_tokens": 64},
+        {"prompt_chunk_size": 7},
+        {"kv_cache_memory": 12 * 4 * 2 * 2 * 2 * 12 * 16},  # twelve blocks: requests are preempted
+    ],
+    ids=["ngram", "draft model", "chunks", "preemption"],
+)
+def test_states_are_those_of_plain_decoding(target: str, draft: str, options: dict[str, Any]) -> None:
+    params = SamplingParams(temperature=0.8, max_tokens=40, seed=3)
+    options = {name: draft if value == "draft" else value for name, value in options.items()}
+    read = _states(target, params, PROMPTS, **options).states
+    for prompt in PROMPTS:
+        alone = _states(target, params, [prompt]).states[prompt]
+        # The last token of an output is never computed; a draft may have gone beyond it.
+        count = len(prompt) + 39
+        assert torch.equal(torch.stack(read[prompt][:count]), torch.stack(alone[:count]))
+
+
+def test_readers_of_different_layers_are_refused() -> None:
+    one, other = Reader(), Reader()
+    other.state_layers = (0, 1, 1)
+    with pytest.raises(ConfigError, match=r"\(0, 1, 1\)"):
+        _state_layers([one, other])
