@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.factories import write_model, write_noisy_copy
+from tests.heads import write_head
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,4 +52,15 @@ def draft(target: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The target with noise on its weights: some of its guesses stand, some fall."""
     path = tmp_path_factory.mktemp("draft")
     write_noisy_copy(path, write_model(tmp_path_factory.mktemp("copied")), noise=0.05)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def head(target: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A head that was trained on the target: some of its guesses stand, some fall."""
+    path = tmp_path_factory.mktemp("head")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as `one_thread` says
+    write_head(path, target)
+    torch.set_num_threads(before)
     return str(path)

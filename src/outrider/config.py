@@ -23,6 +23,9 @@ from outrider.validation import Strict, refuse_unknown
 
 UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
+SHIPPED_HEAD = "head"
+"""The name of the head that comes with this package; it is SmolLM2-135M-Instruct's."""
+
 _warned: set[str] = set()
 
 
@@ -44,23 +47,28 @@ def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> objec
         raise ValueError("give a number from 0 on, or 'auto'") from None
 
 
+def _method(value: object) -> object:
+    """vLLM's name of the method is 'eagle3'."""
+    return "head" if value == "eagle3" else value
+
+
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
 DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
 
 
 class DrafterConfig(Strict):
-    """One drafter of the chain. model: of method 'draft_model', and of no other."""
+    """One drafter of the chain. model: of the methods 'draft_model' and 'head', and of no other."""
 
-    method: Literal["draft_model", "ngram"]
+    method: Annotated[Literal["draft_model", "ngram", "head"], BeforeValidator(_method)]
     model: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.method == "draft_model") != (self.model is not None):
+        if (self.method == "ngram") != (self.model is None):
             raise ValueError(
-                f"method = {self.method!r} with model = {self.model!r}: 'draft_model' needs the draft's "
-                "model, and no other method takes one"
+                f"method = {self.method!r} with model = {self.model!r}: 'draft_model' and 'head' need the "
+                "draft's model, and no other method takes one"
             )
         return self
 
@@ -196,4 +204,6 @@ def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> Specula
 def _drafter(name: Any) -> DrafterConfig:
     if name in ("ngram", "[ngram]"):
         return DrafterConfig(method="ngram")
+    if name in ("head", "[head]"):
+        return DrafterConfig(method="head", model=SHIPPED_HEAD)
     return DrafterConfig(method="draft_model", model=name)

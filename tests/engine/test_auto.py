@@ -16,9 +16,9 @@ from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.drafting import auto
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
+from outrider.drafting.grow import Growing
 from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
 from outrider.drafting.limit import Fixed, Limit, Plan
-from outrider.drafting.model import Growing
 from outrider.drafting.priced import Priced
 from outrider.engine import policy as policy_module
 from outrider.engine.cost_file import CostFile

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 )
 
 from outrider import LLM, SamplingParams
+from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
 
@@ -73,12 +74,12 @@ class EngineMachine(RuleBasedStateMachine):
             assert token_ids(engine.take(request_id)) == token_ids(expected(self.target, prompt, params))
         assert engine.target.pool.num_free == engine.target.pool.num_blocks
         for drafter in engine.drafters.drafters:
-            if isinstance(drafter, ModelDrafter):
+            if isinstance(drafter, (ModelDrafter, HeadDrafter)):
                 pool = drafter.runner.pool
                 assert pool.num_free == pool.num_blocks
 
 
-@pytest.mark.parametrize("drafter", ["ngram", "draft"])
+@pytest.mark.parametrize("drafter", ["ngram", "draft", "head"])
 def test_no_block_leaks(target: str, drafter: str, request: pytest.FixtureRequest) -> None:
     name = drafter if drafter == "ngram" else request.getfixturevalue(drafter)
     llm = load(target, name, kv_cache_memory=200_000, max_model_len=160, max_num_seqs=4)

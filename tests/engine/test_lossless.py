@@ -21,7 +21,7 @@ from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, lo
 TEMPERATURES = (0.0, 0.7, 1.0)
 
 
-@pytest.fixture(scope="module", params=["ngram", "draft", "target"])
+@pytest.fixture(scope="module", params=["ngram", "draft", "target", "head"])
 def llm(request: pytest.FixtureRequest, target: str) -> LLM:
     drafter = request.param if request.param == "ngram" else request.getfixturevalue(request.param)
     return load(target, drafter)
@@ -82,14 +82,14 @@ def test_batch_mixes(llm: LLM, target: str, mix: list[Any]) -> None:
         assert token_ids(llm.engine.take(request_id)) == token_ids(expected(target, prompt, request))
 
 
-@pytest.mark.parametrize("drafter", ["ngram", "draft", None])
+@pytest.mark.parametrize("drafter", ["ngram", "draft", "head", None])
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_forced_preemption(
     target: str, drafter: str | None, temperature: float, request: pytest.FixtureRequest
 ) -> None:
     """A cache too small for all: requests are preempted, computed again, and none the wiser."""
-    name = request.getfixturevalue("draft") if drafter == "draft" else drafter
-    block = BLOCK * (2 if drafter == "draft" else 1)  # the draft model's too
+    name = request.getfixturevalue(drafter) if drafter in ("draft", "head") else drafter
+    block = BLOCK + {"draft": BLOCK, "head": BLOCK // 2}.get(drafter or "", 0)  # the drafter's too
     llm = load(target, name, kv_cache_memory=12 * block, max_model_len=192, max_num_seqs=8)
     preempted = count_preemptions(llm)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(8)]

@@ -10,13 +10,18 @@ from transformers import PreTrainedTokenizerBase
 
 from outrider.config import DrafterConfig, EngineConfig, SpeculativeConfig
 from outrider.drafting.base import Drafter
+from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.vocabulary import check_same_vocabulary
-from outrider.models.checkpoint import open_checkpoint
+from outrider.models.checkpoint import locate, open_checkpoint
+from outrider.models.eagle3 import Eagle3, HeadRunner
+from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
 from outrider.verification.rules import RULES
+
+HEAD_ROWS = 4  # rows of a head in the time of one of its target's, modestly counted
 
 
 class DrafterSource(Protocol):
@@ -69,6 +74,32 @@ class DraftModel:
 
 
 @dataclass(frozen=True)
+class Head:
+    """A head with a cache beside the target's."""
+
+    head: Eagle3
+    state_layers: tuple[int, ...]
+    vocab: int
+    speculative: SpeculativeConfig
+    config: EngineConfig
+    max_rows: int
+
+    @property
+    def block_bytes(self) -> int:
+        return block_bytes(self.head, self.config.block_size)
+
+    def build(self, num_blocks: int) -> Drafter:
+        return HeadDrafter(
+            lambda: HeadRunner(self.head, num_blocks=num_blocks, block_size=self.config.block_size),
+            self.head,
+            RULES[self.speculative.acceptance],
+            state_layers=self.state_layers,
+            vocab=self.vocab,
+            max_rows=self.max_rows,
+        )
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What a drafter is loaded for. prompt_rows: that one pass may take to catch up with prompts."""
 
@@ -87,6 +118,8 @@ def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     name = drafter.model or ""  # the configuration has seen to it that there is one
     model, target = around.target, around.config.model
+    if is_head(locate(name)):
+        return _head(drafter, around)
     if name != target:
         checkpoint = open_checkpoint(name)
         check_same_vocabulary(around.tokenizer, checkpoint.tokenizer(), target=target, draft=name)
@@ -95,7 +128,15 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     return DraftModel(model, vocab, around.speculative, around.config, around.prompt_rows)
 
 
-SOURCES = {"ngram": _ngram, "draft_model": _draft_model}
+def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
+    checkpoint = HeadCheckpoint(locate_head(drafter.model or ""))
+    layers = checkpoint.layers(around.target.config, around.config.model)
+    head = Eagle3(checkpoint, around.target.backend, around.target.table)
+    vocab = around.target.config.vocab_size
+    return Head(head, layers, vocab, around.speculative, around.config, HEAD_ROWS * around.prompt_rows)
+
+
+SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head}
 
 
 def load_drafters(

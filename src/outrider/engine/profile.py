@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
-from outrider.drafting.base import Drafter
+from outrider.drafting.base import Drafter, StateReader
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.limit import Fixed
 from outrider.engine.admission import admit
@@ -105,6 +106,8 @@ def draft_cost(
         ).requests[0]
 
     def timed(requests: Sequence[Request], length: int) -> float:
+        for request in requests:
+            feed(request)
         began = time.perf_counter()
         drafter.draft(requests, [Fixed(length, informed=True)] * len(requests))
         took = time.perf_counter() - began
@@ -114,6 +117,7 @@ def draft_cost(
             request.tokens.append(token)
         return took
 
+    feed = _feeder(drafter, target.model.config.hidden_size)
     requests = [made_up(2) for _ in range(MANY)]
     newcomers: list[Request] = []
     times: dict[tuple[int, int], list[float]] = {}
@@ -141,3 +145,18 @@ def draft_cost(
     asking = max(0.0, first[1] - fixed - MANY * each) / MANY
     catch_up = max(0.0, median(reading) - first[0]) / (READ - 1)
     return DraftCost(fixed, each, asking, catch_up)
+
+
+def _feeder(drafter: Drafter, hidden: int) -> Callable[[Request], None]:
+    """Gives a drafter that reads states made-up ones, of all tokens but the request's last."""
+    if not isinstance(drafter, StateReader):
+        return lambda request: None
+    reader, known = drafter, dict[Request, int]()
+
+    def feed(request: Request) -> None:
+        first = known.get(request, 0)
+        known[request] = len(request.tokens) - 1
+        states = torch.zeros(known[request] - first, len(reader.state_layers) * hidden)
+        reader.read(request, first, states)
+
+    return feed

@@ -28,7 +28,7 @@ class FolderCheckpoint:
         self._tokenizer_path = tokenizer_path or path
         generation = path / "generation_config.json"
         self.config = decoder_config(
-            _transformers_config(path), str(path), _read_json(generation) if generation.is_file() else None
+            _transformers_config(path), str(path), read_json(generation) if generation.is_file() else None
         )
         self._shapes = self.config.shapes()
         self._file_of = self._files()
@@ -68,7 +68,7 @@ class FolderCheckpoint:
         """Which file holds each tensor."""
         index, single = self._path / INDEX, self._path / SINGLE
         if index.is_file():
-            weight_map = _read_json(index).get("weight_map")
+            weight_map = read_json(index).get("weight_map")
             if not isinstance(weight_map, dict):
                 raise ModelError(f"{index} has no 'weight_map'; it is truncated or corrupt")
             files = {name: self._path / str(file) for name, file in weight_map.items()}
@@ -119,7 +119,7 @@ def _transformers_config(path: Path) -> Any:
     file = path / "config.json"
     if not file.is_file():
         raise ModelError(f"{path} holds no config.json; it is not a Hugging Face model folder")
-    raw = _read_json(file)
+    raw = read_json(file)
     architectures = raw.get("architectures")
     architecture = (
         architectures[0] if isinstance(architectures, list) and architectures else raw.get("model_type")
@@ -134,7 +134,8 @@ def _transformers_config(path: Path) -> Any:
         raise ModelError(f"{file} is not a valid configuration: {error}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

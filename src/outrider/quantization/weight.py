@@ -54,6 +54,18 @@ class Weight:
         scales, mins = (None if part is None else part[order] for part in (self.scales, self.mins))
         return Weight(self.format, self.values[order], scales, mins)
 
+    def columns(self, first: int, last: int) -> Weight:
+        """The weight of some of its inputs; neither end may cut a group of 32 that shares a scale."""
+        if self.scales is None or self.format == "int8_channel":
+            return Weight(self.format, self.values[:, first:last].contiguous(), self.scales)
+        if first % GROUP or last % GROUP:
+            raise ValueError(f"inputs {first} to {last} of {self.format} cut a group of {GROUP}")
+        parts = (self.scales, self.mins)
+        scales, mins = (
+            None if part is None else part[:, first // GROUP : last // GROUP].contiguous() for part in parts
+        )
+        return Weight(self.format, self.values[:, first:last].contiguous(), scales, mins)
+
 
 def plain(tensor: Tensor) -> Weight:
     """A float weight as it is stored; float16 and float64 as float32, which has bfloat16's range and more."""

@@ -1,0 +1,91 @@
+"""Growing the drafts of a batch token by token, from a drafter's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from outrider.cache.pool import OutOfBlocks
+from outrider.cache.table import BlockTable
+from outrider.drafting.base import Draft
+from outrider.drafting.limit import Limit
+from outrider.sampling.distribution import NO_TOKEN
+from outrider.verification.rules import Acceptance, Spot
+
+if TYPE_CHECKING:
+    from outrider.engine.request import Request
+
+
+@dataclass(eq=False)
+class Growing:
+    """A draft in the making: its tokens so far and what the rule wants to know of each."""
+
+    request: Request
+    limit: Limit
+    length: int
+    table: BlockTable
+    complete: bool = False
+    tokens: list[int] = field(default_factory=list)
+    probs: list[Tensor] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+
+    def extend(self, tokens: int) -> bool:
+        """Make room for so many more positions; False where there is none."""
+        try:
+            self.table.extend(self.table.filled + tokens)
+        except OutOfBlocks:
+            return False
+        return True
+
+    def add(self, token: int, probs: Tensor | None, confidence: float | None) -> None:
+        """One more token, which may be the last: nothing is kept after one that ends the output."""
+        self.tokens.append(token)
+        if probs is not None:
+            self.probs.append(probs)
+        if confidence is not None:
+            self.confidences.append(confidence)
+        ends = token in self.request.stop_tokens or len(self.tokens) >= self.length
+        self.complete = ends or not self.limit.more()
+
+    def propose(self, row: Tensor, acceptance: Acceptance) -> tuple[int, Tensor | None] | None:
+        """A token after the draft so far, and what the rule wants to know of it; None where there is none.
+
+        row: logits [vocab].
+        """
+        request = self.request
+        edited = request.sampler.edit(row[None], [*request.output, *self.tokens])
+        if not len(edited):
+            return None
+        spot = Spot(request.noise, request.num_output, len(self.tokens))
+        token, probs = acceptance.propose(request.sampler.distribution(edited), spot)
+        return None if token == NO_TOKEN else (token, probs)
+
+    def draft(self) -> Draft:
+        """What has grown."""
+        probs = torch.stack(self.probs) if self.probs else None
+        return Draft(tuple(self.tokens), probs, tuple(self.confidences))
+
+
+def grow(active: Sequence[Growing], logits: Tensor, said: Tensor, acceptance: Acceptance) -> list[Growing]:
+    """Add one token to each; those that go on. logits: [len(active), target's vocab] after the tokens so far;
+    said: the same of the drafter's own vocabulary."""
+    informed = any(g.limit.informed for g in active)
+    confidences = _confidences(said) if informed else [None] * len(active)
+    for g, row, confidence in zip(active, logits, confidences, strict=True):
+        proposed = g.propose(row, acceptance) if g.limit.take(confidence) else None
+        if proposed is None:
+            g.complete = True
+        else:
+            g.add(*proposed, confidence)
+    return [g for g in active if not g.complete and g.extend(1)]
+
+
+def _confidences(logits: Tensor) -> list[float]:
+    """How likely the likeliest token of each row is to the drafter. logits: [rows, vocab]."""
+    likelihoods = (logits - logits.amax(dim=-1, keepdim=True)).exp_().sum(dim=-1).reciprocal_()
+    confidences: list[float] = likelihoods.nan_to_num_(0.0).tolist()
+    return confidences

@@ -1,0 +1,1 @@
+"""Drafters made to fit a target: data from the target itself, training, and what is saved."""

@@ -1,0 +1,147 @@
+"""An EAGLE-3 head as PyTorch trains it, unrolled as it will draft (Li et al., 2025).
+
+Root i of a sequence is a position whose hidden states the target has computed. The first step predicts, from
+the states of root i and the token after it, the token after that one; each later step goes on from the head's
+own state instead of the target's, as it does when it drafts ("training-time test"). A step's rows attend to
+the first step's rows up to their root, and to their own root's rows of the steps between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from outrider.models.head_config import HeadConfig
+
+
+class Norm(nn.RMSNorm):
+    """In float32, also where the rest is in fewer bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over [embedding, state]."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        decoder = config.decoder
+        self.heads, self.kv_heads, self.dim = decoder.num_heads, decoder.num_kv_heads, decoder.head_dim
+        inputs = 2 * decoder.hidden_size
+        self.q_proj = nn.Linear(inputs, self.heads * self.dim, bias=False)
+        self.k_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
+        self.v_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.dim, decoder.hidden_size, bias=False)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """x: [batch, roots, 2 hidden]; cos, sin: [roots, dim]; mask: [roots, roots], added; past: keys and
+        values of the steps before, to which this step's are added."""
+        batch, roots, _ = x.shape
+
+        def split(y: Tensor, heads: int) -> Tensor:
+            return y.view(batch, roots, heads, self.dim).transpose(1, 2)
+
+        q = rotate(split(self.q_proj(x), self.heads), cos, sin) * self.dim**-0.5
+        k = rotate(split(self.k_proj(x), self.kv_heads), cos, sin)
+        v = split(self.v_proj(x), self.kv_heads)
+        shared = self.heads // self.kv_heads
+        past.append((k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)))
+        keys, values = past[0]
+        scores = [q @ keys.transpose(-1, -2) + mask]
+        scores += [(q * own).sum(-1, keepdim=True) for own, _ in past[1:]]
+        weights = torch.cat(scores, -1).softmax(-1)
+        attended = weights[..., :roots] @ values
+        for step, (_, own) in enumerate(past[1:]):
+            attended = attended + weights[..., roots + step, None] * own
+        joined: Tensor = self.o_proj(attended.transpose(1, 2).reshape(batch, roots, -1))
+        return joined
+
+
+class MLP(nn.Module):
+    """A SiLU-gated feed-forward."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        hidden, inner = config.decoder.hidden_size, config.decoder.intermediate_size
+        self.gate_proj = nn.Linear(hidden, inner, bias=False)
+        self.up_proj = nn.Linear(hidden, inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return y
+
+
+class Layer(nn.Module):
+    """The decoder layer of the head; names as in the public layout."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        size, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
+        self.input_layernorm = Norm(size, eps)
+        self.hidden_norm = Norm(size, eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = Norm(size, eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self,
+        embedded: Tensor,
+        state: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+    ) -> Tensor:
+        x = torch.cat([self.input_layernorm(embedded), self.hidden_norm(state)], -1)
+        state = state + self.self_attn(x, cos, sin, mask, past)
+        result: Tensor = state + self.mlp(self.post_attention_layernorm(state))
+        return result
+
+
+class HeadNet(nn.Module):
+    """The head; `state_dict()` has the names of the public layout."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
+        self.fc = nn.Linear(3 * config.target_hidden_size, hidden, bias=False)
+        self.midlayer = Layer(config)
+        self.norm = Norm(hidden, eps)
+        self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
+
+    def unroll(self, features: Tensor, embedded: Tensor, mask: Tensor, steps: int) -> Iterator[Tensor]:
+        """What the output layer gets in each step: [batch, roots, hidden].
+
+        features: the target's states [batch, roots, 3 target hidden]; embedded: of the tokens after each root
+        [batch, roots + steps - 1, hidden]; mask: [roots, roots], added to scores, -inf where a root
+        is not seen.
+        """
+        state = self.fc(features)
+        roots = features.shape[1]
+        past: list[tuple[Tensor, Tensor]] = []
+        for step in range(steps):
+            cos, sin = self.rotation(torch.arange(step, step + roots, device=state.device), state.dtype)
+            state = self.midlayer(embedded[:, step : step + roots], state, cos, sin, mask, past)
+            yield self.norm(state)
+
+    def rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin [positions, head_dim] of the rotary embedding."""
+        inv_freq = torch.tensor(self.config.decoder.rope_inv_freq, device=positions.device)
+        angles = (positions[:, None] * inv_freq).repeat(1, 2)
+        factor = self.config.decoder.rope_attention_factor
+        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding (Su et al., 2021) of [..., positions, dim], half-split layout."""
+    first, second = x.chunk(2, -1)
+    rotated: Tensor = x * cos + torch.cat([-second, first], -1) * sin
+    return rotated

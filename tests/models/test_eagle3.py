@@ -1,0 +1,265 @@
+"""EAGLE-3 heads: the public layout, read and written, and what it computes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from outrider.errors import ModelError
+from outrider.models.checkpoint import open_checkpoint
+from outrider.models.config import DecoderConfig
+from outrider.models.eagle3 import Eagle3, HeadRunner
+from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
+from outrider.models.head_config import HeadConfig, usual_layers
+from outrider.models.llama import Llama
+from outrider.ops.batch import Span
+from outrider.training.net import HeadNet
+from tests.models.factories import exact_backend, tiny_config, write_hf
+
+DRAFT_VOCAB = 96
+
+
+def random_head(path: Path, target: DecoderConfig, **changes: Any) -> dict[str, Tensor]:
+    """Write a head with every weight random; returns its tensors by public name."""
+    config = replace(HeadConfig.for_target(target, draft_vocab_size=DRAFT_VOCAB), **changes)
+    draw = torch.Generator().manual_seed(3)
+    tensors = {
+        name: torch.randn(shape, generator=draw) * (0.2 if len(shape) == 2 else 1.0)
+        for name, shape in config.shapes().items()
+    }
+    targets = torch.randperm(target.vocab_size, generator=draw)[:DRAFT_VOCAB].sort().values
+    save_head(path, config, tensors, targets)
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("target")
+    write_hf(path, tiny_config(hidden_size=64, num_hidden_layers=8))
+    return path
+
+
+@pytest.fixture
+def head(target: Path, tmp_path: Path) -> Path:
+    random_head(tmp_path / "head", open_checkpoint(str(target)).config)
+    return tmp_path / "head"
+
+
+def plain_reading(path: Path, table: Tensor, tokens: list[int], states: Tensor, drafted: list[int]) -> Tensor:
+    """Draft logits after the last row of `states` and after each drafted token, by nothing but PyTorch, from
+    the files alone. tokens: those after each row."""
+    w, config = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
+    heads, kv_heads, dim = (config[f] for f in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        scale: float = (x.pow(2).mean() + config["rms_norm_eps"]).rsqrt().item()
+        weight: Tensor = w[f"{name}.weight"]
+        return x * scale * weight
+
+    def turned(x: Tensor, position: int) -> Tensor:
+        theta: float = config["rope_theta"]
+        angles = position * torch.tensor(theta).pow(-torch.arange(0, dim, 2) / dim)
+        cos, sin = angles.cos().repeat(2), angles.sin().repeat(2)
+        return x * cos + torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1) * sin
+
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    state, logits = torch.zeros(0), []
+    for row, token in enumerate([*tokens, *drafted]):
+        if row < len(states):
+            state = w["fc.weight"] @ states[row]
+        normed = norm(state, "midlayer.hidden_norm")
+        x = torch.cat([norm(table[token], "midlayer.input_layernorm"), normed])
+        q, k, v = (w[f"midlayer.self_attn.{name}_proj.weight"] @ x for name in "qkv")
+        keys.append(turned(k.view(kv_heads, dim), row))
+        values.append(v.view(kv_heads, dim))
+        mixed = []
+        for number, query in enumerate(turned(q.view(heads, dim), row)):
+            shared = number * kv_heads // heads
+            scores = torch.stack([key[shared] @ query for key in keys]) / dim**0.5
+            mixed.append(scores.softmax(0) @ torch.stack([value[shared] for value in values]))
+        residual = normed if config["norm_before_residual"] else state
+        state = residual + w["midlayer.self_attn.o_proj.weight"] @ torch.cat(mixed)
+        y = norm(state, "midlayer.post_attention_layernorm")
+        gate, up, down = (w[f"midlayer.mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
+        state = state + down @ (F.silu(gate @ y) * (up @ y))
+        logits.append(w["lm_head.weight"] @ norm(state, "norm"))
+    return torch.stack(logits[len(states) - 1 :])
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.parametrize("norm_before_residual", [False, True])
+def test_logits_are_those_of_a_plain_reading(
+    backend: str, norm_before_residual: bool, target: Path, tmp_path: Path
+) -> None:
+    """Whole and in pieces, then from its own states."""
+    model = Llama(open_checkpoint(str(target)), exact_backend(backend))
+    random_head(tmp_path, model.config, norm_before_residual=norm_before_residual)
+    table = load_file(target / "model.safetensors")["model.embed_tokens.weight"]
+    states = torch.randn(11, 3 * 64)
+    tokens, drafted = [7, 2, 99, 41, 5, 5, 17, 30, 8, 1, 64], [12, 3, 77]
+    expected = plain_reading(tmp_path, table, tokens, states, drafted)
+    runner = HeadRunner(
+        Eagle3(HeadCheckpoint(tmp_path), model.backend, model.table), num_blocks=4, block_size=4
+    )
+    for pieces in ([11], [3, 8], [1] * 11):
+        first, blocks = 0, [2, 0, 3, 1]
+        for piece in pieces:
+            span = Span(tokens[first : first + piece], first, blocks, 1)
+            passed = runner.read([span], states[first : first + piece].contiguous())
+            first += piece
+        logits = [passed.logits]
+        for token in drafted:
+            assert passed.kept is not None
+            passed = runner.go_on([Span([token], first, blocks, 1)], passed.kept)
+            logits.append(passed.logits)
+            first += 1
+        torch.testing.assert_close(torch.cat(logits), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_trained_is_what_runs(target: Path, tmp_path: Path) -> None:
+    """The unrolled steps of training compute the drafts that the engine will make."""
+    torch.manual_seed(0)
+    model = Llama(open_checkpoint(str(target)), exact_backend("native"))
+    config = HeadConfig.for_target(model.config, draft_vocab_size=DRAFT_VOCAB)
+    net = HeadNet(config)
+    save_head(tmp_path, config, net.state_dict(), torch.arange(DRAFT_VOCAB))
+    table = load_file(target / "model.safetensors")["model.embed_tokens.weight"]
+    tokens, steps, roots = [4, 9, 8, 70, 22, 16, 3], 3, 5
+    states = torch.randn(roots, 3 * 64)
+    mask = torch.full((roots, roots), -torch.inf).triu(1)
+    with torch.inference_mode():
+        unrolled = net.unroll(states[None], table[torch.tensor(tokens)][None], mask, steps)
+        trained = torch.stack([net.lm_head(state[0]) for state in unrolled])  # [steps, roots, draft vocab]
+    runner = HeadRunner(
+        Eagle3(HeadCheckpoint(tmp_path), model.backend, model.table), num_blocks=2, block_size=8
+    )
+    for root in range(roots):
+        span = Span(tokens[: root + 1], 0, [0, 1], 1)
+        passed = runner.read([span], states[: root + 1].contiguous())
+        for step in range(steps):
+            torch.testing.assert_close(passed.logits[0], trained[step, root], rtol=1e-4, atol=1e-4)
+            if step + 1 < steps:
+                following = tokens[root + step + 1]
+                assert passed.kept is not None
+                passed = runner.go_on([Span([following], root + step + 1, [0, 1], 1)], passed.kept)
+
+
+def test_a_head_written_is_the_head_read(target: Path, tmp_path: Path) -> None:
+    config = HeadConfig.for_target(open_checkpoint(str(target)).config, draft_vocab_size=DRAFT_VOCAB)
+    tensors = random_head(tmp_path, open_checkpoint(str(target)).config)
+    read = HeadCheckpoint(tmp_path)
+    assert read.config == config
+    assert all(torch.equal(read.tensor(name), tensor) for name, tensor in tensors.items())
+    stored = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(torch.arange(DRAFT_VOCAB) + stored["d2t"], read.targets())
+    assert torch.equal(stored["t2d"].nonzero()[:, 0], read.targets())
+    assert set(stored) == {*config.shapes(), "d2t", "t2d"}
+
+
+def test_a_pickled_checkpoint_is_read(head: Path) -> None:
+    tensors = load_file(head / "model.safetensors")
+    torch.save(tensors, head / "pytorch_model.bin")
+    (head / "model.safetensors").unlink()
+    assert torch.equal(HeadCheckpoint(head).tensor("fc.weight"), tensors["fc.weight"])
+
+
+def test_four_bits_are_the_nearest_of_that_format(target: Path, tmp_path: Path) -> None:
+    config = HeadConfig.for_target(open_checkpoint(str(target)).config, draft_vocab_size=DRAFT_VOCAB)
+    tensors = random_head(tmp_path / "whole", open_checkpoint(str(target)).config)
+    save_head(tmp_path / "small", config, quantized(tensors), HeadCheckpoint(tmp_path / "whole").targets())
+    small = HeadCheckpoint(tmp_path / "small")
+    weight = small.weight("midlayer.mlp.up_proj.weight")
+    assert weight.format == "int4"
+    exact = tensors["midlayer.mlp.up_proj.weight"]
+    step = exact.view(len(exact), -1, 32).abs().amax(-1, keepdim=True) / 7
+    assert ((weight.dequantize() - exact).view(len(exact), -1, 32).abs() <= step).all()
+    size = (tmp_path / "small" / "model.safetensors").stat().st_size
+    assert size < (tmp_path / "whole" / "model.safetensors").stat().st_size / 5
+    Eagle3(small, exact_backend("native"), Llama(open_checkpoint(str(target)), exact_backend("native")).table)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_hidden_size": 48}, "hidden size is 48, and 64"),
+        ({"vocab_size": 12345}, "vocabulary size is 12345"),
+        ({"target_num_hidden_layers": 30}, "number of layers is 30, and 8"),
+        (
+            {
+                "eagle_config": {"eagle_aux_hidden_state_layer_ids": [2, 4, 9]},
+                "target_num_hidden_layers": None,
+            },
+            r"reads layers \(2, 4, 9\), and the target has 8",
+        ),
+        ({"hidden_size": 128}, "shared embeddings is 128, and 64"),
+    ],
+)
+def test_a_head_for_another_target_is_refused(
+    head: Path, target: Path, change: dict[str, Any], message: str
+) -> None:
+    file = head / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ModelError, match=message):
+        HeadCheckpoint(head).layers(open_checkpoint(str(target)).config, "the target")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel"),
+        ({"num_hidden_layers": 2}, "num_hidden_layers = 2"),
+        ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [4, 2, 6]}}, r"\[4, 2, 6\]"),
+        ({"hidden_act": "gelu"}, "gelu"),
+    ],
+)
+def test_a_configuration_that_is_no_heads_is_refused(
+    head: Path, change: dict[str, Any], message: str
+) -> None:
+    file = head / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ModelError, match=message):
+        HeadCheckpoint(head)
+
+
+def read_all(checkpoint: HeadCheckpoint) -> None:
+    checkpoint.tensor("fc.weight")
+    checkpoint.targets()
+
+
+def test_broken_files_are_refused(head: Path) -> None:
+    file = head / "model.safetensors"
+    tensors = load_file(file)
+    whole = file.read_bytes()
+
+    def refused(changed: dict[str, Tensor], message: str) -> None:
+        save_file(changed, file)
+        with pytest.raises(ModelError, match=message):
+            read_all(HeadCheckpoint(head))
+
+    refused({name: t for name, t in tensors.items() if name != "fc.weight"}, "'fc.weight' is missing")
+    refused(tensors | {"fc.weight": torch.zeros(3, 5)}, r"shape \(3, 5\)")
+    refused({name: t for name, t in tensors.items() if name != "d2t"}, "'d2t' is missing")
+    refused(tensors | {"d2t": tensors["d2t"] + 10**6}, "'d2t' does not lead")
+    refused(tensors | {"t2d": ~tensors["t2d"]}, "'t2d' does not mark")
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="truncated or corrupt"):
+        HeadCheckpoint(head)
+    file.unlink()
+    with pytest.raises(ModelError, match="neither"):
+        HeadCheckpoint(head)
+
+
+def test_usual_layers_are_three_that_every_target_has() -> None:
+    assert usual_layers(30) == (2, 15, 27)
+    for count in range(2, 40):
+        low, middle, late = usual_layers(count)
+        assert 0 <= low < middle < late <= count
