@@ -42,7 +42,9 @@ def trainer(target: str, recordings: list[Recording], recipe: Recipe, *, vocab: 
 
 def write_head(path: Path, target: str) -> None:
     """Train a head for a few seconds and save it."""
-    made = trainer(target, record(target, seeds=4), Recipe(epochs=30, rows=1024, rate=2e-2))
+    made = trainer(
+        target, record(target, seeds=4), Recipe(unrolled=(1,) * 10 + (3,) * 20, rows=1024, rate=2e-2)
+    )
     for _ in made.steps():
         pass
     save_head(path, made.config, made.net.state_dict(), made.draft_tokens)
