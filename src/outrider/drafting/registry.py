@@ -12,7 +12,7 @@ from outrider.config import DrafterConfig, EngineConfig, SpeculativeConfig
 from outrider.drafting.base import Drafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
-from outrider.drafting.vocabulary import check_same_vocabulary
+from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_vocabulary
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
@@ -56,8 +56,10 @@ class DraftModel:
         return block_bytes(self.model, self.config.block_size)
 
     def build(self, num_blocks: int) -> Drafter:
+        kind = ShortTable if self.model.config.vocab_size < self.vocab else ModelRunner
+
         def runner() -> ModelRunner:
-            return ModelRunner(
+            return kind(
                 self.model,
                 num_blocks=num_blocks,
                 block_size=self.config.block_size,
@@ -89,7 +91,10 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     model, target = around.target, around.config.model
     if name != target:
         checkpoint = open_checkpoint(name)
-        check_same_vocabulary(around.tokenizer, checkpoint.tokenizer(), target=target, draft=name)
+        check_same_vocabulary(
+            Vocabulary.of(target, around.tokenizer, around.target.config.vocab_size),
+            Vocabulary.of(name, checkpoint.tokenizer(), checkpoint.config.vocab_size),
+        )
         model = Llama(checkpoint, model.backend)
     vocab = around.target.config.vocab_size
     return DraftModel(model, vocab, around.speculative, around.config, around.prompt_rows)
