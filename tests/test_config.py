@@ -21,6 +21,7 @@ SPECULATION: dict[str, Any] = {
     "prompt_lookup_min": 1,
     "prompt_lookup_max": 7,
     "acceptance": "block",
+    "draft_quantization": "int4",
 }
 ENGINE = {
     "tokenizer": "words",
@@ -82,7 +83,7 @@ def test_the_test_above_knows_every_option() -> None:
 @pytest.mark.parametrize("left_out", ["num_speculative_tokens", "workload"])
 @pytest.mark.parametrize("name", ["ngram", "[ngram]"])
 def test_both_forms_mean_the_same(name: str, left_out: str) -> None:
-    speculation = without(SPECULATION, left_out)
+    speculation = without(without(SPECULATION, left_out), "draft_quantization")
     mapping = {"method": "ngram", **speculation}
     assert resolve("m", speculative_model=name, **speculation) == resolve("m", speculative_config=mapping)
 
@@ -159,6 +160,7 @@ def test_value_out_of_range_is_refused_by_name_and_value(option: str, value: Any
         ("prompt_lookup_min", 0),
         ("prompt_lookup_max", 0),
         ("acceptance", "hopeful"),
+        ("draft_quantization", "int5"),
     ],
 )
 def test_speculation_out_of_range_is_refused_in_both_forms(option: str, value: Any) -> None:
@@ -217,6 +219,19 @@ def test_no_drafter_at_all_is_refused(given: Any) -> None:
 def test_a_drafter_that_is_no_name_is_refused(given: Any) -> None:
     with pytest.raises(ConfigError, match=r"^(model|method) = "):
         resolve("m", speculative_model=given)
+
+
+@pytest.mark.parametrize("drafters", ["ngram", ["ngram"]])
+def test_draft_quantization_goes_with_weights_only(drafters: Any) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", speculative_model=drafters, draft_quantization="int8")
+    assert str(refusal.value) == (
+        "draft_quantization = 'int8' is for the weights of a draft model, and 'ngram' has none to load; drop "
+        "it, or name a draft model"
+    )
+    speculative = resolve("m", speculative_model=["ngram", "d"], draft_quantization="int8").speculative
+    assert speculative is not None
+    assert speculative.draft_quantization == "int8"
 
 
 @pytest.mark.parametrize("workload", ["structured", "creative"])

@@ -47,6 +47,7 @@ def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> objec
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
 DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
+Quantization = Literal["int8", "int4"]
 
 
 class DrafterConfig(Strict):
@@ -78,12 +79,21 @@ class SpeculativeConfig(Strict):
     prompt_lookup_min: PositiveInt = 2
     prompt_lookup_max: PositiveInt = 4
     acceptance: Acceptance = "coupled"
+    draft_quantization: Quantization | None = None
+    """Weights of draft models, quantised when they are loaded, for the native CPU kernels, whatever the
+    target's are; None: as the target's options say."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for drafter in self.drafters:
             if self.drafters.count(drafter) > 1:
                 raise ValueError(f"the drafter {drafter.model or drafter.method!r} is given twice; drop one")
+        if self.draft_quantization is not None and all(drafter.model is None for drafter in self.drafters):
+            raise ValueError(
+                f"draft_quantization = {self.draft_quantization!r} is for the weights of a draft model, and "
+                f"{', '.join(repr(drafter.method) for drafter in self.drafters)} has none to load; drop it, "
+                "or name a draft model"
+            )
         if self.workload is not None and self.num_speculative_tokens != "auto":
             raise ValueError(
                 f"workload = {self.workload!r} sets bounds of num_speculative_tokens = 'auto', and it is "
@@ -107,7 +117,7 @@ class EngineConfig(Strict):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """'auto': weights as they are stored, float16 on the CPU as float32; on PyTorch's CPU kernels float32."""
-    quantization: Literal["int8", "int4"] | None = None
+    quantization: Quantization | None = None
     """Weights quantised when they are loaded, for the native CPU kernels, in place of `dtype`; None: as
     `dtype` says."""
     device: str = "auto"
@@ -148,8 +158,9 @@ def resolve(model: str, **options: Any) -> EngineConfig:
     """The configuration that `LLM(model, **options)` means.
 
     Speculation is given as `speculative_model=` (a drafter or a list of them) with `num_speculative_tokens=`,
-    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=` and `acceptance=`, or as one mapping
-    `speculative_config=`. Raises ConfigError for both at once, for unknown names and for values out of range.
+    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=` and `draft_quantization=`, or as
+    one mapping `speculative_config=`. Raises ConfigError for both at once, for unknown names and for values
+    out of range.
     """
     if options.pop("use_v2_block_manager", None) is not None and "v2" not in _warned:
         _warned.add("v2")

@@ -39,6 +39,12 @@ WorkloadOption = Annotated[
         "open-ended text.",
     ),
 ]
+DraftQuantizationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="int8|int4", help="Quantise the weights of draft models when they are loaded, on the CPU."
+    ),
+]
 MaxTokensOption = Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 chooses the likeliest token.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of the sampling noise.")]
@@ -69,6 +75,7 @@ def load(
     drafters: list[str] | None,
     length: str | None,
     workload: str | None,
+    draft_quantization: str | None,
     settings: list[str] | None,
     **defaults: Any,
 ) -> LLM:
@@ -80,6 +87,8 @@ def load(
         options["num_speculative_tokens"] = _length(length)
     if workload is not None:
         options["workload"] = workload
+    if draft_quantization is not None:
+        options["draft_quantization"] = draft_quantization
     return LLM(model, **options)
 
 

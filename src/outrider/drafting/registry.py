@@ -8,15 +8,24 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from outrider.config import DrafterConfig, EngineConfig, SpeculativeConfig
+from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.base import Drafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_vocabulary
-from outrider.models.checkpoint import open_checkpoint
+from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
+from outrider.ops.base import Backend
 from outrider.verification.rules import RULES
+
+
+class DraftBackend(Protocol):
+    """Where a draft model is computed whose weights are quantised; see `outrider.engine.backend`."""
+
+    def __call__(
+        self, model: str, checkpoint: Checkpoint, quantization: Quantization, *, option: str
+    ) -> Backend: ...
 
 
 class DrafterSource(Protocol):
@@ -72,12 +81,17 @@ class DraftModel:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a drafter is loaded for. prompt_rows: that one pass may take to catch up with prompts."""
+    """What a drafter is loaded for.
+
+    quantised: makes the backend of a draft at other bits than the target's. prompt_rows: that one pass may
+    take to catch up with prompts.
+    """
 
     config: EngineConfig
     speculative: SpeculativeConfig
     target: Llama
     tokenizer: PreTrainedTokenizerBase
+    quantised: DraftBackend
     prompt_rows: int
 
 
@@ -88,14 +102,18 @@ def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 
 def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     name = drafter.model or ""  # the configuration has seen to it that there is one
-    model, target = around.target, around.config.model
-    if name != target:
+    model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
+    if name != target or quantization is not None:
         checkpoint = open_checkpoint(name)
         check_same_vocabulary(
             Vocabulary.of(target, around.tokenizer, around.target.config.vocab_size),
             Vocabulary.of(name, checkpoint.tokenizer(), checkpoint.config.vocab_size),
         )
-        model = Llama(checkpoint, model.backend)
+        backend = model.backend
+        if quantization is not None:
+            option = f"draft_quantization = {quantization!r}"
+            backend = around.quantised(name, checkpoint, quantization, option=option)
+        model = Llama(checkpoint, backend)
     vocab = around.target.config.vocab_size
     return DraftModel(model, vocab, around.speculative, around.config, around.prompt_rows)
 
@@ -104,10 +122,18 @@ SOURCES = {"ngram": _ngram, "draft_model": _draft_model}
 
 
 def load_drafters(
-    config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase, *, prompt_rows: int
+    config: EngineConfig,
+    target: Llama,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    quantised: DraftBackend,
+    prompt_rows: int,
 ) -> tuple[DrafterSource, ...]:
-    """The drafters that the configuration names. Raises ModelError for one that does not fit the target."""
+    """The drafters that the configuration names.
+
+    Raises ModelError for one that does not fit the target, ConfigError for one that its backend cannot run.
+    """
     if config.speculative is None:
         return ()
-    around = Surroundings(config, config.speculative, target, tokenizer, prompt_rows)
+    around = Surroundings(config, config.speculative, target, tokenizer, quantised, prompt_rows)
     return tuple(SOURCES[drafter.method](drafter, around) for drafter in config.speculative.drafters)

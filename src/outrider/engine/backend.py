@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from outrider.config import EngineConfig
+from outrider.config import EngineConfig, Quantization
 from outrider.errors import ConfigError
 from outrider.models.checkpoint import Checkpoint
 from outrider.ops.base import Backend
@@ -34,10 +34,8 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     device = _device(config.device)
     if _is_native(config, device):
         _tell_of_changes(config, checkpoint.stored_as)
-        target = config.quantization or config.dtype
-        linear, table = FORMATS.get(target, (None, None))
         return NativeBackend(
-            Formats(_convert(linear), _convert(table)),
+            _formats(config),
             cache_dtype=_cache_dtype(config, checkpoint),
             num_threads=config.num_threads,
             instruction_set=config.instruction_set,
@@ -54,6 +52,30 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
             f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype"
         )
     return TorchBackend(device, dtype)
+
+
+def draft_backend(
+    config: EngineConfig,
+    target: Backend,
+    model: str,
+    checkpoint: Checkpoint,
+    quantization: Quantization,
+    *,
+    option: str,
+) -> Backend:
+    """The target's backend, for the draft `model`, whose weights it quantises.
+
+    option: what the user wrote to have it so. Raises ConfigError where there are no kernels for it.
+    """
+    if not isinstance(target, NativeBackend):
+        raise ConfigError(
+            f"{option} is for the native CPU kernels; this engine uses PyTorch on {target.device.type} "
+            f"(backend = {config.backend!r}, dtype = {config.dtype!r}); give a draft model without "
+            "draft_quantization, or run on the CPU with backend = 'native'"
+        )
+    own = config.model_copy(update={"model": model, "quantization": quantization, "dtype": "auto"})
+    _tell_of_changes(own, checkpoint.stored_as)
+    return target.with_formats(_formats(own), cache_dtype=_cache_dtype(own, checkpoint))
 
 
 def _is_native(config: EngineConfig, device: torch.device) -> bool:
@@ -96,6 +118,11 @@ def _tell_of_changes(config: EngineConfig, stored: str) -> None:
             config.model,
             stored,
         )
+
+
+def _formats(config: EngineConfig) -> Formats:
+    linear, table = FORMATS.get(config.quantization or config.dtype, (None, None))
+    return Formats(_convert(linear), _convert(table))
 
 
 def _convert(format: Format | None) -> Convert:

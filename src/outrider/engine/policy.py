@@ -73,6 +73,7 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
         "drafters": [
             [drafter.method, _resolved(drafter.model or "")] for drafter in config.speculative.drafters
         ],
+        "draft_quantization": config.speculative.draft_quantization,
     }
 
 
