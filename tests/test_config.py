@@ -59,7 +59,7 @@ def test_resolve_loses_nothing(left_out: str, speculation_left_out: str) -> None
         **options,
         left_out: EngineConfig.model_fields[left_out].default,
         "speculative": {
-            "drafters": ({"method": "draft_model", "model": "draft"},),
+            "drafters": ({"method": "draft_model", "model": "draft", "quantization": None},),
             **speculation,
             speculation_left_out: SpeculativeConfig.model_fields[speculation_left_out].default,
         },
@@ -75,7 +75,7 @@ def test_quantization_beside_a_dtype_is_refused(dtype: str) -> None:
 def test_the_test_above_knows_every_option() -> None:
     assert {*ENGINE, "model", "speculative"} == set(EngineConfig.model_fields)
     assert {*SPECULATION, "drafters"} == set(SpeculativeConfig.model_fields)
-    assert set(DrafterConfig.model_fields) == {"method", "model"}
+    assert set(DrafterConfig.model_fields) == {"method", "model", "quantization"}
     assert all(EngineConfig.model_fields[name].default != value for name, value in ENGINE.items())
     assert all(SpeculativeConfig.model_fields[name].default != value for name, value in SPECULATION.items())
 
@@ -186,6 +186,37 @@ def test_draft_length_as_text(given: Any, meant: Any) -> None:
     resolved = resolve("m", speculative_model="ngram", num_speculative_tokens=given).speculative
     assert resolved is not None
     assert resolved.num_speculative_tokens == meant
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_a_target_may_draft_for_itself(format: str) -> None:
+    name = f"self:{format}"
+    resolved = resolve("m", speculative_model=name)
+    for mapping in (
+        {"model": name},
+        {"method": "draft_model", "model": name},
+        {"method": "self", "model": name},
+    ):
+        assert resolve("m", speculative_config=mapping) == resolved
+    assert resolved.speculative is not None
+    assert [drafter.name for drafter in resolved.speculative.drafters] == [name]
+    assert [drafter.method for drafter in resolved.speculative.drafters] == ["self"]
+    with pytest.raises(ConfigError, match=f"^the drafter '{name}' is given twice; drop one$"):
+        resolve("m", speculative_model=[name, name])
+    with pytest.raises(ConfigError, match=f"^draft_quantization = 'int8' is for .* and '{name}' has none to"):
+        resolve("m", speculative_model=name, draft_quantization="int8")
+
+
+@pytest.mark.parametrize("name", ["self", "self:", "self:int3", "self:bfloat16"])
+def test_a_target_drafts_for_itself_in_known_formats_only(name: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", speculative_model=name)
+    assert str(refusal.value) == (
+        f"speculative_model = {name!r}: for the target's own weights at fewer bits give 'self:int8' or "
+        "'self:int4'"
+    )
+    with pytest.raises(ConfigError, match=r"'self' needs the format to draft with"):
+        resolve("m", speculative_config={"method": "self"})
 
 
 @pytest.mark.parametrize("form", [list, tuple])

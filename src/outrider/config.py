@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -51,10 +51,11 @@ Quantization = Literal["int8", "int4"]
 
 
 class DrafterConfig(Strict):
-    """One drafter of the chain. model: of method 'draft_model', and of no other."""
+    """One drafter of the chain. model: of method 'draft_model', and of no other; quantization: of 'self'."""
 
-    method: Literal["draft_model", "ngram"]
+    method: Literal["draft_model", "ngram", "self"]
     model: Annotated[str, Field(min_length=1)] | None = None
+    quantization: Quantization | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -63,7 +64,17 @@ class DrafterConfig(Strict):
                 f"method = {self.method!r} with model = {self.model!r}: 'draft_model' needs the draft's "
                 "model, and no other method takes one"
             )
+        if (self.method == "self") != (self.quantization is not None):
+            raise ValueError(
+                f"method = {self.method!r} with quantization = {self.quantization!r}: 'self' needs the "
+                "format to draft with, as in model = 'self:int4', and no other method takes one"
+            )
         return self
+
+    @property
+    def name(self) -> str:
+        """As `speculative_model` has it."""
+        return self.model or (f"self:{self.quantization}" if self.quantization else self.method)
 
 
 class SpeculativeConfig(Strict):
@@ -87,11 +98,11 @@ class SpeculativeConfig(Strict):
     def _consistent(self) -> Self:
         for drafter in self.drafters:
             if self.drafters.count(drafter) > 1:
-                raise ValueError(f"the drafter {drafter.model or drafter.method!r} is given twice; drop one")
+                raise ValueError(f"the drafter {drafter.name!r} is given twice; drop one")
         if self.draft_quantization is not None and all(drafter.model is None for drafter in self.drafters):
             raise ValueError(
                 f"draft_quantization = {self.draft_quantization!r} is for the weights of a draft model, and "
-                f"{', '.join(repr(drafter.method) for drafter in self.drafters)} has none to load; drop it, "
+                f"{', '.join(repr(drafter.name) for drafter in self.drafters)} has none to load; drop it, "
                 "or name a draft model"
             )
         if self.workload is not None and self.num_speculative_tokens != "auto":
@@ -189,7 +200,7 @@ def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> Specula
             )
         refuse_unknown(mapping, {"method", "model", *names}, "speculative_config")
         others = {name: value for name, value in mapping.items() if name in names}
-        drafter = DrafterConfig(method=mapping.get("method", "draft_model"), model=mapping.get("model"))
+        drafter = _mapped(mapping.get("method", "draft_model"), mapping.get("model"))
         return SpeculativeConfig(drafters=(drafter,), **others)
     if not flat:
         return None
@@ -204,7 +215,26 @@ def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> Specula
     return SpeculativeConfig(drafters=drafters, **flat)
 
 
+def _mapped(method: Any, model: Any) -> DrafterConfig:
+    """The drafter of `speculative_config`: 'self:int4' is a model's name there too."""
+    if method in ("draft_model", "self") and isinstance(model, str) and model.startswith("self:"):
+        return _self_drafter(model)
+    return DrafterConfig(method=method, model=model)
+
+
 def _drafter(name: Any) -> DrafterConfig:
     if name in ("ngram", "[ngram]"):
         return DrafterConfig(method="ngram")
+    if isinstance(name, str) and name.partition(":")[0] == "self":
+        return _self_drafter(name)
     return DrafterConfig(method="draft_model", model=name)
+
+
+def _self_drafter(name: str) -> DrafterConfig:
+    for quantization in get_args(Quantization):
+        if name == f"self:{quantization}":
+            return DrafterConfig(method="self", quantization=quantization)
+    forms = " or ".join(repr(f"self:{quantization}") for quantization in get_args(Quantization))
+    raise ConfigError(
+        f"speculative_model = {name!r}: for the target's own weights at fewer bits give {forms}"
+    )

@@ -312,6 +312,9 @@ def test_a_draft_in_another_format_is_measured(
     for format in (None, "int8", "int4", "int4"):
         auto(target, draft, draft_quantization=format)
     assert len(measured) == 3
+    for drafter in ("self:int8", "self:int4", "self:int4"):
+        auto(target, drafter)
+    assert len(measured) == 5
 
 
 def test_another_name_for_the_same_folder_is_the_same_model(

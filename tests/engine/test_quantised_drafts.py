@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,10 @@ import torch
 from gguf import GGMLQuantizationType
 
 from outrider import LLM, ConfigError, SamplingParams, SpeculationStats
+from outrider.drafting import registry
 from outrider.drafting.model import ModelDrafter
+from outrider.engine import build
+from outrider.models.checkpoint import open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import block_bytes
 from outrider.ops.batch import Span
@@ -144,16 +146,6 @@ def test_a_chain_quantises_its_models(target: str, draft: str) -> None:
     assert stats.accepted > 0
 
 
-def test_a_quantised_file_is_told_of(target: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = tiny_config(hidden_size=64, head_dim=16)
-    model = write_model(tmp_path / "model", config)
-    path = tmp_path / "draft.gguf"
-    write_gguf(path, model, tiny_tokenizer(), GGMLQuantizationType.Q8_0)
-    with caplog.at_level(logging.WARNING, "outrider"):
-        load(target, str(path), draft_quantization="int4")
-    assert f"{path}: weights of type Q8_0 are quantised a second time, to int4" in caplog.text
-
-
 @pytest.mark.parametrize("options", [{"backend": "torch"}, {"dtype": "float64"}], ids=str)
 def test_refused_on_pytorch(target: str, draft: str, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as refusal:
@@ -170,3 +162,147 @@ def test_both_forms(target: str, draft: str) -> None:
     llm = LLM(target, device="cpu", speculative_config=mapping)
     assert llm.config == load(target, draft, draft_quantization="int4", num_speculative_tokens=3).config
     assert native(draft_of(llm)).weight_bytes < native(llm.engine.target.model).weight_bytes / 3
+
+
+# self
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A target whose output layer is, or is not, its embedding table."""
+    path = tmp_path_factory.mktemp("model")
+    write_model(path, tiny_config(tie_word_embeddings=request.param, initializer_range=0.15))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("drafter", "options"),
+    [
+        ("self:int4", {}),
+        ("self:int8", {}),
+        ("self:int4", {"dtype": "bfloat16"}),
+        ("self:int8", {"dtype": "bfloat16"}),
+        ("self:int4", {"quantization": "int8"}),
+    ],
+    ids=str,
+)
+def test_a_target_that_drafts_for_itself_at_fewer_bits(
+    model: str, drafter: str, options: dict[str, Any]
+) -> None:
+    plain = load(model, **options)
+    llm = load(model, drafter, num_speculative_tokens=4, **options)
+    assert_lossless(llm, plain)
+    whole = native(plain.engine.target.model).weight_bytes
+    assert native(llm.engine.target.model).weight_bytes == whole
+    assert 0 < native(draft_of(llm)).weight_bytes < whole
+
+
+def test_at_8_bits_most_drafts_stand(model: str) -> None:
+    stats = generated(load(model, "self:int8"), 0.0, 4)[1]
+    assert stats.accepted > 0.8 * stats.drafted
+
+
+@pytest.mark.parametrize("drafter", ["self:int4", "self:int8"])
+def test_what_it_shares(model: str, drafter: str) -> None:
+    """Its table and norms, beside what the same model would take as a draft model of its own."""
+    llm = load(model, drafter)
+    target, draft = llm.engine.target.model, draft_of(llm)
+    assert draft.table is target.table
+    assert all(ours is theirs for ours, theirs in zip(norms(draft), norms(target), strict=True))
+    alone = load(model, quantization=drafter.removeprefix("self:")).engine.target.model
+    saved = 0 if target.config.tie_word_embeddings else alone.table.nbytes
+    assert native(draft).weight_bytes == native(alone).weight_bytes - saved
+    assert draft.linear[0].format == alone.linear[0].format != target.linear[0].format
+
+
+def test_an_output_layer_of_8_bits_is_shared(model: str) -> None:
+    llm = load(model, "self:int4", quantization="int8")
+    target, draft = llm.engine.target.model, draft_of(llm)
+    alone = load(model, quantization="int4").engine.target.model
+    saved = alone.table.nbytes  # which is the tied output layer, too
+    assert target.table.format == alone.table.format
+    assert native(draft).weight_bytes == native(alone).weight_bytes - saved
+
+
+def norms(model: Llama) -> list[torch.Tensor]:
+    return list(model.share(output=False).norms.values())
+
+
+def test_the_checkpoint_is_opened_once(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        opened.append(args)
+        return open_checkpoint(*args, **options)
+
+    monkeypatch.setattr(build, "open_checkpoint", noted)
+    monkeypatch.setattr(registry, "open_checkpoint", noted)
+    load(model, "self:int4")
+    assert len(opened) == 1
+    load(model, model, draft_quantization="int4")
+    assert len(opened) == 2
+
+
+def test_the_target_as_its_own_draft_at_fewer_bits(model: str) -> None:
+    """Another way to say 'self:int4'."""
+    llm = load(model, model, draft_quantization="int4", num_speculative_tokens=4)
+    own = load(model, "self:int4", num_speculative_tokens=4)
+    assert native(draft_of(llm)).weight_bytes == native(draft_of(own)).weight_bytes
+    assert draft_of(llm).table is llm.engine.target.model.table
+    assert generated(llm, 0.7) == generated(own, 0.7)
+
+
+def test_its_cache_counts(model: str) -> None:
+    """As that of any draft model: half a block beside each of the target's."""
+    memory: dict[str, Any] = {"kv_cache_memory": 20 * BLOCK, "max_model_len": 32}
+    both = BLOCK + BLOCK // 2
+    assert load(model, **memory).engine.target.pool.num_blocks == 20
+    assert load(model, "self:int4", **memory).engine.target.pool.num_blocks == 20 * BLOCK // both
+    chained = load(model, None, speculative_model=["self:int8", "self:int4"], **memory)
+    assert chained.engine.target.pool.num_blocks == 20 * BLOCK // (2 * BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "drafter", "found", "instead"),
+    [
+        (None, {"quantization": "int4"}, "self:int4", "4 bits already (format int4)", "'ngram' or"),
+        (None, {"quantization": "int4"}, "self:int8", "4 bits already (format int4)", "'ngram' or"),
+        (
+            None,
+            {"quantization": "int8"},
+            "self:int8",
+            "8 bits already (format int8_channel)",
+            "'self:int4', ",
+        ),
+        ("Q4_1", {}, "self:int4", "4 bits already (format int4_min)", "'ngram' or"),
+        ("Q8_0", {}, "self:int8", "8 bits already (format int8)", "'self:int4', "),
+    ],
+)
+def test_a_target_of_no_more_bits_is_refused(
+    tmp_path: Path, kind: str | None, options: dict[str, Any], drafter: str, found: str, instead: str
+) -> None:
+    """Whether it was quantised on loading or in the file."""
+    written = write_model(tmp_path / "model", tiny_config(hidden_size=64, head_dim=16))
+    path = tmp_path / "model"
+    if kind is not None:
+        path = tmp_path / f"{kind}.gguf"
+        write_gguf(path, written, tiny_tokenizer(), GGMLQuantizationType[kind])
+    with pytest.raises(ConfigError) as refusal:
+        load(str(path), drafter, **options)
+    text = str(refusal.value)
+    assert text.startswith(f"speculative_model = '{drafter}': the target's weights have {found}")
+    assert f"give {instead}" in text
+    assert "a smaller draft model" in text
+
+
+@pytest.mark.parametrize("options", [{"backend": "torch"}, {"dtype": "float64"}], ids=str)
+def test_a_self_draft_is_refused_on_pytorch(target: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^speculative_model = 'self:int4' is for the native CPU kernels"):
+        load(target, "self:int4", **options)
+
+
+def test_a_quantised_file_at_fewer_bits(tmp_path: Path) -> None:
+    written = write_model(tmp_path / "model", tiny_config(hidden_size=64, head_dim=16))
+    path = tmp_path / "model.gguf"
+    write_gguf(path, written, tiny_tokenizer(), GGMLQuantizationType.Q8_0)
+    assert_lossless(load(str(path), "self:int4", num_speculative_tokens=3), load(str(path)))

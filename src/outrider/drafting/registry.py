@@ -12,6 +12,7 @@ from outrider.config import DrafterConfig, EngineConfig, Quantization, Speculati
 from outrider.drafting.base import Drafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
+from outrider.drafting.self_draft import self_draft
 from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_vocabulary
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.llama import Llama
@@ -23,9 +24,7 @@ from outrider.verification.rules import RULES
 class DraftBackend(Protocol):
     """Where a draft model is computed whose weights are quantised; see `outrider.engine.backend`."""
 
-    def __call__(
-        self, model: str, checkpoint: Checkpoint, quantization: Quantization, *, option: str
-    ) -> Backend: ...
+    def __call__(self, checkpoint: Checkpoint, quantization: Quantization, *, option: str) -> Backend: ...
 
 
 class DrafterSource(Protocol):
@@ -83,12 +82,13 @@ class DraftModel:
 class Surroundings:
     """What a drafter is loaded for.
 
-    quantised: makes the backend of a draft at other bits than the target's. prompt_rows: that one pass may
-    take to catch up with prompts.
+    checkpoint: the target's. quantised: makes the backend of a draft at other bits than the target's.
+    prompt_rows: that one pass may take to catch up with prompts.
     """
 
     config: EngineConfig
     speculative: SpeculativeConfig
+    checkpoint: Checkpoint
     target: Llama
     tokenizer: PreTrainedTokenizerBase
     quantised: DraftBackend
@@ -103,7 +103,8 @@ def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     name = drafter.model or ""  # the configuration has seen to it that there is one
     model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
-    if name != target or quantization is not None:
+    option = f"draft_quantization = {quantization!r}"
+    if name != target:
         checkpoint = open_checkpoint(name)
         check_same_vocabulary(
             Vocabulary.of(target, around.tokenizer, around.target.config.vocab_size),
@@ -111,18 +112,35 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
         )
         backend = model.backend
         if quantization is not None:
-            option = f"draft_quantization = {quantization!r}"
-            backend = around.quantised(name, checkpoint, quantization, option=option)
+            backend = around.quantised(checkpoint, quantization, option=option)
         model = Llama(checkpoint, backend)
+    elif quantization is not None:
+        model = _own(quantization, around, option)
+    return _with_cache(model, around)
+
+
+def _self(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
+    assert drafter.quantization is not None  # as the configuration has seen to
+    return _with_cache(_own(drafter.quantization, around, f"speculative_model = {drafter.name!r}"), around)
+
+
+def _own(quantization: Quantization, around: Surroundings, option: str) -> Llama:
+    """The target at fewer bits."""
+    backend = around.quantised(around.checkpoint, quantization, option=option)
+    return self_draft(around.target, around.checkpoint, backend, quantization, option=option)
+
+
+def _with_cache(model: Llama, around: Surroundings) -> DraftModel:
     vocab = around.target.config.vocab_size
     return DraftModel(model, vocab, around.speculative, around.config, around.prompt_rows)
 
 
-SOURCES = {"ngram": _ngram, "draft_model": _draft_model}
+SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "self": _self}
 
 
 def load_drafters(
     config: EngineConfig,
+    checkpoint: Checkpoint,
     target: Llama,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -135,5 +153,5 @@ def load_drafters(
     """
     if config.speculative is None:
         return ()
-    around = Surroundings(config, config.speculative, target, tokenizer, quantised, prompt_rows)
+    around = Surroundings(config, config.speculative, checkpoint, target, tokenizer, quantised, prompt_rows)
     return tuple(SOURCES[drafter.method](drafter, around) for drafter in config.speculative.drafters)

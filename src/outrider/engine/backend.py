@@ -13,20 +13,17 @@ from outrider.ops.base import Backend
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import Convert, Formats, NativeBackend
 from outrider.ops.torch import TorchBackend
-from outrider.quantization.quantize import convert
+from outrider.quantization.quantize import QUANTIZED, convert
 from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
-FORMATS: dict[str, tuple[Format, Format]] = {
-    # linear layers, and the table of tokens, which is often the output layer too: at 4 bits it costs quality
-    "int8": ("int8_channel", "int8_channel"),
-    "int4": ("int4", "int8_channel"),
+FORMATS: dict[str, tuple[Format, Format]] = QUANTIZED | {
     "float32": ("float32", "float32"),
     "bfloat16": ("bfloat16", "bfloat16"),
-}
+}  # of linear layers, and of the table of tokens
 
 
 def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
@@ -55,15 +52,9 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
 
 
 def draft_backend(
-    config: EngineConfig,
-    target: Backend,
-    model: str,
-    checkpoint: Checkpoint,
-    quantization: Quantization,
-    *,
-    option: str,
+    config: EngineConfig, target: Backend, checkpoint: Checkpoint, quantization: Quantization, *, option: str
 ) -> Backend:
-    """The target's backend, for the draft `model`, whose weights it quantises.
+    """The target's backend, for a draft model whose weights it quantises.
 
     option: what the user wrote to have it so. Raises ConfigError where there are no kernels for it.
     """
@@ -73,8 +64,7 @@ def draft_backend(
             f"(backend = {config.backend!r}, dtype = {config.dtype!r}); give a draft model without "
             "draft_quantization, or run on the CPU with backend = 'native'"
         )
-    own = config.model_copy(update={"model": model, "quantization": quantization, "dtype": "auto"})
-    _tell_of_changes(own, checkpoint.stored_as)
+    own = config.model_copy(update={"quantization": quantization, "dtype": "auto"})
     return target.with_formats(_formats(own), cache_dtype=_cache_dtype(own, checkpoint))
 
 

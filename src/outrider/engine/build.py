@@ -44,6 +44,7 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
     prompt_rows = min(_prompt_rows(config, model.backend), config.max_num_batched_tokens)
     sources = load_drafters(
         config,
+        checkpoint,
         model,
         tokenizer,
         quantised=partial(draft_backend, config, model.backend),
