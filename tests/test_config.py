@@ -21,6 +21,7 @@ SPECULATION: dict[str, Any] = {
     "prompt_lookup_min": 1,
     "prompt_lookup_max": 7,
     "acceptance": "block",
+    "draft_quantization": "int4",
 }
 ENGINE = {
     "tokenizer": "words",
@@ -58,7 +59,7 @@ def test_resolve_loses_nothing(left_out: str, speculation_left_out: str) -> None
         **options,
         left_out: EngineConfig.model_fields[left_out].default,
         "speculative": {
-            "drafters": ({"method": "draft_model", "model": "draft"},),
+            "drafters": ({"method": "draft_model", "model": "draft", "quantization": None},),
             **speculation,
             speculation_left_out: SpeculativeConfig.model_fields[speculation_left_out].default,
         },
@@ -74,7 +75,7 @@ def test_quantization_beside_a_dtype_is_refused(dtype: str) -> None:
 def test_the_test_above_knows_every_option() -> None:
     assert {*ENGINE, "model", "speculative"} == set(EngineConfig.model_fields)
     assert {*SPECULATION, "drafters"} == set(SpeculativeConfig.model_fields)
-    assert set(DrafterConfig.model_fields) == {"method", "model"}
+    assert set(DrafterConfig.model_fields) == {"method", "model", "quantization"}
     assert all(EngineConfig.model_fields[name].default != value for name, value in ENGINE.items())
     assert all(SpeculativeConfig.model_fields[name].default != value for name, value in SPECULATION.items())
 
@@ -82,7 +83,7 @@ def test_the_test_above_knows_every_option() -> None:
 @pytest.mark.parametrize("left_out", ["num_speculative_tokens", "workload"])
 @pytest.mark.parametrize("name", ["ngram", "[ngram]"])
 def test_both_forms_mean_the_same(name: str, left_out: str) -> None:
-    speculation = without(SPECULATION, left_out)
+    speculation = without(without(SPECULATION, left_out), "draft_quantization")
     mapping = {"method": "ngram", **speculation}
     assert resolve("m", speculative_model=name, **speculation) == resolve("m", speculative_config=mapping)
 
@@ -159,6 +160,7 @@ def test_value_out_of_range_is_refused_by_name_and_value(option: str, value: Any
         ("prompt_lookup_min", 0),
         ("prompt_lookup_max", 0),
         ("acceptance", "hopeful"),
+        ("draft_quantization", "int5"),
     ],
 )
 def test_speculation_out_of_range_is_refused_in_both_forms(option: str, value: Any) -> None:
@@ -184,6 +186,37 @@ def test_draft_length_as_text(given: Any, meant: Any) -> None:
     resolved = resolve("m", speculative_model="ngram", num_speculative_tokens=given).speculative
     assert resolved is not None
     assert resolved.num_speculative_tokens == meant
+
+
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_a_target_may_draft_for_itself(format: str) -> None:
+    name = f"self:{format}"
+    resolved = resolve("m", speculative_model=name)
+    for mapping in (
+        {"model": name},
+        {"method": "draft_model", "model": name},
+        {"method": "self", "model": name},
+    ):
+        assert resolve("m", speculative_config=mapping) == resolved
+    assert resolved.speculative is not None
+    assert [drafter.name for drafter in resolved.speculative.drafters] == [name]
+    assert [drafter.method for drafter in resolved.speculative.drafters] == ["self"]
+    with pytest.raises(ConfigError, match=f"^the drafter '{name}' is given twice; drop one$"):
+        resolve("m", speculative_model=[name, name])
+    with pytest.raises(ConfigError, match=f"^draft_quantization = 'int8' is for .* and '{name}' has none to"):
+        resolve("m", speculative_model=name, draft_quantization="int8")
+
+
+@pytest.mark.parametrize("name", ["self", "self:", "self:int3", "self:bfloat16"])
+def test_a_target_drafts_for_itself_in_known_formats_only(name: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", speculative_model=name)
+    assert str(refusal.value) == (
+        f"speculative_model = {name!r}: for the target's own weights at fewer bits give 'self:int8' or "
+        "'self:int4'"
+    )
+    with pytest.raises(ConfigError, match=r"'self' needs the format to draft with"):
+        resolve("m", speculative_config={"method": "self"})
 
 
 @pytest.mark.parametrize("form", [list, tuple])
@@ -217,6 +250,19 @@ def test_no_drafter_at_all_is_refused(given: Any) -> None:
 def test_a_drafter_that_is_no_name_is_refused(given: Any) -> None:
     with pytest.raises(ConfigError, match=r"^(model|method) = "):
         resolve("m", speculative_model=given)
+
+
+@pytest.mark.parametrize("drafters", ["ngram", ["ngram"]])
+def test_draft_quantization_goes_with_weights_only(drafters: Any) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", speculative_model=drafters, draft_quantization="int8")
+    assert str(refusal.value) == (
+        "draft_quantization = 'int8' is for the weights of a draft model, and 'ngram' has none to load; drop "
+        "it, or name a draft model"
+    )
+    speculative = resolve("m", speculative_model=["ngram", "d"], draft_quantization="int8").speculative
+    assert speculative is not None
+    assert speculative.draft_quantization == "int8"
 
 
 @pytest.mark.parametrize("workload", ["structured", "creative"])

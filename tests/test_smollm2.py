@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from outrider import LLM
+from outrider import LLM, ConfigError
 from outrider.measurement.prompts import BUILT_IN
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
@@ -43,6 +43,21 @@ def test_same_tokens_to_the_last_bit(llm: LLM, prompts: list[list[int]]) -> None
     found = cases(llm, prompts, [0.0, 0.7, 1.0], 48)
     assert [case.outcome for case in found] == ["equal"] * 12
     assert sum(case.accepted for case in found) > 0
+
+
+@pytest.mark.parametrize("drafter", ["self:int4", "self:int8"])
+def test_a_target_that_drafts_for_itself_at_fewer_bits(prompts: list[list[int]], drafter: str) -> None:
+    """Same tokens to the last bit, and of the first drafted ones most stand."""
+    own = LLM("smollm2", device="cpu", dtype="bfloat16", speculative_model=drafter, num_speculative_tokens=4)
+    settings = {"lengths": [1], "temperatures": [0.0, 0.7], "batch_sizes": [3], "max_tokens": 16}
+    found = list(verify(own, drafter, prompts, **settings))  # type: ignore[arg-type]
+    assert [case.outcome for case in found] == ["equal"] * 2
+    assert sum(case.accepted for case in found) > 0.5 * sum(case.drafted for case in found) > 0
+
+
+def test_a_self_draft_of_the_file_as_it_is_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"4 bits already \(format int4_min\)"):
+        LLM("smollm2", device="cpu", speculative_model="self:int4")
 
 
 def test_planted_fault_last_bits_that_depend_on_the_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -55,22 +55,34 @@ def _method(value: object) -> object:
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
 DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
+Quantization = Literal["int8", "int4"]
 
 
 class DrafterConfig(Strict):
-    """One drafter of the chain. model: of the methods 'draft_model' and 'head', and of no other."""
+    """One drafter of the chain. model: of the methods 'draft_model' and 'head'; quantization: of 'self'."""
 
-    method: Annotated[Literal["draft_model", "ngram", "head"], BeforeValidator(_method)]
+    method: Annotated[Literal["draft_model", "head", "ngram", "self"], BeforeValidator(_method)]
     model: Annotated[str, Field(min_length=1)] | None = None
+    quantization: Quantization | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.method == "ngram") != (self.model is None):
+        if (self.method in ("draft_model", "head")) != (self.model is not None):
             raise ValueError(
                 f"method = {self.method!r} with model = {self.model!r}: 'draft_model' and 'head' need the "
                 "draft's model, and no other method takes one"
             )
+        if (self.method == "self") != (self.quantization is not None):
+            raise ValueError(
+                f"method = {self.method!r} with quantization = {self.quantization!r}: 'self' needs the "
+                "format to draft with, as in model = 'self:int4', and no other method takes one"
+            )
         return self
+
+    @property
+    def name(self) -> str:
+        """As `speculative_model` has it."""
+        return self.model or (f"self:{self.quantization}" if self.quantization else self.method)
 
 
 class SpeculativeConfig(Strict):
@@ -86,12 +98,21 @@ class SpeculativeConfig(Strict):
     prompt_lookup_min: PositiveInt = 2
     prompt_lookup_max: PositiveInt = 4
     acceptance: Acceptance = "coupled"
+    draft_quantization: Quantization | None = None
+    """Weights of draft models, quantised when they are loaded, for the native CPU kernels, whatever the
+    target's are; None: as the target's options say."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for drafter in self.drafters:
             if self.drafters.count(drafter) > 1:
-                raise ValueError(f"the drafter {drafter.model or drafter.method!r} is given twice; drop one")
+                raise ValueError(f"the drafter {drafter.name!r} is given twice; drop one")
+        if self.draft_quantization is not None and all(drafter.model is None for drafter in self.drafters):
+            raise ValueError(
+                f"draft_quantization = {self.draft_quantization!r} is for the weights of a draft model, and "
+                f"{', '.join(repr(drafter.name) for drafter in self.drafters)} has none to load; drop it, "
+                "or name a draft model"
+            )
         if self.workload is not None and self.num_speculative_tokens != "auto":
             raise ValueError(
                 f"workload = {self.workload!r} sets bounds of num_speculative_tokens = 'auto', and it is "
@@ -115,7 +136,7 @@ class EngineConfig(Strict):
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """'auto': weights as they are stored, float16 on the CPU as float32; on PyTorch's CPU kernels float32."""
-    quantization: Literal["int8", "int4"] | None = None
+    quantization: Quantization | None = None
     """Weights quantised when they are loaded, for the native CPU kernels, in place of `dtype`; None: as
     `dtype` says."""
     device: str = "auto"
@@ -156,8 +177,9 @@ def resolve(model: str, **options: Any) -> EngineConfig:
     """The configuration that `LLM(model, **options)` means.
 
     Speculation is given as `speculative_model=` (a drafter or a list of them) with `num_speculative_tokens=`,
-    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=` and `acceptance=`, or as one mapping
-    `speculative_config=`. Raises ConfigError for both at once, for unknown names and for values out of range.
+    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=` and `draft_quantization=`, or as
+    one mapping `speculative_config=`. Raises ConfigError for both at once, for unknown names and for values
+    out of range.
     """
     if options.pop("use_v2_block_manager", None) is not None and "v2" not in _warned:
         _warned.add("v2")
@@ -186,7 +208,7 @@ def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> Specula
             )
         refuse_unknown(mapping, {"method", "model", *names}, "speculative_config")
         others = {name: value for name, value in mapping.items() if name in names}
-        drafter = DrafterConfig(method=mapping.get("method", "draft_model"), model=mapping.get("model"))
+        drafter = _mapped(mapping.get("method", "draft_model"), mapping.get("model"))
         return SpeculativeConfig(drafters=(drafter,), **others)
     if not flat:
         return None
@@ -201,9 +223,28 @@ def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> Specula
     return SpeculativeConfig(drafters=drafters, **flat)
 
 
+def _mapped(method: Any, model: Any) -> DrafterConfig:
+    """The drafter of `speculative_config`: 'self:int4' is a model's name there too."""
+    if method in ("draft_model", "self") and isinstance(model, str) and model.startswith("self:"):
+        return _self_drafter(model)
+    return DrafterConfig(method=method, model=model)
+
+
 def _drafter(name: Any) -> DrafterConfig:
     if name in ("ngram", "[ngram]"):
         return DrafterConfig(method="ngram")
     if name in ("head", "[head]"):
         return DrafterConfig(method="head", model=SHIPPED_HEAD)
+    if isinstance(name, str) and name.partition(":")[0] == "self":
+        return _self_drafter(name)
     return DrafterConfig(method="draft_model", model=name)
+
+
+def _self_drafter(name: str) -> DrafterConfig:
+    for quantization in get_args(Quantization):
+        if name == f"self:{quantization}":
+            return DrafterConfig(method="self", quantization=quantization)
+    forms = " or ".join(repr(f"self:{quantization}") for quantization in get_args(Quantization))
+    raise ConfigError(
+        f"speculative_model = {name!r}: for the target's own weights at fewer bits give {forms}"
+    )

@@ -135,6 +135,14 @@ def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch
         (["bench", "-k", "-1"], "num_speculative_tokens = '-1': give a number"),
         (["demo", "-d", "ngram", "-d", "ngram"], "the drafter 'ngram' is given twice"),
         (["chat", "--workload", "creative"], "workload given without speculative_model"),
+        (
+            ["demo", "--draft-quantization", "int4"],
+            "draft_quantization = 'int4' is for the weights of a draft",
+        ),
+        (
+            ["bench", "-d", "d", "--draft-quantization", "int5"],
+            "draft_quantization = 'int5': input should be",
+        ),
     ],
 )
 def test_refusals_are_one_line(
@@ -159,6 +167,10 @@ def test_refusals_are_one_line(
         (
             ["-d", "ngram", "-k", "auto", "--workload", "creative"],
             {"speculative_model": "ngram", "num_speculative_tokens": "auto", "workload": "creative"},
+        ),
+        (
+            ["-d", "draft", "--draft-quantization", "int4"],
+            {"speculative_model": "draft", "draft_quantization": "int4"},
         ),
     ],
 )

@@ -101,7 +101,8 @@ def test_draft_with_another_vocabulary(target: str, tmp_path: Path) -> None:
     write_model(tmp_path, tiny_config(vocab_size=len(tokenizer)), tokenizer=tokenizer)
     size = len(tiny_tokenizer())
     with pytest.raises(
-        ModelError, match=f"token id {size} is None in the target .* and 'surplus' in the draft"
+        ModelError,
+        match=f"token id {size} is beyond the {size} rows of the table in the target .* and 'surplus' in the",
     ):
         LLM(target, speculative_model=str(tmp_path))
 

@@ -305,6 +305,18 @@ def test_another_model_or_drafter_is_measured(
     assert len(measured) == 4
 
 
+def test_a_draft_in_another_format_is_measured(
+    target: str, draft: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = counting(monkeypatch)
+    for format in (None, "int8", "int4", "int4"):
+        auto(target, draft, draft_quantization=format)
+    assert len(measured) == 3
+    for drafter in ("self:int8", "self:int4", "self:int4"):
+        auto(target, drafter)
+    assert len(measured) == 5
+
+
 def test_another_name_for_the_same_folder_is_the_same_model(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from outrider.cli.console import print_json, stderr, stdout
 from outrider.cli.options import (
+    DraftQuantizationOption,
     JsonOption,
     LengthOption,
     LimitOption,
@@ -33,6 +34,7 @@ def bench(
     speculative_model: NgramOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
+    draft_quantization: DraftQuantizationOption = None,
     batch_sizes: Annotated[
         list[int] | None,
         typer.Option("--batch-size", "-b", min=1, help="Prompts at a time. Repeatable; default 1."),
@@ -55,7 +57,15 @@ def bench(
     batch_sizes = batch_sizes or [1]
     drafters = speculative_model or ["ngram"]
     with stderr.status(f"loading {model}"):
-        llm = load(model, drafters, num_speculative_tokens, workload, setting, enable_prefix_caching=False)
+        llm = load(
+            model,
+            drafters,
+            num_speculative_tokens,
+            workload,
+            draft_quantization,
+            setting,
+            enable_prefix_caching=False,
+        )
     with Progress(console=stderr, transient=True) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)
         task = progress.add_task("", total=total)

@@ -11,6 +11,7 @@ import typer
 from outrider.cli.console import LEGEND, coloured, stderr, stdout
 from outrider.cli.options import (
     DrafterOption,
+    DraftQuantizationOption,
     JsonOption,
     LengthOption,
     MaxTokensOption,
@@ -32,6 +33,7 @@ def chat(
     speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
+    draft_quantization: DraftQuantizationOption = None,
     system: Annotated[str | None, typer.Option(help="System message of the conversation.")] = None,
     max_tokens: MaxTokensOption = 512,
     temperature: TemperatureOption = 0.7,
@@ -44,7 +46,7 @@ def chat(
     Questions are lines of stdin. With --json every answer is one JSON object on a line of stdout.
     """
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed)
-    llm = load(model, speculative_model, num_speculative_tokens, workload, setting)
+    llm = load(model, speculative_model, num_speculative_tokens, workload, draft_quantization, setting)
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages = list(opening)
     if speculative_model:

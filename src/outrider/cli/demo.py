@@ -11,6 +11,7 @@ from rich.text import Text
 
 from outrider.cli.console import LEGEND, coloured, print_json, stderr, stdout
 from outrider.cli.options import (
+    DraftQuantizationOption,
     JsonOption,
     LengthOption,
     MaxTokensOption,
@@ -34,6 +35,7 @@ def demo(
     speculative_model: NgramOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
+    draft_quantization: DraftQuantizationOption = None,
     max_tokens: MaxTokensOption = 128,
     setting: SettingOption = None,
     as_json: JsonOption = False,
@@ -45,7 +47,15 @@ def demo(
     console = stderr if as_json else stdout
     drafters = speculative_model or ["ngram"]
     with console.status(f"loading {model}"):
-        llm = load(model, drafters, num_speculative_tokens, workload, setting, enable_prefix_caching=False)
+        llm = load(
+            model,
+            drafters,
+            num_speculative_tokens,
+            workload,
+            draft_quantization,
+            setting,
+            enable_prefix_caching=False,
+        )
         _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
     console.print(Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))
     rounds: dict[str, Round] = {}

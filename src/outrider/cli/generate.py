@@ -11,6 +11,7 @@ import typer
 from outrider.cli.console import coloured, print_json, stderr, stdout
 from outrider.cli.options import (
     DrafterOption,
+    DraftQuantizationOption,
     JsonOption,
     LengthOption,
     MaxTokensOption,
@@ -34,6 +35,7 @@ def generate(
     speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
+    draft_quantization: DraftQuantizationOption = None,
     chat: Annotated[bool, typer.Option(help="Lay prompts out as user messages of a chat.")] = False,
     max_tokens: MaxTokensOption = 128,
     temperature: TemperatureOption = 0.0,
@@ -59,7 +61,7 @@ def generate(
     )
     if any(not text for text in texts):
         raise ConfigError("a prompt is empty; give a prompt as an argument or on stdin")
-    llm = load(model, speculative_model, num_speculative_tokens, workload, setting)
+    llm = load(model, speculative_model, num_speculative_tokens, workload, draft_quantization, setting)
     inputs = [llm.chat_prompt([{"role": "user", "content": t}]) for t in texts] if chat else texts
     if len(texts) == 1 and not as_json:
         for increment in llm.stream(inputs[0], params):

@@ -15,8 +15,8 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", help="Target: a folder, a hub id, a GGUF file, or 'smollm2'."),
 ]
 _DRAFTER = (
-    "Drafter: 'ngram', or a draft model with the target's tokenizer. Repeatable: each is asked where those "
-    "before it have nothing to offer."
+    "Drafter: 'ngram', a draft model with the target's tokenizer, or 'self:int4' for the target's own "
+    "weights at 4 bits. Repeatable: each is asked where those before it have nothing to offer."
 )
 DrafterOption = Annotated[list[str] | None, typer.Option("--speculative-model", "-d", help=_DRAFTER)]
 NgramOption = Annotated[
@@ -37,6 +37,12 @@ WorkloadOption = Annotated[
         metavar="structured|creative",
         help="Bounds of the automatic draft length: longer drafts for code and the like, shorter ones for "
         "open-ended text.",
+    ),
+]
+DraftQuantizationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="int8|int4", help="Quantise the weights of draft models when they are loaded, on the CPU."
     ),
 ]
 MaxTokensOption = Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")]
@@ -69,6 +75,7 @@ def load(
     drafters: list[str] | None,
     length: str | None,
     workload: str | None,
+    draft_quantization: str | None,
     settings: list[str] | None,
     **defaults: Any,
 ) -> LLM:
@@ -80,6 +87,8 @@ def load(
         options["num_speculative_tokens"] = _length(length)
     if workload is not None:
         options["workload"] = workload
+    if draft_quantization is not None:
+        options["draft_quantization"] = draft_quantization
     return LLM(model, **options)
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from outrider.cli.console import print_json, stderr, stdout
 from outrider.cli.options import (
+    DraftQuantizationOption,
     JsonOption,
     LimitOption,
     MaxTokensOption,
@@ -43,6 +44,7 @@ def tune(
     ] = None,
     max_length: Annotated[int, typer.Option(min=1, help="The longest draft, unless -k is given.")] = 8,
     workload: WorkloadOption = None,
+    draft_quantization: DraftQuantizationOption = None,
     batch_sizes: Annotated[
         list[int] | None,
         typer.Option("--batch-size", "-b", min=1, help="Prompts at a time. Repeatable; default 1, 4, 16."),
@@ -75,7 +77,9 @@ def tune(
     batch_sizes = sorted({*(batch_sizes or [1, 4, 16])})
     drafters = speculative_model or ["ngram"]
     with stderr.status(f"loading {model}"):
-        llm = load(model, drafters, "auto", workload, setting, enable_prefix_caching=False)
+        llm = load(
+            model, drafters, "auto", workload, draft_quantization, setting, enable_prefix_caching=False
+        )
     with _progress() as progress:
         total = count_conversations(conversations, batch_sizes, rounds, len(fixed) + 1)
         task = progress.add_task("", total=total)

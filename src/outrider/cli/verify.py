@@ -10,6 +10,7 @@ from rich.table import Table
 
 from outrider.cli.console import print_json, stderr, stdout
 from outrider.cli.options import (
+    DraftQuantizationOption,
     JsonOption,
     LimitOption,
     MaxTokensOption,
@@ -35,6 +36,7 @@ def verify(
     chain: Annotated[
         bool, typer.Option("--chain", help="Verify the drafters together, first asked first, not one by one.")
     ] = False,
+    draft_quantization: DraftQuantizationOption = None,
     lengths: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +69,7 @@ def verify(
     for together in [drafters] if chain else [[drafter] for drafter in drafters]:
         drafter = ", ".join(together)
         with stderr.status(f"loading {model} with {drafter}"):
-            llm = load(model, together, "auto", None, setting)
+            llm = load(model, together, "auto", None, draft_quantization, setting)
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
         temperatures = temperatures or [0.0, 0.7, 1.0]
         batch_sizes = batch_sizes or [1, 4]

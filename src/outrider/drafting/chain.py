@@ -28,7 +28,7 @@ class Chain:
         self.drafters = tuple(drafters)
         self._readers = tuple(readers)
         both: list[Drafter | StateReader] = [*self.drafters, *self._readers]
-        self._all = tuple(dict.fromkeys(both))
+        self._all = tuple({id(each): each for each in both}.values())
         self.seconds = [0.0] * len(self.drafters)
         """What each took for the drafts last returned."""
 

@@ -102,7 +102,9 @@ class ModelDrafter:
             return torch.empty(0), []
         logits = self._forward(work)
         ready = [g.table.filled == len(g.request.tokens) for g, _ in work]
-        return logits[torch.tensor(ready)], [g for (g, _), r in zip(work, ready, strict=True) if r]
+        active = [g for (g, _), r in zip(work, ready, strict=True) if r]
+        # A copy of whole rows would wake PyTorch's threads, which then take the cores from the target's.
+        return logits if all(ready) else logits[torch.tensor(ready)], active
 
     def _forward(self, work: Sequence[tuple[Growing, list[int]]]) -> Tensor:
         """Compute the tokens; logits after the last of each, [len(work), target's vocab]."""

@@ -8,20 +8,30 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from outrider.config import DrafterConfig, EngineConfig, SpeculativeConfig
+from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
-from outrider.drafting.vocabulary import check_same_vocabulary
-from outrider.models.checkpoint import locate, open_checkpoint
+from outrider.drafting.self_draft import self_draft
+from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_vocabulary
+from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
+from outrider.ops.base import Backend
 from outrider.verification.rules import RULES
 
 HEAD_ROWS = 4  # rows of a head in the time of one of its target's, modestly counted
+
+
+class DraftBackend(Protocol):
+    """Where a draft is computed whose weights have a format of their own; see `outrider.engine.backend`."""
+
+    def __call__(
+        self, checkpoint: Checkpoint, quantization: Quantization | None, *, option: str
+    ) -> Backend: ...
 
 
 class DrafterSource(Protocol):
@@ -61,8 +71,10 @@ class DraftModel:
         return block_bytes(self.model, self.config.block_size)
 
     def build(self, num_blocks: int) -> Drafter:
+        kind = ShortTable if self.model.config.vocab_size < self.vocab else ModelRunner
+
         def runner() -> ModelRunner:
-            return ModelRunner(
+            return kind(
                 self.model,
                 num_blocks=num_blocks,
                 block_size=self.config.block_size,
@@ -101,12 +113,18 @@ class Head:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a drafter is loaded for. prompt_rows: that one pass may take to catch up with prompts."""
+    """What a drafter is loaded for.
+
+    checkpoint: the target's. quantised: makes the backend of a draft at other bits than the target's.
+    prompt_rows: that one pass may take to catch up with prompts.
+    """
 
     config: EngineConfig
     speculative: SpeculativeConfig
+    checkpoint: Checkpoint
     target: Llama
     tokenizer: PreTrainedTokenizerBase
+    quantised: DraftBackend
     prompt_rows: int
 
 
@@ -117,13 +135,37 @@ def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 
 def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     name = drafter.model or ""  # the configuration has seen to it that there is one
-    model, target = around.target, around.config.model
     if is_head(locate(name)):
         return _head(drafter, around)
+    model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
+    option = f"draft_quantization = {quantization!r}"
     if name != target:
         checkpoint = open_checkpoint(name)
-        check_same_vocabulary(around.tokenizer, checkpoint.tokenizer(), target=target, draft=name)
-        model = Llama(checkpoint, model.backend)
+        check_same_vocabulary(
+            Vocabulary.of(target, around.tokenizer, around.target.config.vocab_size),
+            Vocabulary.of(name, checkpoint.tokenizer(), checkpoint.config.vocab_size),
+        )
+        backend = model.backend
+        if quantization is not None:
+            backend = around.quantised(checkpoint, quantization, option=option)
+        model = Llama(checkpoint, backend)
+    elif quantization is not None:
+        model = _own(quantization, around, option)
+    return _with_cache(model, around)
+
+
+def _self(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
+    assert drafter.quantization is not None  # as the configuration has seen to
+    return _with_cache(_own(drafter.quantization, around, f"speculative_model = {drafter.name!r}"), around)
+
+
+def _own(quantization: Quantization, around: Surroundings, option: str) -> Llama:
+    """The target at fewer bits."""
+    backend = around.quantised(around.checkpoint, quantization, option=option)
+    return self_draft(around.target, around.checkpoint, backend, quantization, option=option)
+
+
+def _with_cache(model: Llama, around: Surroundings) -> DraftModel:
     vocab = around.target.config.vocab_size
     return DraftModel(model, vocab, around.speculative, around.config, around.prompt_rows)
 
@@ -131,19 +173,32 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     checkpoint = HeadCheckpoint(locate_head(drafter.model or ""))
     layers = checkpoint.layers(around.target.config, around.config.model)
-    head = Eagle3(checkpoint, around.target.backend, around.target.table)
+    quantization = around.speculative.draft_quantization
+    backend = around.quantised(
+        around.checkpoint, quantization, option=f"draft_quantization = {quantization!r}"
+    )
+    head = Eagle3(checkpoint, backend, around.target.table)
     vocab = around.target.config.vocab_size
     return Head(head, layers, vocab, around.speculative, around.config, HEAD_ROWS * around.prompt_rows)
 
 
-SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head}
+SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head, "self": _self}
 
 
 def load_drafters(
-    config: EngineConfig, target: Llama, tokenizer: PreTrainedTokenizerBase, *, prompt_rows: int
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    target: Llama,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    quantised: DraftBackend,
+    prompt_rows: int,
 ) -> tuple[DrafterSource, ...]:
-    """The drafters that the configuration names. Raises ModelError for one that does not fit the target."""
+    """The drafters that the configuration names.
+
+    Raises ModelError for one that does not fit the target, ConfigError for one that its backend cannot run.
+    """
     if config.speculative is None:
         return ()
-    around = Surroundings(config, config.speculative, target, tokenizer, prompt_rows)
+    around = Surroundings(config, config.speculative, checkpoint, target, tokenizer, quantised, prompt_rows)
     return tuple(SOURCES[drafter.method](drafter, around) for drafter in config.speculative.drafters)

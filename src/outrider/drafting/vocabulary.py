@@ -1,27 +1,76 @@
-"""Whether two tokenizers mean the same by every token id."""
+"""Whether a draft and its target mean the same by every token id.
+
+A model's embedding table often has more rows than its tokenizer has tokens: the rest is padding, to a round
+number. Padding may differ between draft and target; the tokens may not.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
+from outrider.models.runner import ModelRunner
+from outrider.ops.base import Passed
+from outrider.ops.batch import Span
 
 
-def check_same_vocabulary(
-    target_tokenizer: PreTrainedTokenizerBase,
-    draft_tokenizer: PreTrainedTokenizerBase,
-    *,
-    target: str,
-    draft: str,
-) -> None:
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a model by id; what is not in `tokens` is padding. rows: of its embedding table."""
+
+    model: str
+    tokens: Mapping[int, str]
+    rows: int
+
+    @classmethod
+    def of(cls, model: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
+        """Added and special tokens are tokens like any other. Those beyond the table are none of the model's:
+        it can neither read nor write them."""
+        ids = tokenizer.get_vocab().items()
+        return cls(model, {i: token for token, i in ids if i < rows and not _fills(token, i)}, rows)
+
+
+def check_same_vocabulary(target: Vocabulary, draft: Vocabulary) -> None:
     """Raise ModelError, with the first difference, unless all ids stand for the same tokens in both."""
-    ours = {token_id: token for token, token_id in target_tokenizer.get_vocab().items()}
-    theirs = {token_id: token for token, token_id in draft_tokenizer.get_vocab().items()}
-    for token_id in sorted(ours.keys() | theirs.keys()):
-        a, b = ours.get(token_id), theirs.get(token_id)
-        if a != b:
+    for token_id in sorted(target.tokens.keys() | draft.tokens.keys()):
+        if target.tokens.get(token_id) != draft.tokens.get(token_id):
             raise ModelError(
-                f"draft model {draft!r} does not share the vocabulary of target {target!r}: token id "
-                f"{token_id} is {a!r} in the target ({len(ours)} tokens) and {b!r} in the draft "
-                f"({len(theirs)} tokens); choose a draft with the target's tokenizer"
+                f"draft model {draft.model!r} does not share the vocabulary of target {target.model!r}: "
+                f"token id {token_id} is {_place(target, token_id)} in the target "
+                f"({len(target.tokens)} tokens) and {_place(draft, token_id)} in the draft "
+                f"({len(draft.tokens)} tokens); choose a draft with the target's tokenizer"
             )
+
+
+class ShortTable(ModelRunner):
+    """A draft model whose table has fewer rows than the target's.
+
+    What the target may say beyond them is padding. It hardly ever does; the draft model reads its first
+    token there, since any guess will do.
+    """
+
+    def run(self, spans: Sequence[Span]) -> Passed:
+        rows = self.model.config.vocab_size
+        return super().run([_within(span, rows) for span in spans])
+
+
+def _within(span: Span, rows: int) -> Span:
+    if max(span.tokens, default=0) < rows:
+        return span
+    return replace(span, tokens=[token if token < rows else 0 for token in span.tokens])
+
+
+def _fills(token: str, token_id: int) -> bool:
+    """Whether a token only fills a row of the table: llama.cpp's converter gives each a name."""
+    return token == f"[PAD{token_id}]"
+
+
+def _place(vocabulary: Vocabulary, token_id: int) -> str:
+    """What stands at an id."""
+    token = vocabulary.tokens.get(token_id)
+    if token is not None:
+        return repr(token)
+    return "padding" if token_id < vocabulary.rows else f"beyond the {vocabulary.rows} rows of the table"

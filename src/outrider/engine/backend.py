@@ -6,27 +6,24 @@ import logging
 
 import torch
 
-from outrider.config import EngineConfig
+from outrider.config import EngineConfig, Quantization
 from outrider.errors import ConfigError
 from outrider.models.checkpoint import Checkpoint
 from outrider.ops.base import Backend
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import Convert, Formats, NativeBackend
 from outrider.ops.torch import TorchBackend
-from outrider.quantization.quantize import convert
+from outrider.quantization.quantize import QUANTIZED, convert
 from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
 FLOATS = ("F64", "F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
-FORMATS: dict[str, tuple[Format, Format]] = {
-    # linear layers, and the table of tokens, which is often the output layer too: at 4 bits it costs quality
-    "int8": ("int8_channel", "int8_channel"),
-    "int4": ("int4", "int8_channel"),
+FORMATS: dict[str, tuple[Format, Format]] = QUANTIZED | {
     "float32": ("float32", "float32"),
     "bfloat16": ("bfloat16", "bfloat16"),
-}
+}  # of linear layers, and of the table of tokens
 
 
 def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
@@ -34,10 +31,8 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     device = _device(config.device)
     if _is_native(config, device):
         _tell_of_changes(config, checkpoint.stored_as)
-        target = config.quantization or config.dtype
-        linear, table = FORMATS.get(target, (None, None))
         return NativeBackend(
-            Formats(_convert(linear), _convert(table)),
+            _formats(config),
             cache_dtype=_cache_dtype(config, checkpoint),
             num_threads=config.num_threads,
             instruction_set=config.instruction_set,
@@ -54,6 +49,30 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
             f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype"
         )
     return TorchBackend(device, dtype)
+
+
+def draft_backend(
+    config: EngineConfig,
+    target: Backend,
+    checkpoint: Checkpoint,
+    quantization: Quantization | None,
+    *,
+    option: str,
+) -> Backend:
+    """The target's backend, for a draft whose weights it quantises, or takes as they are stored.
+
+    option: what the user wrote to have it so. Raises ConfigError where there are no kernels for it.
+    """
+    if quantization is None and not isinstance(target, NativeBackend):
+        return target
+    if not isinstance(target, NativeBackend):
+        raise ConfigError(
+            f"{option} is for the native CPU kernels; this engine uses PyTorch on {target.device.type} "
+            f"(backend = {config.backend!r}, dtype = {config.dtype!r}); give a draft model without "
+            "draft_quantization, or run on the CPU with backend = 'native'"
+        )
+    own = config.model_copy(update={"quantization": quantization, "dtype": "auto"})
+    return target.with_formats(_formats(own), cache_dtype=_cache_dtype(own, checkpoint))
 
 
 def _is_native(config: EngineConfig, device: torch.device) -> bool:
@@ -96,6 +115,11 @@ def _tell_of_changes(config: EngineConfig, stored: str) -> None:
             config.model,
             stored,
         )
+
+
+def _formats(config: EngineConfig) -> Formats:
+    linear, table = FORMATS.get(config.quantization or config.dtype, (None, None))
+    return Formats(_convert(linear), _convert(table))
 
 
 def _convert(format: Format | None) -> Convert:

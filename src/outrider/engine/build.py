@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from outrider.config import EngineConfig
 from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters
-from outrider.engine.backend import choose_backend
+from outrider.engine.backend import choose_backend, draft_backend
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
@@ -41,7 +42,14 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
     tokenizer = checkpoint.tokenizer()
     model = Llama(checkpoint, choose_backend(config, checkpoint))
     prompt_rows = min(_prompt_rows(config, model.backend), config.max_num_batched_tokens)
-    sources = load_drafters(config, model, tokenizer, prompt_rows=prompt_rows)
+    sources = load_drafters(
+        config,
+        checkpoint,
+        model,
+        tokenizer,
+        quantised=partial(draft_backend, config, model.backend),
+        prompt_rows=prompt_rows,
+    )
 
     for_drafts = sum(source.block_bytes for source in sources)
     per_block = block_bytes(model, config.block_size) + for_drafts

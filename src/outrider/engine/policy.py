@@ -71,8 +71,10 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
         "max_model_len": max_model_len,
         "blocks": [target.pool.num_blocks, target.block_size],
         "drafters": [
-            [drafter.method, _resolved(drafter.model or "")] for drafter in config.speculative.drafters
+            [drafter.method, _resolved(drafter.model or ""), drafter.quantization]
+            for drafter in config.speculative.drafters
         ],
+        "draft_quantization": config.speculative.draft_quantization,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,26 @@ class Layer:
     down: Any
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a model takes from another one of the same checkpoint, rather than load it again.
+
+    norms: by name. table: to look tokens up in; output: whether it serves as the output layer too, if the
+    checkpoint ties the two.
+    """
+
+    norms: Mapping[str, Tensor]
+    table: Any
+    output: bool
+
+
 class Llama:
     """Pre-norm decoder with rotary embedding, grouped queries and a SiLU-gated feed-forward.
 
     Raises ModelError, from the checkpoint, for a tensor that is missing or has the wrong shape.
     """
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
+    def __init__(self, checkpoint: Checkpoint, backend: Backend, shared: Shared | None = None) -> None:
         self.config = config = checkpoint.config
         self.backend = backend
         self.shape = AttentionShape(
@@ -41,8 +54,12 @@ class Llama:
         )
         self.rope = Rope(torch.tensor(config.rope_inv_freq), config.rope_attention_factor)
 
+        self._norms: dict[str, Tensor] = {} if shared is None else dict(shared.norms)
+
         def norm(name: str) -> Tensor:
-            return checkpoint.tensor(f"{name}.weight").to(backend.device)
+            if name not in self._norms:
+                self._norms[name] = checkpoint.tensor(f"{name}.weight").to(backend.device)
+            return self._norms[name]
 
         def packed(prefix: str, *names: str, bias: bool) -> Any:
             weights = [checkpoint.weight(f"{prefix}.{name}.weight") for name in names]
@@ -50,7 +67,11 @@ class Llama:
             return backend.pack(weights, biases)
 
         self.num_layers = config.num_layers
-        self._table = backend.table(checkpoint.weight("model.embed_tokens.weight"))
+
+        def table() -> Any:
+            return backend.table(checkpoint.weight("model.embed_tokens.weight"))
+
+        self._table = table() if shared is None else shared.table
         self._layers = tuple(
             Layer(
                 input_norm=norm(f"{prefix}.input_layernorm"),
@@ -64,15 +85,24 @@ class Llama:
             for prefix in (f"model.layers.{i}" for i in range(config.num_layers))
         )
         self._norm = norm("model.norm")
-        tied = config.tie_word_embeddings
-        self._head = (
-            backend.tied(self._table) if tied else backend.pack([checkpoint.weight("lm_head.weight")])
-        )
+        if not config.tie_word_embeddings:
+            self._head = backend.pack([checkpoint.weight("lm_head.weight")])
+        else:
+            self._head = backend.tied(self._table if shared is None or shared.output else table())
 
     @property
     def table(self) -> Any:
         """The embedding table, as the backend has packed it."""
         return self._table
+
+    @property
+    def linear(self) -> Any:
+        """A linear layer, as the backend has packed it: one that stands for all."""
+        return self._layers[0].out
+
+    def share(self, *, output: bool) -> Shared:
+        """What a model of the same checkpoint can take from this one; see `Shared`."""
+        return Shared(self._norms, self._table, output)
 
     def forward(
         self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache], *, state_layers: Sequence[int] = ()

@@ -9,6 +9,11 @@ from torch import Tensor
 
 from outrider.quantization.weight import Format, Weight, groups_of
 
+QUANTIZED: dict[str, tuple[Format, Format]] = {
+    # linear layers, and the table of tokens, which is often the output layer too: at 4 bits it costs quality
+    "int8": ("int8_channel", "int8_channel"),
+    "int4": ("int4", "int8_channel"),
+}
 SHRINKS = tuple(0.7 + 0.05 * i for i in range(9))  # shares of a group's range that int4 tries: 0.7 to 1.1
 
 

@@ -13,6 +13,14 @@ from torch import Tensor
 GROUP = 32  # inputs that share a scale
 
 Format = Literal["float32", "bfloat16", "int8", "int8_channel", "int4", "int4_min"]
+BITS: dict[Format, int] = {
+    "float32": 32,
+    "bfloat16": 16,
+    "int8": 8,
+    "int8_channel": 8,
+    "int4": 4,
+    "int4_min": 4,
+}  # of a weight, scales aside
 
 
 @dataclass(frozen=True)

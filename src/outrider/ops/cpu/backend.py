@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,12 @@ class NativeBackend:
         self._threads = self._native.Threads(self.num_threads)
         self.weight_bytes = 0
         """Of all that was packed, as it lies in memory."""
+
+    def with_formats(self, formats: Formats, *, cache_dtype: torch.dtype) -> NativeBackend:
+        """The same kernels on the same threads, for a model of other formats."""
+        other = copy(self)
+        other._formats, other.cache_dtype, other.weight_bytes = formats, cache_dtype, 0
+        return other
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
         parts = join([self._formats.linear(weight) for weight in weights])
