@@ -10,8 +10,8 @@ from outrider import SamplingParams
 from outrider.config import resolve
 from outrider.engine.build import build_engine
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.head_checkpoint import save_head
 from outrider.models.head_config import HeadConfig
+from outrider.training.head_lesson import HeadLesson
 from outrider.training.recorder import Recording, StateRecorder
 from outrider.training.teacher import Teacher, frequent_tokens
 from outrider.training.trainer import Recipe, Trainer
@@ -33,11 +33,14 @@ def record(target: str, *, seeds: int, max_tokens: int = 48) -> list[Recording]:
     return recorder.take()
 
 
-def trainer(target: str, recordings: list[Recording], recipe: Recipe, *, vocab: int = 200) -> Trainer:
+def trainer(target: str, recordings: list[Recording], recipe: Recipe) -> Trainer:
+    torch.manual_seed(recipe.seed)
     checkpoint = open_checkpoint(target)
-    config = HeadConfig.for_target(checkpoint.config, draft_vocab_size=vocab)
+    config = HeadConfig.for_target(checkpoint.config, draft_vocab_size=200)
     tokens = frequent_tokens(recordings, vocab=checkpoint.config.vocab_size, count=config.draft_vocab_size)
-    return Trainer(config, Teacher.of(checkpoint), tokens, recordings, recipe, device=torch.device("cpu"))
+    device = torch.device("cpu")
+    lesson = HeadLesson(config, Teacher.of(checkpoint), tokens, device=device)
+    return Trainer(lesson, recordings, recipe, device=device)
 
 
 def write_head(path: Path, target: str) -> None:
@@ -47,4 +50,4 @@ def write_head(path: Path, target: str) -> None:
     )
     for _ in made.steps():
         pass
-    save_head(path, made.config, made.net.state_dict(), made.draft_tokens)
+    made.lesson.save(path, quantized=False)

@@ -13,6 +13,7 @@ from outrider.cli.bench import bench
 from outrider.cli.chat import chat
 from outrider.cli.console import stderr
 from outrider.cli.demo import demo
+from outrider.cli.distill import distill
 from outrider.cli.generate import generate
 from outrider.cli.tune import tune
 from outrider.cli.verify import verify
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, generate, chat, verify, bench, tune):
+for command in (demo, generate, chat, verify, bench, tune, distill):
     app.command()(command)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
+from outrider.measurement.prompts import read_conversations
 from outrider.params import SamplingParams
 from outrider.training.openers import OPENERS
 
 TEMPERATURES = (0.0, 0.7, 0.0, 0.7, 1.0)  # of the answers
+TOKENS = 256  # of a user's turn and of an answer, at most
+BEGINNING = 400  # characters of a plain text that the target goes on from
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 
 
@@ -24,10 +28,10 @@ class Layout:
     between: str
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Layout:
-        """Raises ConfigError where the tokenizer has no chat template."""
+    def of(cls, tokenizer: Any) -> Layout | None:
+        """None where the tokenizer has no chat template."""
         if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError("the target has no chat template, so it cannot write prompts; give --prompts")
+            return None
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": MARK}], add_generation_prompt=True, tokenize=False
         )
@@ -35,45 +39,83 @@ class Layout:
         return cls(opening, between)
 
 
-class Conversations:
-    """Batches of conversations, each batch a function of the seed and its number alone."""
+class Prompts(Protocol):
+    """What the target is to answer."""
 
-    def __init__(
-        self, engine: Engine, *, seed: int, user_tokens: int = 256, answer_tokens: int = 256
-    ) -> None:
-        self._engine = engine
-        self._layout = Layout.of(engine.tokenizer)
-        self._seed = seed
-        self._user_tokens = user_tokens
-        self._answer_tokens = answer_tokens
+    def texts(self, draw: random.Random, count: int) -> list[str]:
+        """`count` prompts, laid out up to where the answer begins."""
 
-    def make(self, number: int, count: int) -> None:
-        """Generate `count` user turns, and then the answers to them."""
-        draw = random.Random(f"{self._seed} {number}")
-        openings = [self._layout.opening + draw.choice(OPENERS) for _ in range(count)]
-        turns = self._generate(
-            [self._encode(opening) for opening in openings],
-            [self._params(draw, 0.9, self._user_tokens, top_p=0.97) for _ in openings],
-        )
-        self.answer([opening + turn for opening, turn in zip(openings, turns, strict=True)], draw)
 
-    def answer(self, texts: Sequence[str], draw: random.Random) -> None:
-        """Generate answers to what is laid out up to the end of the user's turn."""
-        prompts = [self._encode(text + self._layout.between) for text in texts]
-        self._generate(
-            prompts, [self._params(draw, draw.choice(TEMPERATURES), self._answer_tokens) for _ in prompts]
-        )
+@dataclass(frozen=True)
+class SelfWritten:
+    """Users' turns that the target writes itself, given no more than how they may begin."""
 
-    def _params(self, draw: random.Random, temperature: float, tokens: int, **others: Any) -> SamplingParams:
-        return SamplingParams(temperature=temperature, max_tokens=tokens, seed=draw.getrandbits(32), **others)
+    engine: Engine
+    layout: Layout
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._engine.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+    def texts(self, draw: random.Random, count: int) -> list[str]:
+        openings = [self.layout.opening + draw.choice(OPENERS) for _ in range(count)]
+        params = [_params(draw, 0.9, top_p=0.97) for _ in openings]
+        turns = generate(self.engine, openings, params)
+        return [o + turn + self.layout.between for o, turn in zip(openings, turns, strict=True)]
 
-    def _generate(self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]) -> list[str]:
-        engine = self._engine
-        ids = [engine.add(prompt, each) for prompt, each in zip(prompts, params, strict=True)]
-        while engine.unfinished:
-            engine.step()
-        return [engine.take(i).outputs[0].text for i in ids]
+
+@dataclass(frozen=True)
+class Given:
+    """Prompts from a file, drawn at random."""
+
+    prompts: tuple[str, ...]
+
+    def texts(self, draw: random.Random, count: int) -> list[str]:
+        return [draw.choice(self.prompts) for _ in range(count)]
+
+
+def prompts_for(engine: Engine, path: Path | None) -> Prompts:
+    """From a file, or written by the target. A file is JSON lines in the form of Spec-Bench, or any text, the
+    beginnings of whose paragraphs the target goes on from.
+
+    Raises ConfigError for a file that cannot be read, a bad line in it, and a target without a chat template
+    that is to write users' turns.
+    """
+    layout = Layout.of(engine.tokenizer)
+    if path is None:
+        if layout is None:
+            raise ConfigError(
+                "the target has no chat template, so it cannot write users' turns; give --prompts, a file of "
+                "JSON lines or any text"
+            )
+        return SelfWritten(engine, layout)
+    if path.suffix == ".jsonl":
+        turns = [conversation.turns[0] for conversation in read_conversations(path)]
+        before, after = (layout.opening, layout.between) if layout else ("", "")
+        return Given(tuple(before + turn + after for turn in turns))
+    try:
+        paragraphs = path.read_text(encoding="utf-8").split("\n\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"prompts file {str(path)!r} cannot be read: {error}") from error
+    beginnings = tuple(paragraph.strip()[:BEGINNING] for paragraph in paragraphs if paragraph.strip())
+    if not beginnings:
+        raise ConfigError(f"prompts file {str(path)!r} holds no text")
+    return Given(beginnings)
+
+
+def answer(engine: Engine, texts: Sequence[str], draw: random.Random) -> None:
+    """Have the target answer prompts, at several temperatures."""
+    generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES)) for _ in texts])
+
+
+def generate(engine: Engine, texts: Sequence[str], params: Sequence[SamplingParams]) -> list[str]:
+    """The texts that follow."""
+    ids = [engine.add(_encode(engine, text), each) for text, each in zip(texts, params, strict=True)]
+    while engine.unfinished:
+        engine.step()
+    return [engine.take(i).outputs[0].text for i in ids]
+
+
+def _params(draw: random.Random, temperature: float, **others: Any) -> SamplingParams:
+    return SamplingParams(temperature=temperature, max_tokens=TOKENS, seed=draw.getrandbits(32), **others)
+
+
+def _encode(engine: Engine, text: str) -> list[int]:
+    ids: list[int] = engine.tokenizer.encode(text, add_special_tokens=False)
+    return ids

@@ -1,0 +1,192 @@
+"""From a target to a draft that fits it: data, training, evaluation, and a folder to load."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from outrider.config import Bytes, resolve
+from outrider.engine.build import build_engine
+from outrider.errors import ConfigError, ModelError
+from outrider.models.checkpoint import Checkpoint, open_checkpoint
+from outrider.models.head_config import HeadConfig
+from outrider.training.conversations import answer, prompts_for
+from outrider.training.files import write_whole
+from outrider.training.head_lesson import HeadLesson
+from outrider.training.lesson import Lesson
+from outrider.training.recorder import Recording, StateRecorder
+from outrider.training.score import Score
+from outrider.training.shards import Shards
+from outrider.training.student_lesson import StudentLesson, student_config
+from outrider.training.teacher import Teacher, frequent_tokens
+from outrider.training.trainer import Recipe, Trainer
+from outrider.validation import Strict
+
+SEQUENCES = 256  # of a shard
+TOGETHER = 96  # that are generated at a time
+HELD_OUT = 64  # sequences at most to evaluate on, and a twentieth of all
+SAVE_EVERY, EVALUATE_EVERY = 60.0, 300.0  # seconds
+
+
+class DistillConfig(Strict):
+    """What to make, and from how much."""
+
+    target: str
+    out: Path
+    kind: Literal["head", "student"] = "head"
+    prompts: Path | None = None
+    """Prompts for the target to answer; None: it writes them itself."""
+    tokens: PositiveInt = 1_000_000
+    """Of training data, prompts included."""
+    data_limit: Bytes = 8 * 2**30
+    """Of the data on disk: what comes first, this or `tokens`, ends the making of data."""
+    draft_vocab_size: PositiveInt = 8192
+    """Tokens that a head can say: the target's most frequent."""
+    unrolled: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 3)
+    """Steps unrolled in each pass over the data; a student's passes are as many."""
+    learning_rate: PositiveFloat = 8e-4
+    quantized: bool = False
+    """Save a head's matrices in 4 bits, which other engines do not read."""
+    seed: int = 0
+    device: str = "auto"
+
+
+class Progress(Protocol):
+    """Who is told how far it is."""
+
+    def data(self, tokens: int, total: int) -> None: ...
+
+    def trained(self, steps: int, total: int, loss: float) -> None: ...
+
+    def scored(self, score: Score) -> None: ...
+
+
+def distill(config: DistillConfig, progress: Progress) -> Score:
+    """Make a draft in `config.out`; its score on sequences that it was not trained on.
+
+    What an earlier run with the same settings left there is gone on from: data shard by shard, training from
+    its last checkpoint. Raises ConfigError for settings that differ from those, ModelError for a target that
+    cannot be used, and OSError for a full disk, when all that was saved before stands.
+    """
+    work = config.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    _claim(work / "settings.json", config)
+    checkpoint = open_checkpoint(config.target)
+    shards = Shards(work / "data")
+    _make_data(config, checkpoint, shards, progress)
+    recordings = list(shards.recordings())
+    held_out = min(HELD_OUT, max(1, len(recordings) // 20))
+    return _train(config, checkpoint, recordings[held_out:], recordings[:held_out], progress)
+
+
+def _claim(path: Path, config: DistillConfig) -> None:
+    """See to it that all that is made in a folder is made by one set of settings."""
+    settings = json.loads(config.model_dump_json(exclude={"out", "device"}))
+    if not path.is_file():
+        text = json.dumps(settings, indent=2)
+        write_whole(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+        return
+    for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+        if settings[name] != value:
+            raise ConfigError(
+                f"{str(config.out)!r} was begun with {name} = {value!r}, and now it is {settings[name]!r}; "
+                "give the same to go on, or another --out to begin anew"
+            )
+
+
+def _state_layers(config: DistillConfig, checkpoint: Checkpoint) -> tuple[int, ...]:
+    """What is recorded: what a head reads, and what the target's output is made from."""
+    last = checkpoint.config.num_layers
+    if config.kind == "student":
+        return (last,)
+    read = _head_config(config, checkpoint).state_layers or ()
+    return tuple(sorted({*read, last}))
+
+
+def _head_config(config: DistillConfig, checkpoint: Checkpoint) -> HeadConfig:
+    return HeadConfig.for_target(checkpoint.config, draft_vocab_size=config.draft_vocab_size)
+
+
+def _make_data(config: DistillConfig, checkpoint: Checkpoint, shards: Shards, progress: Progress) -> None:
+    tokens, number = shards.tokens, len(shards.paths())
+    progress.data(tokens, config.tokens)
+    if tokens >= config.tokens or shards.bytes >= config.data_limit:
+        return
+    recorder = StateRecorder(_state_layers(config, checkpoint))
+    engine = build_engine(
+        resolve(
+            config.target,
+            device=config.device,
+            max_num_seqs=TOGETHER,
+            kv_cache_memory=2 * 2**30,
+            enable_prefix_caching=False,  # states have to be computed at every position
+            seed=config.seed,
+        ),
+        observer=recorder,
+    )
+    prompts = prompts_for(engine, config.prompts)
+    while tokens < config.tokens and shards.bytes < config.data_limit:
+        draw = random.Random(f"{config.seed} {number}")
+        texts = prompts.texts(draw, SEQUENCES)
+        recorder.take()  # of what was generated to get the prompts
+        answer(engine, texts, draw)
+        recordings = recorder.take()
+        shards.write(number, recordings)
+        tokens += sum(len(recording.tokens) for recording in recordings)
+        number += 1
+        progress.data(tokens, config.tokens)
+
+
+def _train(
+    config: DistillConfig,
+    checkpoint: Checkpoint,
+    recordings: Sequence[Recording],
+    held_out: Sequence[Recording],
+    progress: Progress,
+) -> Score:
+    if not recordings:
+        raise ModelError(f"{config.tokens} tokens are too few to train on; give more")
+    torch.manual_seed(config.seed)
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    )
+    recipe = Recipe(unrolled=config.unrolled, rate=config.learning_rate, seed=config.seed)
+    trainer = Trainer(_lesson(config, checkpoint, recordings, device), recordings, recipe, device=device)
+    path = config.out / "work" / "checkpoint.pt"
+    if path.is_file():
+        trainer.restore(path)
+    saved = evaluated = time.monotonic()
+    for loss in trainer.steps():
+        progress.trained(trainer.done, trainer.total, loss)
+        now = time.monotonic()
+        if now - saved > SAVE_EVERY:
+            trainer.save(path)
+            saved = now
+        if now - evaluated > EVALUATE_EVERY:
+            progress.scored(trainer.evaluate(held_out))
+            evaluated = time.monotonic()
+    trainer.save(path)
+    trainer.lesson.save(config.out, quantized=config.quantized)
+    score = trainer.evaluate(held_out)
+    progress.scored(score)
+    return score
+
+
+def _lesson(
+    config: DistillConfig, checkpoint: Checkpoint, recordings: Sequence[Recording], device: torch.device
+) -> Lesson:
+    teacher = Teacher.of(checkpoint)
+    if config.kind == "student":
+        return StudentLesson(
+            student_config(checkpoint.config), teacher, checkpoint.tokenizer(), device=device
+        )
+    head = _head_config(config, checkpoint)
+    tokens = frequent_tokens(recordings, vocab=checkpoint.config.vocab_size, count=head.draft_vocab_size)
+    return HeadLesson(head, teacher, tokens, device=device)

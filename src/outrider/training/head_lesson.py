@@ -1,0 +1,85 @@
+"""A head learns what the target says two tokens on, from the target's states and from its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from outrider.models.head_checkpoint import quantized as in_four_bits
+from outrider.models.head_checkpoint import save_head
+from outrider.models.head_config import HeadConfig
+from outrider.training.batches import Batch
+from outrider.training.lesson import DEPTH, Where, own_positions
+from outrider.training.loss import soft_cross_entropy
+from outrider.training.net import HeadNet
+from outrider.training.teacher import Teacher
+
+
+class HeadLesson:
+    """Cross-entropy against the target's distribution over the head's tokens, in every unrolled step."""
+
+    def __init__(
+        self, config: HeadConfig, teacher: Teacher, draft_tokens: Tensor, *, device: torch.device
+    ) -> None:
+        """draft_tokens: int64 [draft vocab], the target's tokens that the head can say, ascending."""
+        self.config = config
+        self.draft_tokens = draft_tokens.to(device)
+        self._teacher = teacher.to(device)
+        self._output = self._teacher.output[self.draft_tokens]
+        self.net = HeadNet(config)
+        self._begin_at_target()
+        self.net.to(device)
+
+    def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
+        where = own_positions(batch, unrolled)  # no root stands as far before
+        with torch.no_grad():
+            probs = F.linear(self._last(batch, where), self._output).softmax(-1, dtype=torch.float32)
+        return [soft_cross_entropy(logits, probs) for logits in self._logits(batch, where, unrolled)]
+
+    def hits(self, batch: Batch) -> Tensor:
+        sequences, positions = where = own_positions(batch, DEPTH)
+        best = F.linear(self._last(batch, where), self._teacher.output).argmax(-1)
+        agrees = batch.own.new_full((DEPTH, *batch.own.shape), -1, dtype=torch.float32)
+        for step, logits in enumerate(self._logits(batch, where, DEPTH)):
+            hit = self.draft_tokens[logits.argmax(-1)] == best
+            agrees[step, sequences, positions - 1 - step] = hit.float()
+        agrees = agrees.flatten(1)
+        return agrees[:, (agrees >= 0).all(0)]
+
+    def save(self, folder: Path, *, quantized: bool) -> None:
+        state = {name: tensor.detach().cpu() for name, tensor in self.net.state_dict().items()}
+        tensors = in_four_bits(state) if quantized else {n: t.bfloat16() for n, t in state.items()}
+        save_head(folder, self.config, tensors, self.draft_tokens.cpu())
+
+    def _begin_at_target(self) -> None:
+        """Begin as what the target does last: its last layer after the latest of the states that the head
+        reads, then its output layer. This saves more than half of the training."""
+        with torch.no_grad():
+            self.net.lm_head.weight.copy_(self._output)
+            self.net.norm.weight.copy_(self._teacher.norm)
+            for name, values in self._teacher.last_layer.items():
+                # Of what reads [embedding, state] the part that reads the state.
+                weight = self.net.midlayer.get_parameter(f"{name}.weight")
+                weight[..., weight.shape[-1] - values.shape[-1] :] = values
+            hidden = self.config.target_hidden_size
+            self.net.fc.weight.zero_()
+            self.net.fc.weight[:, -hidden:] = torch.eye(hidden)
+
+    def _last(self, batch: Batch, where: Where) -> Tensor:
+        """What the target's output layer gets there."""
+        return self._teacher.normed(batch.states[where][:, -self.config.target_hidden_size :])
+
+    def _logits(self, batch: Batch, where: Where, steps: int) -> Iterator[Tensor]:
+        """The head's logits [rows of `where`, draft vocab], one step after the other."""
+        sequences, positions = where
+        roots = batch.tokens.shape[1] - 1
+        features = batch.states[:, :roots, : 3 * self.config.target_hidden_size]
+        following = F.pad(batch.tokens[:, 1:], (0, steps - 1))
+        mask = torch.full((roots, roots), -torch.inf, device=following.device).triu(1)
+        embedded = F.embedding(following, self._teacher.embedding)
+        for step, state in enumerate(self.net.unroll(features, embedded, mask, steps)):
+            yield self.net.lm_head(state[sequences, positions - 1 - step])
