@@ -278,7 +278,7 @@ def test_overload(
     )  # fmt: skip
     preempted: list[Request] = []
     rows: list[int] = []
-    forward = llm.engine.target.forward
+    run_pass = llm.engine.target.run
 
     def look(before: list[Request], schedule: Schedule) -> None:
         running = llm.engine.scheduler.running
@@ -293,10 +293,10 @@ def test_overload(
 
     def counted(spans: Any) -> Any:
         rows.append(sum(len(span.tokens) for span in spans))
-        return forward(spans)
+        return run_pass(spans)
 
     spy(llm, look)
-    monkeypatch.setattr(llm.engine.target, "forward", counted)
+    monkeypatch.setattr(llm.engine.target, "run", counted)
     live = []
     for steps, prompt, params, priority in arrivals(seed):
         live.append((llm.engine.add(prompt, params, priority=priority), prompt, params))
