@@ -8,12 +8,12 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from outrider import LLM, ConfigError
 from outrider.measurement.prompts import BUILT_IN
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
+from outrider.ops.base import Passed
 from outrider.ops.batch import Span
 from outrider.params import SamplingParams
 
@@ -64,13 +64,14 @@ def test_planted_fault_last_bits_that_depend_on_the_rows(
     llm: LLM, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would be a near-tie on other kernels is a difference here."""
-    forward = llm.engine.target.forward
+    run = llm.engine.target.run
 
-    def rounding(spans: Sequence[Span]) -> Tensor:
-        logits = forward(spans)
-        return logits if len(logits) == 1 else (logits * 4).round() / 4
+    def rounding(spans: Sequence[Span]) -> Passed:
+        passed = run(spans)
+        logits = passed.logits
+        return passed if len(logits) == 1 else passed._replace(logits=(logits * 4).round() / 4)
 
-    monkeypatch.setattr(llm.engine.target, "forward", rounding)
+    monkeypatch.setattr(llm.engine.target, "run", rounding)
     assert "different" in {case.outcome for case in cases(llm, prompts, [0.0], 48)}
 
 
