@@ -13,6 +13,7 @@ from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.drafting.limit import Limit
+from outrider.ops.batch import Span
 from outrider.sampling.distribution import NO_TOKEN
 from outrider.verification.rules import Acceptance, Spot
 
@@ -40,6 +41,12 @@ class Growing:
         except OutOfBlocks:
             return False
         return True
+
+    def span(self, tokens: list[int]) -> Span:
+        """The pass over the next positions, which then are filled; logits after the last."""
+        span = Span(tokens, self.table.filled, self.table.blocks, 1)
+        self.table.filled = span.end
+        return span
 
     def add(self, token: int, probs: Tensor | None, confidence: float | None) -> None:
         """One more token, which may be the last: nothing is kept after one that ends the output."""

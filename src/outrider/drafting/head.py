@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.drafting.grow import Growing, grow
 from outrider.drafting.limit import Limit
+from outrider.drafting.own_cache import OwnCache
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.ops.base import Passed
 from outrider.ops.batch import Span
@@ -55,7 +55,7 @@ class Unread:
         return states[:count]
 
 
-class HeadDrafter:
+class HeadDrafter(OwnCache[HeadRunner]):
     """Drafts with an EAGLE-3 head that has a cache of its own.
 
     Row i of its cache is what the target knew at a position, with the token after it: all of the target's
@@ -75,23 +75,14 @@ class HeadDrafter:
         vocab: int,
         max_rows: int,
     ) -> None:
+        super().__init__(make)
         self.state_layers = tuple(state_layers)
-        self._make = make
         self._head = head
-        self._runner: HeadRunner | None = None
         self._acceptance = acceptance
         self._vocab = vocab
         self._max_rows = max_rows
-        self._tables: dict[Request, BlockTable] = {}
         self._unread: dict[Request, Unread] = {}
         self._logits = torch.full((0, vocab), -torch.inf)
-
-    @property
-    def runner(self) -> HeadRunner:
-        """The head with its cache, made when it is first needed."""
-        if self._runner is None:
-            self._runner = self._make()
-        return self._runner
 
     def read(self, request: Request, first: int, states: Tensor) -> None:
         # A copy: what the target handed out holds the rows of all requests.
@@ -115,20 +106,12 @@ class HeadDrafter:
         """What stood is told by `read`."""
 
     def end(self, request: Request) -> None:
+        super().end(request)
         self._unread.pop(request, None)
-        table = self._tables.pop(request, None)
-        if table is not None:
-            table.truncate(0)
 
     def behind(self, request: Request) -> int:
         unread = self._unread.get(request)
         return 0 if unread is None else max(0, unread.count - 1)
-
-    def rest(self) -> None:
-        if self._runner is not None:
-            self._runner.close()
-        self._runner = None
-        self._tables.clear()
 
     def _begin(self, request: Request, limit: Limit) -> Growing | None:
         """A draft to grow; None where the target's states are not known up to the last token."""
@@ -154,25 +137,19 @@ class HeadDrafter:
             rows, first = min(unread.count, budget), unread.end - unread.count
             if rows and g.extend(rows):
                 tokens = g.request.tokens[first + 1 : first + 1 + rows]
-                spans.append(Span(tokens, g.table.filled, g.table.blocks, 1))
+                spans.append(g.span(tokens))
                 states.append(unread.take(rows))
                 work.append(g)
                 budget -= rows
         if not work:
             return NOTHING, []
         passed = self.runner.read(spans, states[0] if len(states) == 1 else torch.cat(states))
-        for g, span in zip(work, spans, strict=True):
-            g.table.filled = span.end
         ready = [g for g in work if not self._unread[g.request].count]
         return Passed(_of(work, ready, passed.logits), _of(work, ready, passed.kept)), ready
 
     def _go_on(self, active: Sequence[Growing], states: Tensor) -> Passed:
         """Compute the last token of each draft. states: the head's own, [len(active), hidden]."""
-        spans = [Span(g.tokens[-1:], g.table.filled, g.table.blocks, 1) for g in active]
-        passed = self.runner.go_on(spans, states)
-        for g, span in zip(active, spans, strict=True):
-            g.table.filled = span.end
-        return passed
+        return self.runner.go_on([g.span(g.tokens[-1:]) for g in active], states)
 
     def _spread(self, logits: Tensor) -> Tensor:
         """Draft logits among the target's tokens, [rows, target's vocab], which stand until the next call."""

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.drafting.grow import Growing, grow
 from outrider.drafting.limit import Limit
+from outrider.drafting.own_cache import OwnCache
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from outrider.engine.request import Request
 
 
-class ModelDrafter:
+class ModelDrafter(OwnCache[ModelRunner]):
     """Drafts with a model of its own cache and of the target's vocabulary.
 
     A request's cache catches up with its committed tokens at its next draft: after a draft that stood as a
@@ -33,19 +32,10 @@ class ModelDrafter:
     def __init__(
         self, make: Callable[[], ModelRunner], acceptance: Acceptance, *, vocab: int, max_rows: int
     ) -> None:
-        self._make = make
-        self._runner: ModelRunner | None = None
+        super().__init__(make)
         self._acceptance = acceptance
         self._vocab = vocab
         self._max_rows = max_rows
-        self._tables: dict[Request, BlockTable] = {}
-
-    @property
-    def runner(self) -> ModelRunner:
-        """The draft model with its cache, made when it is first needed."""
-        if self._runner is None:
-            self._runner = self._make()
-        return self._runner
 
     def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
         begun = [self._begin(r, limit) for r, limit in zip(requests, limits, strict=True)]
@@ -63,20 +53,9 @@ class ModelDrafter:
                 valid = min(table.filled, len(request.tokens) + verdict.accepted)
                 table.advance([*request.tokens, *verdict.tokens], valid)
 
-    def end(self, request: Request) -> None:
-        table = self._tables.pop(request, None)
-        if table is not None:
-            table.truncate(0)
-
     def behind(self, request: Request) -> int:
         table = self._tables.get(request)
         return len(request.tokens) - 1 - (table.filled if table is not None else 0)
-
-    def rest(self) -> None:
-        if self._runner is not None:
-            self._runner.close()
-        self._runner = None
-        self._tables.clear()
 
     def _begin(self, request: Request, limit: Limit) -> Growing | None:
         """A draft to grow; None where the draft model's context is at its end."""
@@ -108,10 +87,8 @@ class ModelDrafter:
 
     def _forward(self, work: Sequence[tuple[Growing, list[int]]]) -> Tensor:
         """Compute the tokens; logits after the last of each, [len(work), target's vocab]."""
-        spans = [Span(tokens, g.table.filled, g.table.blocks, 1) for g, tokens in work]
+        spans = [g.span(tokens) for g, tokens in work]
         logits = self.runner.forward(spans)
-        for (g, _), span in zip(work, spans, strict=True):
-            g.table.filled = span.end
         # Models with one tokenizer may pad their embeddings differently; the padding is never drafted.
         padding = self._vocab - logits.shape[-1]
         return F.pad(logits, (0, padding), value=-torch.inf) if padding else logits
