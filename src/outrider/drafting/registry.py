@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
+from outrider.config import SHIPPED_HEAD, DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
@@ -17,11 +18,11 @@ from outrider.drafting.self_draft import self_draft
 from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_vocabulary
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
-from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
+from outrider.models.head_checkpoint import HeadCheckpoint, is_head, shipped_head
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
 from outrider.ops.base import Backend
-from outrider.verification.rules import RULES
+from outrider.verification.rules import RULES, Acceptance
 
 HEAD_ROWS = 4  # rows of a head in the time of one of its target's, modestly counted
 
@@ -57,58 +58,14 @@ class Cacheless:
 
 
 @dataclass(frozen=True)
-class DraftModel:
-    """A draft model with a cache beside the target's."""
+class WithCache:
+    """A drafter with a cache beside the target's. make: from a number of blocks."""
 
-    model: Llama
-    vocab: int
-    speculative: SpeculativeConfig
-    config: EngineConfig
-    max_rows: int
-
-    @property
-    def block_bytes(self) -> int:
-        return block_bytes(self.model, self.config.block_size)
+    block_bytes: int
+    make: Callable[[int], Drafter]
 
     def build(self, num_blocks: int) -> Drafter:
-        kind = ShortTable if self.model.config.vocab_size < self.vocab else ModelRunner
-
-        def runner() -> ModelRunner:
-            return kind(
-                self.model,
-                num_blocks=num_blocks,
-                block_size=self.config.block_size,
-                prefix_caching=self.config.enable_prefix_caching,
-            )
-
-        rule = RULES[self.speculative.acceptance]
-        return ModelDrafter(runner, rule, vocab=self.vocab, max_rows=self.max_rows)
-
-
-@dataclass(frozen=True)
-class Head:
-    """A head with a cache beside the target's."""
-
-    head: Eagle3
-    state_layers: tuple[int, ...]
-    vocab: int
-    speculative: SpeculativeConfig
-    config: EngineConfig
-    max_rows: int
-
-    @property
-    def block_bytes(self) -> int:
-        return block_bytes(self.head, self.config.block_size)
-
-    def build(self, num_blocks: int) -> Drafter:
-        return HeadDrafter(
-            lambda: HeadRunner(self.head, num_blocks=num_blocks, block_size=self.config.block_size),
-            self.head,
-            RULES[self.speculative.acceptance],
-            state_layers=self.state_layers,
-            vocab=self.vocab,
-            max_rows=self.max_rows,
-        )
+        return self.make(num_blocks)
 
 
 @dataclass(frozen=True)
@@ -127,6 +84,11 @@ class Surroundings:
     quantised: DraftBackend
     prompt_rows: int
 
+    @property
+    def rule(self) -> Acceptance:
+        """By which drafts are judged."""
+        return RULES[self.speculative.acceptance]
+
 
 def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     shortest, longest = around.speculative.prompt_lookup_min, around.speculative.prompt_lookup_max
@@ -135,12 +97,13 @@ def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 
 def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     name = drafter.model or ""  # the configuration has seen to it that there is one
-    if is_head(locate(name)):
-        return _head(drafter, around)
+    path = locate(name)
+    if is_head(path):
+        return _head_in(path, around)
     model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
     option = f"draft_quantization = {quantization!r}"
     if name != target:
-        checkpoint = open_checkpoint(name)
+        checkpoint = open_checkpoint(str(path))
         check_same_vocabulary(
             Vocabulary.of(target, around.tokenizer, around.target.config.vocab_size),
             Vocabulary.of(name, checkpoint.tokenizer(), checkpoint.config.vocab_size),
@@ -165,21 +128,48 @@ def _own(quantization: Quantization, around: Surroundings, option: str) -> Llama
     return self_draft(around.target, around.checkpoint, backend, quantization, option=option)
 
 
-def _with_cache(model: Llama, around: Surroundings) -> DraftModel:
-    vocab = around.target.config.vocab_size
-    return DraftModel(model, vocab, around.speculative, around.config, around.prompt_rows)
+def _with_cache(model: Llama, around: Surroundings) -> DrafterSource:
+    config, vocab = around.config, around.target.config.vocab_size
+    kind = ShortTable if model.config.vocab_size < vocab else ModelRunner
+
+    def make(num_blocks: int) -> Drafter:
+        def runner() -> ModelRunner:
+            return kind(
+                model,
+                num_blocks=num_blocks,
+                block_size=config.block_size,
+                prefix_caching=config.enable_prefix_caching,
+            )
+
+        return ModelDrafter(runner, around.rule, vocab=vocab, max_rows=around.prompt_rows)
+
+    return WithCache(block_bytes(model, config.block_size), make)
 
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
-    checkpoint = HeadCheckpoint(locate_head(drafter.model or ""))
-    layers = checkpoint.layers(around.target.config, around.config.model)
-    quantization = around.speculative.draft_quantization
-    backend = around.quantised(
-        around.checkpoint, quantization, option=f"draft_quantization = {quantization!r}"
-    )
+    name = drafter.model or ""
+    return _head_in(shipped_head() if name == SHIPPED_HEAD else locate(name), around)
+
+
+def _head_in(path: Path, around: Surroundings) -> DrafterSource:
+    config, quantization = around.config, around.speculative.draft_quantization
+    checkpoint = HeadCheckpoint(path)
+    layers = checkpoint.layers(around.target.config, config.model)
+    option = f"draft_quantization = {quantization!r}"
+    backend = around.quantised(around.checkpoint, quantization, option=option)
     head = Eagle3(checkpoint, backend, around.target.table)
-    vocab = around.target.config.vocab_size
-    return Head(head, layers, vocab, around.speculative, around.config, HEAD_ROWS * around.prompt_rows)
+
+    def make(num_blocks: int) -> Drafter:
+        return HeadDrafter(
+            lambda: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size),
+            head,
+            around.rule,
+            state_layers=layers,
+            vocab=around.target.config.vocab_size,
+            max_rows=HEAD_ROWS * around.prompt_rows,
+        )
+
+    return WithCache(block_bytes(head, config.block_size), make)
 
 
 SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head, "self": _self}

@@ -39,12 +39,7 @@ class FolderCheckpoint:
         path = self._file(name)
         with _reading(path, name):
             tensor: Tensor = self._opened(path).get_tensor(name)
-        expected = self._shapes[name]
-        if tuple(tensor.shape) != expected:
-            raise ModelError(
-                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json implies {expected}"
-            )
-        return tensor
+        return shaped(path, name, tensor, self._shapes[name])
 
     @property
     def stored_as(self) -> str:
@@ -93,6 +88,15 @@ class FolderCheckpoint:
         if path not in self._open:
             self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._open[path]
+
+
+def shaped(path: Path, name: str, tensor: Tensor, expected: tuple[int, ...]) -> Tensor:
+    """The tensor. Raises ModelError, naming where it is from, if it has another shape."""
+    if tuple(tensor.shape) != expected:
+        raise ModelError(
+            f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json implies {expected}"
+        )
+    return tensor
 
 
 @contextmanager

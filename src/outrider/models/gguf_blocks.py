@@ -48,12 +48,12 @@ def _q8_0(stored: ReaderTensor) -> Weight:
 
 def _q4_0(stored: ReaderTensor) -> Weight:
     blocks = _blocks(stored, 18)
-    return Weight("int4", _codes(_nibbles(blocks[..., 2:])), _halves(blocks, 0))
+    return Weight("int4", _codes(nibbles(blocks[..., 2:])), _halves(blocks, 0))
 
 
 def _q4_1(stored: ReaderTensor) -> Weight:
     blocks = _blocks(stored, 20)
-    return Weight("int4_min", _codes(_nibbles(blocks[..., 4:])), _halves(blocks, 0), _halves(blocks, 2))
+    return Weight("int4_min", _codes(nibbles(blocks[..., 4:])), _halves(blocks, 0), _halves(blocks, 2))
 
 
 def _q4_k(stored: ReaderTensor) -> Weight:
@@ -89,8 +89,8 @@ def _halves(blocks: Bytes, at: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0])
 
 
-def _nibbles(data: Bytes) -> Bytes:
-    """The first half of a block's codes is in the low nibbles."""
+def nibbles(data: Bytes) -> Bytes:
+    """Codes of 4 bits [..., n] from bytes [..., n / 2]: the first half is in the low nibbles."""
     return np.concatenate([data & 15, data >> 4], axis=-1)
 
 

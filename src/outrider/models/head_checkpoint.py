@@ -17,11 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from outrider.config import SHIPPED_HEAD
 from outrider.errors import ModelError
-from outrider.models.checkpoint import locate
 from outrider.models.config import DecoderConfig
-from outrider.models.folder import read_json
+from outrider.models.folder import read_json, shaped
+from outrider.models.gguf_blocks import nibbles
 from outrider.models.head_config import HeadConfig, usual_layers
 from outrider.quantization.quantize import convert
 from outrider.quantization.weight import GROUP, Weight, plain
@@ -35,6 +34,10 @@ class HeadCheckpoint:
     """A head in a folder. Raises ModelError for whatever is missing or broken."""
 
     def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise ModelError(
+                f"head {str(path)!r} is not a folder; give one with config.json and {SAFETENSORS}"
+            )
         self.path = path
         self.config = HeadConfig.parse(read_json(path / "config.json"), str(path / "config.json"))
         self._tensors = _load(path)
@@ -60,7 +63,7 @@ class HeadCheckpoint:
         if own is None:
             return None
         expected = (self.config.decoder.vocab_size, self.config.decoder.hidden_size)
-        return plain(_shaped(self.path, TABLE, own, expected))
+        return plain(shaped(self.path, TABLE, own, expected))
 
     def targets(self) -> Tensor:
         """The target's id of each token that the head can say; int64 [draft vocab]."""
@@ -70,7 +73,7 @@ class HeadCheckpoint:
             if count != vocab:
                 raise ModelError(f"{self.path}: tensor 'd2t' is missing, and {count} tokens are not {vocab}")
             return torch.arange(vocab)
-        ids = torch.arange(count) + _shaped(self.path, "d2t", offsets, (count,)).long()
+        ids = torch.arange(count) + shaped(self.path, "d2t", offsets, (count,)).long()
         if int(ids.min()) < 0 or int(ids.max()) >= vocab or len(set(ids.tolist())) != count:
             raise ModelError(f"{self.path}: 'd2t' does not lead to {count} different ids below {vocab}")
         known = self._tensors.get("t2d")
@@ -103,7 +106,7 @@ class HeadCheckpoint:
         return layers
 
     def _checked(self, name: str, tensor: Tensor) -> Tensor:
-        return _shaped(self.path, name, tensor, self._shapes[name])
+        return shaped(self.path, name, tensor, self._shapes[name])
 
 
 def save_head(path: Path, config: HeadConfig, tensors: Mapping[str, Tensor], targets: Tensor) -> None:
@@ -138,12 +141,9 @@ def is_head(path: Path) -> bool:
     return config.is_file() and "draft_vocab_size" in read_json(config)
 
 
-def locate_head(name: str) -> Path:
-    """The folder of a head, downloaded if it is on the hub. Raises ModelError."""
-    path = Path(str(files("outrider") / "heads" / "smollm2")) if name == SHIPPED_HEAD else locate(name)
-    if not path.is_dir():
-        raise ModelError(f"head {name!r} is not a folder; give one with config.json and {SAFETENSORS}")
-    return path
+def shipped_head() -> Path:
+    """The folder of the head that comes with this package."""
+    return Path(str(files("outrider") / "heads" / "smollm2"))
 
 
 def _packed(codes: Tensor) -> Tensor:
@@ -152,16 +152,8 @@ def _packed(codes: Tensor) -> Tensor:
 
 
 def _unpacked(packed: Tensor) -> Tensor:
-    groups = packed.view(len(packed), -1, 1, GROUP // 2)
-    return torch.cat([groups & 15, groups >> 4], dim=2).flatten(1)
-
-
-def _shaped(path: Path, name: str, tensor: Tensor, expected: tuple[int, ...]) -> Tensor:
-    if tuple(tensor.shape) != expected:
-        raise ModelError(
-            f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json implies {expected}"
-        )
-    return tensor
+    groups = packed.view(len(packed), -1, GROUP // 2).numpy()
+    return torch.from_numpy(nibbles(groups)).flatten(1)
 
 
 def _load(path: Path) -> dict[str, Tensor]:
