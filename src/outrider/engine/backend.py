@@ -28,7 +28,7 @@ FORMATS: dict[str, tuple[Format, Format]] = QUANTIZED | {
 
 def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     """The native kernels on the CPU, PyTorch elsewhere. Raises ConfigError for what no backend can do."""
-    device = _device(config.device)
+    device = choose_device(config.device)
     if _is_native(config, device):
         _tell_of_changes(config, checkpoint.stored_as)
         return NativeBackend(
@@ -141,7 +141,8 @@ def _cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
     return torch.float32 if exact else torch.bfloat16
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device that `name` means. Raises ConfigError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from outrider.config import Bytes, resolve
+from outrider.engine.backend import choose_device
 from outrider.engine.build import build_engine
 from outrider.errors import ConfigError, ModelError
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
@@ -154,9 +155,7 @@ def _train(
     if not recordings:
         raise ModelError(f"{config.tokens} tokens are too few to train on; give more")
     torch.manual_seed(config.seed)
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = choose_device(config.device)
     recipe = Recipe(unrolled=config.unrolled, rate=config.learning_rate, seed=config.seed)
     trainer = Trainer(_lesson(config, checkpoint, recordings, device), recordings, recipe, device=device)
     path = config.out / "work" / "checkpoint.pt"
