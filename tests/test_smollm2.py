@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from outrider import LLM, ConfigError
+from outrider import LLM, ConfigError, SpeculationStats
 from outrider.measurement.prompts import BUILT_IN
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
+from outrider.models.head_checkpoint import shipped_head
 from outrider.ops.base import Passed
 from outrider.ops.batch import Span
 from outrider.params import SamplingParams
@@ -73,6 +74,20 @@ def test_planted_fault_last_bits_that_depend_on_the_rows(
 
     monkeypatch.setattr(llm.engine.target, "run", rounding)
     assert "different" in {case.outcome for case in cases(llm, prompts, [0.0], 48)}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_head_that_comes_with_the_package(llm: LLM, prompts: list[list[int]], temperature: float) -> None:
+    """Small, the same tokens, and of its first guesses a third stand at least: random ones hardly ever do."""
+    assert sum(file.stat().st_size for file in shipped_head().iterdir()) <= 8_000_000
+    with_head = LLM("smollm2", device="cpu", speculative_model="head", num_speculative_tokens=4)
+    params = SamplingParams(temperature=temperature, seed=5, max_tokens=48)
+    plain = params.model_copy(update={"num_speculative_tokens": 0})
+    outputs = with_head.generate(prompts, params, use_tqdm=False)
+    expected = llm.generate(prompts, plain, use_tqdm=False)
+    assert [o.outputs[0].token_ids for o in outputs] == [o.outputs[0].token_ids for o in expected]
+    stats = sum((o.outputs[0].speculation for o in outputs), SpeculationStats())
+    assert stats.accepted_by_position[0] > stats.drafted_by_position[0] / 3
 
 
 def test_same_tokens_on_pytorch(on_pytorch: LLM, prompts: list[list[int]]) -> None:
