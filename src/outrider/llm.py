@@ -43,7 +43,7 @@ class LLM:
     `LLM(model, speculative_model="ngram", num_speculative_tokens=5)`. Options are the fields of
     `outrider.config.EngineConfig`, and for speculation either `speculative_model`,
     `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance` and
-    `draft_quantization`, or `speculative_config={"method": "draft_model" | "ngram", "model": ..., ...}`.
+    `draft_quantization`, or `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
 
     Raises ConfigError for an option that is unknown or out of range and ModelError for a model that cannot
     be loaded.

@@ -15,8 +15,9 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", help="Target: a folder, a hub id, a GGUF file, or 'smollm2'."),
 ]
 _DRAFTER = (
-    "Drafter: 'ngram', a draft model with the target's tokenizer, or 'self:int4' for the target's own "
-    "weights at 4 bits. Repeatable: each is asked where those before it have nothing to offer."
+    "Drafter: 'ngram', an EAGLE-3 head ('head' is SmolLM2's), a draft model with the target's tokenizer, or "
+    "'self:int4' for the target's own weights at 4 bits. Repeatable: each is asked where those before it "
+    "have nothing to offer."
 )
 DrafterOption = Annotated[list[str] | None, typer.Option("--speculative-model", "-d", help=_DRAFTER)]
 NgramOption = Annotated[
