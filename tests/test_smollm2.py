@@ -13,7 +13,7 @@ from outrider import LLM, ConfigError, SpeculationStats
 from outrider.measurement.prompts import BUILT_IN
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
-from outrider.models.head_checkpoint import shipped_head
+from outrider.models.head_checkpoint import locate_head
 from outrider.ops.base import Passed
 from outrider.ops.batch import Span
 from outrider.params import SamplingParams
@@ -79,7 +79,7 @@ def test_planted_fault_last_bits_that_depend_on_the_rows(
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_the_head_that_comes_with_the_package(llm: LLM, prompts: list[list[int]], temperature: float) -> None:
     """Small, the same tokens, and of its first guesses a third stand at least: random ones hardly ever do."""
-    assert sum(file.stat().st_size for file in shipped_head().iterdir()) <= 8_000_000
+    assert sum(file.stat().st_size for file in locate_head("head").iterdir()) <= 8_000_000
     with_head = LLM("smollm2", device="cpu", speculative_model="head", num_speculative_tokens=4)
     params = SamplingParams(temperature=temperature, seed=5, max_tokens=48)
     plain = params.model_copy(update={"num_speculative_tokens": 0})

@@ -23,9 +23,6 @@ from outrider.validation import Strict, refuse_unknown
 
 UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
-SHIPPED_HEAD = "head"
-"""The name of the head that comes with this package; it is SmolLM2-135M-Instruct's."""
-
 _warned: set[str] = set()
 
 
@@ -234,7 +231,7 @@ def _drafter(name: Any) -> DrafterConfig:
     if name in ("ngram", "[ngram]"):
         return DrafterConfig(method="ngram")
     if name in ("head", "[head]"):
-        return DrafterConfig(method="head", model=SHIPPED_HEAD)
+        return DrafterConfig(method="head", model="head")
     if isinstance(name, str) and name.partition(":")[0] == "self":
         return _self_drafter(name)
     return DrafterConfig(method="draft_model", model=name)

@@ -28,7 +28,13 @@ def distill(
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Of training data.")] = 1_000_000,
     data_limit: Annotated[str, typer.Option(help="Of the data on disk, as in 8GiB.")] = "8GiB",
-    draft_vocab_size: Annotated[int, typer.Option(min=1, help="Tokens that a head can say.")] = 8192,
+    start: Annotated[
+        str | None, typer.Option(help="A head to go on from: a folder, or 'head', SmolLM2's.")
+    ] = None,
+    draft_vocab_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens that a head can say; default: as --start, or 8192."),
+    ] = None,
     unrolled: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Steps unrolled in a pass over the data. Repeatable; default 1, 1, 2, 3."),
@@ -55,6 +61,7 @@ def distill(
         "prompts": prompts,
         "tokens": tokens,
         "data_limit": data_limit,
+        "start": start,
         "draft_vocab_size": draft_vocab_size,
         "unrolled": tuple(unrolled or (1, 1, 2, 3)),
         "learning_rate": learning_rate,

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from outrider.config import SHIPPED_HEAD, DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
+from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
@@ -18,7 +18,7 @@ from outrider.drafting.self_draft import self_draft
 from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_vocabulary
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
-from outrider.models.head_checkpoint import HeadCheckpoint, is_head, shipped_head
+from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
 from outrider.ops.base import Backend
@@ -147,8 +147,7 @@ def _with_cache(model: Llama, around: Surroundings) -> DrafterSource:
 
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
-    name = drafter.model or ""
-    return _head_in(shipped_head() if name == SHIPPED_HEAD else locate(name), around)
+    return _head_in(locate_head(drafter.model or ""), around)
 
 
 def _head_in(path: Path, around: Surroundings) -> DrafterSource:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from outrider.errors import ModelError
+from outrider.models.checkpoint import locate
 from outrider.models.config import DecoderConfig
 from outrider.models.folder import read_json, shaped
 from outrider.models.gguf_blocks import nibbles
@@ -141,9 +142,11 @@ def is_head(path: Path) -> bool:
     return config.is_file() and "draft_vocab_size" in read_json(config)
 
 
-def shipped_head() -> Path:
-    """The folder of the head that comes with this package."""
-    return Path(str(files("outrider") / "heads" / "smollm2"))
+def locate_head(name: str) -> Path:
+    """The folder of a head, downloaded if need be; 'head' is the one that comes with this package."""
+    if name == "head":
+        return Path(str(files("outrider") / "heads" / "smollm2"))
+    return locate(name)
 
 
 def _packed(codes: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
 from outrider.measurement.prompts import read_conversations
 from outrider.params import SamplingParams
-from outrider.training.openers import OPENERS
+from outrider.training.openers import OPENERS, READERS
 
 TEMPERATURES = (0.0, 0.7, 0.0, 0.7, 1.0)  # of the answers
 TOKENS = 256  # of a user's turn and of an answer, at most
+TEXTS = 4  # that a prompt is about, at most
 BEGINNING = 400  # characters of a plain text that the target goes on from
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -42,22 +43,30 @@ class Layout:
 class Prompts(Protocol):
     """What the target is to answer."""
 
-    def texts(self, draw: random.Random, count: int) -> list[str]:
-        """`count` prompts, laid out up to where the answer begins."""
+    def texts(self, draw: random.Random, count: int, answers: Sequence[str]) -> list[str]:
+        """`count` prompts, laid out up to where the answer begins; about some of `answers`, if there are any
+        and prompts are made up."""
 
 
 @dataclass(frozen=True)
 class SelfWritten:
-    """Users' turns that the target writes itself, given no more than how they may begin."""
+    """Users' turns that the target writes itself, given no more than how they may begin, or a text to do
+    something with: what it has said to others."""
 
     engine: Engine
     layout: Layout
 
-    def texts(self, draw: random.Random, count: int) -> list[str]:
-        openings = [self.layout.opening + draw.choice(OPENERS) for _ in range(count)]
+    def texts(self, draw: random.Random, count: int, answers: Sequence[str]) -> list[str]:
+        openings = [self.layout.opening + self._opener(draw, answers) for _ in range(count)]
         params = [_params(draw, 0.9, top_p=0.97) for _ in openings]
         turns = generate(self.engine, openings, params)
         return [o + turn + self.layout.between for o, turn in zip(openings, turns, strict=True)]
+
+    def _opener(self, draw: random.Random, answers: Sequence[str]) -> str:
+        if not answers:
+            return draw.choice(OPENERS)
+        text = "\n\n".join(draw.choices(answers, k=draw.randint(1, TEXTS)))
+        return draw.choice(READERS).format(text)
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Given:
 
     prompts: tuple[str, ...]
 
-    def texts(self, draw: random.Random, count: int) -> list[str]:
+    def texts(self, draw: random.Random, count: int, answers: Sequence[str]) -> list[str]:
         return [draw.choice(self.prompts) for _ in range(count)]
 
 
@@ -99,9 +108,9 @@ def prompts_for(engine: Engine, path: Path | None) -> Prompts:
     return Given(beginnings)
 
 
-def answer(engine: Engine, texts: Sequence[str], draw: random.Random) -> None:
-    """Have the target answer prompts, at several temperatures."""
-    generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES)) for _ in texts])
+def answer(engine: Engine, texts: Sequence[str], draw: random.Random) -> list[str]:
+    """The target's answers to prompts, at several temperatures."""
+    return generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES)) for _ in texts])
 
 
 def generate(engine: Engine, texts: Sequence[str], params: Sequence[SamplingParams]) -> list[str]:

@@ -6,17 +6,19 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from outrider.config import Bytes, resolve
 from outrider.engine.backend import choose_device
 from outrider.engine.build import build_engine
 from outrider.errors import ConfigError, ModelError
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
+from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
 from outrider.models.head_config import HeadConfig
 from outrider.training.conversations import answer, prompts_for
 from outrider.training.files import write_whole
@@ -33,6 +35,7 @@ from outrider.validation import Strict
 SEQUENCES = 256  # of a shard
 TOGETHER = 96  # that are generated at a time
 HELD_OUT = 64  # sequences at most to evaluate on, and a twentieth of all
+VOCAB = 8192  # tokens that a head can say
 SAVE_EVERY, EVALUATE_EVERY = 60.0, 300.0  # seconds
 
 
@@ -48,8 +51,10 @@ class DistillConfig(Strict):
     """Of training data, prompts included."""
     data_limit: Bytes = 8 * 2**30
     """Of the data on disk: what comes first, this or `tokens`, ends the making of data."""
-    draft_vocab_size: PositiveInt = 8192
-    """Tokens that a head can say: the target's most frequent."""
+    start: str | None = None
+    """A head to go on from, its vocabulary included; None: begin at the target's last layer."""
+    draft_vocab_size: PositiveInt | None = None
+    """Tokens that a head can say, the target's most frequent: as many as `start`'s, or 8192."""
     unrolled: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 3)
     """Steps unrolled in each pass over the data; a student's passes are as many."""
     learning_rate: PositiveFloat = 8e-4
@@ -57,6 +62,12 @@ class DistillConfig(Strict):
     """Save a head's matrices in 4 bits, which other engines do not read."""
     seed: int = 0
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _a_start_is_a_head(self) -> DistillConfig:
+        if self.start is not None and self.kind != "head":
+            raise ValueError(f"start = {self.start!r} is for kind = 'head', and kind is {self.kind!r}")
+        return self
 
 
 class Progress(Protocol):
@@ -112,7 +123,20 @@ def _state_layers(config: DistillConfig, checkpoint: Checkpoint) -> tuple[int, .
 
 
 def _head_config(config: DistillConfig, checkpoint: Checkpoint) -> HeadConfig:
-    return HeadConfig.for_target(checkpoint.config, draft_vocab_size=config.draft_vocab_size)
+    start = _start(config)
+    if start is None:
+        return HeadConfig.for_target(checkpoint.config, draft_vocab_size=config.draft_vocab_size or VOCAB)
+    layers = start.layers(checkpoint.config, config.target)
+    if config.draft_vocab_size not in (None, start.config.draft_vocab_size):
+        raise ConfigError(
+            f"draft_vocab_size = {config.draft_vocab_size}, and start = {config.start!r} has "
+            f"{start.config.draft_vocab_size}; leave it out to go on with those"
+        )
+    return replace(start.config, state_layers=layers)
+
+
+def _start(config: DistillConfig) -> HeadCheckpoint | None:
+    return None if config.start is None else HeadCheckpoint(locate_head(config.start))
 
 
 def _make_data(config: DistillConfig, checkpoint: Checkpoint, shards: Shards, progress: Progress) -> None:
@@ -135,10 +159,13 @@ def _make_data(config: DistillConfig, checkpoint: Checkpoint, shards: Shards, pr
     prompts = prompts_for(engine, config.prompts)
     while tokens < config.tokens and shards.bytes < config.data_limit:
         draw = random.Random(f"{config.seed} {number}")
-        texts = prompts.texts(draw, SEQUENCES)
-        recorder.take()  # of what was generated to get the prompts
-        answer(engine, texts, draw)
-        recordings = recorder.take()
+        recordings: list[Recording] = []
+        answers: list[str] = []
+        for count in (SEQUENCES - SEQUENCES // 4, SEQUENCES // 4):
+            texts = prompts.texts(draw, count, answers)
+            recorder.take()  # of what was generated to get the prompts
+            answers = answer(engine, texts, draw)
+            recordings += recorder.take()
         shards.write(number, recordings)
         tokens += sum(len(recording.tokens) for recording in recordings)
         number += 1
@@ -186,6 +213,9 @@ def _lesson(
         return StudentLesson(
             student_config(checkpoint.config), teacher, checkpoint.tokenizer(), device=device
         )
-    head = _head_config(config, checkpoint)
-    tokens = frequent_tokens(recordings, vocab=checkpoint.config.vocab_size, count=head.draft_vocab_size)
-    return HeadLesson(head, teacher, tokens, device=device)
+    head, start = _head_config(config, checkpoint), _start(config)
+    if start is not None:
+        tokens = start.targets()
+    else:
+        tokens = frequent_tokens(recordings, vocab=checkpoint.config.vocab_size, count=head.draft_vocab_size)
+    return HeadLesson(head, teacher, tokens, start=start, device=device)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from outrider.models.head_checkpoint import HeadCheckpoint, save_head
 from outrider.models.head_checkpoint import quantized as in_four_bits
-from outrider.models.head_checkpoint import save_head
 from outrider.models.head_config import HeadConfig
 from outrider.training.batches import Batch
 from outrider.training.lesson import DEPTH, Where, own_positions
@@ -23,15 +23,25 @@ class HeadLesson:
     """Cross-entropy against the target's distribution over the head's tokens, in every unrolled step."""
 
     def __init__(
-        self, config: HeadConfig, teacher: Teacher, draft_tokens: Tensor, *, device: torch.device
+        self,
+        config: HeadConfig,
+        teacher: Teacher,
+        draft_tokens: Tensor,
+        *,
+        start: HeadCheckpoint | None = None,
+        device: torch.device,
     ) -> None:
-        """draft_tokens: int64 [draft vocab], the target's tokens that the head can say, ascending."""
+        """draft_tokens: int64 [draft vocab], the target's tokens that the head can say, ascending.
+
+        start: a head of this configuration and these tokens to go on from; None: begin at the target.
+        """
         self.config = config
         self.draft_tokens = draft_tokens.to(device)
         self._teacher = teacher.to(device)
         self._output = self._teacher.output[self.draft_tokens]
         self.net = HeadNet(config)
-        self._begin_at_target()
+        with torch.no_grad():
+            self._begin_at_target() if start is None else self._go_on_from(start)
         self.net.to(device)
 
     def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
@@ -58,16 +68,20 @@ class HeadLesson:
     def _begin_at_target(self) -> None:
         """Begin as what the target does last: its last layer after the latest of the states that the head
         reads, then its output layer. This saves more than half of the training."""
-        with torch.no_grad():
-            self.net.lm_head.weight.copy_(self._output)
-            self.net.norm.weight.copy_(self._teacher.norm)
-            for name, values in self._teacher.last_layer.items():
-                # Of what reads [embedding, state] the part that reads the state.
-                weight = self.net.midlayer.get_parameter(f"{name}.weight")
-                weight[..., weight.shape[-1] - values.shape[-1] :] = values
-            hidden = self.config.target_hidden_size
-            self.net.fc.weight.zero_()
-            self.net.fc.weight[:, -hidden:] = torch.eye(hidden)
+        self.net.lm_head.weight.copy_(self._output)
+        self.net.norm.weight.copy_(self._teacher.norm)
+        for name, values in self._teacher.last_layer.items():
+            # Of what reads [embedding, state] the part that reads the state.
+            weight = self.net.midlayer.get_parameter(f"{name}.weight")
+            weight[..., weight.shape[-1] - values.shape[-1] :] = values
+        hidden = self.config.target_hidden_size
+        self.net.fc.weight.zero_()
+        self.net.fc.weight[:, -hidden:] = torch.eye(hidden)
+
+    def _go_on_from(self, start: HeadCheckpoint) -> None:
+        for name, parameter in self.net.named_parameters():
+            is_matrix = parameter.dim() == 2
+            parameter.copy_(start.weight(name).dequantize() if is_matrix else start.tensor(name))
 
     def _last(self, batch: Batch, where: Where) -> Tensor:
         """What the target's output layer gets there."""

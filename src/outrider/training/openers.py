@@ -1,5 +1,27 @@
 """How a user's turn may begin, for a target that writes the rest of it: kinds of request, not requests."""
 
+READERS: tuple[str, ...] = (
+    "Summarize: {}",
+    "Summarize the following article:\n\n{}",
+    "{}\n\nSummarize the text above",
+    "{}\n\nIn short",
+    "Write a headline for this article.\n\n{}",
+    "List the key points of this text:\n\n{}",
+    "Rewrite the following text in simpler words.\n\n{}",
+    "Correct the following text:\n\n{}",
+    "Extract all names and numbers from this text.\n\n{}",
+    "Answer the question with the passages below.\n\n{}\n\nQuestion:",
+    "{}\n\nQuestion:",
+    "{}\n\nWhat",
+    "{}\n\nWhat is",
+    "{}\n\nHow",
+    "{}\n\nWhy",
+    "{}\n\nWho",
+    "{}\n\nDescribe",
+    "{}\n\nAccording to the text,",
+)
+"""The same, about a text."""
+
 OPENERS: tuple[str, ...] = (
     "",
     "",
@@ -67,6 +89,10 @@ OPENERS: tuple[str, ...] = (
     "There are",
     "Translate the following sentence into English:",
     "Translate from German to English:",
+    "Translate German to English: ",
+    "Translate French to English: ",
+    "Translate Spanish to English: ",
+    "Translate this into German: ",
     "Use",
     "What",
     "What are",
