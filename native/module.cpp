@@ -33,6 +33,7 @@ std::string name_of(nb::dlpack::dtype t) {
   if (t == kF16) return "float16";
   if (t == kBf16) return "bfloat16";
   if (t == nb::dtype<uint8_t>()) return "uint8";
+  if (t == nb::dtype<int64_t>()) return "int64";
   return "another type (code " + std::to_string(t.code) + ", " + std::to_string(t.bits) + " bits)";
 }
 
@@ -271,18 +272,24 @@ NB_MODULE(_native, m) {
           return scores;
         }, "logits"_a, "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a, "instruction_set"_a,
         "Log-probabilities up to a constant, -inf where filtered; NaN where no token can be chosen.");
-  m.def("choose", [](const Input& logits, const std::vector<uint64_t>& keys, float temperature, double min_p,
-                     int top_k, double top_p, const std::string& instruction_set) {
+  m.def("choose", [](const Input& logits, const std::vector<uint64_t>& keys, const std::optional<Input>& ids,
+                     float temperature, double min_p, int top_k, double top_p,
+                     const std::string& instruction_set) {
           const Rows rows(logits, static_cast<int64_t>(keys.size()), instruction_set);
+          const auto tokens_of = ids ? static_cast<const int64_t*>(checked(*ids, "ids", nb::dtype<int64_t>(),
+                                                                           {rows.vocab}))
+                                     : nullptr;
           const Filters filters = filters_of(temperature, min_p, top_k, top_p);
           const auto scratch = aligned<float>(static_cast<size_t>(rows.vocab));
           std::vector<int> tokens(rows.count);
           const nb::gil_scoped_release release;
           for (size_t i = 0; i < rows.count; ++i)
-            tokens[i] = choose(rows.kernels, rows.row(i), rows.vocab, filters, keys[i], scratch.get());
+            tokens[i] = choose(rows.kernels, rows.row(i), rows.vocab, filters, keys[i], tokens_of, scratch.get());
           return tokens;
-        }, "logits"_a, "keys"_a, "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a, "instruction_set"_a,
-        "A token for each row, by the Gumbel-max trick with counter-based noise; -1 where there is none.");
+        }, "logits"_a, "keys"_a, "ids"_a.none(), "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a,
+        "instruction_set"_a,
+        "The place in each row that the Gumbel-max trick chooses with counter-based noise, -1 where there is\n"
+        "none. ids: int64 [vocab], whose token's noise each place gets; None: its own.");
 }
 
 }  // namespace

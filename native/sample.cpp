@@ -20,7 +20,7 @@ uint64_t mix(uint64_t x) {
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
   return x ^ (x >> 31);
 }
-uint64_t bits_of(uint64_t key, int token) {
+uint64_t bits_of(uint64_t key, int64_t token) {
   return mix(key + (static_cast<uint64_t>(token) + 1) * 0x9E3779B97F4A7C15u) >> 12;
 }
 
@@ -185,19 +185,20 @@ void filtered(const Kernels& kernels, const float* logits, int vocab, const Filt
 }
 
 int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
-           float* scores) {
+           const int64_t* ids, float* scores) {
+  const auto noise_of = [&](int token) { return bits_of(key, ids ? ids[token] : token); };
   const auto kept = filter(kernels, logits, vocab, filters, scores);
   if (!kept) return kNoToken;
   const Floor floor = *kept;
   int best = static_cast<int>(std::find(scores, scores + vocab, 0.0f) - scores);
-  float highest = scores[best] + gumbel(bits_of(key, best));
+  float highest = scores[best] + gumbel(noise_of(best));
   for (int first = 0; first < vocab; first += kBlock) {
     const int last = std::min(vocab, first + kBlock);
     const float peak = kernels.maximum(scores + first, static_cast<size_t>(last - first));
     if (peak < floor.score) continue;
     const uint64_t limit = bits_above(highest - peak);
     for (int token = first; token < last; ++token) {
-      const uint64_t bits = bits_of(key, token);
+      const uint64_t bits = noise_of(token);
       if (bits >= limit || !floor.keeps(scores[token], token)) continue;
       const float value = scores[token] + gumbel(bits);
       if (value > highest || (value == highest && token < best)) {

@@ -25,9 +25,10 @@ int largest(const Kernels& kernels, const float* logits, int vocab);
 // token to choose. scores: [vocab].
 void filtered(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, float* scores);
 
-// argmax of filtered scores + Gumbel noise, or kNoToken; ties go to the lower id. key: the counter-based
-// noise's key for this position. scratch: `vocab` floats.
+// argmax of filtered scores + Gumbel noise, or kNoToken; ties go to the first. key: the counter-based noise's
+// key for this position. ids: which token's noise each logit gets, or null for its own place's. scratch:
+// `vocab` floats.
 int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
-           float* scratch);
+           const int64_t* ids, float* scratch);
 
 }  // namespace outrider

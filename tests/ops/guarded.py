@@ -130,7 +130,8 @@ def check_choice(side: Side) -> None:
         logits = guarded(np.random.default_rng(0).normal(size=(3, vocab)).astype(np.float32), side)
         native.largest(logits, INSTRUCTION_SETS[0])
         for top_k, top_p, min_p in ((0, 1.0, 0.0), (3, 1.0, 0.1), (0, 0.8, 0.0), (50, 0.9, 0.0)):
-            native.choose(logits, [1, 2, 3], 0.7, min_p, top_k, top_p, INSTRUCTION_SETS[0])
+            for ids in (None, guarded(np.arange(vocab) * 3, side)):
+                native.choose(logits, [1, 2, 3], ids, 0.7, min_p, top_k, top_p, INSTRUCTION_SETS[0])
 
 
 def read_beyond(what: str, instruction_set: str) -> None:
@@ -144,7 +145,7 @@ def read_beyond(what: str, instruction_set: str) -> None:
             native.Matrix.pack("float32", guarded_tensor(x, "end", beyond=1))
         case "logits":
             native.choose(
-                guarded_tensor(x, "end", beyond=1).numpy(), [1, 2, 3], 0.7, 0.0, 0, 1.0, instruction_set
+                guarded_tensor(x, "end", beyond=1).numpy(), [1, 2, 3], None, 0.7, 0.0, 0, 1.0, instruction_set
             )
         case _:
             attend(instruction_set, "end", torch.float32, 20, 5, 1000, beyond={what: 1})

@@ -26,6 +26,8 @@ rows = st.lists(
 class Silence:
     """No noise, or noise so small that it is none."""
 
+    ids = None
+
     def __call__(self, rows: int, vocab: int, device: torch.device) -> Tensor:
         return torch.zeros(rows, vocab, device=device)
 

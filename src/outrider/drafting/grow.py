@@ -15,6 +15,7 @@ from outrider.drafting.base import Draft
 from outrider.drafting.limit import Limit
 from outrider.ops.batch import Span
 from outrider.sampling.distribution import NO_TOKEN
+from outrider.sampling.words import Words
 from outrider.verification.rules import Acceptance, Spot
 
 if TYPE_CHECKING:
@@ -58,17 +59,20 @@ class Growing:
         ends = token in self.request.stop_tokens or len(self.tokens) >= self.length
         self.complete = ends or not self.limit.more()
 
-    def propose(self, row: Tensor, acceptance: Acceptance) -> tuple[int, Tensor | None] | None:
+    def propose(
+        self, logits: Tensor, words: Words, acceptance: Acceptance
+    ) -> tuple[int, Tensor | None] | None:
         """A token after the draft so far, and what the rule wants to know of it; None where there is none.
 
-        row: logits [vocab].
+        logits: [1, words].
         """
         request = self.request
-        edited = request.sampler.edit(row[None], [*request.output, *self.tokens])
-        if not len(edited):
+        distribution = request.sampler.drafted(logits, [*request.output, *self.tokens], words)
+        if distribution is None:
             return None
-        spot = Spot(request.noise, request.num_output, len(self.tokens))
-        token, probs = acceptance.propose(request.sampler.distribution(edited), spot)
+        token, probs = acceptance.propose(
+            distribution, Spot(request.noise, request.num_output, len(self.tokens))
+        )
         return None if token == NO_TOKEN else (token, probs)
 
     def draft(self) -> Draft:
@@ -77,13 +81,12 @@ class Growing:
         return Draft(tuple(self.tokens), probs, tuple(self.confidences))
 
 
-def grow(active: Sequence[Growing], logits: Tensor, said: Tensor, acceptance: Acceptance) -> list[Growing]:
-    """Add one token to each; those that go on. logits: [len(active), target's vocab] after the tokens so far;
-    said: the same of the drafter's own vocabulary."""
+def grow(active: Sequence[Growing], logits: Tensor, words: Words, acceptance: Acceptance) -> list[Growing]:
+    """Add one token to each; those that go on. logits: [len(active), words] after the tokens so far."""
     informed = any(g.limit.informed for g in active)
-    confidences = _confidences(said) if informed else [None] * len(active)
-    for g, row, confidence in zip(active, logits, confidences, strict=True):
-        proposed = g.propose(row, acceptance) if g.limit.take(confidence) else None
+    confidences = _confidences(logits) if informed else [None] * len(active)
+    for g, row, confidence in zip(active, logits[:, None], confidences, strict=True):
+        proposed = g.propose(row, words, acceptance) if g.limit.take(confidence) else None
         if proposed is None:
             g.complete = True
         else:
@@ -92,7 +95,7 @@ def grow(active: Sequence[Growing], logits: Tensor, said: Tensor, acceptance: Ac
 
 
 def _confidences(logits: Tensor) -> list[float]:
-    """How likely the likeliest token of each row is to the drafter. logits: [rows, vocab]."""
+    """How likely the likeliest token of each row is to the drafter. logits: [rows, words]."""
     likelihoods = (logits - logits.amax(dim=-1, keepdim=True)).exp_().sum(dim=-1).reciprocal_()
     confidences: list[float] = likelihoods.nan_to_num_(0.0).tolist()
     return confidences

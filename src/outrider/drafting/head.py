@@ -16,6 +16,7 @@ from outrider.drafting.own_cache import OwnCache
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.ops.base import Passed
 from outrider.ops.batch import Span
+from outrider.sampling.words import SomeTokens
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance
 
@@ -79,10 +80,9 @@ class HeadDrafter(OwnCache[HeadRunner]):
         self.state_layers = tuple(state_layers)
         self._head = head
         self._acceptance = acceptance
-        self._vocab = vocab
         self._max_rows = max_rows
         self._unread: dict[Request, Unread] = {}
-        self._logits = torch.full((0, vocab), -torch.inf)
+        self._words = SomeTokens(head.targets, vocab)
 
     def read(self, request: Request, first: int, states: Tensor) -> None:
         # A copy: what the target handed out holds the rows of all requests.
@@ -95,7 +95,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
         active = started
         while active:
             before = active
-            active = grow(before, self._spread(passed.logits), passed.logits, self._acceptance)
+            active = grow(before, passed.logits, self._words, self._acceptance)
             if active:
                 passed = self._go_on(active, _of(before, active, passed.kept))
         for g, filled in zip(started, rows, strict=True):
@@ -150,12 +150,6 @@ class HeadDrafter(OwnCache[HeadRunner]):
     def _go_on(self, active: Sequence[Growing], states: Tensor) -> Passed:
         """Compute the last token of each draft. states: the head's own, [len(active), hidden]."""
         return self.runner.go_on([g.span(g.tokens[-1:]) for g in active], states)
-
-    def _spread(self, logits: Tensor) -> Tensor:
-        """Draft logits among the target's tokens, [rows, target's vocab], which stand until the next call."""
-        if len(self._logits) < len(logits):
-            self._logits = logits.new_full((len(logits), self._vocab), -torch.inf)
-        return self._logits[: len(logits)].index_copy_(1, self._head.targets, logits)
 
 
 def _of(all: Sequence[Growing], some: Sequence[Growing], rows: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from outrider.drafting.grow import Growing, grow
 from outrider.drafting.limit import Limit
 from outrider.drafting.own_cache import OwnCache
 from outrider.models.runner import ModelRunner
+from outrider.sampling.words import AllTokens
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance
 
@@ -41,7 +42,7 @@ class ModelDrafter(OwnCache[ModelRunner]):
         begun = [self._begin(r, limit) for r, limit in zip(requests, limits, strict=True)]
         logits, active = self._catch_up([g for g in begun if g is not None])
         while active:
-            active = grow(active, logits, logits, self._acceptance)
+            active = grow(active, logits, AllTokens(), self._acceptance)
             if active:
                 logits = self._forward([(g, g.tokens[-1:]) for g in active])
         return [Draft() if g is None else g.draft() for g in begun]

@@ -20,7 +20,13 @@ Gumbel = Callable[[int, int, torch.device], Tensor]
 
 
 class Draw(Protocol):
-    """The noise of consecutive positions, as a tensor or as the keys that it is made from."""
+    """The noise of consecutive positions, as a tensor or as the keys that it is made from.
+
+    ids: int64 [vocab], the tokens whose noise it is; None: all there are.
+    """
+
+    @property
+    def ids(self) -> Tensor | None: ...
 
     def __call__(self, rows: int, vocab: int, device: torch.device) -> Tensor:
         """Standard Gumbel noise [rows, vocab]."""
@@ -94,9 +100,10 @@ class NativeCategorical:
     instruction_set: str
 
     def choose(self, draw: Draw) -> list[int]:
-        keys = draw.keys(len(self.logits))
+        keys, ids = draw.keys(len(self.logits)), draw.ids
         native = extension.require()
-        return list(native.choose(self.logits.numpy(), keys, *self._how()))
+        columns = None if ids is None else ids.numpy()
+        return list(native.choose(self.logits.numpy(), keys, columns, *self._how()))
 
     def probabilities(self) -> Tensor:
         """Of the very tokens that `choose` chooses from."""

@@ -27,6 +27,7 @@ from outrider.sampling.edits import (
     RepetitionPenalty,
 )
 from outrider.sampling.filters import Filters
+from outrider.sampling.words import Words
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,14 @@ class Sampler:
             if row.max() == -torch.inf:
                 return logits[:i]
         return logits
+
+    def drafted(self, logits: Tensor, output: Sequence[int], words: Words) -> Distribution | None:
+        """The distribution of a drafter's `logits` [1, words] as they follow `output`; None where the edits
+        leave no token to choose."""
+        if not self.edits:
+            return words.among_all(self.distribution(logits))
+        edited = self.edit(words.spread(logits), output)
+        return self.distribution(edited) if len(edited) else None
 
     def distribution(self, logits: Tensor) -> Distribution:
         """The distributions of edited `logits` [rows, vocab]."""

@@ -40,6 +40,7 @@ class SpotDraw:
 
     spot: Spot
     stream: Stream
+    ids: None = None
 
     def __call__(self, rows: int, vocab: int, device: torch.device) -> Tensor:
         return self.spot.gumbel(self.stream, rows, vocab, device)
