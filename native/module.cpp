@@ -261,6 +261,15 @@ NB_MODULE(_native, m) {
           return tokens;
         }, "logits"_a, "instruction_set"_a,
         "The first of the largest logits of each row; -1 where none can be chosen (NaN, +inf, or all -inf).");
+  m.def("confidences", [](const Input& logits, const std::string& instruction_set) {
+          const Rows rows(logits, -1, instruction_set);
+          std::vector<double> shares(rows.count);
+          const nb::gil_scoped_release release;
+          for (size_t i = 0; i < rows.count; ++i)
+            shares[i] = confidence(rows.kernels, rows.row(i), rows.vocab);
+          return shares;
+        }, "logits"_a, "instruction_set"_a,
+        "The probability of the likeliest token of each row; 0 where none can be chosen.");
   m.def("filtered", [](const Input& logits, float temperature, double min_p, int top_k, double top_p,
                        const std::string& instruction_set) {
           const Rows rows(logits, -1, instruction_set);

@@ -176,6 +176,25 @@ int largest(const Kernels& kernels, const float* logits, int vocab) {
   return static_cast<int>(std::find(logits, logits + vocab, top) - logits);
 }
 
+double confidence(const Kernels& kernels, const float* logits, int vocab) {
+  const float top = kernels.maximum(logits, static_cast<size_t>(vocab));
+  if (!std::isfinite(top)) return 0.0;
+  int64_t total = 0;
+  int nan = 0;
+  float bounded[kBlock] = {};
+  for (int first = 0; first < vocab; first += kBlock) {
+    const int count = std::min(kBlock, vocab - first);
+    for (int i = 0; i < count; ++i) {
+      nan |= logits[first + i] != logits[first + i];
+      bounded[i] = std::max(-80.0f, logits[first + i] - top);
+    }
+    std::fill(bounded + count, bounded + kBlock, -80.0f);
+    for (int i = 0; i < kBlock; ++i) total += mass_of(bounded[i]);
+  }
+  if (nan) return 0.0;
+  return static_cast<double>(mass_of(0.0f)) / static_cast<double>(total);
+}
+
 void filtered(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, float* scores) {
   const auto floor = filter(kernels, logits, vocab, filters, scores);
   for (int token = 0; token < vocab; ++token) {

@@ -21,6 +21,9 @@ inline constexpr int kNoToken = -1;
 // The first of the largest logits, or kNoToken.
 int largest(const Kernels& kernels, const float* logits, int vocab);
 
+// The share of the largest logit's token in softmax(logits), 0 where no token can be chosen.
+double confidence(const Kernels& kernels, const float* logits, int vocab);
+
 // (logit - max) / temperature of the tokens that the filters keep, -inf for the others; NaN if there is no
 // token to choose. scores: [vocab].
 void filtered(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, float* scores);

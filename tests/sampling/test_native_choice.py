@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from outrider.ops.cpu import extension
-from outrider.sampling.distribution import NO_TOKEN, Categorical, Greedy, NativeCategorical, NativeGreedy
+from outrider.sampling.distribution import (
+    NO_TOKEN,
+    Categorical,
+    Greedy,
+    NativeCategorical,
+    NativeGreedy,
+    confidences,
+)
 from outrider.sampling.filters import Filters
+from outrider.sampling.sampler import native_kinds
 from outrider.verification.noise import Noise, Stream
 from outrider.verification.rules import Spot, SpotDraw
 from tests.verification.chi_square import agrees
@@ -202,6 +210,15 @@ def test_a_row_without_a_token_has_none(given: dict[str, Any], instruction_set: 
         assert probabilities[[1, 2, 4, 5, 6]].isnan().all()
         torch.testing.assert_close(probabilities[good].sum(dim=-1), torch.ones(3, dtype=torch.float64))
         assert all(probabilities[i, chosen[i]] > 0 for i in good.tolist())
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_confidences(instruction_set: str) -> None:
+    made = native_kinds(instruction_set).confidences
+    logits = torch.randn(20, 8193, generator=torch.Generator().manual_seed(9)) * torch.arange(1, 21)[:, None]
+    assert made(logits) == pytest.approx(confidences(logits), rel=1e-5)
+    assert made(broken_rows()) == pytest.approx(confidences(broken_rows()), rel=1e-5)
+    assert made(torch.full((1, 9), -torch.inf).index_fill(1, torch.tensor([4]), 2.0)) == [1.0]
 
 
 def test_other_threads_run_meanwhile() -> None:

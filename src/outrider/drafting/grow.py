@@ -84,7 +84,8 @@ class Growing:
 def grow(active: Sequence[Growing], logits: Tensor, words: Words, acceptance: Acceptance) -> list[Growing]:
     """Add one token to each; those that go on. logits: [len(active), words] after the tokens so far."""
     informed = any(g.limit.informed for g in active)
-    confidences = _confidences(logits) if informed else [None] * len(active)
+    kinds = active[0].request.sampler.kinds
+    confidences = kinds.confidences(logits) if informed else [None] * len(active)
     for g, row, confidence in zip(active, logits[:, None], confidences, strict=True):
         proposed = g.propose(row, words, acceptance) if g.limit.take(confidence) else None
         if proposed is None:
@@ -92,10 +93,3 @@ def grow(active: Sequence[Growing], logits: Tensor, words: Words, acceptance: Ac
         else:
             g.add(*proposed, confidence)
     return [g for g in active if not g.complete and g.extend(1)]
-
-
-def _confidences(logits: Tensor) -> list[float]:
-    """How likely the likeliest token of each row is to the drafter. logits: [rows, words]."""
-    likelihoods = (logits - logits.amax(dim=-1, keepdim=True)).exp_().sum(dim=-1).reciprocal_()
-    confidences: list[float] = likelihoods.nan_to_num_(0.0).tolist()
-    return confidences

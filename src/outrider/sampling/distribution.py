@@ -115,6 +115,13 @@ class NativeCategorical:
         return f.temperature, f.min_p, f.top_k, f.top_p, self.instruction_set
 
 
+def confidences(logits: Tensor) -> list[float]:
+    """The probability of the likeliest token of each row [rows, vocab]; 0 where none can be chosen."""
+    shares = (logits - logits.amax(dim=-1, keepdim=True)).exp_().sum(dim=-1).reciprocal_()
+    likeliest: list[float] = shares.nan_to_num_(0.0).tolist()
+    return likeliest
+
+
 def _best(values: Tensor) -> list[int]:
     """The first of the largest of each row [rows, vocab], or NO_TOKEN."""
     # `max` promises the first of equal values, and NaN if there is any; `argmax` does not.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from outrider.errors import RequestError
+from outrider.ops.cpu import extension
 from outrider.params import SamplingParams
 from outrider.sampling.distribution import (
     Categorical,
@@ -16,6 +17,7 @@ from outrider.sampling.distribution import (
     Greedy,
     NativeCategorical,
     NativeGreedy,
+    confidences,
 )
 from outrider.sampling.edits import (
     BadWords,
@@ -32,19 +34,24 @@ from outrider.sampling.words import Words
 
 @dataclass(frozen=True)
 class Kinds:
-    """How distributions are represented: what suits the backend that the logits come from."""
+    """How distributions are represented: what suits the backend that the logits come from.
+
+    confidences: the probability of the likeliest token of each row of logits, 0 where none can be chosen.
+    """
 
     greedy: Callable[[Tensor], Distribution]
     categorical: Callable[[Tensor, Filters], Distribution]
+    confidences: Callable[[Tensor], list[float]]
 
 
-TORCH = Kinds(Greedy, lambda logits, filters: Categorical(filters.scores(logits)))
+TORCH = Kinds(Greedy, lambda logits, filters: Categorical(filters.scores(logits)), confidences)
 
 
 def native_kinds(instruction_set: str) -> Kinds:
     return Kinds(
         lambda logits: NativeGreedy(logits, instruction_set),
         lambda logits, filters: NativeCategorical(logits, filters, instruction_set),
+        lambda logits: list(extension.require().confidences(logits.numpy(), instruction_set)),
     )
 
 
