@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 QUICK, SLOW = 0.1, 0.03  # how far one step moves the level of all, and the point that it lies at
+AT_ONCE = 0.5  # the same, where a draft took far less time than foreseen: no noise makes it quicker
 OUTLIER = 1.5  # a step that took this many times longer than foreseen, or shorter, counts as this many
 
 
@@ -117,7 +118,8 @@ class DraftCost:
         """`requests` were asked and drafted `tokens`, `depth` at most, after `read` tokens of catching up."""
         foreseen = self.fixed * depth + self.each * tokens + self.first * requests + self.catch_up * read
         if foreseen > 0:
-            change = _clipped(seconds / foreseen) ** QUICK
+            ratio = seconds / foreseen
+            change = ratio**AT_ONCE if ratio < 1 / OUTLIER else _clipped(ratio) ** QUICK
             self.fixed *= change
             self.each *= change
             self.first *= change

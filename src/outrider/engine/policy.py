@@ -37,9 +37,10 @@ def length_policy(
     file = CostFile(_setting(config, target, stored_as, max_model_len))
     saved = file.load()
     if saved is None or len(saved[1]) != len(drafters):
-        costs = target_cost(target, max_rows=config.max_num_batched_tokens, max_model_len=max_model_len)
-        share = SECONDS / 2 / len(drafters)
-        drafting = [draft_cost(drafter, target, tokenizer, seconds=share) for drafter in drafters]
+        with target.model.backend.undisturbed():
+            costs = target_cost(target, max_rows=config.max_num_batched_tokens, max_model_len=max_model_len)
+            share = SECONDS / 2 / len(drafters)
+            drafting = [draft_cost(drafter, target, tokenizer, seconds=share) for drafter in drafters]
         file.save(costs, drafting)
     else:
         costs, drafting = saved

@@ -8,6 +8,7 @@ definition does nothing with values but hand them from one operation to the next
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -123,6 +124,9 @@ class Backend(Protocol):
     """Of the native kernels; None where PyTorch computes."""
     num_threads: int
     """Of the processor, that compute."""
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """For a whole step: nothing else takes the cores from what computes it."""
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other."""

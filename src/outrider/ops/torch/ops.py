@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +27,9 @@ class TorchBackend:
         self.exact = False
         self.num_threads = torch.get_num_threads()
         self.instruction_set: str | None = None
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
         weight = torch.cat([weight.dequantize() for weight in weights]).to(self.device, self.dtype)
