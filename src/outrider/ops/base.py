@@ -7,7 +7,7 @@ definition does nothing with values but hand them from one operation to the next
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -124,7 +124,7 @@ class Backend(Protocol):
     num_threads: int
     """Of the processor, that compute."""
 
-    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Any:
+    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other."""
 
     def table(self, weight: Weight) -> Any:

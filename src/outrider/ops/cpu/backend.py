@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +61,7 @@ class NativeBackend:
         other._formats, other.cache_dtype, other.weight_bytes = formats, cache_dtype, 0
         return other
 
-    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
+    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
         parts = join([self._formats.linear(weight) for weight in weights])
         bias = None if biases is None else torch.cat(list(biases)).float()
         packed = []

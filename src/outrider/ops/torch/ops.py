@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +27,7 @@ class TorchBackend:
         self.num_threads = torch.get_num_threads()
         self.instruction_set: str | None = None
 
-    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
+    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
         weight = torch.cat([weight.dequantize() for weight in weights]).to(self.device, self.dtype)
         bias = None if biases is None else torch.cat(list(biases)).to(self.device, self.dtype)
         return pack_linear(weight, bias)
