@@ -29,6 +29,7 @@ from outrider.models.runner import block_bytes
 from outrider.ops.batch import Span
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.cpu.extension import physical_cores
+from outrider.planning.bandwidth import read_bandwidth
 
 ROWS = range(1, 17)
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,20 +60,6 @@ class Cost:
     @property
     def gb_per_s(self) -> float:
         return self.bytes_read / self.ms[1] / 1e6
-
-
-def read_bandwidth(threads: int) -> float:
-    """Bytes a second: the best of several sums over memory that no cache holds."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    data = torch.ones(2**27)
-    best = 0.0
-    for _ in range(12):
-        start = time.perf_counter()
-        data.sum()
-        best = max(best, data.nbytes / (time.perf_counter() - start))
-    torch.set_num_threads(before)
-    return best
 
 
 class Subject:

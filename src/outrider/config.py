@@ -155,6 +155,10 @@ class EngineConfig(Strict):
     on the native CPU kernels, which are fastest with about so many, elsewhere `max_num_batched_tokens`."""
     kv_cache_memory: Bytes = 2**30
     """Bytes for the K/V caches of target and draft model together."""
+    memory_limit: Bytes | None = None
+    """Bytes of resident memory that the process may take, what it takes already counted: a plan is made
+    first, and what does not fit is refused. The cache gets what is left, within `kv_cache_memory` if that is
+    given."""
     block_size: PositiveInt = 16
     enable_prefix_caching: bool = True
     seed: int = 0

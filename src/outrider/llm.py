@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, cast
 
+from outrider.cache.pages import release_freed
 from outrider.config import resolve
 from outrider.engine.build import build_engine
 from outrider.errors import ConfigError, RequestError
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
+from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -45,13 +47,14 @@ class LLM:
     `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance` and
     `draft_quantization`, or `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
 
-    Raises ConfigError for an option that is unknown or out of range and ModelError for a model that cannot
-    be loaded.
+    Raises ConfigError for an option that is unknown or out of range, and for what `memory_limit` does not
+    hold, and ModelError for a model that cannot be loaded.
     """
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.config = resolve(model, **options)
+        self.config = within_limit(resolve(model, **options))
         self.engine = build_engine(self.config)
+        release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self._inboxes: dict[str, deque[Increment]] = {}
 
     @property

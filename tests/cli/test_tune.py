@@ -163,6 +163,7 @@ def test_refusals_are_one_line(
     [
         (["-d", "ngram"], {"speculative_model": "ngram"}),
         (["-d", "ngram", "-d", "draft"], {"speculative_model": ["ngram", "draft"]}),
+        (["--memory-limit", "1GiB"], {"memory_limit": "1GiB"}),
         (["-d", "ngram", "-k", "3"], {"speculative_model": "ngram", "num_speculative_tokens": 3}),
         (
             ["-d", "ngram", "-k", "auto", "--workload", "creative"],

@@ -69,3 +69,14 @@ def test_float_weights_as_they_are(dtype: torch.dtype, format: str) -> None:
     weight = plain(values)
     assert weight.format == format
     assert torch.equal(weight.dequantize(), values.float())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_converted_a_few_rows_at_a_time(format: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = Weight("float32", torch.randn(7, 40))
+    whole = convert(values, format)
+    monkeypatch.setattr("outrider.quantization.slabs.SLAB", 90)  # two rows
+    parts = convert(values, format)
+    assert parts.format == whole.format
+    for one, other in ((parts.values, whole.values), (parts.scales, whole.scales), (parts.mins, whole.mins)):
+        assert one is other is None or (one is not None and other is not None and torch.equal(one, other))

@@ -1,4 +1,4 @@
-"""Giving pages of memory back to the system while the tensor that they belong to stays."""
+"""Giving memory back to the system that the process holds and does not need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 
 def release_pages(tensor: Tensor) -> None:
-    """Free the memory of a contiguous tensor until it is written again; its content is lost.
+    """Free the memory of a contiguous tensor until it is written again; its content is lost, or read again
+    from the file that it is mapped from.
 
     Only whole pages go, so that what lies beside the tensor stays. Nothing is freed elsewhere than on the CPU
     and on Linux.
@@ -20,3 +21,14 @@ def release_pages(tensor: Tensor) -> None:
     end = end // mmap.PAGESIZE * mmap.PAGESIZE
     if sys.platform == "linux" and tensor.device.type == "cpu" and begin < end:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+
+
+def release_freed() -> None:
+    """Give back what was freed but is kept by the C library for allocations to come, where that is glibc.
+
+    It keeps some tens of megabytes after many temporary tensors, as they come up when a model is loaded.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(ctypes.c_size_t(0))

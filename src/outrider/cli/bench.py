@@ -14,6 +14,7 @@ from outrider.cli.options import (
     LengthOption,
     LimitOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     NgramOption,
     PromptsOption,
@@ -44,6 +45,7 @@ def bench(
     max_tokens: MaxTokensOption = 128,
     temperature: TemperatureOption = 0.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians over them are reported.")] = 3,
+    memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,6 +67,7 @@ def bench(
             draft_quantization,
             setting,
             enable_prefix_caching=False,
+            memory_limit=memory_limit,
         )
     with Progress(console=stderr, transient=True) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)

@@ -15,6 +15,7 @@ from outrider.cli.options import (
     JsonOption,
     LengthOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     SeedOption,
     SettingOption,
@@ -38,6 +39,7 @@ def chat(
     max_tokens: MaxTokensOption = 512,
     temperature: TemperatureOption = 0.7,
     seed: SeedOption = None,
+    memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +48,15 @@ def chat(
     Questions are lines of stdin. With --json every answer is one JSON object on a line of stdout.
     """
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed)
-    llm = load(model, speculative_model, num_speculative_tokens, workload, draft_quantization, setting)
+    llm = load(
+        model,
+        speculative_model,
+        num_speculative_tokens,
+        workload,
+        draft_quantization,
+        setting,
+        memory_limit=memory_limit,
+    )
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages = list(opening)
     if speculative_model:

@@ -15,6 +15,7 @@ from outrider.cli.options import (
     JsonOption,
     LengthOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     NgramOption,
     SettingOption,
@@ -37,6 +38,7 @@ def demo(
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
     max_tokens: MaxTokensOption = 128,
+    memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,6 +57,7 @@ def demo(
             draft_quantization,
             setting,
             enable_prefix_caching=False,
+            memory_limit=memory_limit,
         )
         _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
     console.print(Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))

@@ -15,6 +15,7 @@ from outrider.cli.options import (
     JsonOption,
     LengthOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     SeedOption,
     SettingOption,
@@ -45,6 +46,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="String that ends the output. Repeatable.")] = None,
     seed: SeedOption = None,
     colour: Annotated[bool, typer.Option(help="Colour tokens by where they came from.")] = False,
+    memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +63,15 @@ def generate(
     )
     if any(not text for text in texts):
         raise ConfigError("a prompt is empty; give a prompt as an argument or on stdin")
-    llm = load(model, speculative_model, num_speculative_tokens, workload, draft_quantization, setting)
+    llm = load(
+        model,
+        speculative_model,
+        num_speculative_tokens,
+        workload,
+        draft_quantization,
+        setting,
+        memory_limit=memory_limit,
+    )
     inputs = [llm.chat_prompt([{"role": "user", "content": t}]) for t in texts] if chat else texts
     if len(texts) == 1 and not as_json:
         for increment in llm.stream(inputs[0], params):

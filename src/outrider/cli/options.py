@@ -59,6 +59,15 @@ PromptsOption = Annotated[
 LimitOption = Annotated[
     int | None, typer.Option(min=1, help="Take at most this many prompts of each category.")
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Resident memory that this process may take, for example 512MiB; what does not fit is refused "
+        "before it is loaded. See [b]outrider plan[/b].",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable results on stdout.")]
 SettingOption = Annotated[
     list[str] | None,
@@ -78,9 +87,24 @@ def load(
     workload: str | None,
     draft_quantization: str | None,
     settings: list[str] | None,
+    memory_limit: str | None = None,
     **defaults: Any,
 ) -> LLM:
     """The LLM that the options describe; `settings` win over `defaults`."""
+    if memory_limit is not None:
+        defaults["memory_limit"] = memory_limit
+    return LLM(model, **options_of(drafters, length, workload, draft_quantization, settings, **defaults))
+
+
+def options_of(
+    drafters: list[str] | None,
+    length: str | None,
+    workload: str | None,
+    draft_quantization: str | None,
+    settings: list[str] | None,
+    **defaults: Any,
+) -> dict[str, Any]:
+    """The options of LLM that those of the command line mean; `settings` win over `defaults`."""
     options = defaults | dict(_setting(setting) for setting in settings or [])
     if drafters:
         options["speculative_model"] = one_or_list(drafters)
@@ -90,7 +114,7 @@ def load(
         options["workload"] = workload
     if draft_quantization is not None:
         options["draft_quantization"] = draft_quantization
-    return LLM(model, **options)
+    return options
 
 
 def one_or_list(drafters: list[str]) -> str | list[str]:

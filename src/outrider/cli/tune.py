@@ -19,6 +19,7 @@ from outrider.cli.options import (
     JsonOption,
     LimitOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     NgramOption,
     PromptsOption,
@@ -56,6 +57,7 @@ def tune(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians over them are reported.")] = 2,
     picture: Annotated[Path, typer.Option(help="Where the picture goes: a .png or .svg.")] = Path("tune.png"),
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("tune.json"),
+    memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,7 +80,14 @@ def tune(
     drafters = speculative_model or ["ngram"]
     with stderr.status(f"loading {model}"):
         llm = load(
-            model, drafters, "auto", workload, draft_quantization, setting, enable_prefix_caching=False
+            model,
+            drafters,
+            "auto",
+            workload,
+            draft_quantization,
+            setting,
+            enable_prefix_caching=False,
+            memory_limit=memory_limit,
         )
     with _progress() as progress:
         total = count_conversations(conversations, batch_sizes, rounds, len(fixed) + 1)

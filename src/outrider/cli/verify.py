@@ -14,6 +14,7 @@ from outrider.cli.options import (
     JsonOption,
     LimitOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     PromptsOption,
     SettingOption,
@@ -53,6 +54,7 @@ def verify(
     prompts: PromptsOption = None,
     limit: LimitOption = None,
     max_tokens: MaxTokensOption = 32,
+    memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,7 +71,7 @@ def verify(
     for together in [drafters] if chain else [[drafter] for drafter in drafters]:
         drafter = ", ".join(together)
         with stderr.status(f"loading {model} with {drafter}"):
-            llm = load(model, together, "auto", None, draft_quantization, setting)
+            llm = load(model, together, "auto", None, draft_quantization, setting, memory_limit=memory_limit)
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
         temperatures = temperatures or [0.0, 0.7, 1.0]
         batch_sizes = batch_sizes or [1, 4]

@@ -19,11 +19,17 @@ def self_draft(
     Norms and embedding table are the target's own, and so is a tied output layer that is no larger than the
     draft's would be.
 
-    option: what the user wrote to have it. Raises ConfigError for a target that has so few bits already: each
-    step of the draft would cost as much as one of the target, so it could never pay.
+    option: what the user wrote to have it. Raises ConfigError as `refuse_same_bits` does.
     """
-    linear, table = QUANTIZED[quantization]
-    found: Format = target.linear[0].format
+    refuse_same_bits(target.linear[0].format, quantization, option=option)
+    _, table = QUANTIZED[quantization]
+    return Llama(checkpoint, backend, target.share(output=BITS[target.table.format] <= BITS[table]))
+
+
+def refuse_same_bits(found: Format, quantization: Quantization, *, option: str) -> None:
+    """Raise ConfigError for a target whose weights, of format `found`, have so few bits already: each step of
+    the draft would cost as much as one of the target, so it could never pay."""
+    linear, _ = QUANTIZED[quantization]
     if BITS[found] <= BITS[linear]:
         fewer = [repr(f"self:{name}") for name, (made, _) in QUANTIZED.items() if BITS[made] < BITS[found]]
         raise ConfigError(
@@ -31,4 +37,3 @@ def self_draft(
             f"them at {BITS[linear]} would cost as much as the target; give "
             f"{', '.join([*fewer, repr('ngram')])} or a smaller draft model"
         )
-    return Llama(checkpoint, backend, target.share(output=BITS[target.table.format] <= BITS[table]))

@@ -29,21 +29,22 @@ FORMATS: dict[str, tuple[Format, Format]] = QUANTIZED | {
 def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     """The native kernels on the CPU, PyTorch elsewhere. Raises ConfigError for what no backend can do."""
     device = choose_device(config.device)
-    if _is_native(config, device):
+    if is_native(config, device):
         _tell_of_changes(config, checkpoint.stored_as)
         return NativeBackend(
             _formats(config),
-            cache_dtype=_cache_dtype(config, checkpoint),
+            cache_dtype=native_cache_dtype(config, checkpoint),
             num_threads=config.num_threads,
             instruction_set=config.instruction_set,
         )
+    _tell_of_pytorch(config, device)
     for name in ("quantization", "num_threads", "instruction_set"):
         if getattr(config, name) not in (None, "auto"):
             raise ConfigError(
                 f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses PyTorch "
                 f"on {device.type} (backend = {config.backend!r}, dtype = {config.dtype!r})"
             )
-    dtype = _torch_dtype(config, checkpoint, device)
+    dtype = torch_dtype(config, checkpoint, device)
     if config.kv_cache_dtype not in ("auto", str(dtype).removeprefix("torch.")):
         raise ConfigError(
             f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype"
@@ -63,19 +64,34 @@ def draft_backend(
 
     option: what the user wrote to have it so. Raises ConfigError where there are no kernels for it.
     """
-    if quantization is None and not isinstance(target, NativeBackend):
-        return target
+    own = draft_config(config, quantization, native=isinstance(target, NativeBackend), option=option)
     if not isinstance(target, NativeBackend):
+        return target
+    return target.with_formats(_formats(own), cache_dtype=native_cache_dtype(own, checkpoint))
+
+
+def draft_config(
+    config: EngineConfig, quantization: Quantization | None, *, native: bool, option: str
+) -> EngineConfig:
+    """What says of a draft's weights what `config` says of the target's; otherwise like `draft_backend`."""
+    if native:
+        return config.model_copy(update={"quantization": quantization, "dtype": "auto"})
+    if quantization is not None:
         raise ConfigError(
-            f"{option} is for the native CPU kernels; this engine uses PyTorch on {target.device.type} "
-            f"(backend = {config.backend!r}, dtype = {config.dtype!r}); give a draft model without "
-            "draft_quantization, or run on the CPU with backend = 'native'"
+            f"{option} is for the native CPU kernels; this engine uses PyTorch on "
+            f"{choose_device(config.device).type} (backend = {config.backend!r}, dtype = {config.dtype!r}); "
+            "give a draft model without draft_quantization, or run on the CPU with backend = 'native'"
         )
-    own = config.model_copy(update={"quantization": quantization, "dtype": "auto"})
-    return target.with_formats(_formats(own), cache_dtype=_cache_dtype(own, checkpoint))
+    return config
 
 
-def _is_native(config: EngineConfig, device: torch.device) -> bool:
+def native_formats(config: EngineConfig) -> tuple[Format | None, Format | None]:
+    """What the native kernels turn linear layers, and tables of tokens, into; None: as they are stored."""
+    return FORMATS.get(config.quantization or config.dtype, (None, None))
+
+
+def is_native(config: EngineConfig, device: torch.device) -> bool:
+    """Whether the native kernels compute. Raises ConfigError where they are asked for and cannot."""
     if config.backend == "native":
         if device.type != "cpu" or config.dtype not in NATIVE_DTYPES:
             raise ConfigError(
@@ -84,18 +100,23 @@ def _is_native(config: EngineConfig, device: torch.device) -> bool:
             )
         extension.require()
         return True
-    if config.backend == "torch" or device.type != "cpu":
-        return False
-    if config.dtype not in NATIVE_DTYPES:
+    on_pytorch = config.backend == "torch" or device.type != "cpu" or config.dtype not in NATIVE_DTYPES
+    return not on_pytorch and extension.native is not None
+
+
+def _tell_of_pytorch(config: EngineConfig, device: torch.device) -> None:
+    """Say why the native kernels do not compute where they might have been expected to."""
+    if config.backend != "auto" or device.type != "cpu":
+        return
+    if config.dtype in NATIVE_DTYPES:
+        extension.warn_if_missing()
+    else:
         logger.warning(
             "dtype = %r is not for the native CPU kernels, so PyTorch is used: slower, and equal tokens with "
             "and without speculation only up to rounding; the kernels take %s",
             config.dtype,
             ", ".join(NATIVE_DTYPES),
         )
-        return False
-    extension.warn_if_missing()
-    return extension.native is not None
 
 
 def _tell_of_changes(config: EngineConfig, stored: str) -> None:
@@ -118,7 +139,7 @@ def _tell_of_changes(config: EngineConfig, stored: str) -> None:
 
 
 def _formats(config: EngineConfig) -> Formats:
-    linear, table = FORMATS.get(config.quantization or config.dtype, (None, None))
+    linear, table = native_formats(config)
     return Formats(_convert(linear), _convert(table))
 
 
@@ -131,8 +152,8 @@ def _convert(format: Format | None) -> Convert:
     return as_asked
 
 
-def _cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
-    """float32 with float32 weights, else bfloat16."""
+def native_cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
+    """Of K and V: float32 with float32 weights, else bfloat16."""
     if config.kv_cache_dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.kv_cache_dtype]
     if config.quantization is None and config.dtype == "float32":
@@ -154,7 +175,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _torch_dtype(config: EngineConfig, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+def torch_dtype(config: EngineConfig, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
     """float32 on the CPU: PyTorch's kernels there are not row-invariant, and rounding to fewer bits would
     turn their last-bit differences into different tokens."""
     if config.dtype != "auto":

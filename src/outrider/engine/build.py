@@ -19,7 +19,6 @@ from outrider.errors import ConfigError
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
-from outrider.ops.base import Backend
 from outrider.verification.rules import RULES
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
     checkpoint = open_checkpoint(config.model, revision=config.revision, tokenizer=config.tokenizer)
     tokenizer = checkpoint.tokenizer()
     model = Llama(checkpoint, choose_backend(config, checkpoint))
-    prompt_rows = min(_prompt_rows(config, model.backend), config.max_num_batched_tokens)
+    prompt_rows = prompt_rows_of(config, exact=model.backend.exact)
     sources = load_drafters(
         config,
         checkpoint,
@@ -106,11 +105,10 @@ def _state_layers(readers: Sequence[StateReader]) -> tuple[int, ...]:
     return wanted.pop() if wanted else ()
 
 
-def _prompt_rows(config: EngineConfig, backend: Backend) -> int:
-    """Of prompts, in a step."""
-    if config.prompt_chunk_size is not None:
-        return config.prompt_chunk_size
-    return NATIVE_PROMPT_CHUNK if backend.exact else config.max_num_batched_tokens
+def prompt_rows_of(config: EngineConfig, *, exact: bool) -> int:
+    """Rows of prompts in a step. exact: on the native kernels."""
+    most = config.max_num_batched_tokens
+    return min(most, config.prompt_chunk_size or (NATIVE_PROMPT_CHUNK if exact else most))
 
 
 def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, per_block: int) -> int:

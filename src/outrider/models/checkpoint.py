@@ -16,7 +16,7 @@ from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig
 from outrider.models.folder import FolderCheckpoint
 from outrider.models.gguf_file import GGUFCheckpoint
-from outrider.quantization.weight import Weight
+from outrider.quantization.weight import Format, Weight
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -37,6 +37,9 @@ class Checkpoint(Protocol):
 
     def weight(self, name: str) -> Weight:
         """A matrix by its Hugging Face name, as it is stored or in the format that loses least."""
+
+    def format(self, name: str) -> Format:
+        """The format of `weight(name)`, from the file's header alone."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
 

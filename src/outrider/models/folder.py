@@ -12,9 +12,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from outrider.cache.pages import release_pages
 from outrider.errors import ModelError
 from outrider.models.config import SUPPORTED, decoder_config
-from outrider.quantization.weight import Weight, plain
+from outrider.quantization.slabs import by_rows
+from outrider.quantization.weight import Format, Weight, plain
 
 PROBE = "model.layers.0.self_attn.o_proj.weight"  # stands for all linear layers
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -43,15 +45,21 @@ class FolderCheckpoint:
 
     @property
     def stored_as(self) -> str:
-        path = self._file(PROBE)
-        with _reading(path, PROBE):
-            return str(self._opened(path).get_slice(PROBE).get_dtype())
+        return self._dtype(PROBE)
 
     def weight(self, name: str) -> Weight:
-        return plain(self.tensor(name))
+        return plain_weight(self.tensor(name))
+
+    def format(self, name: str) -> Format:
+        return "bfloat16" if self._dtype(name) == "BF16" else "float32"
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self._tokenizer_path)
+
+    def _dtype(self, name: str) -> str:
+        path = self._file(name)
+        with _reading(path, name):
+            return str(self._opened(path).get_slice(name).get_dtype())
 
     def _file(self, name: str) -> Path:
         path = self._file_of.get(name)
@@ -97,6 +105,14 @@ def shaped(path: Path, name: str, tensor: Tensor, expected: tuple[int, ...]) -> 
             f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json implies {expected}"
         )
     return tensor
+
+
+def plain_weight(mapped: Tensor) -> Weight:
+    """A matrix of floats, as it is stored in a file that is mapped, whose pages are given back."""
+    rows, columns = mapped.shape
+    weight = by_rows(rows, columns, lambda first, last: plain(mapped[first:last]))
+    release_pages(mapped)  # a small weight is not copied, and is then read a second time
+    return weight
 
 
 @contextmanager

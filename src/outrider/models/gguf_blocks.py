@@ -8,57 +8,70 @@ loses least: those of 5 and 6 bits do not fit 4, and those of 2 and 3 have a sca
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, ReaderTensor
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 from torch import Tensor
 
+from outrider.models.gguf_header import StoredTensor
 from outrider.quantization.quantize import convert
-from outrider.quantization.weight import Weight
+from outrider.quantization.slabs import by_rows
+from outrider.quantization.weight import Format, Weight
 
+Rows = NDArray[Any]
+"""Some rows of a tensor, as `StoredTensor.read` gives them."""
 Bytes = NDArray[np.uint8]
 
 
-def dequantized(stored: ReaderTensor) -> Tensor:
+def dequantized(stored: StoredTensor) -> Tensor:
     """float32, in the file's order."""
-    return torch.from_numpy(np.array(dequantize(stored.data, stored.tensor_type), dtype=np.float32))
+    return _floats(stored.read(), stored.type)
 
 
-def weight_of(stored: ReaderTensor) -> Weight:
-    """A matrix as it is stored, or in the format that loses least."""
-    return _READERS[GGMLQuantizationType(stored.tensor_type).name](stored)
+def weight_of(stored: StoredTensor) -> Weight:
+    """A matrix as it is stored, or in the format that loses least. The file's pages are given back."""
+    reader = _READERS[stored.type.name]
+    rows, columns = stored.shape
+    weight = by_rows(rows, columns, lambda first, last: reader(stored.read(first, last)))
+    stored.release()
+    return weight
 
 
-def _float32(stored: ReaderTensor) -> Weight:
-    return Weight("float32", dequantized(stored))
+def _floats(data: Rows, kind: GGMLQuantizationType) -> Tensor:
+    return torch.from_numpy(np.array(dequantize(data, kind), dtype=np.float32))
 
 
-def _bfloat16(stored: ReaderTensor) -> Weight:
-    return Weight("bfloat16", dequantized(stored).bfloat16())
+def _float32(data: Rows) -> Weight:
+    return Weight("float32", torch.from_numpy(data.astype(np.float32)))
 
 
-def _q8_0(stored: ReaderTensor) -> Weight:
-    blocks = _blocks(stored, 34)
+def _bfloat16(data: Rows) -> Weight:
+    return Weight("bfloat16", torch.from_numpy(data.copy()).view(torch.bfloat16))
+
+
+def _q8_0(data: Rows) -> Weight:
+    blocks = _blocks(data, 34)
     codes = blocks[..., 2:].view(np.int8).astype(np.int16) + 128
     return Weight("int8", _codes(codes), _halves(blocks, 0))
 
 
-def _q4_0(stored: ReaderTensor) -> Weight:
-    blocks = _blocks(stored, 18)
+def _q4_0(data: Rows) -> Weight:
+    blocks = _blocks(data, 18)
     return Weight("int4", _codes(nibbles(blocks[..., 2:])), _halves(blocks, 0))
 
 
-def _q4_1(stored: ReaderTensor) -> Weight:
-    blocks = _blocks(stored, 20)
+def _q4_1(data: Rows) -> Weight:
+    blocks = _blocks(data, 20)
     return Weight("int4_min", _codes(nibbles(blocks[..., 4:])), _halves(blocks, 0), _halves(blocks, 2))
 
 
-def _q4_k(stored: ReaderTensor) -> Weight:
+def _q4_k(data: Rows) -> Weight:
     """Blocks of 256: a scale and a minimum in float16, 8 pairs of 6-bit factors, and 4-bit codes by 64."""
-    blocks = _blocks(stored, 144)
+    blocks = _blocks(data, 144)
     packed = blocks[..., 4:16].astype(np.int32)
     low, mid, high = packed[..., :4], packed[..., 4:8], packed[..., 8:]
     scales = np.concatenate([low & 63, high & 15 | low >> 6 << 4], axis=-1)
@@ -74,13 +87,13 @@ def _q4_k(stored: ReaderTensor) -> Weight:
     )
 
 
-def _as_int8(stored: ReaderTensor) -> Weight:
-    return convert(Weight("float32", dequantized(stored)), "int8")
+def _as_int8(kind: str) -> Callable[[Rows], Weight]:
+    type = GGMLQuantizationType[kind]
+    return lambda data: convert(Weight("float32", _floats(data, type)), "int8")
 
 
-def _blocks(stored: ReaderTensor, size: int) -> Bytes:
+def _blocks(data: Rows, size: int) -> Bytes:
     """uint8 [rows, blocks, size]."""
-    data = np.asarray(stored.data)
     return data.reshape(data.shape[0], -1, size)
 
 
@@ -98,7 +111,8 @@ def _codes(codes: NDArray[np.integer]) -> Tensor:
     return torch.from_numpy(codes.reshape(codes.shape[0], -1).astype(np.uint8))
 
 
-_READERS: dict[str, Callable[[ReaderTensor], Weight]] = {
+_AS_INT8 = ("Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "Q6_K")
+_READERS: dict[str, Callable[[Rows], Weight]] = {
     "F32": _float32,
     "F16": _float32,
     "BF16": _bfloat16,
@@ -106,14 +120,22 @@ _READERS: dict[str, Callable[[ReaderTensor], Weight]] = {
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,
     "Q4_K": _q4_k,
-    **dict.fromkeys(("Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q5_K", "Q6_K"), _as_int8),
+    **{kind: _as_int8(kind) for kind in _AS_INT8},
 }
 TYPES = tuple(_READERS)
+FORMATS: dict[str, Format] = {
+    "F32": "float32",
+    "F16": "float32",
+    "BF16": "bfloat16",
+    "Q8_0": "int8",
+    "Q4_0": "int4",
+    "Q4_1": "int4_min",
+    "Q4_K": "int4_min",
+    **dict.fromkeys(_AS_INT8, "int8"),
+}
+"""What a type is read as."""
 CHANGED = {
-    name: "4 bits with scales and minimums rounded to float16"
-    if reader is _q4_k
-    else "8 bits with a scale for 32 weights"
-    for name, reader in _READERS.items()
-    if reader in (_q4_k, _as_int8)
+    "Q4_K": "4 bits with scales and minimums rounded to float16",
+    **dict.fromkeys(_AS_INT8, "8 bits with a scale for 32 weights"),
 }
 """What becomes of the types that are not taken as they are."""

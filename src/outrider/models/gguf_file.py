@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig, decoder_config
 from outrider.models.folder import PROBE, load_tokenizer
-from outrider.models.gguf_blocks import CHANGED, TYPES, dequantized, weight_of
+from outrider.models.gguf_blocks import CHANGED, FORMATS, TYPES, dequantized, weight_of
+from outrider.models.gguf_header import StoredTensor, read_header
 from outrider.models.gguf_tokenizer import build_tokenizer
-from outrider.quantization.weight import Weight
+from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,8 @@ class GGUFCheckpoint:
         self._tokenizer_path = tokenizer_path
         self._told: set[str] = set()
         with _reading(path):
-            reader = GGUFReader(path)
-            self._metadata = {name: field.contents() for name, field in reader.fields.items()}
-            self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+            header = read_header(path)
+            self._metadata, self._tensors = header.metadata, header.tensors
             self.config = self._config()
         self._shapes = self.config.shapes()
 
@@ -61,14 +60,17 @@ class GGUFCheckpoint:
 
     def weight(self, name: str) -> Weight:
         stored = self._stored(name)
-        self._tell(GGMLQuantizationType(stored.tensor_type).name)
+        self._tell(stored.type.name)
         weight = weight_of(stored)
         order = self._order(name)
         return weight if order is None else weight.rows(order)
 
     @property
     def stored_as(self) -> str:
-        return str(GGMLQuantizationType(self._stored(PROBE).tensor_type).name)
+        return str(self._stored(PROBE).type.name)
+
+    def format(self, name: str) -> Format:
+        return FORMATS[self._stored(name).type.name]
 
     def _tell(self, kind: str) -> None:
         """Say once what becomes of a type that is not taken as it is."""
@@ -76,21 +78,21 @@ class GGUFCheckpoint:
             self._told.add(kind)
             logger.warning("%s: tensors of type %s become %s", self._path, kind, CHANGED[kind])
 
-    def _stored(self, name: str) -> ReaderTensor:
+    def _stored(self, name: str) -> StoredTensor:
         """The tensor in the file. Raises ModelError if it is missing, misshapen or of an unknown type."""
         stored = self._tensors.get(gguf_name(name))
         if stored is None:
             raise ModelError(f"{self._path}: tensor {gguf_name(name)!r} ({name!r}) is missing")
         expected = self._shapes[name]
-        found = tuple(int(n) for n in reversed(stored.shape))
-        if found != expected:
+        if stored.shape != expected:
             raise ModelError(
-                f"{self._path}: tensor {stored.name!r} has shape {found}; the metadata implies {expected}"
+                f"{self._path}: tensor {stored.name!r} has shape {stored.shape}; the metadata implies "
+                f"{expected}"
             )
-        kind = GGMLQuantizationType(stored.tensor_type).name
-        if kind not in TYPES:
+        if stored.type.name not in TYPES:
             raise ModelError(
-                f"{self._path}: tensor {stored.name!r} is of type {kind}; supported are {', '.join(TYPES)}"
+                f"{self._path}: tensor {stored.name!r} is of type {stored.type.name}; supported are "
+                f"{', '.join(TYPES)}"
             )
         return stored
 
@@ -129,7 +131,7 @@ class GGUFCheckpoint:
         if embedding is None:
             raise ModelError(f"{self._path}: tensor 'token_embd.weight' is missing")
         config = LlamaConfig(
-            vocab_size=int(embedding.shape[1]),
+            vocab_size=embedding.shape[0],
             hidden_size=hidden,
             intermediate_size=int(self._value("feed_forward_length")),
             num_hidden_layers=int(self._value("block_count")),

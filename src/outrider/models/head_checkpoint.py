@@ -11,20 +11,23 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from outrider.cache.pages import release_pages
 from outrider.errors import ModelError
 from outrider.models.checkpoint import locate
 from outrider.models.config import DecoderConfig
-from outrider.models.folder import read_json, shaped
+from outrider.models.folder import plain_weight, read_json, shaped
 from outrider.models.gguf_blocks import nibbles
 from outrider.models.head_config import HeadConfig, usual_layers
 from outrider.quantization.quantize import convert
-from outrider.quantization.weight import GROUP, Weight, plain
+from outrider.quantization.slabs import by_rows
+from outrider.quantization.weight import GROUP, Format, Weight, plain
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 SPLIT = tuple(f"midlayer.self_attn.{name}_proj.weight" for name in "qkv")  # [embedding, state]
@@ -32,7 +35,7 @@ TABLE = "embed_tokens.weight"
 
 
 class HeadCheckpoint:
-    """A head in a folder. Raises ModelError for whatever is missing or broken."""
+    """A head in a folder, weights memory-mapped. Raises ModelError for what is missing or broken."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
@@ -46,25 +49,32 @@ class HeadCheckpoint:
 
     def tensor(self, name: str) -> Tensor:
         """A tensor by its public name, as it is stored."""
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            raise ModelError(f"{self.path}: tensor {name!r} is missing")
-        return self._checked(name, tensor)
+        return self._checked(name, self._stored(name))
 
     def weight(self, name: str) -> Weight:
         """A matrix by its public name."""
         codes, scales = (self._tensors.get(f"{name}.{part}") for part in ("codes", "scales"))
         if codes is None or scales is None:
-            return plain(self.tensor(name))
-        return Weight("int4", self._checked(name, _unpacked(codes)), scales)
+            return plain_weight(self.tensor(name))
+        return self._of_codes(name, codes, scales)
+
+    def format(self, name: str) -> Format:
+        """The format of `weight(name)`, from the file's header alone."""
+        if f"{name}.codes" in self._tensors:
+            return "int4"
+        return "bfloat16" if self._stored(name).dtype == torch.bfloat16 else "float32"
+
+    @property
+    def has_table(self) -> bool:
+        """Whether it has an embedding table of its own, and does not share the target's."""
+        return TABLE in self._tensors
 
     def table(self) -> Weight | None:
-        """Its own embedding table; None where it shares the target's."""
-        own = self._tensors.get(TABLE)
-        if own is None:
+        """Its own embedding table, if it has one."""
+        if not self.has_table:
             return None
         expected = (self.config.decoder.vocab_size, self.config.decoder.hidden_size)
-        return plain(shaped(self.path, TABLE, own, expected))
+        return plain_weight(shaped(self.path, TABLE, self._tensors[TABLE], expected))
 
     def targets(self) -> Tensor:
         """The target's id of each token that the head can say; int64 [draft vocab]."""
@@ -86,7 +96,7 @@ class HeadCheckpoint:
         """The target's layers that it reads. Raises ModelError if it was made for another than `name`."""
         config, decoder = self.config, self.config.decoder
         layers = config.state_layers or usual_layers(target.num_layers)
-        shared = decoder.hidden_size if TABLE not in self._tensors else target.hidden_size
+        shared = target.hidden_size if self.has_table else decoder.hidden_size
         facts = {
             "hidden size": (config.target_hidden_size, target.hidden_size),
             "size of shared embeddings": (shared, target.hidden_size),
@@ -105,6 +115,23 @@ class HeadCheckpoint:
                 f"{layers}, and the target has {target.num_layers}"
             )
         return layers
+
+    def _stored(self, name: str) -> Tensor:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ModelError(f"{self.path}: tensor {name!r} is missing")
+        return tensor
+
+    def _of_codes(self, name: str, codes: Tensor, scales: Tensor) -> Weight:
+        rows, columns = codes.shape[0], 2 * codes.shape[1]
+        weight = by_rows(
+            rows,
+            columns,
+            lambda first, last: Weight("int4", _unpacked(codes[first:last]), scales[first:last]),
+        )
+        release_pages(codes)
+        self._checked(name, weight.values)
+        return weight
 
     def _checked(self, name: str, tensor: Tensor) -> Tensor:
         return shaped(self.path, name, tensor, self._shapes[name])
@@ -167,7 +194,8 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         if file is single:
             return dict(load_file(file))
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
+        mapped = is_zipfile(file)  # what older versions of PyTorch wrote is not
+        return dict(torch.load(file, map_location="cpu", weights_only=True, mmap=mapped))
     except (SafetensorError, OSError, ValueError, RuntimeError, EOFError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{file} is truncated or corrupt: {reason}") from error

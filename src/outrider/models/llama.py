@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from outrider.cache.pages import release_freed
 from outrider.cache.store import LayerCache
 from outrider.models.checkpoint import Checkpoint
 from outrider.ops.base import AttentionShape, Backend, Ops, Rope, Value
@@ -62,18 +63,14 @@ class Llama:
             return self._norms[name]
 
         def packed(prefix: str, *names: str, bias: bool) -> Any:
-            weights = [checkpoint.weight(f"{prefix}.{name}.weight") for name in names]
+            # One by one, so that the originals of all are not there at once.
+            weights = (checkpoint.weight(f"{prefix}.{name}.weight") for name in names)
             biases = [checkpoint.tensor(f"{prefix}.{name}.bias") for name in names] if bias else None
             return backend.pack(weights, biases)
 
-        self.num_layers = config.num_layers
-
-        def table() -> Any:
-            return backend.table(checkpoint.weight("model.embed_tokens.weight"))
-
-        self._table = table() if shared is None else shared.table
-        self._layers = tuple(
-            Layer(
+        def layer(prefix: str) -> Layer:
+            release_freed()
+            return Layer(
                 input_norm=norm(f"{prefix}.input_layernorm"),
                 qkv=packed(f"{prefix}.self_attn", "q_proj", "k_proj", "v_proj", bias=config.attention_bias),
                 out=packed(f"{prefix}.self_attn", "o_proj", bias=config.attention_bias),
@@ -82,13 +79,20 @@ class Llama:
                 up=packed(f"{prefix}.mlp", "up_proj", bias=config.mlp_bias),
                 down=packed(f"{prefix}.mlp", "down_proj", bias=config.mlp_bias),
             )
-            for prefix in (f"model.layers.{i}" for i in range(config.num_layers))
-        )
-        self._norm = norm("model.norm")
+
+        def table() -> Any:
+            return backend.table(checkpoint.weight("model.embed_tokens.weight"))
+
+        self.num_layers = config.num_layers
+        # The largest weights first: what loading needs beside them passes while little else is loaded.
+        self._table = table() if shared is None else shared.table
         if not config.tie_word_embeddings:
             self._head = backend.pack([checkpoint.weight("lm_head.weight")])
         else:
             self._head = backend.tied(self._table if shared is None or shared.output else table())
+        self._layers = tuple(layer(f"model.layers.{i}") for i in range(config.num_layers))
+        self._norm = norm("model.norm")
+        release_freed()
 
     @property
     def table(self) -> Any:

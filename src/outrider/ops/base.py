@@ -7,7 +7,7 @@ definition does nothing with values but hand them from one operation to the next
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -128,7 +128,7 @@ class Backend(Protocol):
     def undisturbed(self) -> AbstractContextManager[None]:
         """For a whole step: nothing else takes the cores from what computes it."""
 
-    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Any:
+    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other."""
 
     def table(self, weight: Weight) -> Any:

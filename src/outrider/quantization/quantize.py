@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from outrider.quantization.slabs import by_rows
 from outrider.quantization.weight import Format, Weight, groups_of
 
 QUANTIZED: dict[str, tuple[Format, Format]] = {
@@ -21,7 +22,8 @@ def convert(weight: Weight, format: Format) -> Weight:
     """The nearest weight in `format`; the weight itself if it is in that format already."""
     if weight.format == format:
         return weight
-    return _MAKERS[format](weight.dequantize())
+    rows, columns = weight.shape
+    return by_rows(rows, columns, lambda first, last: _MAKERS[format](weight.slab(first, last).dequantize()))
 
 
 def _float32(values: Tensor) -> Weight:

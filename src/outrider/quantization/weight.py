@@ -57,6 +57,11 @@ class Weight:
             grouped = grouped + self.mins.float()[..., None]
         return grouped.flatten(1)[:, : self.shape[1]].contiguous()
 
+    def slab(self, first: int, last: int) -> Weight:
+        """Outputs first..last, in the same memory."""
+        scales, mins = (None if part is None else part[first:last] for part in (self.scales, self.mins))
+        return Weight(self.format, self.values[first:last], scales, mins)
+
     def rows(self, order: Tensor) -> Weight:
         """The weight with its outputs in another order."""
         scales, mins = (None if part is None else part[order] for part in (self.scales, self.mins))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class NativeBackend:
         finally:
             torch.set_num_threads(threads)
 
-    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
+    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
         parts = join([self._formats.linear(weight) for weight in weights])
         bias = None if biases is None else torch.cat(list(biases)).float()
         packed = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -31,7 +31,7 @@ class TorchBackend:
     def undisturbed(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def pack(self, weights: Sequence[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
+    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
         weight = torch.cat([weight.dequantize() for weight in weights]).to(self.device, self.dtype)
         bias = None if biases is None else torch.cat(list(biases)).to(self.device, self.dtype)
         return pack_linear(weight, bias)

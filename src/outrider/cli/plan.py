@@ -1,0 +1,177 @@
+"""`outrider plan`: what fits in memory, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.options import (
+    DrafterOption,
+    DraftQuantizationOption,
+    JsonOption,
+    LengthOption,
+    ModelOption,
+    SettingOption,
+    options_of,
+)
+from outrider.config import Bytes, resolve
+from outrider.errors import ConfigError
+from outrider.planning.bandwidth import read_bandwidth
+from outrider.planning.choices import Choice, Choices, mib
+from outrider.planning.limit import advice, survey
+
+NAME = "--memory"
+
+
+def plan(
+    memory: Annotated[
+        str, typer.Option(NAME, metavar="SIZE", help="Memory of the device, for example 512MiB or 2GB.")
+    ],
+    model: ModelOption = "smollm2",
+    speculative_model: DrafterOption = None,
+    num_speculative_tokens: LengthOption = None,
+    draft_quantization: DraftQuantizationOption = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=1, help="Positions that a request has to have; default 512 at least.")
+    ] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(min=1, help="Requests at a time; default as many as there is room for.")
+    ] = None,
+    bandwidth: Annotated[
+        bool, typer.Option(help="Measure how fast this machine reads memory; takes a second and 256 MiB.")
+    ] = True,
+    setting: SettingOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what fits in memory, from configurations and file headers alone: no weight is loaded.
+
+    For each weight format and drafter: what weights, drafts and all together take, what context and how many
+    requests remain, and the tokens/s that memory bandwidth allows to plain decoding; drafts come on top.
+    Exit status 1 if nothing fits.
+    """
+    limit = _bytes(memory)
+    options = options_of(speculative_model, num_speculative_tokens, None, draft_quantization, setting)
+    given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
+    options |= {name: value for name, value in given.items() if value is not None}
+    found = survey(resolve(model, **options), limit, name=NAME)
+    speed = read_bandwidth() if bandwidth else None
+    if as_json:
+        print_json(_as_json(model, limit, found, speed))
+    else:
+        stdout.print(_table(model, limit, found, speed))
+        for line in _recommendations(found):
+            stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+    if found.recommended is None:
+        stderr.print(
+            advice(found, name=NAME), style="bold red", highlight=False, markup=False, soft_wrap=True
+        )
+        raise typer.Exit(1)
+
+
+def _bytes(memory: str) -> int:
+    try:
+        size: int = TypeAdapter(Bytes).validate_python(memory)
+    except ValidationError as error:
+        reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise ConfigError(f"{NAME} = {memory!r}: {reason[:1].lower()}{reason[1:]}") from None
+    return size
+
+
+def _table(model: str, limit: int, found: Choices, speed: float | None) -> Table:
+    """One row a format and drafter."""
+    plan = found.given.plan
+    measured = "its speed was not measured" if speed is None else f"it is read at {speed / 1e9:.1f} GB/s"
+    size = f"{limit / 2**20:.0f} MiB, {mib(plan.runtime)} of it for Python and libraries"
+    table = Table(
+        title=f"{model} ({found.stored}) in {size}",
+        caption=f"MiB; K/V: of 1000 positions; all: with one request of {plan.wanted} positions. What is "
+        "left: context of a request, positions of all requests, requests at once. Tokens/s: at most, without "
+        f"drafts, by memory: {measured}.",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("weights", no_wrap=True)
+    table.add_column("drafter", overflow="fold", min_width=7)
+    for heading in ("target", "draft", "passes", "K/V", "all", "context", "in all", "requests", "tokens/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    formats = [choice.format for choice in found.all]
+    for n, choice in enumerate(found.all):
+        plan = choice.plan
+        left = (plan.context, plan.positions, plan.max_num_seqs)
+        table.add_row(
+            escape(choice.format) if choice.format not in formats[n - 1 : n] else "",
+            escape(choice.drafter),
+            *(_mib(size) for size in (plan.target, plan.drafts, plan.activations)),
+            _mib(1000 * plan.block // plan.block_size),
+            _mib(plan.least),
+            *(str(n) if plan.fits else "-" for n in left),
+            "" if speed is None else f"{speed / plan.read:.0f}",
+            style=None if plan.fits else "dim",
+            end_section=choice.format not in formats[n + 1 : n + 2],
+        )
+    return table
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f}"
+
+
+def _recommendations(found: Choices) -> Iterator[str]:
+    best, fastest = found.recommended, found.fastest
+    if best is not None:
+        yield f"recommended, since it loses least: {_described(best)}"
+    if best is not None and fastest is not None and fastest.plan.read < best.plan.read:
+        yield f"fastest that fits: {_described(fastest)}"
+
+
+def _described(choice: Choice) -> str:
+    plan = choice.plan
+    return (
+        f"{choice.words}; context {plan.context}, requests at once {plan.max_num_seqs}, positions in all "
+        f"{plan.positions}"
+    )
+
+
+def _as_json(model: str, limit: int, found: Choices, speed: float | None) -> dict[str, Any]:
+    best, fastest = found.recommended, found.fastest
+    return {
+        "model": model,
+        "stored_as": found.stored,
+        "memory_bytes": limit,
+        "read_bandwidth_bytes_per_s": speed,
+        "choices": [_choice_as_json(choice, speed) for choice in found.all],
+        "recommended": None if best is None else dict(best.options),
+        "fastest": None if fastest is None else dict(fastest.options),
+    }
+
+
+def _choice_as_json(choice: Choice, speed: float | None) -> dict[str, Any]:
+    plan = choice.plan
+    return {
+        "format": choice.format,
+        "drafter": choice.drafter,
+        "options": dict(choice.options),
+        "fits": plan.fits,
+        "bytes": {
+            "runtime": plan.runtime,
+            "target": plan.target,
+            "draft": plan.drafts,
+            "activations": plan.activations,
+            "loading_peak": plan.loading,
+            "cache_per_position": plan.block // plan.block_size,
+            "needed": plan.least,
+            "peak": plan.total,
+        },
+        "context": plan.context if plan.fits else 0,
+        "positions": plan.positions if plan.fits else 0,
+        "requests_at_once": plan.max_num_seqs if plan.fits else 0,
+        "full_requests_at_once": plan.concurrency if plan.fits else 0,
+        "tokens_per_s_at_most": None if speed is None else speed / plan.read,
+    }

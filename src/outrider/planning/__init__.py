@@ -1,0 +1,1 @@
+"""What fits in memory, from configurations and file headers alone."""

@@ -1,0 +1,154 @@
+"""The formats and drafters that there are to choose from, each with its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from outrider.config import DrafterConfig, EngineConfig, SpeculativeConfig
+from outrider.engine.backend import choose_device, is_native
+from outrider.errors import ConfigError, ModelError
+from outrider.models.checkpoint import Checkpoint
+from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
+from outrider.planning.plan import Ground, Plan, make_plan
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A format and a drafter. options: those of `LLM` that mean it."""
+
+    format: str
+    drafter: str
+    options: tuple[tuple[str, Any], ...]
+    config: EngineConfig
+    plan: Plan
+
+    @property
+    def words(self) -> str:
+        """What it is, and the options as they are written in Python."""
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options)
+        return f"{self.format} with drafter {self.drafter}" + (f" ({options})" if options else "")
+
+    @property
+    def breakdown(self) -> str:
+        """What is needed, part by part."""
+        plan = self.plan
+        parts = {
+            "runtime": plan.runtime,
+            "target": plan.target,
+            "draft": plan.drafts,
+            "activations": plan.activations,
+            f"K/V of {plan.wanted} positions": plan.least_cache,
+        }
+        if plan.loading > plan.fixed + plan.least_cache:
+            parts = {"target and draft while they are loaded": plan.loading - plan.runtime}
+            parts = {"runtime": plan.runtime, **parts}
+        parts["held back"] = plan.least - max(plan.loading, plan.fixed + plan.least_cache)
+        return ", ".join(f"{name} {mib(size)}" for name, size in parts.items() if size)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """stored: the type of the linear layers in the file; given: what the configuration asks for; all: it
+    among the others, formats that lose least first, and for each the drafter that was asked for first."""
+
+    stored: str
+    given: Choice
+    all: tuple[Choice, ...]
+
+    @property
+    def recommended(self) -> Choice | None:
+        """The one that fits and loses least; None where none fits."""
+        return next((choice for choice in self.all if choice.plan.fits), None)
+
+    @property
+    def fastest(self) -> Choice | None:
+        """The one that fits and reads least for a token."""
+        return min((c for c in self.all if c.plan.fits), key=lambda c: c.plan.read, default=None)
+
+    @property
+    def instead(self) -> Choice | None:
+        """The nearest to what was asked for that fits: with the same drafter, if there is one."""
+        fitting = [choice for choice in self.all if choice.plan.fits]
+        same = [choice for choice in fitting if choice.drafter == self.given.drafter]
+        return next(iter(same or fitting), None)
+
+    @property
+    def smallest(self) -> Choice:
+        """The one that needs least."""
+        return min(self.all, key=lambda choice: choice.plan.least)
+
+
+def mib(size: int) -> str:
+    """Bytes, rounded up to MiB."""
+    return f"{-(-size // MIB)} MiB"
+
+
+def choices(config: EngineConfig, ground: Ground) -> Choices:
+    """The plans of all formats and drafters. Raises ConfigError and ModelError, as building would."""
+    stored = ground.target.stored_as
+    given: Choice | None = None
+    found = []
+    for format, of_format in _formats(config, stored):
+        for drafter, speculative in _drafters(config, ground.target):
+            changed: dict[str, Any] = {**of_format, "speculative": speculative}
+            asked = config.model_copy(update=changed)
+            as_given = all(getattr(config, name) == value for name, value in changed.items())
+            try:
+                plan = make_plan(asked, ground)
+            except ConfigError:  # the engine would refuse it too, as a target of 4 bits that drafts at 4
+                if as_given:
+                    raise
+                continue
+            options = {name: value for name, value in of_format.items() if value not in (None, "auto")}
+            found.append(Choice(format, drafter, (*options.items(), *_options(speculative)), asked, plan))
+            given = found[-1] if as_given else given
+    assert given is not None  # it is among the formats and drafters
+    return Choices(stored, given, tuple(found))
+
+
+def _formats(config: EngineConfig, stored: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and options, those that lose least first; what the configuration asks for is one of them."""
+    native = is_native(config.model_copy(update={"dtype": "auto"}), choose_device(config.device))
+    yield "as stored" if native else "auto", {"dtype": "auto", "quantization": None}
+    if config.dtype not in ("auto", "bfloat16"):
+        yield config.dtype, {"dtype": config.dtype, "quantization": None}
+    if stored != "BF16" or config.dtype == "bfloat16":
+        yield "bfloat16", {"dtype": "bfloat16", "quantization": None}
+    if native:
+        for name in ("int8", "int4"):
+            yield name, {"dtype": "auto", "quantization": name}
+
+
+def _drafters(config: EngineConfig, target: Checkpoint) -> Iterator[tuple[str, SpeculativeConfig | None]]:
+    """Names and options; what was asked for, then others that come with this package."""
+    given = config.speculative
+    if given is not None:
+        yield ", ".join(drafter.name for drafter in given.drafters), given
+    like = {} if given is None else given.model_dump(exclude={"drafters", "draft_quantization"})
+    for drafter in (DrafterConfig(method="ngram"), DrafterConfig(method="head", model="head")):
+        asked = given is not None and given.drafters == (drafter,)
+        if not asked and (drafter.model is None or _is_for(target)):
+            yield drafter.name, SpeculativeConfig(drafters=(drafter,), **like)
+    yield "none", None
+
+
+def _is_for(target: Checkpoint) -> bool:
+    """Whether the head that comes with this package was made for this target."""
+    try:
+        HeadCheckpoint(locate_head("head")).layers(target.config, "the target")
+    except ModelError:
+        return False
+    return True
+
+
+def _options(speculative: SpeculativeConfig | None) -> Iterator[tuple[str, Any]]:
+    if speculative is None:
+        return
+    names = [drafter.name for drafter in speculative.drafters]
+    yield "speculative_model", names[0] if len(names) == 1 else names
+    if speculative.draft_quantization is not None:
+        yield "draft_quantization", speculative.draft_quantization

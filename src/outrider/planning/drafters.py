@@ -1,0 +1,168 @@
+"""What each kind of drafter takes.
+
+Every kind of `outrider.drafting.registry.SOURCES` has a line in `FOOTPRINTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
+from outrider.drafting.auto import WORKLOADS
+from outrider.drafting.head import MAX_UNREAD
+from outrider.drafting.registry import HEAD_ROWS
+from outrider.drafting.self_draft import refuse_same_bits
+from outrider.engine.build import prompt_rows_of
+from outrider.engine.profile import MANY, ROWS
+from outrider.models.checkpoint import Checkpoint, locate
+from outrider.models.folder import PROBE
+from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
+from outrider.planning.footprint import (
+    EMBEDDING,
+    Footprint,
+    PassSize,
+    decoder_footprint,
+    layer_steps,
+    model_footprint,
+    table_steps,
+)
+from outrider.planning.heads import head_footprint
+from outrider.planning.layout import Layout, NativeLayout, Step, draft_layout, layout_of
+from outrider.planning.process import DROPPED, TOKENIZER_MADE, VOCABULARIES
+from outrider.quantization.quantize import QUANTIZED
+from outrider.quantization.weight import BITS
+
+INDEXED = 130  # bytes of an n-gram in the index: its tuple, its place in the table, the number
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """What a drafter is planned for. size: the target's largest pass; requests: how many draft at once; open:
+    the checkpoint of a name."""
+
+    config: EngineConfig
+    speculative: SpeculativeConfig
+    target: Checkpoint
+    layout: Layout
+    size: PassSize
+    requests: int
+    open: Callable[[str], Checkpoint]
+
+    @property
+    def drafting(self) -> PassSize:
+        """A drafter's largest pass: for all requests at once; its logits are padded and made likelihoods, in
+        copies."""
+        requests = max(self.requests, MANY if profiled_rows(self.speculative) else 0)
+        return replace(self.size, logit_rows=3 * requests)
+
+
+def longest_draft(speculative: SpeculativeConfig | None) -> int:
+    """Tokens of a draft at most."""
+    if speculative is None:
+        return 0
+    length = speculative.num_speculative_tokens
+    return WORKLOADS[speculative.workload].most if length == "auto" else length
+
+
+def profiled_rows(speculative: SpeculativeConfig | None) -> int:
+    """Rows of the passes by which costs are measured, all with logits; 0 where none are."""
+    auto = speculative is not None and speculative.num_speculative_tokens == "auto"
+    return max(ROWS) if auto else 0
+
+
+def drafter_footprint(drafter: DrafterConfig, around: Drafting) -> Footprint:
+    """Of one drafter. Raises ModelError for a model that cannot be opened."""
+    footprint = FOOTPRINTS[drafter.method](drafter, around)
+    if around.speculative.acceptance == "coupled":
+        return footprint
+    # The other rules want the distribution behind every drafted token, in float64, and filter it in copies.
+    drafted = around.requests * longest_draft(around.speculative)
+    return replace(footprint, passing=footprint.passing + 16 * drafted * around.target.config.vocab_size)
+
+
+def _ngram(drafter: DrafterConfig, around: Drafting) -> Footprint:
+    sizes = around.speculative.prompt_lookup_max - around.speculative.prompt_lookup_min + 1
+    return Footprint(position=INDEXED * sizes)
+
+
+def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
+    name = drafter.model or ""  # the configuration has seen to it that there is one
+    path = locate(name)
+    if is_head(path):
+        return _head_in(path, around)
+    config, quantization = around.config, around.speculative.draft_quantization
+    option = f"draft_quantization = {quantization!r}"
+    if name != config.model:
+        return _separate(around.open(name), quantization, around, option)
+    if quantization is not None:
+        return _own(quantization, around, option)
+    return replace(
+        model_footprint(around.target, around.layout, around.drafting, config.block_size), weights=0, peak=0
+    )
+
+
+def _separate(
+    checkpoint: Checkpoint, quantization: Quantization | None, around: Drafting, option: str
+) -> Footprint:
+    """Of a model that is loaded beside the target."""
+    config = around.config
+    if quantization is None:
+        layout = layout_of(config, checkpoint)
+    else:
+        layout = draft_layout(config, around.layout, checkpoint, quantization, option=option)
+    footprint = model_footprint(checkpoint, layout, around.drafting, config.block_size)
+    vocab = checkpoint.config.vocab_size
+    return replace(
+        footprint,
+        peak=max(footprint.peak + DROPPED * vocab, (TOKENIZER_MADE + VOCABULARIES) * vocab),
+        passing=footprint.passing + DROPPED * vocab,
+    )
+
+
+def _self(drafter: DrafterConfig, around: Drafting) -> Footprint:
+    assert drafter.quantization is not None  # as the configuration has seen to
+    return _own(drafter.quantization, around, f"speculative_model = {drafter.name!r}")
+
+
+def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint:
+    """Of the target at fewer bits, with the refusals of `outrider.drafting.self_draft`."""
+    config, checkpoint, target = around.config, around.target, around.layout
+    layout = draft_layout(config, target, checkpoint, quantization, option=option)
+    assert isinstance(target, NativeLayout)  # others have been refused
+    refuse_same_bits(target.linear_format or checkpoint.format(PROBE), quantization, option=option)
+    table, output = table_steps(checkpoint, layout)
+    if checkpoint.config.tie_word_embeddings:
+        bits = BITS[target.table_format or checkpoint.format(EMBEDDING)]
+        output = Step(0) if bits <= BITS[QUANTIZED[quantization][1]] else table
+    steps = [output, *layer_steps(checkpoint, layout)]
+    return decoder_footprint(checkpoint.config, steps, layout, around.drafting, config.block_size)
+
+
+def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
+    return _head_in(locate_head(drafter.model or ""), around)
+
+
+def _head_in(path: Path, around: Drafting) -> Footprint:
+    config, quantization = around.config, around.speculative.draft_quantization
+    checkpoint = HeadCheckpoint(path)
+    checkpoint.layers(around.target.config, config.model)
+    option = f"draft_quantization = {quantization!r}"
+    layout = draft_layout(config, around.layout, around.target, quantization, option=option)
+    prompt_rows = prompt_rows_of(config, exact=around.layout.exact)
+    size = replace(around.drafting, rows=HEAD_ROWS * prompt_rows)
+    footprint = head_footprint(checkpoint, layout, size, config.block_size)
+    # States that a pass of the target hands out, and those that wait while a request does not draft.
+    waiting = around.requests * min(MAX_UNREAD + prompt_rows, around.size.positions)
+    states = 4 * 3 * around.target.config.hidden_size * (around.size.rows + waiting)
+    spread = 4 * around.requests * around.target.config.vocab_size  # its logits, among the target's tokens
+    return replace(footprint, passing=footprint.passing + states + spread)
+
+
+FOOTPRINTS: dict[str, Callable[[DrafterConfig, Drafting], Footprint]] = {
+    "ngram": _ngram,
+    "draft_model": _draft_model,
+    "head": _head,
+    "self": _self,
+}

@@ -1,0 +1,55 @@
+"""What the process takes before and beside models: Python, PyTorch, the libraries, and tokenizers.
+
+What is imported is measured, since it differs by machine and by what else the process holds. What comes
+only with the first model is not there to be measured, and is a constant below; `python -m benchmarks.memory
+--parts` measures each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from outrider.cache.pages import release_freed
+
+CGROUPS = Path("/sys/fs/cgroup")
+USED_AND_MOST = (
+    ("memory.current", "memory.max"),
+    ("memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes"),
+)
+
+LATE = 20 * 2**20
+"""Libraries that the first use loads, threads, and the engine's own objects."""
+TOKENIZER = 450
+"""Bytes that a tokenizer keeps for each token of its vocabulary."""
+TOKENIZER_MADE = 1200
+"""Bytes for each token while a tokenizer is made, what it keeps and the file's own lists counted."""
+VOCABULARIES = 450
+"""Bytes for each token while two tokenizers are compared, beside the tokenizers."""
+POSITION = 100
+"""Bytes for each position of a request: its token in lists, its share of a block's hash."""
+DROPPED = 200
+"""Bytes for each token that stay of a draft's tokenizer, though it is dropped: parts of pages that hold other
+things too."""
+
+
+def process_bytes() -> int:
+    """Resident memory of this process as it is, what it has freed not counted."""
+    release_freed()
+    return int(psutil.Process().memory_info().rss)
+
+
+def free_bytes(groups: Path = CGROUPS) -> int:
+    """Memory that the process could have beside its own: of the machine's, and of its control group's.
+
+    groups: where control groups are mounted. A container sees its own group there.
+    """
+    free = int(psutil.virtual_memory().available)
+    for used, most in USED_AND_MOST:
+        try:
+            left = int((groups / most).read_text()) - int((groups / used).read_text())
+        except (OSError, ValueError):  # no such file, or 'max'
+            continue
+        free = min(free, left)
+    return max(0, free)
