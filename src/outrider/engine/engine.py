@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 
@@ -13,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit
-from outrider.engine.commit import abort, commit
+from outrider.engine.commit import abort, commit, fail
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
@@ -22,6 +24,18 @@ from outrider.models.runner import ModelRunner
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.verification.rules import Acceptance
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step took, in seconds, and how many requests lost their cache for it."""
+
+    drafting: float
+    verifying: float
+    whole: float
+    preempted: int
 
 
 class Engine:
@@ -50,6 +64,8 @@ class Engine:
         self.scheduler = scheduler
         self.lending = lending
         self.max_model_len = max_model_len
+        self.report = StepReport(0.0, 0.0, 0.0, 0)
+        """Of the last step."""
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
@@ -67,9 +83,11 @@ class Engine:
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
         verified = time.perf_counter() - drafted
         self._tell_drafters(judged)
-        increments = [commit(j, time.monotonic(), self._text_of) for j in judged]
-        self._tell_policy(judged, verified, time.perf_counter() - began)
+        increments = [self._commit(j) for j in judged]
+        whole = time.perf_counter() - began
+        self._tell_policy(judged, verified, whole)
         self._release_finished(requests)
+        self.report = StepReport(sum(self.drafters.seconds), verified, whole, len(schedule.preempted))
         return increments
 
     def add(
@@ -105,6 +123,7 @@ class Engine:
         for request in self._groups[request_id].requests:
             if request.finish_reason is None:
                 abort(request, time.monotonic())
+            if self.scheduler.holds(request):  # also if it finished in a step that then failed
                 self._release(request)
 
     def take(self, request_id: str) -> RequestOutput:
@@ -136,6 +155,15 @@ class Engine:
         self.lending.observe(schedule)
         self.scheduler.resting = self.lending.resting
         return schedule
+
+    def _commit(self, judged: Judged) -> Increment:
+        """A fault in committing one request ends that request alone."""
+        now = time.monotonic()
+        try:
+            return commit(judged, now, self._text_of)
+        except Exception:
+            logger.exception("request %s could not be committed", judged.work.request.id)
+            return fail(judged.work.request, now)
 
     def _tell_drafters(self, judged: Sequence[Judged]) -> None:
         for j in judged:

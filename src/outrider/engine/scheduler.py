@@ -68,6 +68,10 @@ class Scheduler:
     def add(self, request: Request) -> None:
         insort(self.waiting, request, key=lambda request: request.turn)
 
+    def holds(self, request: Request) -> bool:
+        """Whether the request waits or runs."""
+        return request in self.running or request in self.waiting
+
     def remove(self, request: Request) -> None:
         """Forget a request and free its blocks."""
         if request in self.running:
