@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from outrider.sampling.passes import bar
+
 
 class Edit(Protocol):
     def apply(self, logits: Tensor, output: Sequence[int]) -> None:
@@ -27,7 +29,7 @@ class OnlyTokens:
     forbidden: Tensor
 
     def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        logits.masked_fill_(self.forbidden, -torch.inf)
+        bar(logits, self.forbidden)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from outrider.sampling.edits import (
     RepetitionPenalty,
 )
 from outrider.sampling.filters import Filters
+from outrider.sampling.grammar import InGrammar
+from outrider.sampling.passes import copied, is_empty
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Sampler:
     params: SamplingParams
     edits: tuple[Edit, ...]
     kinds: Kinds = TORCH
+    grammar: InGrammar | None = None
+
+    def within(self, grammar: InGrammar) -> Sampler:
+        """This sampler, for one sequence that has to stay in a grammar."""
+        return replace(self, edits=(*self.edits, grammar), grammar=grammar)
 
     def edit(self, logits: Tensor, output: Sequence[int], draft: Sequence[int] = ()) -> Tensor:
         """Apply the edits to row i of `logits` [len(draft) + 1, vocab] as it follows `output + draft[:i]`.
@@ -62,12 +69,12 @@ class Sampler:
         """
         if not self.edits:
             return logits
-        logits = logits.clone()
+        logits = copied(logits)
         for i, row in enumerate(logits):
             context = [*output, *draft[:i]]
             for edit in self.edits:
                 edit.apply(row, context)
-            if row.max() == -torch.inf:
+            if is_empty(row):
                 return logits[:i]
         return logits
 
