@@ -15,6 +15,7 @@ from outrider.cli.console import stderr
 from outrider.cli.demo import demo
 from outrider.cli.distill import distill
 from outrider.cli.generate import generate
+from outrider.cli.serve import serve
 from outrider.cli.tune import tune
 from outrider.cli.verify import verify
 from outrider.errors import OutriderError
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, generate, chat, verify, bench, tune, distill):
+for command in (demo, generate, chat, serve, verify, bench, tune, distill):
     app.command()(command)
 
 
