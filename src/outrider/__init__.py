@@ -5,7 +5,7 @@ from importlib.metadata import version
 from outrider.errors import ConfigError, ModelError, OutriderError, RequestError
 from outrider.llm import LLM, RequestsFailed
 from outrider.outputs import CompletionOutput, Increment, RequestOutput, SpeculationStats
-from outrider.params import SamplingParams
+from outrider.params import SamplingParams, StructuredOutputs
 
 __version__ = version("outrider")
 
@@ -21,4 +21,5 @@ __all__ = [
     "RequestsFailed",
     "SamplingParams",
     "SpeculationStats",
+    "StructuredOutputs",
 ]

@@ -110,13 +110,16 @@ class LLM:
         prompts = [self.chat_prompt(conversation) for conversation in conversations]  # type: ignore[arg-type]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The token ids of a conversation, up to where the assistant's answer begins."""
+    def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        """The token ids of a conversation, up to where the assistant's answer begins.
+
+        add_generation_prompt: False leaves out what the template puts before an answer.
+        """
         if not getattr(self.tokenizer, "chat_template", None):
             raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
         ids: list[int] = self.tokenizer.apply_chat_template(
             [dict(message) for message in messages],
-            add_generation_prompt=True,
+            add_generation_prompt=add_generation_prompt,
             tokenize=True,
             return_dict=False,
         )

@@ -135,6 +135,8 @@ class Increment:
     accepted: int
     finish_reason: FinishReason | None
     stop_reason: int | str | None
+    logprobs: tuple[Logprobs, ...] | None = None
+    """One a token of `token_ids`, where the request asks for them."""
 
     @property
     def text(self) -> str:

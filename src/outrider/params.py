@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from outrider.validation import Strict
 
@@ -17,6 +17,45 @@ def _as_tuple(value: object) -> object:
 
 Strings = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
 TokenIds = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+
+
+class StructuredOutputs(Strict):
+    """What an output has to fit: exactly one of these. vLLM's names.
+
+    Raises ConfigError for none and for several.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    json_schema: Annotated[str | dict[str, Any] | None, Field(alias="json")] = None
+    """Given as `json`: a JSON schema, as a mapping or as text."""
+    json_object: Literal[True] | None = None
+    """Any JSON object."""
+    regex: Annotated[str, Field(min_length=1)] | None = None
+    """A regular expression that the whole output matches, in the syntax of Rust's crate `regex`."""
+    choice: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    """One of these texts."""
+    grammar: Annotated[str, Field(min_length=1)] | None = None
+    """A context-free grammar, in the form of Lark or of llama.cpp's GBNF."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = self._given()
+        if len(given) != 1:
+            raise ValueError(
+                f"structured outputs with {' and '.join(given) or 'nothing'}: give exactly one of json, "
+                "json_object, regex, choice and grammar"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return self._given()[0]
+
+    def _given(self) -> list[str]:
+        fields = type(self).model_fields.items()
+        return [field.alias or name for name, field in fields if getattr(self, name) is not None]
 
 
 class SamplingParams(Strict):
@@ -56,6 +95,9 @@ class SamplingParams(Strict):
     """How many of the likeliest tokens to report at each position, besides the chosen one."""
     prompt_logprobs: NonNegativeInt | None = None
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputs | None = None
+    """A grammar that the output fits, from its first token to EOS. What the model might say before or after
+    is masked, in each row of a verification as in plain decoding."""
     num_speculative_tokens: NonNegativeInt | None = None
     """Draft length of this request; 0 is plain decoding, None leaves it to the engine."""
 
@@ -64,5 +106,9 @@ class SamplingParams(Strict):
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ValueError(
                 f"min_tokens = {self.min_tokens} is more than max_tokens = {self.max_tokens}; lower one"
+            )
+        if self.structured_outputs is not None and self.ignore_eos:
+            raise ValueError(
+                "ignore_eos = True with structured_outputs: an output that fits ends with EOS; drop one"
             )
         return self

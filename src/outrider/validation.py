@@ -17,11 +17,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     def __init__(self, **values: Any) -> None:
-        refuse_unknown(values, type(self).model_fields, type(self).__name__)
+        names = (field.alias or name for name, field in type(self).model_fields.items())
+        refuse_unknown(values, names, type(self).__name__)
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors())) from None
+            where = error.errors()[0]["loc"]
+            field = str(where[0]) if where else None
+            raise ConfigError("; ".join(_sentence(detail) for detail in error.errors()), field) from None
 
 
 def refuse_unknown(names: Iterable[str], valid: Iterable[str], owner: str) -> None:

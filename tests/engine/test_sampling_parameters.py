@@ -38,6 +38,13 @@ CASES: dict[str, dict[str, Any]] = {
         "temperature": 1.0,
         "include_stop_str_in_output": True,
     },
+    "structured_outputs": {
+        "structured_outputs": {"regex": "([a-c]{2,5} )+[.!]"},
+        "temperature": 1.0,
+        "logit_bias": {68: 3.0},
+        "frequency_penalty": 0.3,
+        "n": 2,
+    },
     "n": {"n": 3, "temperature": 1.0},
     "logprobs": {"logprobs": 4, "temperature": 1.0},
     "prompt_logprobs": {"prompt_logprobs": 3},

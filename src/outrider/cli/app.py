@@ -16,6 +16,7 @@ from outrider.cli.demo import demo
 from outrider.cli.distill import distill
 from outrider.cli.generate import generate
 from outrider.cli.plan import plan
+from outrider.cli.serve import serve
 from outrider.cli.tune import tune
 from outrider.cli.verify import verify
 from outrider.errors import OutriderError
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, generate, chat, verify, bench, tune, distill, plan):
+for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan):
     app.command()(command)
 
 

@@ -12,6 +12,7 @@ from outrider.engine.request import Request, RequestGroup
 from outrider.errors import RequestError
 from outrider.models.runner import ModelRunner
 from outrider.params import SamplingParams
+from outrider.sampling.grammar import Grammars, InGrammar
 from outrider.sampling.sampler import build_sampler
 from outrider.verification.noise import Noise
 
@@ -28,6 +29,7 @@ def admit(
     target: ModelRunner,
     tokenizer: PreTrainedTokenizerBase,
     max_model_len: int,
+    grammars: Grammars,
     priority: int = 0,
 ) -> RequestGroup:
     """The `params.n` sequences of one request, ready to be scheduled. Raises RequestError.
@@ -48,6 +50,7 @@ def admit(
         device=target.model.backend.device,
         instruction_set=target.model.backend.instruction_set,
     )
+    wanted = params.structured_outputs
     max_tokens = max_model_len if params.max_tokens is None else params.max_tokens
     now = time.monotonic()
 
@@ -59,7 +62,7 @@ def admit(
             prompt_length=len(tokens),
             tokens=list(tokens),
             params=params,
-            sampler=sampler,
+            sampler=sampler if wanted is None else sampler.within(InGrammar(grammars, wanted)),
             noise=Noise(seed, index),
             stop_tokens=stop_tokens,
             max_length=min(max_model_len, len(tokens) + max_tokens),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from outrider.engine.logprobs import likeliest
 from outrider.engine.request import Request
 from outrider.engine.verify import Judged
-from outrider.outputs import Increment, Origin, SpeculationStats
+from outrider.errors import INTERNAL_ERROR
+from outrider.outputs import Increment, Logprobs, Origin, SpeculationStats
 
 
 def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
@@ -53,6 +54,12 @@ def abort(request: Request, now: float) -> Increment:
     return _increment(request, 0, 0, 0, now)
 
 
+def fail(request: Request, now: float) -> Increment:
+    """End a request that its own step broke. Its text is left alone: that may be what broke it."""
+    request.finish_reason, request.error, request.finished_time = "error", INTERNAL_ERROR, now
+    return Increment(request.id, request.index, (), (), 0, 0, "error", None)
+
+
 def _increment(request: Request, added: int, drafted: int, accepted: int, now: float) -> Increment:
     finished = request.finish_reason is not None
     if finished:
@@ -67,7 +74,12 @@ def _increment(request: Request, added: int, drafted: int, accepted: int, now: f
         accepted=accepted,
         finish_reason=request.finish_reason,
         stop_reason=request.stop_reason,
+        logprobs=_last(request.logprobs, added) if request.params.logprobs is not None else None,
     )
+
+
+def _last(logprobs: Sequence[Logprobs], count: int) -> tuple[Logprobs, ...]:
+    return tuple(logprobs[len(logprobs) - count :])
 
 
 def _origins(judged: Judged) -> Sequence[Origin]:

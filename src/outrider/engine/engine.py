@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 
 from transformers import PreTrainedTokenizerBase
 
+from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit
-from outrider.engine.commit import abort, commit
+from outrider.engine.commit import abort, commit, fail
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
-from outrider.engine.scheduler import Schedule, Scheduler
+from outrider.engine.scheduler import Schedule, Scheduler, Work
 from outrider.engine.verify import Judged, verify
 from outrider.models.runner import ModelRunner
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
+from outrider.sampling.grammar import Grammars
+from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step took, in seconds, and how many requests lost their cache for it."""
+
+    drafting: float
+    verifying: float
+    whole: float
+    preempted: int
 
 
 class Engine:
@@ -50,6 +67,10 @@ class Engine:
         self.scheduler = scheduler
         self.lending = lending
         self.max_model_len = max_model_len
+        config = target.model.config
+        self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)
+        self.report = StepReport(0.0, 0.0, 0.0, 0)
+        """Of the last step."""
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
@@ -67,13 +88,16 @@ class Engine:
             return []
         requests = [work.request for work in schedule.work]
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
+        drafts = [_in_grammar(work, draft) for work, draft in zip(schedule.work, drafts, strict=True)]
         drafted = time.perf_counter()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
         verified = time.perf_counter() - drafted
         self._tell_drafters(judged)
-        increments = [commit(j, time.monotonic(), self._text_of) for j in judged]
-        self._tell_policy(judged, verified, time.perf_counter() - began)
+        increments = [self._commit(j) for j in judged]
+        whole = time.perf_counter() - began
+        self._tell_policy(judged, verified, whole)
         self._release_finished(requests)
+        self.report = StepReport(sum(self.drafters.seconds), verified, whole, len(schedule.preempted))
         return increments
 
     def add(
@@ -97,6 +121,7 @@ class Engine:
             target=self.target,
             tokenizer=self.tokenizer,
             max_model_len=self.max_model_len,
+            grammars=self.grammars,
             priority=priority,
         )
         self._groups[group.id] = group
@@ -109,6 +134,7 @@ class Engine:
         for request in self._groups[request_id].requests:
             if request.finish_reason is None:
                 abort(request, time.monotonic())
+            if self.scheduler.holds(request):  # also if it finished in a step that then failed
                 self._release(request)
 
     def take(self, request_id: str) -> RequestOutput:
@@ -141,6 +167,15 @@ class Engine:
         self.scheduler.resting = self.lending.resting
         return schedule
 
+    def _commit(self, judged: Judged) -> Increment:
+        """A fault in committing one request ends that request alone."""
+        now = time.monotonic()
+        try:
+            return commit(judged, now, self._text_of)
+        except Exception:
+            logger.exception("request %s could not be committed", judged.work.request.id)
+            return fail(judged.work.request, now)
+
     def _tell_drafters(self, judged: Sequence[Judged]) -> None:
         for j in judged:
             if j.states is not None:
@@ -150,9 +185,7 @@ class Engine:
         self.drafters.observe([j.work.request for j in ready], [j.verdict for j in ready])
 
     def _tell_policy(self, judged: Sequence[Judged], verified: float, whole: float) -> None:
-        outcomes = [
-            Outcome(j.work.request, j.work.plan, j.draft, j.verdict) for j in judged if j.verdict.tokens
-        ]
+        outcomes = [_outcome(j) for j in judged if j.verdict.tokens]
         timing = Timing(tuple(self.drafters.seconds), verified, whole)
         self.scheduler.policy.observe(outcomes, timing)
 
@@ -165,3 +198,27 @@ class Engine:
         self.scheduler.remove(request)
         self.drafters.end(request)
         self.scheduler.policy.end(request)
+
+
+def _outcome(judged: Judged) -> Outcome:
+    """What the policy learns from: nothing of a draft that no drafter made."""
+    request, plan = judged.work.request, judged.work.plan
+    if judged.work.forced:
+        return Outcome(request, plan, Draft(), Verdict(0, judged.verdict.tokens[-1:]))
+    return Outcome(request, plan, judged.draft, judged.verdict)
+
+
+def _in_grammar(work: Work, draft: Draft) -> Draft:
+    """What the request's grammar forces, or the beginning of a draft that stays in it.
+
+    The target gives what follows no chance at all, so that leaving it out biases no acceptance rule.
+    """
+    request = work.request
+    grammar = request.sampler.grammar
+    if work.forced:
+        return Draft(work.forced)
+    if grammar is None or not draft.tokens:
+        return draft
+    count = grammar.count(request.output, draft.tokens)
+    probs = None if draft.probs is None else draft.probs[:count]
+    return replace(draft, tokens=draft.tokens[:count], probs=probs, confidences=draft.confidences[:count])

@@ -20,6 +20,7 @@ from outrider.engine.request import Request
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.params import SamplingParams
+from outrider.sampling.grammar import Grammars
 from outrider.verification.accept import Verdict
 
 SECONDS = 0.9  # for the target, and half of it for the drafters together
@@ -96,13 +97,22 @@ def draft_cost(
     """Time a drafter on made-up requests, within about `seconds`."""
     deadline = time.perf_counter() + seconds
     vocab = target.model.config.vocab_size
+    grammars = Grammars(tokenizer, vocab, ())  # never asked
     draw = random.Random(0)
 
     def made_up(prompt: int) -> Request:
         tokens = [draw.randrange(vocab) for _ in range(prompt)]
         params = SamplingParams(temperature=0, max_tokens=None)
         return admit(
-            "", tokens, params, prompt=None, seed=0, target=target, tokenizer=tokenizer, max_model_len=10**6
+            "",
+            tokens,
+            params,
+            prompt=None,
+            seed=0,
+            target=target,
+            tokenizer=tokenizer,
+            max_model_len=10**6,
+            grammars=grammars,
         ).requests[0]
 
     def timed(requests: Sequence[Request], length: int) -> float:

@@ -15,14 +15,18 @@ from outrider.drafting.length import LengthPolicy, Load
 from outrider.drafting.limit import Fixed, Plan
 from outrider.engine.request import Request
 
+FORCED = 16  # tokens of a grammar's that are drafted at once
+
 
 @dataclass(frozen=True)
 class Work:
-    """Compute the next `count` known tokens of a request, then a draft as `plan` allows."""
+    """Compute the next `count` known tokens of a request, then a draft as `plan` allows, or in its place
+    `forced`, which is what the request's grammar leaves no choice but to say."""
 
     request: Request
     count: int
     plan: Plan
+    forced: tuple[int, ...] = ()
 
     @property
     def catches_up(self) -> bool:
@@ -67,6 +71,10 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         insort(self.waiting, request, key=lambda request: request.turn)
+
+    def holds(self, request: Request) -> bool:
+        """Whether the request waits or runs."""
+        return request in self.running or request in self.waiting
 
     def remove(self, request: Request) -> None:
         """Forget a request and free its blocks."""
@@ -139,20 +147,40 @@ class Scheduler:
     def _add_drafts(self, counts: dict[Request, int]) -> tuple[Work, ...]:
         """Let requests that catch up draft, in rows and blocks that are left over."""
         ready = [request for request, count in counts.items() if count == request.pending]
-        load = self._load(counts)
+        forced = self._forced(ready, self._max_rows - sum(counts.values()))
+        load = self._load(counts, forced)
         # The policy is asked in any case: what it then observes is a step that it knows.
         plans = dict(zip(ready, self.policy.plans(ready, load), strict=True))
         if self.resting:
             plans = {request: _without(plan, self.resting) for request, plan in plans.items()}
+        plans |= dict.fromkeys(forced, self.policy.nothing)
         wanted = {request: min(plan.length, request.room) for request, plan in plans.items()}
         shares = _shared(wanted, load.budget)
         work = []
         for request, count in counts.items():
-            plan = plans.get(request, self.policy.nothing)
+            plan, tokens = plans.get(request, self.policy.nothing), forced.get(request, ())
             if plan.length:
                 plan = plan.within(self._reserve_draft(request, count, shares[request]))
-            work.append(Work(request, count, plan))
+            if tokens:
+                tokens = tokens[: self._reserve_draft(request, count, len(tokens))]
+            work.append(Work(request, count, plan, tokens))
         return tuple(work)
+
+    def _forced(self, ready: Sequence[Request], rows: int) -> dict[Request, tuple[int, ...]]:
+        """What grammars force some requests to say, within `rows`. It costs no drafter's time and mostly
+        stands, so it is not weighed; but where speculation is off it is not drafted either."""
+        forced: dict[Request, tuple[int, ...]] = {}
+        for request in ready:
+            grammar = request.sampler.grammar
+            if grammar is None or not self.policy.nothing.limits or not rows:
+                continue
+            own = request.params.num_speculative_tokens
+            longest = min(FORCED if own is None else own, request.room, rows)
+            tokens = grammar.forced(request.output)[:longest] if longest else ()
+            if tokens:
+                forced[request] = tokens
+                rows -= len(tokens)
+        return forced
 
     def _longest_draft(self, request: Request) -> int:
         """That the request can have in this step."""
@@ -161,9 +189,10 @@ class Scheduler:
         own = request.params.num_speculative_tokens
         return min(self.policy.longest if own is None else own, request.room)
 
-    def _load(self, counts: dict[Request, int]) -> Load:
-        rows = sum(counts.values())
-        ends = [(request.table.filled + count, count) for request, count in counts.items()]
+    def _load(self, counts: Mapping[Request, int], forced: Mapping[Request, tuple[int, ...]]) -> Load:
+        sizes = {request: count + len(forced.get(request, ())) for request, count in counts.items()}
+        rows = sum(sizes.values())
+        ends = [(request.table.filled + size, size) for request, size in sizes.items()]
         return Load(
             rows=rows,
             positions=sum(end for end, _ in ends),

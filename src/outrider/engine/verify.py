@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from outrider.drafting.base import Draft
 from outrider.engine.scheduler import Work
+from outrider.errors import INTERNAL_ERROR
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.sampling.distribution import NO_TOKEN
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance, Spot
+
+logger = logging.getLogger(__name__)
 
 NOTHING = Verdict(0, ())
 
@@ -46,7 +50,7 @@ def verify(
     logits = _cut(passed.logits, [span.logit_rows for span in spans])
     rows = [len(span.tokens) for span in spans]
     states = [None] * len(spans) if passed.kept is None else _cut(passed.kept, rows)
-    return [_judge(acceptance, *of) for of in zip(work, drafts, logits, states, strict=True)]
+    return [_judge_or_fail(acceptance, *of) for of in zip(work, drafts, logits, states, strict=True)]
 
 
 def _cut(rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
@@ -60,6 +64,17 @@ def _span(work: Work, draft: Sequence[int]) -> Span:
     new_rows = len(draft) + 1 if work.catches_up else 0
     logit_rows = len(tokens) if request.wants_prompt_logprobs else new_rows
     return Span(tokens, start, request.table.blocks, logit_rows)
+
+
+def _judge_or_fail(
+    acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor, states: Tensor | None
+) -> Judged:
+    """A fault in what one request brought along, its edits for example, ends that request alone."""
+    try:
+        return _judge(acceptance, work, draft, logits, states)
+    except Exception:
+        logger.exception("request %s could not be judged", work.request.id)
+        return Judged(work, draft, logits, states, NOTHING, INTERNAL_ERROR)
 
 
 def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor, states: Tensor | None) -> Judged:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from outrider.sampling.edits import (
     RepetitionPenalty,
 )
 from outrider.sampling.filters import Filters
+from outrider.sampling.grammar import InGrammar
 from outrider.sampling.words import Words
 
 
@@ -62,6 +63,11 @@ class Sampler:
     params: SamplingParams
     edits: tuple[Edit, ...]
     kinds: Kinds = TORCH
+    grammar: InGrammar | None = None
+
+    def within(self, grammar: InGrammar) -> Sampler:
+        """This sampler, for one sequence that has to stay in a grammar."""
+        return replace(self, edits=(*self.edits, grammar), grammar=grammar)
 
     def edit(self, logits: Tensor, output: Sequence[int], draft: Sequence[int] = ()) -> Tensor:
         """Apply the edits to row i of `logits` [len(draft) + 1, vocab] as it follows `output + draft[:i]`.

@@ -1,0 +1,44 @@
+"""`outrider serve`, started for a benchmark."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import httpx
+import psutil
+
+START_SECONDS = 300.0
+
+
+@contextmanager
+def server(arguments: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
+    """`outrider serve` as a process of its own, and where it listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "outrider", "serve", *arguments, "--port", str(port)]
+    process = subprocess.Popen([*command, "--log-level", "warning"])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("the server did not start")
+            time.sleep(0.2)
+        yield url, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        if process.wait(START_SECONDS):
+            raise SystemExit(f"the server ended with status {process.returncode}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.TransportError:
+        return False

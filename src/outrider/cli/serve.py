@@ -1,0 +1,94 @@
+"""`outrider serve`: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from outrider.cli.options import (
+    DrafterOption,
+    DraftQuantizationOption,
+    LengthOption,
+    SettingOption,
+    WorkloadOption,
+    load,
+)
+from outrider.errors import ConfigError
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="Target: a folder, a hub id, a GGUF file, or 'smollm2'.")
+    ] = "smollm2",
+    speculative_model: DrafterOption = None,
+    num_speculative_tokens: LengthOption = None,
+    workload: WorkloadOption = None,
+    draft_quantization: DraftQuantizationOption = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. The default is reached from this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0: one that is free.")] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="OUTRIDER_API_KEY",
+            help="Key that clients have to give. Repeatable. Others on the machine can read a command line: "
+            "better set it in the environment.",
+            show_envvar=True,
+        ),
+    ] = None,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="What clients call the model; else the name of its file or folder.")
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option(help="Sequences that may wait; then clients are told to come back (429).")
+    ] = 256,
+    max_output_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of one sequence at most; else what the context holds.")
+    ] = None,
+    max_body_size: Annotated[str, typer.Option(help="Of one HTTP request, as in '4MiB'.")] = "4MiB",
+    request_timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
+    shutdown_timeout: Annotated[
+        float, typer.Option(help="Seconds that running requests have left once the server is told to stop.")
+    ] = 60.0,
+    log_level: Annotated[
+        str, typer.Option(metavar="debug|info|warning|error", help="What is logged, as JSON lines on stderr.")
+    ] = "info",
+    setting: SettingOption = None,
+) -> None:
+    """Serve a model to clients of OpenAI's and vLLM's API.
+
+    SIGTERM and Ctrl-C end it with exit status 0: no more requests are taken, and those that run are finished.
+    A second one does not wait for them.
+    """
+    try:
+        from outrider.serving import logs, server
+        from outrider.serving.service import Service
+        from outrider.serving.settings import ServerConfig, public_name
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`outrider serve` needs the package {error.name!r}, which is not installed; "
+            "install it with: pip install 'outrider[server]'"
+        ) from None
+    if log_level not in LEVELS:
+        raise ConfigError(f"log_level = {log_level!r}: give one of {', '.join(LEVELS)}")
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "model_name": served_model_name or public_name(model),
+        "api_keys": api_key or [],
+        "max_queue": max_queue,
+        "max_output_tokens": max_output_tokens,
+        "max_body_size": max_body_size,
+        "request_timeout": request_timeout,
+        "shutdown_timeout": shutdown_timeout,
+    }
+    config = ServerConfig(**options)
+    logs.log_to_stderr(log_level)
+    with server.listen(config.host, config.port) as bound:
+        llm = load(model, speculative_model, num_speculative_tokens, workload, draft_quantization, setting)
+        asyncio.run(server.run(Service(llm, config), bound))

@@ -1,0 +1,272 @@
+"""The engine behind an event loop: one thread steps it, and calls wait for what it yields.
+
+Only that thread touches the engine. The loop's side sends it orders, which it reads between two steps, and
+it sends each step's news back in one call to the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Protocol
+
+from outrider.engine.engine import Engine
+from outrider.engine.generation import (
+    EngineFailed,
+    EngineStopped,
+    Generation,
+    News,
+    QueueFull,
+    TextPrompt,
+)
+from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
+from outrider.outputs import Increment, RequestOutput
+from outrider.params import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+RECENT = 32  # departures over which the time until the next one is estimated
+
+
+class Watcher(Protocol):
+    """Who counts what the engine does. Called in the engine's thread, so it should be quick."""
+
+    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+        """A step has ended; `engine.report` is of it."""
+
+    def finished(self, output: RequestOutput) -> None:
+        """A request has ended, or was given up."""
+
+
+class AsyncEngine:
+    """Serves an engine to one event loop.
+
+    capacity: sequences that may be in the engine at a time, running and waiting; one call more raises
+    QueueFull. A fault in one request ends that request; one in a step as a whole ends those that ran in it,
+    with EngineFailed.
+    """
+
+    def __init__(self, engine: Engine, *, capacity: int, watcher: Watcher | None = None) -> None:
+        self.capacity = capacity
+        self._engine = engine
+        self._watcher = watcher
+        self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._generations: dict[str, Generation] = {}  # by request id; of the engine's thread
+        self._seated: set[Generation] = set()  # of the loop's thread, as all that follows
+        self._departures: deque[float] = deque(maxlen=RECENT)
+        self._all_left = asyncio.Event()
+        self._all_left.set()
+        self._stopped: str | None = "the engine has not been started"
+        self._running = False
+        self._thread = threading.Thread(target=self._work, name="outrider-engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve; called once, in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._stopped, self._running = None, True
+        self._thread.start()
+
+    def generate(
+        self, prompts: Sequence[TextPrompt], params: SamplingParams, *, priority: int = 0
+    ) -> Generation:
+        """A call, to be entered. Entering raises RequestError, QueueFull or EngineStopped."""
+        return Generation(self, prompts, params, priority)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why no call is taken any more; None while calls are."""
+        return self._stopped
+
+    @property
+    def num_sequences(self) -> int:
+        """In the engine, running and waiting."""
+        return sum(generation.sequences for generation in self._seated)
+
+    async def drain(self, timeout: float) -> bool:
+        """Take no more calls and wait for those there are; False if some were left, which are then ended.
+
+        timeout: in seconds.
+        """
+        self._stopped = self._stopped or "the server is shutting down"
+        try:
+            async with asyncio.timeout(timeout):
+                await self._all_left.wait()
+        except TimeoutError:
+            for generation in self._seated:
+                generation.inbox.put_nowait(EngineStopped(self._stopped))
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop the thread, whatever runs."""
+        self._stopped = self._stopped or "the server is shutting down"
+        if self._thread.is_alive():
+            self._orders.put(self._quit)
+            await asyncio.to_thread(self._thread.join)
+
+    async def enter(self, generation: Generation) -> None:
+        """What `Generation.enter` does."""
+        if self._stopped is not None:
+            raise EngineStopped(self._stopped)
+        self._check_room(generation.sequences)
+        self._seated.add(generation)
+        self._all_left.clear()
+        queued = generation.queued = self._loop.create_future()
+        self._orders.put(lambda: self._admit(generation, queued))
+        try:
+            await queued
+        except BaseException:
+            self.leave(generation)
+            raise
+
+    def leave(self, generation: Generation) -> None:
+        """What `Generation.leave` does: free the seats at once, and the blocks before the next step."""
+        if generation in self._seated:
+            self._orders.put(lambda: self._give_up(generation))
+            self._unseat(generation)
+
+    def _unseat(self, generation: Generation) -> None:
+        self._seated.discard(generation)
+        if not self._seated:
+            self._all_left.set()
+
+    def _check_room(self, sequences: int) -> None:
+        if sequences > self.capacity:
+            raise RequestError(
+                f"the request asks for {sequences} sequences, prompts times n; the server takes "
+                f"{self.capacity} at a time at most"
+            )
+        there = self.num_sequences
+        if there + sequences > self.capacity:
+            raise QueueFull(
+                f"the queue is full: {there} sequences are running or waiting, and {self.capacity} may; "
+                "try again later",
+                self._retry_after(),
+            )
+
+    def _retry_after(self) -> float:
+        """The mean time between the last departures."""
+        if len(self._departures) < 2:
+            return 1.0
+        return (self._departures[-1] - self._departures[0]) / (len(self._departures) - 1)
+
+    # What follows runs in the engine's thread.
+
+    def _work(self) -> None:
+        try:
+            while self._running:
+                self._read_orders()
+                if self._running and self._engine.unfinished:
+                    self._step()
+        except BaseException:
+            logger.critical("the engine has stopped", exc_info=True)
+            self._tell(self._die)
+
+    def _read_orders(self) -> None:
+        """All there are; with nothing to step, wait for one."""
+        try:
+            while self._running:
+                self._orders.get(block=not self._engine.unfinished)()
+        except Empty:
+            return
+
+    def _quit(self) -> None:
+        self._running = False
+
+    def _admit(self, generation: Generation, queued: asyncio.Future[None]) -> None:
+        try:
+            for prompt in generation.prompts:
+                request_id = self._engine.add(
+                    prompt.token_ids, generation.params, prompt=prompt.text, priority=generation.priority
+                )
+                generation.ids.append(request_id)
+                self._generations[request_id] = generation
+        except Exception as error:
+            failure = error
+            if not isinstance(error, OutriderError):
+                logger.exception("a request could not be admitted")
+                failure = EngineFailed(INTERNAL_ERROR)
+            self._tell(lambda: _answer(queued, failure))
+        else:
+            self._tell(lambda: _answer(queued, None))
+
+    def _give_up(self, generation: Generation) -> None:
+        for request_id in generation.ids:
+            if self._generations.pop(request_id, None) is not None:
+                self._engine.abort(request_id)
+                self._finish(request_id)
+
+    def _finish(self, request_id: str) -> RequestOutput:
+        output = self._engine.take(request_id)
+        if self._watcher is not None:
+            self._watcher.finished(output)
+        return output
+
+    def _step(self) -> None:
+        try:
+            increments = self._engine.step()
+        except Exception:
+            logger.exception("a step failed; the requests that ran in it end with an error")
+            self._fail_running()
+            return
+        if self._watcher is not None:
+            self._watcher.stepped(self._engine, increments)
+        news: list[tuple[Generation, News]] = []
+        for increment in increments:
+            generation = self._generations[increment.request_id]
+            news.append((generation, (generation.ids.index(increment.request_id), increment)))
+        for request_id in dict.fromkeys(i.request_id for i in increments if i.finish_reason is not None):
+            if self._engine.finished(request_id):
+                generation = self._generations.pop(request_id)
+                generation.taken[request_id] = self._finish(request_id)
+                if len(generation.taken) == len(generation.ids):
+                    news.append((generation, None))
+        self._tell(lambda: self._deliver(news))
+
+    def _fail_running(self) -> None:
+        """End the requests that a failed step may have harmed; if none ran yet, the one that was to start."""
+        scheduler = self._engine.scheduler
+        harmed = scheduler.running or scheduler.waiting[:1]
+        generations = {self._generations[request.id] for request in harmed}
+        for generation in generations:
+            self._give_up(generation)
+        self._tell(lambda: self._deliver([(g, EngineFailed(INTERNAL_ERROR)) for g in generations]))
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        """Have the loop's thread run `call`; nobody is there to listen once the loop is closed."""
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            self._running = False
+
+    # What follows runs in the loop's thread again.
+
+    def _deliver(self, news: Sequence[tuple[Generation, News]]) -> None:
+        for generation, item in news:
+            if item is None:
+                generation.outputs = [generation.taken[request_id] for request_id in generation.ids]
+                self._departures.append(monotonic())
+                self._unseat(generation)  # also of a caller who is slow to read
+            generation.inbox.put_nowait(item)
+
+    def _die(self) -> None:
+        self._stopped = "the engine has stopped after a fault; the log says more"
+        for generation in self._seated:
+            if generation.queued is not None:
+                _answer(generation.queued, EngineStopped(self._stopped))
+            generation.inbox.put_nowait(EngineStopped(self._stopped))
+
+
+def _answer(queued: asyncio.Future[None], failure: Exception | None) -> None:
+    """Tell a caller that still waits."""
+    if queued.done():
+        return
+    if failure is None:
+        queued.set_result(None)
+    else:
+        queued.set_exception(failure)

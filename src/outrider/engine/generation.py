@@ -1,0 +1,105 @@
+"""One call of the asynchronous engine, as its caller sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from outrider.errors import OutriderError
+from outrider.outputs import Increment, RequestOutput
+from outrider.params import SamplingParams
+
+
+class QueueFull(OutriderError):
+    """The engine has as many sequences as it takes. retry_after: seconds until some have probably left."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineStopped(OutriderError):
+    """The engine is shutting down, or a fault that it could not confine has stopped it."""
+
+
+class EngineFailed(OutriderError):
+    """A step failed, and with it all requests that ran in it."""
+
+
+@dataclass(frozen=True)
+class TextPrompt:
+    """A prompt as the model reads it, and the text that it was made from, if it was text."""
+
+    token_ids: Sequence[int]
+    text: str | None = None
+
+
+News = tuple[int, Increment] | BaseException | None
+"""What a generation is told: an increment of one of its prompts, what ended it, or its end."""
+
+
+class Host(Protocol):
+    """Where generations run: `outrider.engine.async_engine.AsyncEngine`."""
+
+    async def enter(self, generation: Generation) -> None:
+        """Queue it."""
+
+    def leave(self, generation: Generation) -> None:
+        """Give up what of it is not finished."""
+
+
+@dataclass(eq=False)
+class Generation:
+    """One call: some prompts that share parameters. Made by `AsyncEngine.generate`.
+
+    `async with` queues it, all prompts or none, and leaving gives up what is not finished. `async for` yields
+    the number of a prompt and what a step added to it. `outputs`, one a prompt, are there afterwards.
+    """
+
+    engine: Host
+    prompts: Sequence[TextPrompt]
+    params: SamplingParams
+    priority: int
+    outputs: list[RequestOutput] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    """The engine's, one a prompt; of the engine's thread."""
+    taken: dict[str, RequestOutput] = field(default_factory=dict)
+    """Of the engine's thread."""
+    inbox: asyncio.Queue[News] = field(default_factory=asyncio.Queue)
+    queued: asyncio.Future[None] | None = None
+    """Whether the engine has taken it, once it was asked."""
+
+    @property
+    def sequences(self) -> int:
+        return len(self.prompts) * self.params.n
+
+    async def __aenter__(self) -> Self:
+        await self.enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    async def enter(self) -> None:
+        """What `async with` does first; whoever calls it sees to it that `leave` is called."""
+        await self.engine.enter(self)
+
+    def leave(self) -> None:
+        """What `async with` does in the end; a second time it does nothing."""
+        self.engine.leave(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, Increment]:
+        news = await self.inbox.get()
+        if isinstance(news, BaseException):
+            raise news
+        if news is None:
+            raise StopAsyncIteration
+        return news

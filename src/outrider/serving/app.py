@@ -1,0 +1,58 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from outrider import __version__
+from outrider.serving import errors, generation, information
+from outrider.serving.middleware import LimitBody, RequestLog, RequireKey
+from outrider.serving.service import Service
+
+
+def build_app(service: Service) -> FastAPI:
+    """The application that serves `service`; its engine runs from the application's start to its end.
+
+    Its description is at `/openapi.json`. FastAPI's pages that show it are left out: they load scripts from
+    elsewhere.
+    """
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        service.engine.start()
+        yield
+        await service.engine.close()
+
+    app = FastAPI(
+        title="Outrider",
+        version=__version__,
+        lifespan=running,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(generation.routes(service))
+    app.include_router(information.routes(service))
+    errors.install(app)
+    # The last that is added is the first that a request passes.
+    app.add_middleware(LimitBody, limit=service.config.max_body_size)
+    if service.config.api_keys:
+        app.add_middleware(RequireKey, keys=[key.get_secret_value() for key in service.config.api_keys])
+    app.add_middleware(RequestLog, count=service.metrics.answered)
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """FastAPI describes its own form of errors, with status 422; here it is 400, in OpenAI's form."""
+    described: dict[str, Any] = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    for path in described["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        described.get("components", {}).get("schemas", {}).pop(name, None)
+    app.openapi_schema = described

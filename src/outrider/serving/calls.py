@@ -1,0 +1,136 @@
+"""Running one call for one client: to the end, as a stream, or until the client leaves or time is up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from outrider.engine.generation import Generation
+from outrider.outputs import Increment, RequestOutput
+from outrider.serving.answers import Answer
+from outrider.serving.errors import ApiError, as_api_error, check_output
+
+CLIENT_LEFT = 499  # as other servers write it in their logs; nobody reads this answer
+DONE = b"data: [DONE]\n\n"
+
+
+class Call:
+    """A generation, how its outputs are told, and when it has to be over.
+
+    deadline: of the event loop's clock; limit: the seconds that were allowed, for the message; log: what is
+    known of the call in the end goes there.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        answer: Answer,
+        *,
+        deadline: float,
+        limit: float,
+        log: dict[str, Any],
+    ) -> None:
+        self._log = log
+        self._generation = generation
+        self._answer = answer
+        self._deadline = deadline
+        self._limit = limit
+
+    async def enter(self) -> None:
+        """Queue it. Raises what the engine refuses it with, and ApiError when time is up."""
+        async with self._in_time():
+            await self._generation.enter()
+
+    async def respond(self, request: Request) -> Response:
+        """The whole answer. Raises ApiError when time is up, and what the engine raises."""
+        finishing = asyncio.ensure_future(self._finish())
+        leaving = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait({finishing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not finishing.done():
+                return Response(status_code=CLIENT_LEFT)
+            return JSONResponse(self._answer.whole(finishing.result()))
+        finally:
+            self._generation.leave()
+            finishing.cancel()
+            leaving.cancel()
+            await asyncio.gather(finishing, leaving, return_exceptions=True)
+
+    def stream(self) -> Response:
+        """The answer in server-sent events; an error on the way is an event as well."""
+        return _EventStream(self._generation, self._events())
+
+    async def _finish(self) -> list[RequestOutput]:
+        while await self._next() is not None:
+            pass
+        return self._outputs()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        try:
+            for chunk in self._answer.opening():
+                yield _event(chunk)
+            while (news := await self._next()) is not None:
+                number, increment = news
+                # What an error leaves is told as an error below, and is no end of a choice.
+                broken = increment.finish_reason in ("error", "abort")
+                chunk_or_none = None if broken else self._answer.chunk(number, increment)
+                if chunk_or_none is not None:
+                    yield _event(chunk_or_none)
+            closing = self._answer.closing(self._outputs())
+            if closing is not None:
+                yield _event(closing)
+        except Exception as error:
+            yield _event(dict(as_api_error(error).body()))
+        yield DONE
+
+    async def _next(self) -> tuple[int, Increment] | None:
+        async with self._in_time():
+            return await anext(self._generation, None)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                yield
+        except TimeoutError:
+            message = f"the request took longer than {self._limit:g} s; ask for fewer tokens"
+            raise ApiError(504, message, "server_error", code="timeout") from None
+
+    def _outputs(self) -> list[RequestOutput]:
+        outputs = self._generation.outputs
+        completions = [completion for output in outputs for completion in output.outputs]
+        self._log["completion_tokens"] = sum(len(completion.token_ids) for completion in completions)
+        for output in outputs:
+            check_output(output)
+        return outputs
+
+
+class _EventStream(StreamingResponse):
+    """Whatever ends the response, also a client that has left, ends the generation."""
+
+    def __init__(self, generation: Generation, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self._generation = generation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._generation.leave()
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client has closed its connection; the body was read already."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _event(form: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

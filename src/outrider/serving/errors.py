@@ -1,0 +1,138 @@
+"""Errors as OpenAI's API tells them: a status, and a body that says what was wrong with which field."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from typing_extensions import TypedDict
+
+from outrider.engine.generation import EngineFailed, EngineStopped, QueueFull
+from outrider.errors import INTERNAL_ERROR, ConfigError, RequestError
+from outrider.outputs import RequestOutput
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_LIMIT = 1000  # characters: what a client sent is quoted, and may be long
+VALUE_LIMIT = 60
+INVALID = "invalid_request_error"
+
+
+class ErrorDetail(TypedDict):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(TypedDict):
+    """OpenAI's form of an error."""
+
+    error: ErrorDetail
+
+
+@dataclass(eq=False)
+class ApiError(Exception):
+    """What a client is told. param: the field that is to blame; code: for programs to tell errors apart."""
+
+    status: int
+    message: str
+    type: str = INVALID
+    param: str | None = None
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> ErrorBody:
+        message = (
+            self.message if len(self.message) <= MESSAGE_LIMIT else self.message[:MESSAGE_LIMIT] + " ..."
+        )
+        # A client may have sent half of a surrogate pair, which UTF-8 does not have.
+        message = message.encode("utf-8", "backslashreplace").decode("utf-8")
+        return {"error": {"message": message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body(), self.status, headers=dict(self.headers))
+
+
+FORESEEN: tuple[type[Exception], ...] = (
+    ApiError,
+    RequestValidationError,
+    HTTPException,
+    ConfigError,
+    RequestError,
+    QueueFull,
+    EngineStopped,
+    EngineFailed,
+)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client may know of an error. What is not its fault and not foreseen is only logged."""
+    match error:
+        case ApiError():
+            return error
+        case RequestValidationError():
+            return _invalid(error.errors()[0])
+        case ConfigError():
+            return ApiError(400, str(error), param=error.field)
+        case RequestError():
+            return ApiError(400, str(error))
+        case QueueFull():
+            wait = {"Retry-After": str(min(60, max(1, math.ceil(error.retry_after))))}
+            return ApiError(429, str(error), "rate_limit_error", code="queue_full", headers=wait)
+        case EngineStopped():
+            return ApiError(
+                503, str(error), "server_error", code="unavailable", headers={"Retry-After": "10"}
+            )
+        case EngineFailed():
+            return ApiError(500, str(error), "server_error", code="internal_error")
+        case HTTPException():
+            return ApiError(error.status_code, error.detail, headers=error.headers or {})
+        case _:
+            logger.error("an error that nobody foresaw", exc_info=error)
+            return ApiError(500, INTERNAL_ERROR, "server_error", code="internal_error")
+
+
+def check_output(output: RequestOutput) -> None:
+    """Raise what an output says went wrong."""
+    if output.error == INTERNAL_ERROR:
+        raise EngineFailed(output.error)
+    if output.error is not None:
+        raise RequestError(output.error)
+
+
+def install(app: FastAPI) -> None:
+    """Have every foreseen error of the app told in OpenAI's form; `RequestLog` answers for the others."""
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return as_api_error(error).response()
+
+    for kind in FORESEEN:
+        app.add_exception_handler(kind, handle)
+
+
+def _invalid(detail: Any) -> ApiError:
+    """The first of what pydantic found wrong."""
+    where = [str(part) for part in detail["loc"] if part != "body"]
+    name = ".".join(where)
+    if detail["type"] == "json_invalid":
+        return ApiError(400, f"the body is not JSON: {detail['ctx']['error']}")
+    if not where:
+        return ApiError(
+            400, f"the body has to be a JSON object of content type application/json: {detail['msg']}"
+        )
+    if detail["type"] == "missing":
+        return ApiError(400, f"{name} is missing", param=name)
+    if detail["type"] == "extra_forbidden":
+        return ApiError(400, f"{name} is not supported; leave it out", param=name, code="unsupported_field")
+    value = repr(detail["input"])
+    shown = value if len(value) <= VALUE_LIMIT else value[:VALUE_LIMIT] + "..."
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return ApiError(400, f"{name} = {shown}: {message[:1].lower()}{message[1:]}", param=name)

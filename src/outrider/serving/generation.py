@@ -1,0 +1,85 @@
+"""The routes that generate: /v1/completions and /v1/chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from outrider.engine.generation import TextPrompt
+from outrider.serving.answers import ChatAnswer, CompletionAnswer, echoed
+from outrider.serving.errors import ErrorBody
+from outrider.serving.replies import ChatCompletion, Completion
+from outrider.serving.requests import ChatRequest, CompletionRequest
+from outrider.serving.service import Service
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request cannot be served as it is."},
+    401: {"model": ErrorBody, "description": "An API key is needed."},
+    404: {"model": ErrorBody, "description": "There is no such model."},
+    408: {"model": ErrorBody, "description": "The body did not come."},
+    413: {"model": ErrorBody, "description": "The body is too large."},
+    429: {"model": ErrorBody, "description": "The queue is full."},
+    500: {"model": ErrorBody, "description": "A fault of the server."},
+    503: {"model": ErrorBody, "description": "The server is shutting down."},
+    504: {"model": ErrorBody, "description": "The request took too long."},
+}
+
+
+def _responses(model: Any) -> dict[int | str, dict[str, Any]]:
+    """What a generating route answers with, for the OpenAPI description."""
+    event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+    stream = {"text/event-stream": {"schema": event}}
+    return {
+        200: {"model": model, "description": "The answer; with `stream`, events.", "content": stream},
+        **ERRORS,
+    }
+
+
+def routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["generation"])
+
+    @router.post("/v1/completions", responses=_responses(Completion), response_class=Response)
+    async def create_completion(body: CompletionRequest, request: Request) -> Response:
+        """Complete a prompt, or several."""
+        service.check_model(body.model)
+        params = body.sampling_params()
+        prompts = await _prompts(service, body)
+        texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
+        answer = CompletionAnswer(
+            request.state.request_id,
+            int(time.time()),
+            service.config.model_name,
+            body,
+            params.n,
+            texts=texts,
+            decode=service.prompts.pieces_of,
+        )
+        return await service.serve(request, body, prompts, params, answer)
+
+    @router.post("/v1/chat/completions", responses=_responses(ChatCompletion), response_class=Response)
+    async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
+        """Answer a conversation."""
+        service.check_model(body.model)
+        params = body.sampling_params()
+        prompt = await service.prompts.of_chat(body.messages)
+        created, model = int(time.time()), service.config.model_name
+        answer = ChatAnswer(request.state.request_id, created, model, body, params.n)
+        return await service.serve(request, body, [prompt], params, answer)
+
+    return router
+
+
+async def _prompts(service: Service, body: CompletionRequest) -> list[TextPrompt]:
+    """The prompts of a completion, which are one or several, each text or tokens."""
+    given = body.prompt if isinstance(body.prompt, list) else [body.prompt]
+    if isinstance(given[0], int):
+        return [TextPrompt([token for token in given if isinstance(token, int)])]
+    tokens = [TextPrompt(prompt) for prompt in given if isinstance(prompt, list)]
+    if tokens:
+        return tokens
+    texts = [prompt for prompt in given if isinstance(prompt, str)]
+    return await service.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens is not False)

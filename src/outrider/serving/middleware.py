@@ -1,0 +1,139 @@
+"""What every HTTP request passes: an id and a line in the log, the question for a key, a limit of size."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from outrider.serving.errors import ApiError, as_api_error
+from outrider.serving.logs import current_request
+
+logger = logging.getLogger("outrider.requests")
+
+OPEN_PATHS = frozenset({"/health"})
+"""Asked for no key: whoever watches over the server has none, and learns nothing."""
+REQUEST_ID = "x-request-id"
+BODY_SECONDS = 30.0
+"""That a client may pause while it sends a body."""
+OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What a client may call its request; another name is replaced."""
+
+
+class RequestLog:
+    """Gives each request its id, tells it the client in a header, and writes one line when it is over.
+
+    Handlers add to the line what they put into `request.state.log`. count: is told path and status.
+    """
+
+    def __init__(self, app: ASGIApp, count: Callable[[str, int], None]) -> None:
+        self._app = app
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if OWN_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"], state["log"] = request_id, {}
+        token = current_request.set(request_id)
+        began, status, complete = time.perf_counter(), 0, False
+
+        async def told(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        except Exception as error:
+            response = as_api_error(error).response()
+            if not status:
+                await response(scope, receive, told)
+        finally:
+            route = scope.get("route")
+            self._count(route.path if route is not None else "other", status)
+            fields = {
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(time.perf_counter() - began, 6),
+                "complete": complete,
+                **state["log"],
+            }
+            logger.info("request", extra={"fields": fields})
+            current_request.reset(token)
+
+
+class RequireKey:
+    """Answers 401 to who does not give one of the keys, as a bearer token."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._known(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        error = ApiError(
+            401,
+            "the server asks for an API key; give it as the header 'Authorization: Bearer KEY'",
+            "authentication_error",
+            code="invalid_api_key",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        await error.response()(scope, receive, send)
+
+    def _known(self, headers: Headers) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        # Every key is compared, each in a time that does not tell how much of it is right.
+        matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+class LimitBody:
+    """Answers 413 to a body of more than `limit` bytes, whether its length was told beforehand or not; 408 to
+    one that does not go on coming."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if length.isdecimal() and int(length) > self._limit:
+            await as_api_error(self._too_large()).response()(scope, receive, send)
+            return
+        got, complete = 0, False
+
+        async def limited() -> Message:
+            nonlocal got, complete
+            try:
+                async with asyncio.timeout(None if complete else BODY_SECONDS):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"nothing of the body came for {BODY_SECONDS:g} s") from None
+            complete = complete or not message.get("more_body", False)
+            got += len(message.get("body", b""))
+            if got > self._limit:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, limited, send)
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the body has more than {self._limit} bytes; send fewer")

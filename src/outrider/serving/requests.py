@@ -1,0 +1,232 @@
+"""What clients may send. A field that is not listed here is refused by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+from outrider.errors import ConfigError, RequestError
+from outrider.params import SamplingParams, StructuredOutputs
+from outrider.serving.bodies import Body, Text
+from outrider.serving.formats import ResponseFormat, Structured
+
+MAX_LOGPROBS = 20
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+
+
+def _refuse(value: object) -> None:
+    """Clients send some fields whether they use them or not; a value that asks for nothing does no harm."""
+    if value not in (None, False, [], {}):
+        raise ValueError("this is not supported; leave it out")
+
+
+def _prompt(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return parse(value)
+    except ValidationError:
+        raise ValueError(
+            "give a string, a list of token ids, or a list of either, none of them empty"
+        ) from None
+
+
+Unsupported = Annotated[None, BeforeValidator(_refuse)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Tokens = Annotated[list[TokenId], Field(min_length=1)]
+Prompts = Annotated[
+    Text | Tokens | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Tokens], Field(min_length=1)],
+    WrapValidator(_prompt),
+]
+Count = Annotated[int, Field(ge=0)]
+Logprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
+
+PASSED_ON = (
+    "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "allowed_token_ids", "bad_words", "stop", "stop_token_ids",
+    "include_stop_str_in_output", "ignore_eos", "min_tokens", "seed", "prompt_logprobs",
+    "skip_special_tokens", "num_speculative_tokens",
+)  # fmt: skip
+"""Fields that mean what they mean in SamplingParams, which also knows their ranges."""
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+    """Send a last chunk that says how many tokens there were."""
+
+
+class Sampling(Body):
+    """Fields of both endpoints. Null is the default."""
+
+    model: Text | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], float] | None = None
+    """Token ids, as strings."""
+    allowed_token_ids: Tokens | None = None
+    bad_words: list[Text] | None = None
+    stop: Text | list[Text] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Count | None = None
+    seed: int | None = None
+    prompt_logprobs: Logprobs | None = None
+    skip_special_tokens: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: Structured | None = None
+    num_speculative_tokens: Count | None = None
+    """Draft length of this request; 0 is plain decoding."""
+    speculation_metrics: bool | None = None
+    """Report on the drafts of this request, in `metrics.speculative_decoding`."""
+    return_token_ids: bool | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    """A request with a lower one is served earlier."""
+    user: Text | None = None
+    """Is written to the log."""
+    store: Unsupported = None
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def _params(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+        """Raises ConfigError for a value out of range and for fields that exclude each other."""
+        if self.stream_options is not None and not self.stream:
+            raise ConfigError(
+                "stream_options are for stream = true; set it or leave them out", "stream_options"
+            )
+        if self.stream and self.prompt_logprobs is not None:
+            raise ConfigError(
+                "prompt_logprobs cannot be streamed; leave out one of the two", "prompt_logprobs"
+            )
+        values = {name: getattr(self, name) for name in PASSED_ON if getattr(self, name) is not None}
+        if self.logit_bias is not None:
+            values["logit_bias"] = {int(token): bias for token, bias in self.logit_bias.items()}
+        values["structured_outputs"] = self._structured()
+        return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, **values)
+
+    def _structured(self) -> StructuredOutputs | None:
+        wanted = None if self.response_format is None else self.response_format.for_params()
+        if self.structured_outputs is None:
+            return wanted
+        if wanted is not None:
+            raise ConfigError(
+                "response_format and structured_outputs are both given; leave out one of the two",
+                "structured_outputs",
+            )
+        return self.structured_outputs.for_params()
+
+
+class CompletionRequest(Sampling):
+    prompt: Prompts
+    max_tokens: Count | None = None
+    logprobs: Logprobs | None = None
+    echo: bool | None = None
+    """Begin the text with the prompt."""
+    add_special_tokens: bool | None = None
+    """Whether a prompt that is text gets the tokens that the model expects at the beginning; true."""
+    best_of: Annotated[int, Field(ge=1)] | None = None
+    suffix: Unsupported = None
+
+    @property
+    def scored_only(self) -> bool:
+        """Nothing is to be generated: the prompt's log-probabilities are asked for."""
+        return self.max_tokens == 0
+
+    def sampling_params(self) -> SamplingParams:
+        if self.best_of not in (None, self.n or 1):
+            raise ConfigError(
+                f"best_of = {self.best_of} is not supported; leave it out, or equal to n", "best_of"
+            )
+        if self.scored_only and not self.echo:
+            raise ConfigError("max_tokens = 0 generates nothing; raise it, or set echo", "max_tokens")
+        if self.echo and self.stream and self.logprobs is not None:
+            raise ConfigError("echo with logprobs cannot be streamed; leave out one of the three", "echo")
+        max_tokens = DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else max(1, self.max_tokens)
+        params = self._params(max_tokens=max_tokens, logprobs=self.logprobs)
+        if self.echo and self.logprobs is not None and params.prompt_logprobs is None:
+            params = params.model_copy(update={"prompt_logprobs": self.logprobs})
+        return params
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Body):
+    """A message of a conversation. The fields after `content` are those of an answer that is sent back."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    refusal: Unsupported = None
+    tool_calls: Unsupported = None
+    function_call: Unsupported = None
+    annotations: Unsupported = None
+    audio: Unsupported = None
+
+    def for_template(self) -> dict[str, str]:
+        """As chat templates know it. They do not know OpenAI's younger name for a system message."""
+        content = self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+
+
+Messages = Annotated[list[Message], Field(min_length=1)]
+
+
+class ChatRequest(Sampling):
+    messages: Messages
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Logprobs | None = None
+    tools: Unsupported = None
+    functions: Unsupported = None
+
+    def sampling_params(self) -> SamplingParams:
+        if None not in (self.max_tokens, self.max_completion_tokens):
+            raise ConfigError(
+                "max_tokens and max_completion_tokens are both given; leave out max_tokens", "max_tokens"
+            )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ConfigError(
+                "top_logprobs are for logprobs = true; set it or leave them out", "top_logprobs"
+            )
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return self._params(max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None)
+
+
+class TokenizeRequest(Body):
+    """Either `prompt` or `messages`."""
+
+    model: Text | None = None
+    prompt: Text | None = None
+    messages: Messages | None = None
+    add_special_tokens: bool = True
+    """Of a prompt; a conversation's are its template's."""
+    add_generation_prompt: bool = True
+    """End a conversation where the answer begins."""
+    return_token_strs: bool = False
+
+    def check(self) -> None:
+        if (self.prompt is None) == (self.messages is None):
+            raise RequestError("give either prompt or messages")
+
+
+class DetokenizeRequest(Body):
+    model: Text | None = None
+    tokens: list[TokenId]

@@ -1,0 +1,81 @@
+"""What the routes of a server share: the engine, the model's tokenizer and name, and the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from outrider.engine.async_engine import AsyncEngine
+from outrider.engine.generation import TextPrompt
+from outrider.errors import ConfigError
+from outrider.llm import LLM
+from outrider.params import SamplingParams
+from outrider.serving.answers import Answer
+from outrider.serving.calls import Call
+from outrider.serving.errors import ApiError
+from outrider.serving.metrics import Metrics
+from outrider.serving.prompts import Prompts
+from outrider.serving.requests import Sampling
+from outrider.serving.settings import ServerConfig
+
+
+class Service:
+    """A model that is served under a name."""
+
+    def __init__(self, llm: LLM, config: ServerConfig) -> None:
+        self.llm = llm
+        self.config = config
+        self.created = int(time.time())
+        self.metrics = Metrics(config.model_name)
+        self.prompts = Prompts(llm)
+        self.engine = AsyncEngine(
+            llm.engine, capacity=llm.config.max_num_seqs + config.max_queue, watcher=self.metrics
+        )
+
+    @property
+    def max_model_len(self) -> int:
+        return self.llm.engine.max_model_len
+
+    def check_model(self, name: str | None) -> None:
+        """Raise ApiError for another model than the one that is served. No name means that one."""
+        if name not in (None, self.config.model_name):
+            message = f"the model {name!r} does not exist; this server has {self.config.model_name!r}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    async def serve(
+        self,
+        request: Request,
+        body: Sampling,
+        prompts: Sequence[TextPrompt],
+        params: SamplingParams,
+        answer: Answer,
+    ) -> Response:
+        """Generate and answer, as `body` asks. Raises what the engine refuses a request with."""
+        log = request.state.log
+        log["prompt_tokens"] = sum(len(prompt.token_ids) for prompt in prompts)
+        log["sequences"] = len(prompts) * params.n
+        if body.user is not None:
+            log["user"] = body.user
+        limit = self.config.request_timeout
+        deadline = asyncio.get_running_loop().time() + limit
+        if params.structured_outputs is not None:
+            # Here, and not where the engine would wait for it; it takes the compiled one from the cache.
+            await asyncio.to_thread(self.llm.engine.grammars.compile, params.structured_outputs)
+        generation = self.engine.generate(prompts, self._limited(params), priority=body.priority or 0)
+        call = Call(generation, answer, deadline=deadline, limit=limit, log=log)
+        await call.enter()
+        return call.stream() if body.stream else await call.respond(request)
+
+    def _limited(self, params: SamplingParams) -> SamplingParams:
+        limit = self.config.max_output_tokens
+        if limit is None:
+            return params
+        for name in ("max_tokens", "min_tokens"):
+            asked = getattr(params, name)
+            if asked is not None and asked > limit:
+                raise ConfigError(f"{name} = {asked}: this server generates {limit} at most; lower it", name)
+        return params if params.max_tokens is not None else params.model_copy(update={"max_tokens": limit})

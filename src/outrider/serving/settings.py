@@ -1,0 +1,42 @@
+"""How a server is run: its own options, besides those of the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr
+
+from outrider.config import Bytes
+from outrider.validation import Strict
+
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class ServerConfig(Strict):
+    """Options of `outrider serve`. The defaults are for one machine's own use."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at; the default is reached from this machine alone."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0: one that is free."""
+    model_name: Annotated[str, Field(min_length=1)]
+    """What clients call the model."""
+    api_keys: tuple[SecretStr, ...] = ()
+    """Any of them is asked of a client; none: nothing is asked."""
+    max_queue: NonNegativeInt = 256
+    """Sequences that may wait, beyond `max_num_seqs` that may run; then clients are told to come back."""
+    max_output_tokens: PositiveInt | None = None
+    """Of one sequence; None: as many as the context holds."""
+    max_body_size: Bytes = 2**22
+    """Bytes of one HTTP request."""
+    request_timeout: Seconds = 600.0
+    """Seconds from a request's arrival to its last token."""
+    shutdown_timeout: Seconds = 60.0
+    """Seconds that requests have to end in, once the server has been told to stop."""
+
+
+def public_name(model: str) -> str:
+    """What clients see of a model's location: the name of a file or folder, without where it lies."""
+    path = Path(model)
+    return path.resolve().name if path.exists() else model

@@ -1,0 +1,84 @@
+"""Which tokens may come next is a function of grammar and output, whatever was asked before."""
+
+from __future__ import annotations
+
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llguidance import LLMatcher, LLParserLimits
+
+from outrider import StructuredOutputs
+from outrider.sampling import grammar
+from outrider.sampling.grammar import Grammars, InGrammar
+from tests.factories import tiny_tokenizer
+
+EOS = 2
+TOKENIZER = tiny_tokenizer()
+GRAMMARS = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_mask_depends_on_the_output_alone(data: st.DataObject) -> None:
+    """Not on what was asked before: an edit that has seen other outputs says what a new one says."""
+    wanted = StructuredOutputs(regex="(ab|abc|b)*")
+    outputs = [out for text in ("", "a", "ab", "abc", "abcb", "ba") for out in [TOKENIZER.encode(text)]]
+    outputs += [[*outputs[2], EOS], [*outputs[1], 200, 67]]
+    old = InGrammar(GRAMMARS, wanted)
+    for output in data.draw(st.lists(st.sampled_from(outputs), min_size=1, max_size=12)):
+        kept, made = torch.zeros(len(TOKENIZER)), torch.zeros(len(TOKENIZER))
+        old.apply(kept, output)
+        InGrammar(GRAMMARS, wanted).apply(made, output)
+        assert torch.equal(kept, made)
+        more = data.draw(st.sampled_from(outputs))
+        assert old.count(output, more) == InGrammar(GRAMMARS, wanted).count(output, more)
+
+
+def test_where_the_library_gives_up_nothing_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would allow EOS there, and fail for all who ask for that grammar from then on."""
+    grammars, small = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), LLParserLimits(step_lexer_fuel=30)
+    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    wanted, (a, b) = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z"), TOKENIZER.encode("ab")
+    one, other = InGrammar(grammars, wanted), InGrammar(grammars, wanted)
+    assert allowed(one, []) == {a, b}
+    assert allowed(one, [a]) == set()
+    assert allowed(other, []) == allowed(InGrammar(grammars, wanted), []) == {a, b}
+    assert allowed(one, []) == {a, b}
+    assert one.count([], [b]) == 1
+
+
+def allowed(grammar: InGrammar, output: list[int]) -> set[int]:
+    row = torch.zeros(len(TOKENIZER))
+    grammar.apply(row, output)
+    return set(row.isfinite().nonzero().flatten().tolist())
+
+
+def test_a_grammar_that_takes_long_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile, begun, go_on = Grammars._compile, Event(), Event()
+
+    def slow(self: Grammars, kind: Any, text: str) -> LLMatcher:
+        if text == "slow":
+            begun.set()
+            assert go_on.wait(30)
+        return compile(self, kind, text)
+
+    monkeypatch.setattr(Grammars, "_compile", slow)
+    thread = Thread(target=GRAMMARS.compile, args=[StructuredOutputs(regex="slow")])
+    thread.start()
+    assert begun.wait(30)
+    GRAMMARS.compile(StructuredOutputs(regex="quick"))
+    go_on.set()
+    thread.join()
+
+
+def test_a_grammar_is_compiled_once() -> None:
+    grammars = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+    one = grammars.compile(StructuredOutputs(regex="a+"))
+    assert grammars.compile(StructuredOutputs(regex="a+")) is one
+    for number in range(70):
+        grammars.compile(StructuredOutputs(regex=f"a{{{number}}}"))
+    assert len(grammars._compiled) == 64

@@ -1,0 +1,71 @@
+"""A server on a port of its own, in a thread of the test's process, so that its engine can be looked at."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from openai import OpenAI
+
+from outrider import LLM
+from outrider.serving.server import http_server, listen, url_of
+from outrider.serving.service import Service
+from outrider.serving.settings import ServerConfig
+
+MODEL = "tiny"
+PATIENCE = 60.0  # seconds for what should take none: the machine may be busy
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs, and ways to talk to it."""
+
+    url: str
+    service: Service
+    http: httpx.Client
+
+    def client(self, **options: Any) -> OpenAI:
+        """OpenAI's own client; it tries nothing twice."""
+        defaults: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": PATIENCE}
+        return OpenAI(base_url=f"{self.url}/v1", **defaults | options)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+    def until_idle(self) -> None:
+        """Wait until no sequence has a place in the engine and every block is free."""
+        pool = self.service.llm.engine.target.pool
+        until(lambda: not self.service.engine.num_sequences and pool.num_free == pool.num_blocks)
+
+
+@contextmanager
+def running(llm: LLM, **options: Any) -> Iterator[Served]:
+    """A server of this model. options: of ServerConfig."""
+    defaults: dict[str, Any] = {"model_name": MODEL, "port": 0}
+    service = Service(llm, ServerConfig(**defaults | options))
+    server = http_server(service)
+    with listen(service.config.host, service.config.port) as bound:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        until(lambda: server.started)
+        url = url_of(bound)
+        try:
+            with httpx.Client(base_url=url, timeout=PATIENCE) as http:
+                yield Served(url, service, http)
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it; fail if it never comes."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.002)
