@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 PATIENCE_MS = 60_000.0  # for what should take none: the machine may be busy
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -19,6 +22,12 @@ def executable() -> str | None:
     """Chromium: what the environment variable CHROMIUM says, or what is installed."""
     given = os.environ.get("CHROMIUM")
     return given or next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+needs_chromium = pytest.mark.skipif(
+    executable() is None,
+    reason="no Chromium: install the package chromium, or say where it is in CHROMIUM",
+)
 
 
 @contextmanager
@@ -62,3 +71,40 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
         while some := source.recv(65536):
             sink.sendall(some)
         sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def watched(browser: Browser) -> Iterator[Page]:
+    """A page on which nothing goes wrong unseen, and that loads nothing from elsewhere."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        wrong: list[str] = []
+        asked: set[str] = set()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if "Security" in said.text else None)
+        page.on("request", lambda request: asked.add(re.sub(r"(//[^/]*).*", r"\1", request.url)))
+        yield page
+        assert wrong == []
+        assert len(asked) <= 1, asked
+
+
+def fill(page: Page, **fields: Any) -> None:
+    """Fields of the request, by their labels' words."""
+    settings = page.get_by_role("complementary")
+    for label, value in fields.items():
+        settings.get_by_label(label.replace("_", " ").capitalize(), exact=True).fill(str(value))
+
+
+def say(page: Page, text: str = "the end of the end") -> None:
+    page.get_by_role("textbox", name="Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def answer(page: Page, number: int = 1) -> Locator:
+    return page.get_by_role("group", name=f"Answer {number}.")
+
+
+def complete(page: Page) -> None:
+    expect(page.get_by_role("status")).to_contain_text("The answer is complete")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 from math import exp
 from pathlib import Path
@@ -16,20 +15,6 @@ from tests.serving.harness import Served, running
 from tests.serving.test_process import events
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "the end of the end"}], "seed": 5}
-
-
-@pytest.fixture(scope="module")
-def chained(target: str, draft: str) -> Iterator[Served]:
-    """N-grams, then a draft model."""
-    llm = LLM(
-        target,
-        device="cpu",
-        speculative_model=["ngram", draft],
-        prompt_lookup_min=1,
-        num_speculative_tokens=3,
-    )
-    with running(llm) as served:
-        yield served
 
 
 def traces(served: Served, path: str = "/v1/chat/completions", **body: Any) -> list[dict[str, Any]]:

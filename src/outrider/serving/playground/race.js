@@ -60,7 +60,7 @@ export async function race(content, signal) {
 
 function verdict(drafted, plain, seed) {
   const [rate, base] = [drafted.reading.rate, plain.reading.rate];
-  const ratio = rate && base ? `${rounded(rate / base, 2)} × as fast with speculation` : "too short to time";
+  const ratio = rate && base ? `${rounded(rate / base, 2)} times as fast with speculation` : "too short to time";
   const speed = drafted.reading.drafts.length ? `${ratio}.`
     : `${ratio}, but nothing was drafted: the server has no drafter, or none that pays here.`;
   return `${sameness(drafted.ids, plain.ids)} ${speed} Both with seed ${seed}.`;
