@@ -54,10 +54,11 @@ export class AnswerView {
   draw() {
     this.#waiting = false;
     const { tokens, steps } = this.reading;
-    this.box.append(...tokens.slice(this.#shownTokens).map(span));
-    this.#shownTokens = tokens.length;
+    // Before the tokens, so that drafters get their looks in the order in which they drafted.
     showSteps(this.strip, steps, Math.max(0, this.#shownSteps - 1)); // the last may have got its own token
     this.#shownSteps = steps.length;
+    this.box.append(...tokens.slice(this.#shownTokens).map(span));
+    this.#shownTokens = tokens.length;
     this.#showFigures();
   }
 
