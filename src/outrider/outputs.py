@@ -124,6 +124,21 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Drafted:
+    """A draft as it was verified, with the tokens that fell.
+
+    first: the place in the output, from 0, that it begins at; source: the drafter's place in the chain, None
+    for what a grammar forced; chances: the drafter's own probability of each token, before sampling
+    parameters; empty where it has none, and where no log-probabilities are asked for.
+    """
+
+    first: int
+    source: int | None
+    tokens: tuple[int, ...]
+    chances: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Increment:
     """What one step added to one sequence. Pieces are held back while they might belong to a stop string."""
 
@@ -137,6 +152,8 @@ class Increment:
     stop_reason: int | str | None
     logprobs: tuple[Logprobs, ...] | None = None
     """One a token of `token_ids`, where the request asks for them."""
+    draft: Drafted | None = None
+    """If there was one, and the request asks for it. Of its tokens `accepted` stood."""
 
     @property
     def text(self) -> str:

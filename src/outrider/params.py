@@ -98,6 +98,9 @@ class SamplingParams(Strict):
     structured_outputs: StructuredOutputs | None = None
     """A grammar that the output fits, from its first token to EOS. What the model might say before or after
     is masked, in each row of a verification as in plain decoding."""
+    trace_drafts: bool = False
+    """Whether increments of a stream tell the drafts that were verified, with `logprobs` also how likely the
+    drafter held each token."""
     num_speculative_tokens: NonNegativeInt | None = None
     """Draft length of this request; 0 is plain decoding, None leaves it to the engine."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from outrider import LLM
 from tests.engine.helpers import load
+from tests.serving.browser import browsing, watched
 from tests.serving.harness import Served, running
 
 
@@ -23,3 +25,29 @@ def served(target: str, draft: str) -> Iterator[Served]:
 def offline(target: str) -> LLM:
     """The target alone, without a server."""
     return load(target)
+
+
+@pytest.fixture(scope="session")
+def chained(target: str, draft: str) -> Iterator[Served]:
+    """N-grams, then a draft model."""
+    llm = LLM(
+        target,
+        device="cpu",
+        speculative_model=["ngram", draft],
+        prompt_lookup_min=1,
+        num_speculative_tokens=3,
+    )
+    with running(llm) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with watched(browser) as page:
+        yield page

@@ -43,6 +43,37 @@ class Served:
         until(lambda: not self.service.engine.num_sequences and pool.num_free == pool.num_blocks)
 
 
+class Gate:
+    """Holds the engine's thread before a step while it is shut, so that a test has time to look."""
+
+    def __init__(self, served: Served) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self._left: int | None = None
+        step = served.service.llm.engine.step
+
+        def gated() -> Any:
+            assert self._open.wait(PATIENCE)
+            increments = step()
+            if self._left is not None and increments:
+                self._left -= 1
+                if self._left <= 0:
+                    self.shut()
+            return increments
+
+        served.service.llm.engine.step = gated  # type: ignore[method-assign]
+
+    def shut(self, *, after: int | None = None) -> None:
+        """after: how many steps that had work; None: now."""
+        self._left = after
+        if after is None:
+            self._open.clear()
+
+    def open(self) -> None:
+        self._left = None
+        self._open.set()
+
+
 @contextmanager
 def running(llm: LLM, **options: Any) -> Iterator[Served]:
     """A server of this model. options: of ServerConfig."""

@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,31 +19,10 @@ from outrider import SamplingParams
 from outrider.serving import middleware
 from outrider.serving.logs import JsonFormatter, current_request
 from tests.engine.helpers import load
-from tests.serving.harness import MODEL, PATIENCE, Served, running, until
+from tests.serving.harness import MODEL, PATIENCE, Gate, Served, running, until
 
 LONG: dict[str, Any] = {"prompt": "the end", "max_tokens": 900, "temperature": 0, "ignore_eos": True}
 SHORT: dict[str, Any] = {"prompt": "on", "max_tokens": 24, "temperature": 1, "seed": 4}
-
-
-class Gate:
-    """Holds the engine's thread before a step while it is shut, so that a test has time to look."""
-
-    def __init__(self, served: Served) -> None:
-        self._open = threading.Event()
-        self._open.set()
-        step = served.service.llm.engine.step
-
-        def gated() -> Any:
-            assert self._open.wait(60)
-            return step()
-
-        served.service.llm.engine.step = gated  # type: ignore[method-assign]
-
-    def shut(self) -> None:
-        self._open.clear()
-
-    def open(self) -> None:
-        self._open.set()
 
 
 def in_engine(served: Served) -> int:

@@ -21,13 +21,15 @@ class Draft:
 
     probs: the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a
     deterministic guess, which is all mass on the token. confidences: one a token, or none at all. source:
-    which drafter of the chain they come from.
+    which drafter of the chain they come from. chances: the drafter's own probability of each token, before
+    sampling parameters, for requests that tell it; none where it has no probabilities.
     """
 
     tokens: tuple[int, ...] = ()
     probs: Tensor | None = None
     confidences: tuple[float, ...] = ()
     source: int = 0
+    chances: tuple[float, ...] = ()
 
 
 class Drafter(Protocol):

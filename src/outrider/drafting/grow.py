@@ -34,6 +34,7 @@ class Growing:
     tokens: list[int] = field(default_factory=list)
     probs: list[Tensor] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
 
     def extend(self, tokens: int) -> bool:
         """Make room for so many more positions; False where there is none."""
@@ -73,12 +74,16 @@ class Growing:
         token, probs = acceptance.propose(
             distribution, Spot(request.noise, request.num_output, len(self.tokens))
         )
-        return None if token == NO_TOKEN else (token, probs)
+        if token == NO_TOKEN:
+            return None
+        if request.params.trace_drafts and request.params.logprobs is not None:
+            self.chances.append(float(words.spread(logits)[0].softmax(-1)[token]))
+        return token, probs
 
     def draft(self) -> Draft:
         """What has grown."""
         probs = torch.stack(self.probs) if self.probs else None
-        return Draft(tuple(self.tokens), probs, tuple(self.confidences))
+        return Draft(tuple(self.tokens), probs, tuple(self.confidences), chances=tuple(self.chances))
 
 
 def grow(active: Sequence[Growing], logits: Tensor, words: Words, acceptance: Acceptance) -> list[Growing]:

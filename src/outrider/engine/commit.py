@@ -8,7 +8,7 @@ from outrider.engine.logprobs import likeliest
 from outrider.engine.request import Request
 from outrider.engine.verify import Judged
 from outrider.errors import INTERNAL_ERROR
-from outrider.outputs import Increment, Logprobs, Origin, SpeculationStats
+from outrider.outputs import Drafted, Increment, Logprobs, Origin, SpeculationStats
 
 
 def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
@@ -45,7 +45,8 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
         request.finish_reason, request.error = "error", judged.error
     # The last token is always still to be computed: its logits are what the next one is chosen from.
     request.table.advance(request.tokens, min(computed + accepted, len(request.tokens) - 1))
-    return _increment(request, added, drafted, accepted, now)
+    draft = _drafted(judged, before) if drafted and request.params.trace_drafts else None
+    return _increment(request, added, drafted, accepted, now, draft)
 
 
 def abort(request: Request, now: float) -> Increment:
@@ -60,7 +61,9 @@ def fail(request: Request, now: float) -> Increment:
     return Increment(request.id, request.index, (), (), 0, 0, "error", None)
 
 
-def _increment(request: Request, added: int, drafted: int, accepted: int, now: float) -> Increment:
+def _increment(
+    request: Request, added: int, drafted: int, accepted: int, now: float, draft: Drafted | None = None
+) -> Increment:
     finished = request.finish_reason is not None
     if finished:
         request.finished_time = now
@@ -75,7 +78,13 @@ def _increment(request: Request, added: int, drafted: int, accepted: int, now: f
         finish_reason=request.finish_reason,
         stop_reason=request.stop_reason,
         logprobs=_last(request.logprobs, added) if request.params.logprobs is not None else None,
+        draft=draft,
     )
+
+
+def _drafted(judged: Judged, first: int) -> Drafted:
+    draft = judged.draft
+    return Drafted(first, None if judged.work.forced else draft.source, draft.tokens, draft.chances)
 
 
 def _last(logprobs: Sequence[Logprobs], count: int) -> tuple[Logprobs, ...]:

@@ -221,4 +221,10 @@ def _in_grammar(work: Work, draft: Draft) -> Draft:
         return draft
     count = grammar.count(request.output, draft.tokens)
     probs = None if draft.probs is None else draft.probs[:count]
-    return replace(draft, tokens=draft.tokens[:count], probs=probs, confidences=draft.confidences[:count])
+    return replace(
+        draft,
+        tokens=draft.tokens[:count],
+        probs=probs,
+        confidences=draft.confidences[:count],
+        chances=draft.chances[:count],
+    )

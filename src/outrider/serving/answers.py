@@ -13,6 +13,7 @@ from outrider.outputs import CompletionOutput, Increment, Logprobs, RequestOutpu
 from outrider.serving.logprobs import chat_logprobs, completion_logprobs
 from outrider.serving.replies import metrics_of, prompt_logprobs_of, usage_of, with_optional
 from outrider.serving.requests import ChatRequest, CompletionRequest, Sampling
+from outrider.serving.traces import SpeculationTrace, Tracer
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Released:
     logprobs: Sequence[Logprobs] | None
     finish_reason: str | None
     stop_reason: int | str | None
+    trace: SpeculationTrace | None = None
 
 
 def whole(completion: CompletionOutput) -> Released:
@@ -38,12 +40,22 @@ def whole(completion: CompletionOutput) -> Released:
 
 
 class Answer(ABC):
-    """One call's answer. kind: what the whole and what a chunk calls itself; prefix: of the ids."""
+    """One call's answer. kind: what the whole and what a chunk calls itself; prefix: of the ids; tracer: if
+    the drafts are to be told."""
 
     kind: tuple[str, str]
     prefix: str
 
-    def __init__(self, request_id: str, created: int, model: str, body: Sampling, per_prompt: int) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        created: int,
+        model: str,
+        body: Sampling,
+        per_prompt: int,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self._tracer = tracer
         self._head = {"id": f"{self.prefix}-{request_id}", "created": created, "model": model}
         self._body = body
         self._per_prompt = per_prompt
@@ -68,12 +80,21 @@ class Answer(ABC):
         index = number * self._per_prompt + increment.index
         waiting = self._waiting[index]
         waiting += increment.logprobs or ()
+        if self._tracer is not None:
+            self._tracer.add(index, increment)
         if not increment.pieces and increment.finish_reason is None:
             return None
         logprobs = None if increment.logprobs is None else waiting[: len(increment.pieces)]
         del waiting[: len(increment.pieces)]
         tokens = [piece.token_id for piece in increment.pieces]
-        released = Released(tokens, increment.text, logprobs, increment.finish_reason, increment.stop_reason)
+        released = Released(
+            tokens,
+            increment.text,
+            logprobs,
+            increment.finish_reason,
+            increment.stop_reason,
+            None if self._tracer is None else self._tracer.take(index, increment.pieces),
+        )
         return self._chunk([self._chunk_choice(index, released)])
 
     def closing(self, outputs: list[RequestOutput]) -> dict[str, Any] | None:
@@ -94,7 +115,7 @@ class Answer(ABC):
             "finish_reason": released.finish_reason,
             "stop_reason": released.stop_reason,
         }
-        return with_optional(head, token_ids=token_ids)
+        return with_optional(head, token_ids=token_ids, speculation_trace=released.trace)
 
     def _usage(self, outputs: list[RequestOutput]) -> Any:
         return usage_of(outputs)
@@ -176,8 +197,9 @@ class CompletionAnswer(Answer):
         *,
         texts: Sequence[str],
         decode: Callable[[Sequence[int]], list[str]],
+        tracer: Tracer | None = None,
     ) -> None:
-        super().__init__(request_id, created, model, body, per_prompt)
+        super().__init__(request_id, created, model, body, per_prompt, tracer)
         self._texts = texts
         self._decode = decode
         self._offsets: defaultdict[int, int] = defaultdict(int)

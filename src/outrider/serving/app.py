@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from outrider import __version__
-from outrider.serving import errors, generation, information
+from outrider.serving import errors, generation, information, pages
 from outrider.serving.middleware import LimitBody, RequestLog, RequireKey
 from outrider.serving.service import Service
 
@@ -37,6 +37,7 @@ def build_app(service: Service) -> FastAPI:
     )
     app.include_router(generation.routes(service))
     app.include_router(information.routes(service))
+    app.include_router(pages.routes())
     errors.install(app)
     # The last that is added is the first that a request passes.
     app.add_middleware(LimitBody, limit=service.config.max_body_size)

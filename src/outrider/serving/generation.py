@@ -57,6 +57,7 @@ def routes(service: Service) -> APIRouter:
             params.n,
             texts=texts,
             decode=service.prompts.pieces_of,
+            tracer=service.tracer(body),
         )
         return await service.serve(request, body, prompts, params, answer)
 
@@ -67,7 +68,7 @@ def routes(service: Service) -> APIRouter:
         params = body.sampling_params()
         prompt = await service.prompts.of_chat(body.messages)
         created, model = int(time.time()), service.config.model_name
-        answer = ChatAnswer(request.state.request_id, created, model, body, params.n)
+        answer = ChatAnswer(request.state.request_id, created, model, body, params.n, service.tracer(body))
         return await service.serve(request, body, [prompt], params, answer)
 
     return router

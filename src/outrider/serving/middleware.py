@@ -19,8 +19,10 @@ from outrider.serving.logs import current_request
 
 logger = logging.getLogger("outrider.requests")
 
-OPEN_PATHS = frozenset({"/health"})
-"""Asked for no key: whoever watches over the server has none, and learns nothing."""
+OPEN_PATHS = frozenset({"/health", "/"})
+"""Asked for no key: whoever watches over the server has none, and learns nothing. Nor has a browser that
+opens the playground, whose files are the same on every server."""
+OPEN_FOLDER = "/playground/"
 REQUEST_ID = "x-request-id"
 BODY_SECONDS = 30.0
 """That a client may pause while it sends a body."""
@@ -86,7 +88,7 @@ class RequireKey:
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._known(Headers(scope=scope)):
+        if scope["type"] != "http" or _open(scope["path"]) or self._known(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         error = ApiError(
@@ -103,6 +105,10 @@ class RequireKey:
         # Every key is compared, each in a time that does not tell how much of it is right.
         matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
         return scheme.lower() == "bearer" and any(matches)
+
+
+def _open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
 class LimitBody:

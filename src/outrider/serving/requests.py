@@ -92,6 +92,8 @@ class Sampling(Body):
     """Draft length of this request; 0 is plain decoding."""
     speculation_metrics: bool | None = None
     """Report on the drafts of this request, in `metrics.speculative_decoding`."""
+    speculation_trace: bool | None = None
+    """Tell in a stream where each token came from, and the drafts with what fell of them."""
     return_token_ids: bool | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     """A request with a lower one is served earlier."""
@@ -113,10 +115,15 @@ class Sampling(Body):
             raise ConfigError(
                 "prompt_logprobs cannot be streamed; leave out one of the two", "prompt_logprobs"
             )
+        if self.speculation_trace and not self.stream:
+            raise ConfigError(
+                "speculation_trace is for stream = true; set it or leave it out", "speculation_trace"
+            )
         values = {name: getattr(self, name) for name in PASSED_ON if getattr(self, name) is not None}
         if self.logit_bias is not None:
             values["logit_bias"] = {int(token): bias for token, bias in self.logit_bias.items()}
         values["structured_outputs"] = self._structured()
+        values["trace_drafts"] = bool(self.speculation_trace)
         return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, **values)
 
     def _structured(self) -> StructuredOutputs | None:

@@ -20,7 +20,8 @@ from outrider.serving.errors import ApiError
 from outrider.serving.metrics import Metrics
 from outrider.serving.prompts import Prompts
 from outrider.serving.requests import Sampling
-from outrider.serving.settings import ServerConfig
+from outrider.serving.settings import ServerConfig, public_name
+from outrider.serving.traces import Tracer
 
 
 class Service:
@@ -32,6 +33,8 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics(config.model_name)
         self.prompts = Prompts(llm)
+        speculative = llm.config.speculative
+        self._drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
         self.engine = AsyncEngine(
             llm.engine, capacity=llm.config.max_num_seqs + config.max_queue, watcher=self.metrics
         )
@@ -39,6 +42,10 @@ class Service:
     @property
     def max_model_len(self) -> int:
         return self.llm.engine.max_model_len
+
+    def tracer(self, body: Sampling) -> Tracer | None:
+        """What tells the drafts of a call, if it asks for that."""
+        return Tracer(self._drafters, self.prompts.pieces_of) if body.speculation_trace else None
 
     def check_model(self, name: str | None) -> None:
         """Raise ApiError for another model than the one that is served. No name means that one."""
