@@ -98,7 +98,7 @@ def test_bad_prices_are_refused_by_name(price: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_counts_as_measured() -> None:
-    """A counter that stands still, as some virtual machines have, or that jumped back has measured nothing."""
+    """A counter that stood still, as in some virtual machines, or that jumped back has measured nothing."""
     assert used(1.0, 3.5) == 2.5
     assert used(None, 3.5) is used(1.0, None) is used(2.0, 2.0) is used(3.0, 1.0) is None
 
