@@ -183,9 +183,11 @@ def test_nothing_can_be_added_after_the_output(record: Callable[[Any, int], Any]
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((torch.zeros(2, 5).double(), [1, 2], 1.0, 0.0, 0, 1.0), TypeError, "logits is"),
-        ((torch.zeros(2, 5), [1], 1.0, 0.0, 0, 1.0), ValueError, "logits has shape"),
-        ((torch.zeros(1, 5), [1], 0.0, 0.0, 0, 1.0), ValueError, "temperature"),
+        ((torch.zeros(2, 5).double(), [1, 2], None, 1.0, 0.0, 0, 1.0), TypeError, "logits is"),
+        ((torch.zeros(2, 5), [1], None, 1.0, 0.0, 0, 1.0), ValueError, "logits has shape"),
+        ((torch.zeros(1, 5), [1], None, 0.0, 0.0, 0, 1.0), ValueError, "temperature"),
+        ((torch.zeros(1, 5), [1], torch.arange(4), 1.0, 0.0, 0, 1.0), ValueError, "ids has shape"),
+        ((torch.zeros(1, 5), [1], torch.arange(5).int(), 1.0, 0.0, 0, 1.0), TypeError, "ids is"),
     ],
 )
 def test_choosing(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:

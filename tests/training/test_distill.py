@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.cli.app import app, main
-from outrider.errors import ConfigError, OutriderError
+from outrider.errors import ConfigError, ModelError, OutriderError
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.training import files
 from outrider.training.distill import DistillConfig, distill
+from outrider.training.openers import READERS
 from outrider.training.score import Score
 from outrider.training.shards import Shards
 from tests.factories import tiny_tokenizer, write_model
@@ -171,6 +172,36 @@ def test_a_full_disk_is_told_in_one_line(
 def test_other_settings_in_the_same_folder_are_refused(target: str, made: Path) -> None:
     with pytest.raises(ConfigError, match="begun with seed = 0, and now it is 1"):
         run(target, made, seed=1)
+
+
+def test_a_head_goes_on_from_another(target: str, made: Path, tmp_path: Path) -> None:
+    """Its weights and its words are where the training begins, and more training helps."""
+    still = run(target, tmp_path / "still", start=str(made), learning_rate=1e-12, draft_vocab_size=None)
+    before, after = (load_file(folder / "model.safetensors") for folder in (made, tmp_path / "still"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    told = Told()
+    score = run(target, tmp_path / "more", told, start=str(made), draft_vocab_size=None, unrolled=(1,) * 10)
+    assert score.agreement[0] > still.agreement[0]
+    assert told.losses[-1] < told.losses[0]
+
+
+def test_what_a_head_cannot_go_on_from(target: str, made: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"draft_vocab_size = 64, and start = .* has 128"):
+        run(target, tmp_path / "a", start=str(made), draft_vocab_size=64)
+    with pytest.raises(ConfigError, match="start = 'x' is for kind = 'head', and kind is 'student'"):
+        run(target, tmp_path / "b", start="x", kind="student")
+    with pytest.raises(ModelError, match="was not made for the target"):
+        run(target, tmp_path / "c", start="head", draft_vocab_size=None)  # SmolLM2's
+
+
+def test_some_conversations_are_about_texts(target: str, made: Path) -> None:
+    """What the target has said to others stands in the user's turn."""
+    tokenizer = tiny_tokenizer()
+    texts = [tokenizer.decode(r.tokens) for r in Shards(made / "work" / "data").recordings()]
+    openings = [opening for opening in READERS if not opening.startswith("{}")]
+    about = [text for text in texts if any(opening.partition("{}")[0] in text for opening in openings)]
+    assert 0 < len(about) < len(texts) / 2
 
 
 def test_prompts_from_files(target: str, tmp_path: Path) -> None:

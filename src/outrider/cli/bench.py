@@ -15,14 +15,15 @@ from outrider.cli.options import (
     LengthOption,
     LimitOption,
     MaxTokensOption,
+    MeasuredDrafterOption,
     MemoryOption,
     ModelOption,
-    NgramOption,
     PromptsOption,
     SettingOption,
     TemperatureOption,
     WorkloadOption,
     load,
+    measured_drafters,
 )
 from outrider.cli.report import conditions, expenses_table, results_table
 from outrider.measurement.bench import bench as measure
@@ -40,7 +41,7 @@ def _finite(price: float | None) -> float | None:
 
 def bench(
     model: ModelOption = "smollm2",
-    speculative_model: NgramOption = None,
+    speculative_model: MeasuredDrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
@@ -74,7 +75,7 @@ def bench(
     """
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     batch_sizes = batch_sizes or [1]
-    drafters = speculative_model or ["ngram"]
+    drafters = measured_drafters(model, speculative_model)
     with stderr.status(f"loading {model}"):
         llm = load(
             model,

@@ -22,6 +22,7 @@ from outrider.cli.options import (
     TemperatureOption,
     WorkloadOption,
     load,
+    usual_drafters,
 )
 from outrider.outputs import SpeculationStats
 from outrider.params import SamplingParams
@@ -59,7 +60,7 @@ def chat(
     )
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages = list(opening)
-    if speculative_model:
+    if speculative_model or usual_drafters(model):
         stderr.print(LEGEND)
     stderr.print(HELP, style="dim")
     while (question := _ask()) is not None:

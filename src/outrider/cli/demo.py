@@ -15,12 +15,13 @@ from outrider.cli.options import (
     JsonOption,
     LengthOption,
     MaxTokensOption,
+    MeasuredDrafterOption,
     MemoryOption,
     ModelOption,
-    NgramOption,
     SettingOption,
     WorkloadOption,
     load,
+    measured_drafters,
     one_or_list,
 )
 from outrider.cli.report import results_table
@@ -33,7 +34,7 @@ from outrider.params import SamplingParams
 
 def demo(
     model: ModelOption = "smollm2",
-    speculative_model: NgramOption = None,
+    speculative_model: MeasuredDrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
@@ -47,7 +48,7 @@ def demo(
     Exit status 1 if any output differs.
     """
     console = stderr if as_json else stdout
-    drafters = speculative_model or ["ngram"]
+    drafters = measured_drafters(model, speculative_model)
     with console.status(f"loading {model}"):
         llm = load(
             model,

@@ -19,9 +19,17 @@ _DRAFTER = (
     "'self:int4' for the target's own weights at 4 bits. Repeatable: each is asked where those before it "
     "have nothing to offer."
 )
-DrafterOption = Annotated[list[str] | None, typer.Option("--speculative-model", "-d", help=_DRAFTER)]
-NgramOption = Annotated[
-    list[str] | None, typer.Option("--speculative-model", "-d", help=f"{_DRAFTER} Default 'ngram'.")
+DrafterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--speculative-model", "-d", help=f"{_DRAFTER} Default: none, for SmolLM2 'ngram' and 'head'."
+    ),
+]
+MeasuredDrafterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--speculative-model", "-d", help=f"{_DRAFTER} Default 'ngram', for SmolLM2 'head' after it."
+    ),
 ]
 LengthOption = Annotated[
     str | None,
@@ -80,6 +88,16 @@ SettingOption = Annotated[
 ]
 
 
+def usual_drafters(model: str) -> list[str]:
+    """What a target gets where no drafter is named."""
+    return ["ngram", "head"] if model == "smollm2" else []
+
+
+def measured_drafters(model: str, named: list[str] | None) -> list[str]:
+    """What is measured: without a drafter there is nothing to compare."""
+    return named or usual_drafters(model) or ["ngram"]
+
+
 def load(
     model: str,
     drafters: list[str] | None,
@@ -93,7 +111,10 @@ def load(
     """The LLM that the options describe; `settings` win over `defaults`."""
     if memory_limit is not None:
         defaults["memory_limit"] = memory_limit
-    return LLM(model, **options_of(drafters, length, workload, draft_quantization, settings, **defaults))
+    options = options_of(drafters, length, workload, draft_quantization, settings, **defaults)
+    if usual_drafters(model) and not options.keys() & {"speculative_model", "speculative_config"}:
+        options["speculative_model"] = usual_drafters(model)
+    return LLM(model, **options)
 
 
 def options_of(

@@ -19,14 +19,15 @@ from outrider.cli.options import (
     JsonOption,
     LimitOption,
     MaxTokensOption,
+    MeasuredDrafterOption,
     MemoryOption,
     ModelOption,
-    NgramOption,
     PromptsOption,
     SettingOption,
     TemperatureOption,
     WorkloadOption,
     load,
+    measured_drafters,
 )
 from outrider.cli.report import conditions
 from outrider.errors import ConfigError
@@ -38,7 +39,7 @@ from outrider.measurement.tune import tune as measure
 
 def tune(
     model: ModelOption = "smollm2",
-    speculative_model: NgramOption = None,
+    speculative_model: MeasuredDrafterOption = None,
     lengths: Annotated[
         list[int] | None,
         typer.Option("--length", "-k", min=0, help="Draft length. Repeatable; default 0 to --max-length."),
@@ -77,7 +78,7 @@ def tune(
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     fixed = sorted({TARGET_ONLY, *(lengths or range(max_length + 1))})
     batch_sizes = sorted({*(batch_sizes or [1, 4, 16])})
-    drafters = speculative_model or ["ngram"]
+    drafters = measured_drafters(model, speculative_model)
     with stderr.status(f"loading {model}"):
         llm = load(
             model,

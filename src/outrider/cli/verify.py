@@ -19,6 +19,7 @@ from outrider.cli.options import (
     PromptsOption,
     SettingOption,
     load,
+    measured_drafters,
 )
 from outrider.measurement.bench import AUTO, Length, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
@@ -32,7 +33,11 @@ def verify(
     model: ModelOption = "smollm2",
     speculative_model: Annotated[
         list[str] | None,
-        typer.Option("--speculative-model", "-d", help="Drafter to verify. Repeatable; default 'ngram'."),
+        typer.Option(
+            "--speculative-model",
+            "-d",
+            help="Drafter to verify. Repeatable; default 'ngram', for SmolLM2 'head' too.",
+        ),
     ] = None,
     chain: Annotated[
         bool, typer.Option("--chain", help="Verify the drafters together, first asked first, not one by one.")
@@ -67,7 +72,7 @@ def verify(
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     wanted = [_length(n) for n in lengths] if lengths else [*range(1, MAX_LENGTH + 1), AUTO]
     cases: list[Case] = []
-    drafters = speculative_model or ["ngram"]
+    drafters = measured_drafters(model, speculative_model)
     for together in [drafters] if chain else [[drafter] for drafter in drafters]:
         drafter = ", ".join(together)
         with stderr.status(f"loading {model} with {drafter}"):

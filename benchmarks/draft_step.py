@@ -1,0 +1,50 @@
+"""What one more drafted token costs, over a target's decoding step.
+
+python -m benchmarks.draft_step [--drafter head] [--formats Q4_1,Q8_0,BF16] [--rounds 9] [--cache DIR]
+
+Both are timed as an engine does when it is built (`outrider.engine.profile`), in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import median
+
+from benchmarks.variants import cache_folder, smollm2
+from outrider import LLM
+from outrider.engine.profile import draft_cost, target_cost
+
+SECONDS = 0.3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--drafter", default="head")
+    parser.add_argument("--formats", default="Q4_1,Q8_0,BF16")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cache", type=Path, help="keep the files of other formats there")
+    given = parser.parse_args()
+    sys.stdout.write("target, ms a step, ms a drafted token, ratio\n")
+    with cache_folder(given.cache) as folder:
+        for kind in given.formats.split(","):
+            step, token = timed(str(smollm2(kind, folder)), given.drafter, given.rounds)
+            sys.stdout.write(f"{kind}, {step * 1e3:.2f}, {token * 1e3:.3f}, {token / step:.3f}\n")
+
+
+def timed(model: str, drafter_name: str, rounds: int) -> tuple[float, float]:
+    """Seconds of the target's step and of a drafted token."""
+    engine = LLM(model, speculative_model=drafter_name, num_speculative_tokens=1).engine
+    (drafter,) = engine.drafters.drafters
+    steps, tokens = [], []
+    with engine.target.model.backend.undisturbed():
+        for _ in range(rounds):
+            steps.append(target_cost(engine.target, max_rows=8, max_model_len=512).one_pass(1))
+            cost = draft_cost(drafter, engine.target, engine.tokenizer, seconds=SECONDS)
+            tokens.append(cost.fixed + cost.each)
+    return median(steps), median(tokens)
+
+
+if __name__ == "__main__":
+    main()
