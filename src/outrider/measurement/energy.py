@@ -72,8 +72,11 @@ def used(before: float | None, after: float | None) -> float | None:
 
 def _of_cpu() -> Meter:
     from zeus.device.cpu import get_cpus
+    from zeus.device.cpu.rapl import rapl_is_available
     from zeus.exception import ZeusBaseError
 
+    if not rapl_is_available():
+        return NoMeter("the system shows no RAPL counters, as in most virtual machines")
     try:
         # Some laptops show the whole platform as one more zone, which holds the packages: not counted twice.
         cpus = [cpu for cpu in get_cpus().cpus if "psys" not in _zone(cpu)]
@@ -81,9 +84,9 @@ def _of_cpu() -> Meter:
             # Zeus starts a process that watches for overflows at the first reading: better now than in a run.
             cpu.get_total_energy_consumption()
     except (ZeusBaseError, OSError) as error:
-        return NoMeter(f"no RAPL: {error}")
+        return NoMeter(f"RAPL cannot be read: {error}")
     if not cpus:
-        return NoMeter("no RAPL: the machine shows no package")
+        return NoMeter("RAPL shows no CPU package")
 
     def millijoules() -> float:
         read = [cpu.get_total_energy_consumption() for cpu in cpus]
@@ -102,16 +105,19 @@ def _zone(cpu: Any) -> str:
 
 def _of_gpu(device: torch.device) -> Meter:
     from zeus.device import get_gpus
+    from zeus.device.gpu.nvidia import nvml_is_available
     from zeus.exception import ZeusBaseError
 
+    if not nvml_is_available():
+        return NoMeter("there is no NVML, or no GPU that it knows")
     index = torch.cuda.current_device() if device.index is None else device.index
     try:
         gpus = get_gpus()
         if not gpus.supports_get_total_energy_consumption(index):
-            return NoMeter(f"no NVML: {gpus.get_name(index)} does not count its energy")
+            return NoMeter(f"{gpus.get_name(index)} does not count its energy")
         gpus.get_total_energy_consumption(index)
     except (ZeusBaseError, IndexError) as error:
-        return NoMeter(f"no NVML: {error}")
+        return NoMeter(f"NVML cannot be read: {error}")
     return Counter(
         f"NVML: GPU {index}, whatever runs on it", lambda: gpus.get_total_energy_consumption(index)
     )
