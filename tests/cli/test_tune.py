@@ -134,9 +134,9 @@ def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch
         (["generate", "x", "-d", "ngram", "-k", "many"], "num_speculative_tokens = 'many': give a number"),
         (["bench", "-k", "-1"], "num_speculative_tokens = '-1': give a number"),
         (["demo", "-d", "ngram", "-d", "ngram"], "the drafter 'ngram' is given twice"),
-        (["chat", "--workload", "creative"], "workload given without speculative_model"),
+        (["chat", "-m", "big", "--workload", "creative"], "workload given without speculative_model"),
         (
-            ["demo", "--draft-quantization", "int4"],
+            ["demo", "-d", "ngram", "--draft-quantization", "int4"],
             "draft_quantization = 'int4' is for the weights of a draft",
         ),
         (
@@ -163,7 +163,9 @@ def test_refusals_are_one_line(
     [
         (["-d", "ngram"], {"speculative_model": "ngram"}),
         (["-d", "ngram", "-d", "draft"], {"speculative_model": ["ngram", "draft"]}),
-        (["--memory-limit", "1GiB"], {"memory_limit": "1GiB"}),
+        (["-m", "big", "--memory-limit", "1GiB"], {"memory_limit": "1GiB"}),
+        (["-m", "smollm2"], {"speculative_model": ["ngram", "head"]}),  # what comes with the package
+        (["-m", "smollm2", "-s", "speculative_model=ngram"], {"speculative_model": "ngram"}),
         (["-d", "ngram", "-k", "3"], {"speculative_model": "ngram", "num_speculative_tokens": 3}),
         (
             ["-d", "ngram", "-k", "auto", "--workload", "creative"],
