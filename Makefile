@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format sanitize check-native check-arm64 clean
+.PHONY: demo test docs lint format sanitize check-native check-arm64 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Any warning fails it. The variable hides an advertisement for a fork of MkDocs, which is not one.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean --quiet
+	@echo "built: build/site/index.html"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -70,6 +75,10 @@ $(VENV)/.demo: $(VENV)/.package
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) --editable .[test]
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) --editable .[docs]
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

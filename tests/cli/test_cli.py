@@ -88,7 +88,8 @@ def test_bench(target: str, tmp_path: Path) -> None:
     )  # fmt: skip
     report = json.loads(result.stdout)
     assert report.keys() == {
-        "model", "speculative_model", "device", "settings", "peak_memory_bytes", "results",
+        "model", "speculative_model", "device", "settings", "peak_memory_bytes", "price_per_hour", "energy",
+        "results",
     }  # fmt: skip
     assert [(r["batch_size"], r["category"]) for r in report["results"]] == [
         (size, category) for size in (1, 2) for category in ("all", "qa", "math")
@@ -101,10 +102,9 @@ def test_bench(target: str, tmp_path: Path) -> None:
             "compared",
         }  # fmt: skip
         assert row["identical"] == row["compared"] == counts[row["batch_size"]][row["category"]]
-        assert row["target_only"].keys() == {"tokens_per_s", "ttft_ms", "itl_ms"}
-        assert row["speculative"].keys() == {
-            "tokens_per_s", "ttft_ms", "itl_ms", "acceptance_length", "acceptance_rate_by_position",
-        }  # fmt: skip
+        rates = {"tokens_per_s", "ttft_ms", "itl_ms", "joules_per_token", "cost_per_million_tokens"}
+        assert row["target_only"].keys() == rates
+        assert row["speculative"].keys() == rates | {"acceptance_length", "acceptance_rate_by_position"}
         assert row["target_only"]["tokens_per_s"] > 0
 
 

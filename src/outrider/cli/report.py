@@ -59,3 +59,24 @@ def results_table(results: Sequence[Result], *, latency: bool) -> Table:
             f"{result.identical}/{result.compared}",
         )
     return table
+
+
+def expenses_table(results: Sequence[Result], price_per_hour: float | None) -> Table:
+    """What tokens cost and consume, target-only and speculative: one row a batch size and category."""
+    table = Table(caption="cost of a million output tokens in the price's currency; energy in joules a token")
+    for heading in ("batch", "category", "cost", "with speculation", "energy", "with speculation"):
+        table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=True)
+    for result in results:
+        row = result.as_json(price_per_hour)
+        sides = [row["target_only"], row["speculative"]]
+        table.add_row(
+            str(result.batch_size),
+            result.category,
+            *(_or_dash(side["cost_per_million_tokens"]) for side in sides),
+            *(_or_dash(side["joules_per_token"]) for side in sides),
+        )
+    return table
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from outrider.llm import LLM
+from outrider.measurement.energy import Meter, NoMeter, used
 from outrider.measurement.prompts import Conversation, categories, chunks
 from outrider.outputs import RequestOutput, SpeculationStats
 from outrider.params import SamplingParams
@@ -30,10 +31,11 @@ def shown(length: Length) -> int | str:
 
 @dataclass(frozen=True)
 class Run:
-    """Outputs of some conversations, all turns, and the seconds that they took."""
+    """Outputs of some conversations, all turns, the seconds that they took, and the joules if measured."""
 
     outputs: tuple[RequestOutput, ...]
     seconds: float
+    joules: float | None = None
 
     @property
     def tokens(self) -> int:
@@ -43,6 +45,10 @@ class Run:
     def tokens_per_s(self) -> float:
         return self.tokens / self.seconds
 
+    @property
+    def joules_per_token(self) -> float | None:
+        return None if self.joules is None else self.joules / self.tokens
+
     def identical(self, other: Run) -> int:
         """How many outputs have the same token ids as the other run's, which asked for the same."""
         return sum(
@@ -51,10 +57,12 @@ class Run:
         )
 
     def __add__(self, other: Run) -> Run:
-        return Run(self.outputs + other.outputs, self.seconds + other.seconds)
+        joules = None if self.joules is None or other.joules is None else self.joules + other.joules
+        return Run(self.outputs + other.outputs, self.seconds + other.seconds, joules)
 
 
-NOTHING = Run((), 0.0)
+NOTHING = Run((), 0.0, 0.0)
+UNMETERED = NoMeter("nobody asked")
 
 
 @dataclass(frozen=True)
@@ -94,14 +102,14 @@ class Result:
     def speculation(self) -> SpeculationStats:
         return speculation(r.speculative for r in self.rounds)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, price_per_hour: float | None = None) -> dict[str, Any]:
         stats = self.speculation
         return {
             "batch_size": self.batch_size,
             "category": self.category,
             "temperature": self.temperature,
-            "target_only": rates([r.target_only for r in self.rounds]),
-            "speculative": rates([r.speculative for r in self.rounds])
+            "target_only": rates([r.target_only for r in self.rounds], price_per_hour),
+            "speculative": rates([r.speculative for r in self.rounds], price_per_hour)
             | {
                 "acceptance_length": round(stats.acceptance_length, 3),
                 "acceptance_rate_by_position": [round(x, 3) for x in stats.acceptance_rate_by_position],
@@ -117,11 +125,12 @@ def speculation(runs: Iterable[Run]) -> SpeculationStats:
     return sum((o.outputs[0].speculation for run in runs for o in run.outputs), SpeculationStats())
 
 
-def rates(runs: Sequence[Run]) -> dict[str, float]:
-    """Medians over runs: output tokens a second, time to first token, time between tokens.
+def rates(runs: Sequence[Run], price_per_hour: float | None = None) -> dict[str, float | None]:
+    """Medians over runs: output tokens a second, time to first token, time between tokens, joules a token.
 
-    The time between the tokens of a request is that from its first to its last token over the tokens
-    after the first, so that tokens which arrive together count one by one.
+    The cost of a million output tokens, in the price's currency, follows from the first and the price.
+    Joules are None if those of any run are. The time between the tokens of a request is that from its first
+    to its last token over the tokens after the first, so that tokens which arrive together count one by one.
     """
     first, between = [], []
     for output in (output for run in runs for output in run.outputs):
@@ -130,10 +139,16 @@ def rates(runs: Sequence[Run]) -> dict[str, float]:
             first.append(metrics.first_token_time - metrics.arrival_time)
             if tokens > 1:
                 between.append((metrics.last_token_time - metrics.first_token_time) / (tokens - 1))
+    tokens_per_s = median(run.tokens_per_s for run in runs)
+    joules = [each for run in runs if (each := run.joules_per_token) is not None]
     return {
-        "tokens_per_s": round(median(run.tokens_per_s for run in runs), 2),
+        "tokens_per_s": round(tokens_per_s, 2),
         "ttft_ms": round(1e3 * median(first), 2) if first else 0.0,
         "itl_ms": round(1e3 * median(between), 3) if between else 0.0,
+        "joules_per_token": round(median(joules), 5) if len(joules) == len(runs) else None,
+        "cost_per_million_tokens": None
+        if price_per_hour is None
+        else round(1e6 * price_per_hour / (3600 * tokens_per_s), 6),
     }
 
 
@@ -146,6 +161,7 @@ def bench(
     max_tokens: int,
     rounds: int,
     advance: Callable[[str, int], None],
+    meter: Meter = UNMETERED,
 ) -> list[Result]:
     """Measure every batch size and category; category 'all' comes first and joins the others.
 
@@ -165,6 +181,7 @@ def bench(
             max_tokens=max_tokens,
             rounds=rounds,
             advance=advance,
+            meter=meter,
         )
         for category, rounds_of in measured.items():
             pairs = tuple(Round(runs[0], runs[None]) for runs in rounds_of)
@@ -183,6 +200,7 @@ def measure(
     rounds: int,
     advance: Callable[[str, int], None],
     shuffled: bool = False,
+    meter: Meter = UNMETERED,
 ) -> dict[str, list[dict[Length, Run]]]:
     """By category, 'all' first, the runs of each round by draft length. lengths: what each is called.
 
@@ -192,7 +210,7 @@ def measure(
     advance(f"batch {batch_size}, warm-up", 0)
     for length in lengths:
         warm_up = [conversations[0]] * batch_size
-        _run(llm, warm_up, batch_size, temperature, min(max_tokens, WARM_UP_TOKENS), length)
+        _run(llm, warm_up, batch_size, temperature, min(max_tokens, WARM_UP_TOKENS), length, UNMETERED)
     groups = _groups(conversations, batch_size)
     measured: dict[str, list[dict[Length, Run]]] = {category: [] for category in groups}
     order, draw = list(lengths), random.Random(0)
@@ -204,7 +222,7 @@ def measure(
             for length in order:
                 what = f"batch {batch_size}, round {number + 1}, {category}, {lengths[length]}"
                 advance(what, len(members))
-                runs[length] = _run(llm, members, batch_size, temperature, max_tokens, length)
+                runs[length] = _run(llm, members, batch_size, temperature, max_tokens, length, meter)
             measured[category].append(runs)
     joined = [
         {length: sum((runs[length] for runs in at), NOTHING) for length in lengths}
@@ -239,6 +257,7 @@ def _run(
     temperature: float,
     max_tokens: int,
     draft_length: Length,
+    meter: Meter,
 ) -> Run:
     """All turns of the conversations, `batch_size` of them at a time."""
     total = NOTHING
@@ -257,9 +276,11 @@ def _run(
                 )
                 for i in asked
             ]
+            before = meter.joules()
             began = time.perf_counter()
             outputs = llm.chat([messages[i] for i in asked], params, use_tqdm=False)
-            total += Run(tuple(outputs), time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            total += Run(tuple(outputs), seconds, used(before, meter.joules()))
             for i, output in zip(asked, outputs, strict=True):
                 messages[i].append({"role": "assistant", "content": output.outputs[0].text})
     return total
