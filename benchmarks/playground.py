@@ -13,7 +13,10 @@ from tests.serving.browser import executable
 
 PICTURE = Path("docs/pictures/playground.png")
 MINUTE = 60_000.0
-PROMPT = "Write the numbers from one to ten in words, as a JSON array. Then write them again, backwards."
+PROMPT = (
+    "Write one short sentence about a fox and a dog. Then write one short sentence about a fox and a cat. "
+    "Then write one short sentence about a fox and a cow."
+)
 
 
 def main(
@@ -25,7 +28,7 @@ def main(
     arguments = ["smollm2", "-d", "ngram", "-d", "head", "-k", "4"]
     with server(arguments) as (url, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable(), timeout=5 * MINUTE)
-        page = browser.new_page(viewport={"width": 1120, "height": 860})
+        page = browser.new_page(viewport={"width": 1120, "height": 940})
         page.set_default_timeout(5 * MINUTE)
         page.goto(url)
         ask(page, prompt, race=race)
@@ -43,7 +46,7 @@ def ask(page: Page, prompt: str, *, race: bool) -> None:
     page.locator("#verdict:not(:empty)" if race else "#status:has-text('complete')").wait_for()
     page.evaluate("scrollTo(0, 0)")
     if not race:
-        page.locator(".answer .from-correction").nth(1).hover()
+        page.locator(".answer [class*=from-draft]").nth(3).hover()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ export function describe(token) {
   const lines = [`token ${token.position + 1}: ${visible(token.text)}`, nameOf(token)];
   if (token.p !== null) lines.push(`target's probability ${rounded(token.p, 3)}`);
   if (token.instead !== null) lines.push(`the draft said ${visible(token.instead)}`);
-  if (token.q !== null) lines.push(`draft's probability ${rounded(token.q, 3)}${token.instead === null ? "" : " of that"}`);
+  if (token.q !== null) lines.push(`draft's probability${token.instead === null ? "" : " of that"} ${rounded(token.q, 3)}`);
   else if (token.source === "draft" && token.p !== null) lines.push("the drafter has no probabilities: it copies");
   return lines;
 }
