@@ -22,7 +22,6 @@ from outrider.cli.options import (
     TemperatureOption,
     WorkloadOption,
     load,
-    usual_drafters,
 )
 from outrider.outputs import SpeculationStats
 from outrider.params import SamplingParams
@@ -60,7 +59,7 @@ def chat(
     )
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages = list(opening)
-    if speculative_model or usual_drafters(model):
+    if llm.engine.drafters.drafters:
         stderr.print(LEGEND)
     stderr.print(HELP, style="dim")
     while (question := _ask()) is not None:
