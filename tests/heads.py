@@ -50,4 +50,4 @@ def write_head(path: Path, target: str) -> None:
     )
     for _ in made.steps():
         pass
-    made.lesson.save(path, quantized=False)
+    made.lesson.save(path)

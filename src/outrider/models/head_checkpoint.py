@@ -154,13 +154,18 @@ def quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if tensor.dim() != 2:
             small[name] = tensor.half()
             continue
-        needed = 2 * GROUP if name in SPLIT else GROUP
-        if tensor.shape[1] % needed:
-            raise ModelError(f"{name} has {tensor.shape[1]} inputs; 4 bits need a multiple of {needed}")
+        _check_groups(name, tensor.shape[1])
         weight = convert(plain(tensor), "int4")
         assert weight.scales is not None
         small[f"{name}.codes"], small[f"{name}.scales"] = _packed(weight.values), weight.scales
     return small
+
+
+def check_groups(config: HeadConfig) -> None:
+    """Raises ModelError if `quantized` would, of a head of this shape."""
+    for name, shape in config.shapes().items():
+        if len(shape) == 2:
+            _check_groups(name, shape[1])
 
 
 def is_head(path: Path) -> bool:
@@ -174,6 +179,12 @@ def locate_head(name: str) -> Path:
     if name == "head":
         return Path(str(files("outrider") / "heads" / "smollm2"))
     return locate(name)
+
+
+def _check_groups(name: str, inputs: int) -> None:
+    needed = 2 * GROUP if name in SPLIT else GROUP
+    if inputs % needed:
+        raise ModelError(f"{name} has {inputs} inputs; 4 bits need a multiple of {needed}")
 
 
 def _packed(codes: Tensor) -> Tensor:

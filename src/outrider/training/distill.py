@@ -6,7 +6,6 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -18,24 +17,18 @@ from outrider.engine.backend import choose_device
 from outrider.engine.build import build_engine
 from outrider.errors import ConfigError, ModelError
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
-from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
-from outrider.models.head_config import HeadConfig
 from outrider.training.conversations import answer, prompts_for
 from outrider.training.files import write_whole
-from outrider.training.head_lesson import HeadLesson
-from outrider.training.lesson import Lesson
+from outrider.training.kinds import HeadKind, Kind, StudentKind
 from outrider.training.recorder import Recording, StateRecorder
 from outrider.training.score import Score
 from outrider.training.shards import Shards
-from outrider.training.student_lesson import StudentLesson, student_config
-from outrider.training.teacher import Teacher, frequent_tokens
 from outrider.training.trainer import Recipe, Trainer
 from outrider.validation import Strict
 
 SEQUENCES = 256  # of a shard
 TOGETHER = 96  # that are generated at a time
 HELD_OUT = 64  # sequences at most to evaluate on, and a twentieth of all
-VOCAB = 8192  # tokens that a head can say
 SAVE_EVERY, EVALUATE_EVERY = 60.0, 300.0  # seconds
 
 
@@ -87,15 +80,15 @@ def distill(config: DistillConfig, progress: Progress) -> Score:
     its last checkpoint. Raises ConfigError for settings that differ from those, ModelError for a target that
     cannot be used, and OSError for a full disk, when all that was saved before stands.
     """
+    kind = _kind(config, open_checkpoint(config.target))
     work = config.out / "work"
     work.mkdir(parents=True, exist_ok=True)
     _claim(work / "settings.json", config)
-    checkpoint = open_checkpoint(config.target)
     shards = Shards(work / "data")
-    _make_data(config, checkpoint, shards, progress)
+    _make_data(config, kind, shards, progress)
     recordings = list(shards.recordings())
     held_out = min(HELD_OUT, max(1, len(recordings) // 20))
-    return _train(config, checkpoint, recordings[held_out:], recordings[:held_out], progress)
+    return _train(config, kind, recordings[held_out:], recordings[:held_out], progress)
 
 
 def _claim(path: Path, config: DistillConfig) -> None:
@@ -113,38 +106,24 @@ def _claim(path: Path, config: DistillConfig) -> None:
             )
 
 
-def _state_layers(config: DistillConfig, checkpoint: Checkpoint) -> tuple[int, ...]:
-    """What is recorded: what a head reads, and what the target's output is made from."""
-    last = checkpoint.config.num_layers
+def _kind(config: DistillConfig, checkpoint: Checkpoint) -> Kind:
     if config.kind == "student":
-        return (last,)
-    read = _head_config(config, checkpoint).state_layers or ()
-    return tuple(sorted({*read, last}))
+        return StudentKind(checkpoint)
+    return HeadKind.of(
+        checkpoint,
+        config.target,
+        start=config.start,
+        draft_vocab_size=config.draft_vocab_size,
+        quantized=config.quantized,
+    )
 
 
-def _head_config(config: DistillConfig, checkpoint: Checkpoint) -> HeadConfig:
-    start = _start(config)
-    if start is None:
-        return HeadConfig.for_target(checkpoint.config, draft_vocab_size=config.draft_vocab_size or VOCAB)
-    layers = start.layers(checkpoint.config, config.target)
-    if config.draft_vocab_size not in (None, start.config.draft_vocab_size):
-        raise ConfigError(
-            f"draft_vocab_size = {config.draft_vocab_size}, and start = {config.start!r} has "
-            f"{start.config.draft_vocab_size}; leave it out to go on with those"
-        )
-    return replace(start.config, state_layers=layers)
-
-
-def _start(config: DistillConfig) -> HeadCheckpoint | None:
-    return None if config.start is None else HeadCheckpoint(locate_head(config.start))
-
-
-def _make_data(config: DistillConfig, checkpoint: Checkpoint, shards: Shards, progress: Progress) -> None:
+def _make_data(config: DistillConfig, kind: Kind, shards: Shards, progress: Progress) -> None:
     tokens, number = shards.tokens, len(shards.paths())
     progress.data(tokens, config.tokens)
     if tokens >= config.tokens or shards.bytes >= config.data_limit:
         return
-    recorder = StateRecorder(_state_layers(config, checkpoint))
+    recorder = StateRecorder(kind.state_layers)
     engine = build_engine(
         resolve(
             config.target,
@@ -174,7 +153,7 @@ def _make_data(config: DistillConfig, checkpoint: Checkpoint, shards: Shards, pr
 
 def _train(
     config: DistillConfig,
-    checkpoint: Checkpoint,
+    kind: Kind,
     recordings: Sequence[Recording],
     held_out: Sequence[Recording],
     progress: Progress,
@@ -184,7 +163,7 @@ def _train(
     torch.manual_seed(config.seed)
     device = choose_device(config.device)
     recipe = Recipe(unrolled=config.unrolled, rate=config.learning_rate, seed=config.seed)
-    trainer = Trainer(_lesson(config, checkpoint, recordings, device), recordings, recipe, device=device)
+    trainer = Trainer(kind.lesson(recordings, device), recordings, recipe, device=device)
     path = config.out / "work" / "checkpoint.pt"
     if path.is_file():
         trainer.restore(path)
@@ -199,23 +178,7 @@ def _train(
             progress.scored(trainer.evaluate(held_out))
             evaluated = time.monotonic()
     trainer.save(path)
-    trainer.lesson.save(config.out, quantized=config.quantized)
+    trainer.lesson.save(config.out)
     score = trainer.evaluate(held_out)
     progress.scored(score)
     return score
-
-
-def _lesson(
-    config: DistillConfig, checkpoint: Checkpoint, recordings: Sequence[Recording], device: torch.device
-) -> Lesson:
-    teacher = Teacher.of(checkpoint)
-    if config.kind == "student":
-        return StudentLesson(
-            student_config(checkpoint.config), teacher, checkpoint.tokenizer(), device=device
-        )
-    head, start = _head_config(config, checkpoint), _start(config)
-    if start is not None:
-        tokens = start.targets()
-    else:
-        tokens = frequent_tokens(recordings, vocab=checkpoint.config.vocab_size, count=head.draft_vocab_size)
-    return HeadLesson(head, teacher, tokens, start=start, device=device)

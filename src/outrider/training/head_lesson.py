@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from outrider.models.head_checkpoint import HeadCheckpoint, save_head
 from outrider.models.head_checkpoint import quantized as in_four_bits
 from outrider.models.head_config import HeadConfig
+from outrider.quantization.quantize import convert
+from outrider.quantization.weight import plain
 from outrider.training.batches import Batch
-from outrider.training.lesson import DEPTH, Where, own_positions
+from outrider.training.lesson import DEPTH, Where, own_positions, rounded
 from outrider.training.loss import soft_cross_entropy
 from outrider.training.net import HeadNet
 from outrider.training.teacher import Teacher
@@ -29,13 +32,15 @@ class HeadLesson:
         draft_tokens: Tensor,
         *,
         start: HeadCheckpoint | None = None,
+        quantized: bool = False,
         device: torch.device,
     ) -> None:
         """draft_tokens: int64 [draft vocab], the target's tokens that the head can say, ascending.
 
         start: a head of this configuration and these tokens to go on from; None: begin at the target.
+        quantized: matrices are saved in 4 bits.
         """
-        self.config = config
+        self.config, self._quantized = config, quantized
         self.draft_tokens = draft_tokens.to(device)
         self._teacher = teacher.to(device)
         self._output = self._teacher.output[self.draft_tokens]
@@ -60,10 +65,18 @@ class HeadLesson:
         agrees = agrees.flatten(1)
         return agrees[:, (agrees >= 0).all(0)]
 
-    def save(self, folder: Path, *, quantized: bool) -> None:
+    def as_saved(self) -> AbstractContextManager[None]:
+        return rounded(self.net, self._stored)
+
+    def save(self, folder: Path) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in self.net.state_dict().items()}
-        tensors = in_four_bits(state) if quantized else {n: t.bfloat16() for n, t in state.items()}
+        tensors = in_four_bits(state) if self._quantized else {n: t.bfloat16() for n, t in state.items()}
         save_head(folder, self.config, tensors, self.draft_tokens.cpu())
+
+    def _stored(self, values: Tensor) -> Tensor:
+        if self._quantized:
+            return convert(plain(values), "int4").dequantize() if values.dim() == 2 else values
+        return values.bfloat16().float()
 
     def _begin_at_target(self) -> None:
         """Begin as what the target does last: its last layer after the latest of the states that the head

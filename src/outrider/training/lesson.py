@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +31,10 @@ class Lesson(Protocol):
         """Whether each of `DEPTH` tokens drafted in a row, likeliest ones, is the target's likeliest; float32
         [DEPTH, places where a draft may begin]."""
 
-    def save(self, folder: Path, *, quantized: bool) -> None:
+    def as_saved(self) -> AbstractContextManager[None]:
+        """Meanwhile the net has the values that `save` writes; gradients are of those, and stay."""
+
+    def save(self, folder: Path) -> None:
         """Write the draft as it can be loaded."""
 
 
@@ -39,3 +44,16 @@ def own_positions(batch: Batch, first: int) -> Where:
     own[:, :first] = False
     sequences, positions = own.nonzero(as_tuple=True)
     return sequences, positions
+
+
+@contextmanager
+def rounded(net: nn.Module, rounding: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Meanwhile every parameter has the value that `rounding` gives it."""
+    exact = {parameter: parameter.data for parameter in net.parameters()}
+    try:
+        for parameter, values in exact.items():
+            parameter.data = rounding(values)
+        yield
+    finally:
+        for parameter, values in exact.items():
+            parameter.data = values

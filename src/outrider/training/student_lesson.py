@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from outrider.models.config import DecoderConfig
 from outrider.training.batches import Batch
-from outrider.training.lesson import DEPTH, Where, own_positions
+from outrider.training.lesson import DEPTH, Where, own_positions, rounded
 from outrider.training.loss import soft_cross_entropy
 from outrider.training.teacher import Teacher
 
@@ -64,10 +66,12 @@ class StudentLesson:
         in_a_row = F.pad(agrees, (0, DEPTH - 1), value=-1).unfold(1, DEPTH, 1).flatten(0, 1).T
         return in_a_row[:, (in_a_row >= 0).all(0)]
 
-    def save(self, folder: Path, *, quantized: bool) -> None:
+    def as_saved(self) -> AbstractContextManager[None]:
+        return rounded(self.net, lambda values: values.bfloat16().float())
+
+    def save(self, folder: Path) -> None:
         """A folder that runs in any engine; its weights are quantised where it is loaded."""
-        self.net.bfloat16().save_pretrained(folder)
-        self.net.float()
+        deepcopy(self.net).bfloat16().save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
 
     def _logits(self, batch: Batch) -> Tensor:

@@ -1,9 +1,14 @@
-"""Training a draft on recordings of its target."""
+"""Training a draft on recordings of its target.
+
+The last pass trains the draft as it will be stored: each step's gradient is taken at the rounded weights and
+changes the exact ones (as in BinaryConnect, Courbariaux et al., 2015).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,16 +60,21 @@ class Trainer:
     def steps(self) -> Iterator[float]:
         """Train to the end; yields the loss of each step."""
         first = 0
+        last = len(self._lengths) - 1
         for number, length in enumerate(self._lengths):
             if self.done < first + length:
                 for recordings in self._epoch(number)[self.done - first :]:
-                    yield self._step(Batch.of(recordings).to(self.device), self.recipe.unrolled[number])
+                    batch = Batch.of(recordings).to(self.device)
+                    with self.lesson.as_saved() if number == last else nullcontext():
+                        loss = self._gradient(batch, self.recipe.unrolled[number])
+                    self._step()
+                    yield loss
             first += length
 
     def evaluate(self, recordings: Sequence[Recording]) -> Score:
         """On sequences that were not trained on."""
         hits = []
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.lesson.as_saved(), self._autocast():
             for part in epoch(recordings, rows=self.recipe.rows, seed=0):
                 hits.append(self.lesson.hits(Batch.of(part).to(self.device)))
         found = torch.cat(hits, dim=1)
@@ -89,18 +99,21 @@ class Trainer:
     def _epoch(self, number: int) -> list[list[Recording]]:
         return epoch(self._recordings, rows=self.recipe.rows, seed=self.recipe.seed * 1000 + number)
 
-    def _step(self, batch: Batch, unrolled: int) -> float:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.rate * self._pace()
+    def _gradient(self, batch: Batch, unrolled: int) -> float:
+        """The loss, with its gradient left at the parameters."""
         with self._autocast():
             losses = self.lesson.losses(batch, unrolled)
             loss = torch.stack([x * self.recipe.decay**step for step, x in enumerate(losses)]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _step(self) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.rate * self._pace()
         torch.nn.utils.clip_grad_norm_(self.lesson.net.parameters(), 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.done += 1
-        return float(loss.detach())
 
     def _pace(self) -> float:
         """Share of the highest learning rate: a linear rise, then half a cosine."""

@@ -1,0 +1,115 @@
+"""The kinds of draft that can be made: what of the target is recorded for each, and what it is taught."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from outrider.errors import ConfigError
+from outrider.models.checkpoint import Checkpoint
+from outrider.models.head_checkpoint import HeadCheckpoint, check_groups, locate_head
+from outrider.models.head_config import HeadConfig
+from outrider.training.head_lesson import HeadLesson
+from outrider.training.lesson import Lesson
+from outrider.training.recorder import Recording
+from outrider.training.student_lesson import StudentLesson, student_config
+from outrider.training.teacher import Teacher, frequent_tokens
+
+VOCAB = 8192  # tokens that a head can say
+
+
+class Kind(Protocol):
+    """A kind of draft for a target."""
+
+    @property
+    def state_layers(self) -> tuple[int, ...]:
+        """The layers after which states are recorded, the target's last among them."""
+
+    def lesson(self, recordings: Sequence[Recording], device: torch.device) -> Lesson: ...
+
+
+@dataclass(frozen=True)
+class StudentKind:
+    """A small model of its own."""
+
+    target: Checkpoint
+
+    @property
+    def state_layers(self) -> tuple[int, ...]:
+        return (self.target.config.num_layers,)
+
+    def lesson(self, recordings: Sequence[Recording], device: torch.device) -> StudentLesson:
+        config = student_config(self.target.config)
+        return StudentLesson(config, Teacher.of(self.target), self.target.tokenizer(), device=device)
+
+
+@dataclass(frozen=True)
+class HeadKind:
+    """An EAGLE-3 head of a shape. start: the head it goes on from; None: it begins at the target's last
+    layer. quantized: it is stored in 4 bits."""
+
+    target: Checkpoint
+    config: HeadConfig
+    start: HeadCheckpoint | None
+    quantized: bool
+
+    @classmethod
+    def of(
+        cls,
+        target: Checkpoint,
+        name: str,
+        *,
+        start: str | None,
+        draft_vocab_size: int | None,
+        quantized: bool,
+    ) -> HeadKind:
+        """name: the target's. Raises ModelError for a start that was made for another target or a shape that
+        cannot be stored in 4 bits, and ConfigError for another draft vocabulary than the start's."""
+        if start is None:
+            kind = cls(
+                target,
+                HeadConfig.for_target(target.config, draft_vocab_size=draft_vocab_size or VOCAB),
+                None,
+                quantized,
+            )
+        else:
+            kind = cls._going_on(target, name, start, draft_vocab_size, quantized)
+        if quantized:
+            check_groups(kind.config)
+        return kind
+
+    @property
+    def state_layers(self) -> tuple[int, ...]:
+        return tuple(sorted({*(self.config.state_layers or ()), self.target.config.num_layers}))
+
+    def lesson(self, recordings: Sequence[Recording], device: torch.device) -> HeadLesson:
+        return HeadLesson(
+            self.config,
+            Teacher.of(self.target),
+            self._tokens(recordings),
+            start=self.start,
+            quantized=self.quantized,
+            device=device,
+        )
+
+    def _tokens(self, recordings: Sequence[Recording]) -> torch.Tensor:
+        if self.start is not None:
+            return self.start.targets()
+        vocab, count = self.target.config.vocab_size, self.config.draft_vocab_size
+        return frequent_tokens(recordings, vocab=vocab, count=count)
+
+    @classmethod
+    def _going_on(
+        cls, target: Checkpoint, name: str, start: str, draft_vocab_size: int | None, quantized: bool
+    ) -> HeadKind:
+        head = HeadCheckpoint(locate_head(start))
+        layers = head.layers(target.config, name)
+        if draft_vocab_size not in (None, head.config.draft_vocab_size):
+            raise ConfigError(
+                f"draft_vocab_size = {draft_vocab_size}, and start = {start!r} has "
+                f"{head.config.draft_vocab_size}; leave it out to go on with those"
+            )
+        return cls(target, replace(head.config, state_layers=layers), head, quantized)

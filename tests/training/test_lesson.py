@@ -1,0 +1,109 @@
+"""A draft is trained and evaluated as what will be stored."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from outrider.models.checkpoint import open_checkpoint
+from outrider.models.head_checkpoint import HeadCheckpoint
+from outrider.training.batches import Batch, epoch
+from outrider.training.head_lesson import HeadLesson
+from outrider.training.kinds import HeadKind, StudentKind
+from outrider.training.lesson import rounded
+from outrider.training.recorder import Recording
+from outrider.training.trainer import Recipe, Trainer
+from tests.factories import tiny_config, write_model
+from tests.heads import record
+
+ROWS = 256  # of a batch, so that there are several
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def whole_groups(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> str:
+    """A target whose matrices divide into groups of 4 bits."""
+    path = tmp_path_factory.mktemp("whole_groups")
+    write_model(path, tiny_config(hidden_size=64, intermediate_size=96, head_dim=16))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def recordings(whole_groups: str) -> list[Recording]:
+    return record(whole_groups, seeds=1)
+
+
+def head_lesson(target: str, recordings: list[Recording], *, quantized: bool) -> HeadLesson:
+    torch.manual_seed(0)
+    kind = HeadKind.of(open_checkpoint(target), target, start=None, draft_vocab_size=128, quantized=quantized)
+    return kind.lesson(recordings, DEVICE)
+
+
+def values(net: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_head_as_saved(
+    whole_groups: str, recordings: list[Recording], tmp_path: Path, quantized: bool
+) -> None:
+    lesson = head_lesson(whole_groups, recordings, quantized=quantized)
+    exact = values(lesson.net)
+    with lesson.as_saved():
+        meanwhile = values(lesson.net)
+    after = values(lesson.net)
+    lesson.save(tmp_path)
+    saved = HeadCheckpoint(tmp_path)
+    for name, value in meanwhile.items():
+        stored = saved.weight(name).dequantize() if value.dim() == 2 else saved.tensor(name).float()
+        assert torch.equal(value, stored), name
+        assert torch.equal(after[name], exact[name]), name
+    changed = not torch.equal(meanwhile["midlayer.mlp.up_proj.weight"], exact["midlayer.mlp.up_proj.weight"])
+    assert changed
+
+
+def test_a_student_as_saved(whole_groups: str, tmp_path: Path) -> None:
+    lesson = StudentKind(open_checkpoint(whole_groups)).lesson([], DEVICE)
+    exact = values(lesson.net)
+    with lesson.as_saved():
+        meanwhile = values(lesson.net)
+    lesson.save(tmp_path)
+    saved = open_checkpoint(str(tmp_path))
+    for name in ("model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"):
+        assert torch.equal(meanwhile[name], saved.weight(name).dequantize())
+    assert all(torch.equal(value, exact[name]) for name, value in values(lesson.net).items())
+
+
+def test_only_the_last_pass_trains_what_is_saved(whole_groups: str, recordings: list[Recording]) -> None:
+    """The first loss is that of the weights that its pass is at, and the exact ones are what changes."""
+    first = Batch.of(epoch(recordings, rows=ROWS, seed=0)[0])
+    loss_at = {
+        quantized: loss(whole_groups, recordings, first, quantized=quantized) for quantized in (False, True)
+    }
+    for unrolled, at_saved in (((1, 1), False), ((1,), True)):
+        lesson = head_lesson(whole_groups, recordings, quantized=True)
+        start = values(lesson.net)
+        recipe = Recipe(unrolled=unrolled, rows=ROWS, rate=1e-4, warmup=0)
+        found = next(Trainer(lesson, recordings, recipe, device=DEVICE).steps())
+        assert abs(found - loss_at[at_saved]) < abs(found - loss_at[not at_saved]) / 10
+        for name, value in values(lesson.net).items():
+            assert 0 < (value - start[name]).abs().max() < 2e-4, name
+
+
+def test_weights_come_back_after_an_error() -> None:
+    net = nn.Linear(3, 2)
+    exact = values(net)
+    with suppress(KeyboardInterrupt), rounded(net, torch.zeros_like):
+        assert not net.weight.any()
+        raise KeyboardInterrupt
+    assert all(torch.equal(value, exact[name]) for name, value in values(net).items())
+
+
+def loss(target: str, recordings: list[Recording], batch: Batch, *, quantized: bool) -> float:
+    lesson = head_lesson(target, recordings, quantized=quantized)
+    with torch.no_grad(), lesson.as_saved(), torch.autocast("cpu", torch.bfloat16):
+        return float(lesson.losses(batch, 1)[0])
