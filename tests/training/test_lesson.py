@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,22 @@ def test_only_the_last_pass_trains_what_is_saved(whole_groups: str, recordings: 
         assert abs(found - loss_at[at_saved]) < abs(found - loss_at[not at_saved]) / 10
         for name, value in values(lesson.net).items():
             assert 0 < (value - start[name]).abs().max() < 2e-4, name
+
+
+def test_a_prompt_teaches_too(whole_groups: str, recordings: list[Recording]) -> None:
+    """Training reads every position that is no padding, and evaluation the answer's alone."""
+    lesson = head_lesson(whole_groups, recordings, quantized=False)
+    whole = max(recordings, key=lambda r: len(r.tokens))
+    part = replace(whole, tokens=whole.tokens[:9], states=whole.states[:9])
+    answer, alone, both, short = (
+        Batch.of(rs) for rs in ([whole], [replace(whole, own=len(whole.tokens))], [whole, part], [part])
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert lesson.hits(answer).shape[1] > lesson.hits(alone).shape[1]
+        losses = [float(lesson.losses(batch, 1)[0]) for batch in (answer, alone, both, short)]
+    assert losses[0] == losses[1]
+    rows = len(whole.tokens) - 1, len(part.tokens) - 1
+    assert losses[2] == pytest.approx((rows[0] * losses[0] + rows[1] * losses[3]) / sum(rows), rel=1e-2)
 
 
 def test_weights_come_back_after_an_error() -> None:

@@ -14,11 +14,15 @@ from outrider.training.recorder import Recording
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded sequences. tokens: int64 [batch, length]; states: bfloat16 [batch, length, width]; own: bool
-    [batch, length], the positions whose prediction is of the target's own words."""
+    """Padded sequences. tokens: int64 [batch, length]; states: bfloat16 [batch, length, width].
+
+    Positions, bool [batch, length]: real, which are no padding, and own, those of them whose prediction is
+    of the target's answer.
+    """
 
     tokens: Tensor
     states: Tensor
+    real: Tensor
     own: Tensor
 
     @classmethod
@@ -26,15 +30,16 @@ class Batch:
         count, length = len(recordings), max(len(r.tokens) for r in recordings)
         tokens = torch.zeros((count, length), dtype=torch.int64)
         states = torch.zeros((count, length, recordings[0].states.shape[1]), dtype=torch.bfloat16)
-        own = torch.zeros((count, length), dtype=torch.bool)
+        real, own = torch.zeros((2, count, length), dtype=torch.bool)
         for i, r in enumerate(recordings):
             tokens[i, : len(r.tokens)] = torch.tensor(r.tokens)
             states[i, : len(r.tokens)] = r.states
+            real[i, : len(r.tokens)] = True
             own[i, r.own - 1 : len(r.tokens)] = True
-        return cls(tokens, states, own)
+        return cls(tokens, states, real, own)
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.tokens.to(device), self.states.to(device), self.own.to(device))
+        return Batch(*(part.to(device) for part in (self.tokens, self.states, self.real, self.own)))
 
 
 def epoch(recordings: Sequence[Recording], *, rows: int, seed: int) -> list[list[Recording]]:

@@ -16,14 +16,18 @@ from outrider.models.head_config import HeadConfig
 from outrider.quantization.quantize import convert
 from outrider.quantization.weight import plain
 from outrider.training.batches import Batch
-from outrider.training.lesson import DEPTH, Where, own_positions, rounded
+from outrider.training.lesson import DEPTH, Where, positions, rounded
 from outrider.training.loss import soft_cross_entropy
 from outrider.training.net import HeadNet
 from outrider.training.teacher import Teacher
 
 
 class HeadLesson:
-    """Cross-entropy against the target's distribution over the head's tokens, in every unrolled step."""
+    """Cross-entropy against the target's distribution over the head's tokens, in every unrolled step.
+
+    At every position, the prompt's too: that teaches less than an answer does, but its states are there, and
+    new text is what a head lacks.
+    """
 
     def __init__(
         self,
@@ -50,18 +54,18 @@ class HeadLesson:
         self.net.to(device)
 
     def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
-        where = own_positions(batch, unrolled)  # no root stands as far before
+        where = positions(batch.real, unrolled)  # no root stands as far before
         with torch.no_grad():
             probs = F.linear(self._last(batch, where), self._output).softmax(-1, dtype=torch.float32)
         return [soft_cross_entropy(logits, probs) for logits in self._logits(batch, where, unrolled)]
 
     def hits(self, batch: Batch) -> Tensor:
-        sequences, positions = where = own_positions(batch, DEPTH)
+        sequences, at = where = positions(batch.own, DEPTH)
         best = F.linear(self._last(batch, where), self._teacher.output).argmax(-1)
         agrees = batch.own.new_full((DEPTH, *batch.own.shape), -1, dtype=torch.float32)
         for step, logits in enumerate(self._logits(batch, where, DEPTH)):
             hit = self.draft_tokens[logits.argmax(-1)] == best
-            agrees[step, sequences, positions - 1 - step] = hit.float()
+            agrees[step, sequences, at - 1 - step] = hit.float()
         agrees = agrees.flatten(1)
         return agrees[:, (agrees >= 0).all(0)]
 
@@ -102,11 +106,11 @@ class HeadLesson:
 
     def _logits(self, batch: Batch, where: Where, steps: int) -> Iterator[Tensor]:
         """The head's logits [rows of `where`, draft vocab], one step after the other."""
-        sequences, positions = where
+        sequences, at = where
         roots = batch.tokens.shape[1] - 1
         features = batch.states[:, :roots, : 3 * self.config.target_hidden_size]
         following = F.pad(batch.tokens[:, 1:], (0, steps - 1))
         mask = torch.full((roots, roots), -torch.inf, device=following.device).triu(1)
         embedded = F.embedding(following, self._teacher.embedding)
         for step, state in enumerate(self.net.unroll(features, embedded, mask, steps)):
-            yield self.net.lm_head(state[sequences, positions - 1 - step])
+            yield self.net.lm_head(state[sequences, at - 1 - step])

@@ -38,12 +38,12 @@ class Lesson(Protocol):
         """Write the draft as it can be loaded."""
 
 
-def own_positions(batch: Batch, first: int) -> Where:
-    """The positions whose distribution is learnt: those before the target's own words, from `first` on."""
-    own = batch.own.clone()
-    own[:, :first] = False
-    sequences, positions = own.nonzero(as_tuple=True)
-    return sequences, positions
+def positions(marked: Tensor, first: int) -> Where:
+    """Those that are marked, bool [batch, length], from `first` on."""
+    marked = marked.clone()
+    marked[:, :first] = False
+    sequences, found = marked.nonzero(as_tuple=True)
+    return sequences, found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from outrider.models.config import DecoderConfig
 from outrider.training.batches import Batch
-from outrider.training.lesson import DEPTH, Where, own_positions, rounded
+from outrider.training.lesson import DEPTH, Where, positions, rounded
 from outrider.training.loss import soft_cross_entropy
 from outrider.training.teacher import Teacher
 
@@ -53,13 +53,13 @@ class StudentLesson:
         self.net = LlamaForCausalLM(config).to(device)
 
     def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
-        where = own_positions(batch, 0)
+        where = positions(batch.real, 0)
         with torch.no_grad():
             probs = self._target_logits(batch, where).softmax(-1, dtype=torch.float32)
         return [soft_cross_entropy(self._logits(batch)[where], probs)]
 
     def hits(self, batch: Batch) -> Tensor:
-        where = own_positions(batch, 0)
+        where = positions(batch.own, 0)
         best = self._target_logits(batch, where).argmax(-1)
         agrees = batch.own.new_full((*batch.own.shape,), -1, dtype=torch.float32)
         agrees[where] = (self._logits(batch)[where].argmax(-1) == best).float()
