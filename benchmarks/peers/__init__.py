@@ -6,7 +6,7 @@ Measured for each format of SmolLM2, one request at a time, greedy:
   before. That leaves N - 1 steps of decoding, choosing the token included, whatever the engine does at the
   start of a request, and needs nothing of an engine but its public `generate`.
 - prompt: generating 1 token after 512, which every engine is told to read in one pass.
-- speculation: decode again, with the speculation that the engine brings along and needs no second model.
+- speculation: decode again, with the speculation that the engine brings along, no second model got for it.
 
 Prompts and outputs are token ids, so nobody tokenises. Prefix caches are off. Everything else is as the
 engine ships it, so activations and K/V caches differ in precision, and greedy tokens may: the table says on

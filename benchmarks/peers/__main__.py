@@ -1,5 +1,6 @@
 """Outrider beside other engines: python -m benchmarks.peers [--json] [--formats BF16,Q8_0,...]
-[--engines llama.cpp,openvino,...] [--tokens 128] [--prompts 5] [--rounds 5] [--threads N] [--cache DIR]
+[--engines llama.cpp,openvino,...] [--tokens 128] [--prompts FILE] [--limit N] [--rounds 5] [--threads N]
+[--cache DIR]
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from itertools import chain, cycle, islice
 from pathlib import Path
@@ -19,13 +20,13 @@ from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.report import rows, table
 from benchmarks.peers.worker import Unavailable
 from benchmarks.variants import KINDS, cache_folder, smollm2
-from outrider.measurement.prompts import BUILT_IN
+from outrider.measurement.prompts import BUILT_IN, Conversation, read_conversations
 from outrider.models.checkpoint import open_checkpoint
 from outrider.ops.cpu.extension import physical_cores
 
 
-def token_ids(count: int) -> list[list[int]]:
-    """The first `count` built-in prompts, as the model's chat template lays them out."""
+def token_ids(conversations: Sequence[Conversation]) -> list[list[int]]:
+    """First turns, as the model's chat template lays them out."""
     tokenizer = open_checkpoint("smollm2").tokenizer()
     return [
         tokenizer.apply_chat_template(
@@ -34,7 +35,7 @@ def token_ids(count: int) -> list[list[int]]:
             tokenize=True,
             return_dict=False,
         )
-        for conversation in BUILT_IN[:count]
+        for conversation in conversations
     ]
 
 
@@ -48,7 +49,8 @@ def main() -> None:
     parser.add_argument("--formats", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--engines", default=",".join(PEERS), help=f"{OWN} is always among them")
     parser.add_argument("--tokens", type=int, default=128, help="tokens to generate for a prompt")
-    parser.add_argument("--prompts", type=int, default=len(BUILT_IN), help="of the built-in ones")
+    parser.add_argument("--prompts", type=Path, help="JSON lines as Spec-Bench's; default: five built in")
+    parser.add_argument("--limit", type=int, default=1000, help="prompts of each category at most")
     parser.add_argument("--rounds", type=int, default=5, help="after one to warm up")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="for every engine")
     parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
@@ -57,15 +59,22 @@ def main() -> None:
     engines = [OWN, *(name for name in _chosen(parser, "--engines", args.engines, PEERS) if name != OWN)]
     for option, least, most in (
         ("tokens", 2, CONTEXT - PROMPT),
-        ("prompts", 1, len(BUILT_IN)),
+        ("limit", 1, 1000),
         ("rounds", 1, 1000),
         ("threads", 1, 1024),
     ):
         if not least <= getattr(args, option) <= most:
             parser.error(f"--{option}: {getattr(args, option)} is not in {least}..{most}")
 
-    long_prompt = list(islice(cycle(chain.from_iterable(token_ids(len(BUILT_IN)))), PROMPT))
-    plan = Plan(token_ids(args.prompts), long_prompt, args.tokens, args.rounds, args.threads)
+    conversations = read_conversations(args.prompts, limit=args.limit) if args.prompts else BUILT_IN
+    prompts = token_ids(conversations)
+    longest = max(map(len, prompts))
+    if longest + args.tokens > CONTEXT:
+        parser.error(
+            f"a prompt has {longest} tokens; with --tokens {args.tokens} there is room for {CONTEXT}"
+        )
+    long_prompt = list(islice(cycle(chain.from_iterable(token_ids(BUILT_IN))), PROMPT))
+    plan = Plan(prompts, long_prompt, args.tokens, args.rounds, args.threads)
     results: dict[str, Measured] = {}
     with cache_folder(args.cache) as folder:
         for format in formats:
@@ -74,7 +83,7 @@ def main() -> None:
             except Unavailable as error:
                 parser.exit(1, f"{format}: {error}\n")
             if not args.json:
-                sys.stdout.write(table(format, results[format], args.prompts))
+                sys.stdout.write(table(format, results[format], len(prompts)))
                 sys.stdout.flush()
     about = {result.engine: result.about for each in results.values() for result in each.results}
     if args.json:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-CONTEXT = 1024  # positions that every engine has room for
+CONTEXT = 2048  # positions that every engine has room for
 PROMPT = 512  # tokens of the pass that is timed as prompt processing
 
 
 @dataclass(frozen=True)
 class Setup:
-    """path: a GGUF file. speculate: with the engine's own speculation that needs no second model."""
+    """path: a GGUF file. speculate: with the speculation that the engine brings along."""
 
     path: Path
     threads: int

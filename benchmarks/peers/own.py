@@ -1,4 +1,4 @@
-"""Outrider; its speculation is n-gram lookup, as `LLM(..., speculative_model="ngram")`."""
+"""Outrider; its speculation is what SmolLM2 gets by itself: n-gram lookup, its head, and automatic length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Outrider:
             max_model_len=CONTEXT,
             max_num_batched_tokens=PROMPT,
             enable_prefix_caching=False,
-            speculative_model="ngram" if setup.speculate else None,
+            speculative_model=["ngram", "head"] if setup.speculate else None,
         )
 
     @property
