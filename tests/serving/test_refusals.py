@@ -30,6 +30,11 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     return error
 
 
+def asked(part: dict[str, Any]) -> dict[str, Any]:
+    """A body whose message has this part."""
+    return {"messages": [{"role": "user", "content": [part]}]}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param", "reason"),
     [
@@ -47,6 +52,10 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
         (TEXT, {"prompt": ["x", 5]}, "prompt", "a list of either"),
         (TEXT, {"prompt": "a\ud800"}, "prompt", "give a string"),
         (TEXT, {"prompt": "x", "stop": "\udfff"}, "stop", "surrogate"),
+        (TEXT, {"prompt": "x", "stop": 5}, "stop", "stop = 5: input should be a valid string"),
+        (TEXT, {"prompt": "x", "stop": ["y", 5]}, "stop.1", "stop.1 = 5: input should be a valid string"),
+        (TEXT, {"prompt": "x", "structured_outputs": {"json": 5}}, "structured_outputs.json", "valid string"),
+        (TEXT, {"prompt": "x", "body": 5}, "body", "body is not supported; leave it out"),
         (TEXT, {}, "prompt", "prompt is missing"),
         (TEXT, {"prompt": "x", "stream_options": {}}, "stream_options", "are for stream = true"),
         (
@@ -65,6 +74,9 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
         (CHAT, {"messages": []}, "messages", "at least 1 item"),
         (CHAT, {"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "'user' or 'assistant'"),
         (CHAT, {"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages.0.name", "leave it"),
+        (CHAT, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "content = 5: input"),
+        (CHAT, asked({"type": "image_url"}), "messages.0.content.0.type", "input should be 'text'"),
+        (CHAT, asked({"type": "text", "text": "x", "y": 1}), "messages.0.content.0.y", "y is not supported"),
         (CHAT, {"messages": HI, "temperature": -1}, "temperature", "temperature = -1: input should be"),
         ("/tokenize", {}, None, "give either prompt or messages"),
         ("/detokenize", {"tokens": [9999]}, None, "token id 9999"),
@@ -77,6 +89,8 @@ def test_bad_bodies(served: Served, path: str, body: dict[str, Any], param: str 
     error = error_of(served.http.post(path, content=content, headers=headers), 400)
     assert reason in error["message"]
     assert (error["param"] or "").startswith(param or "")
+    assert "[" not in (error["param"] or "")  # nor does it tell how bodies are checked
+    assert "(" not in (error["param"] or "")
     assert error["type"] == "invalid_request_error"
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -14,7 +15,7 @@ from pydantic import (
 
 from outrider.errors import ConfigError, RequestError
 from outrider.params import SamplingParams, StructuredOutputs
-from outrider.serving.bodies import Body, Text
+from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text, Texts
 from outrider.serving.formats import ResponseFormat, Structured
 
 MAX_LOGPROBS = 20
@@ -78,7 +79,7 @@ class Sampling(Body):
     """Token ids, as strings."""
     allowed_token_ids: Tokens | None = None
     bad_words: list[Text] | None = None
-    stop: Text | list[Text] | None = None
+    stop: Texts | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
@@ -175,11 +176,14 @@ class TextPart(Body):
     text: Text
 
 
+Content = Annotated[AsText | Annotated[list[TextPart], Tag(AS_OTHER)], BY_KIND]
+
+
 class Message(Body):
     """A message of a conversation. The fields after `content` are those of an answer that is sent back."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: Content
     refusal: Unsupported = None
     tool_calls: Unsupported = None
     function_call: Unsupported = None
