@@ -55,6 +55,8 @@ def asked(part: dict[str, Any]) -> dict[str, Any]:
         (TEXT, {"prompt": "x", "stop": 5}, "stop", "stop = 5: input should be a valid string"),
         (TEXT, {"prompt": "x", "stop": ["y", 5]}, "stop.1", "stop.1 = 5: input should be a valid string"),
         (TEXT, {"prompt": "x", "structured_outputs": {"json": 5}}, "structured_outputs.json", "valid string"),
+        (TEXT, {"prompt": "x", "stop": ["y"] * 1001}, "stop", "at most 1000 items"),
+        (TEXT, {"prompt": "x", "bad_words": ["y"] * 1001}, "bad_words", "at most 1000 items"),
         (TEXT, {"prompt": "x", "body": 5}, "body", "body is not supported; leave it out"),
         (TEXT, {}, "prompt", "prompt is missing"),
         (TEXT, {"prompt": "x", "stream_options": {}}, "stream_options", "are for stream = true"),

@@ -36,7 +36,5 @@ def _alternative(value: object) -> str:
 
 AsText = Annotated[Text, Tag(AS_TEXT)]
 BY_KIND = Discriminator(_alternative)
-Texts = Annotated[AsText | Annotated[list[Text], Tag(AS_OTHER)], BY_KIND]
-"""One, or several."""
 Schema = Annotated[AsText | Annotated[dict[str, Any], Tag(AS_OTHER)], BY_KIND]
 """A JSON schema, as text or as it is."""

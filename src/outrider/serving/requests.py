@@ -15,10 +15,12 @@ from pydantic import (
 
 from outrider.errors import ConfigError, RequestError
 from outrider.params import SamplingParams, StructuredOutputs
-from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text, Texts
+from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
 from outrider.serving.formats import ResponseFormat, Structured
 
 MAX_LOGPROBS = 20
+MAX_WORDS = 1000
+"""Of `stop` and of `bad_words`: all are looked for at each token, and meanwhile the other requests wait."""
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 
 
@@ -44,6 +46,7 @@ Prompts = Annotated[
     Text | Tokens | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Tokens], Field(min_length=1)],
     WrapValidator(_prompt),
 ]
+Words = Annotated[list[Text], Field(max_length=MAX_WORDS)]
 Count = Annotated[int, Field(ge=0)]
 Logprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 
@@ -78,8 +81,8 @@ class Sampling(Body):
     logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], float] | None = None
     """Token ids, as strings."""
     allowed_token_ids: Tokens | None = None
-    bad_words: list[Text] | None = None
-    stop: Texts | None = None
+    bad_words: Words | None = None
+    stop: Annotated[AsText | Annotated[Words, Tag(AS_OTHER)], BY_KIND] | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
