@@ -116,8 +116,9 @@ def test_what_is_no_body(served: Served, content: bytes, kind: str, reason: str)
 def test_fields_that_ask_for_nothing_are_accepted(served: Served) -> None:
     """As an answer of OpenAI's client has them, when it is sent back."""
     answer = served.client().chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=2, tools=[], store=False
-    )
+        model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=2, tools=[], store=False,
+        logprobs=False, top_logprobs=0,
+    )  # fmt: skip
     message: Any = answer.choices[0].message.model_dump()
     again = served.client().chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "hi"}, message], max_tokens=2

@@ -216,7 +216,7 @@ class ChatRequest(Sampling):
             raise ConfigError(
                 "max_tokens and max_completion_tokens are both given; leave out max_tokens", "max_tokens"
             )
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ConfigError(
                 "top_logprobs are for logprobs = true; set it or leave them out", "top_logprobs"
             )
