@@ -126,6 +126,15 @@ def test_fields_that_ask_for_nothing_are_accepted(served: Served) -> None:
     assert again.choices[0].finish_reason is not None
 
 
+def test_too_many_prompts_are_not_even_tokenized(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_texts(*_: Any, **__: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(served.service.prompts, "of_texts", of_texts)
+    error = error_of(served.post(TEXT, prompt=["x"] * 100000), 400)
+    assert error["message"].startswith("the request asks for 100000 sequences")
+
+
 def test_unknown_places(served: Served) -> None:
     assert error_of(served.http.get("/v1/nothing"), 404)["message"] == "Not Found"
     assert error_of(served.http.get(CHAT), 405)["message"] == "Method Not Allowed"

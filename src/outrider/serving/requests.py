@@ -154,6 +154,10 @@ class CompletionRequest(Sampling):
     suffix: Unsupported = None
 
     @property
+    def num_prompts(self) -> int:
+        return 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
+
+    @property
     def scored_only(self) -> bool:
         """Nothing is to be generated: the prompt's log-probabilities are asked for."""
         return self.max_tokens == 0
