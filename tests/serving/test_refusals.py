@@ -71,6 +71,8 @@ def asked(part: dict[str, Any]) -> dict[str, Any]:
         (TEXT, {"prompt": "x", "logit_bias": {"he": 1}}, "logit_bias", "he"),
         (TEXT, {"prompt": "x", "min_tokens": 20}, None, "min_tokens = 20 is more than max_tokens = 16"),
         (CHAT, {"messages": HI, "tools": [{"type": "function"}]}, "tools", "not supported; leave it out"),
+        (CHAT, {"messages": HI, "tool_choice": "auto"}, "tool_choice", "not supported; leave it out"),
+        (TEXT, {"prompt": "x", "use_beam_search": True}, "use_beam_search", "not supported; leave it out"),
         (CHAT, {"messages": HI, "max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "both given"),
         (CHAT, {"messages": HI, "top_logprobs": 2}, "top_logprobs", "for logprobs = true"),
         (CHAT, {"messages": []}, "messages", "at least 1 item"),
@@ -117,7 +119,8 @@ def test_fields_that_ask_for_nothing_are_accepted(served: Served) -> None:
     """As an answer of OpenAI's client has them, when it is sent back."""
     answer = served.client().chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=2, tools=[], store=False,
-        logprobs=False, top_logprobs=0,
+        logprobs=False, top_logprobs=0, tool_choice="none", metadata={},
+        extra_body={"use_beam_search": False, "parallel_tool_calls": None},
     )  # fmt: skip
     message: Any = answer.choices[0].message.model_dump()
     again = served.client().chat.completions.create(

@@ -26,7 +26,7 @@ DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 
 def _refuse(value: object) -> None:
     """Clients send some fields whether they use them or not; a value that asks for nothing does no harm."""
-    if value not in (None, False, [], {}):
+    if value not in (None, False, [], {}, "none"):
         raise ValueError("this is not supported; leave it out")
 
 
@@ -60,6 +60,7 @@ PASSED_ON = (
 
 
 class StreamOptions(Body):
+    continuous_usage_stats: Unsupported = None
     include_usage: bool | None = None
     """Send a last chunk that says how many tokens there were."""
 
@@ -104,6 +105,8 @@ class Sampling(Body):
     user: Text | None = None
     """Is written to the log."""
     store: Unsupported = None
+    metadata: Unsupported = None
+    use_beam_search: Unsupported = None
 
     @property
     def include_usage(self) -> bool:
@@ -214,6 +217,9 @@ class ChatRequest(Sampling):
     top_logprobs: Logprobs | None = None
     tools: Unsupported = None
     functions: Unsupported = None
+    tool_choice: Unsupported = None
+    function_call: Unsupported = None
+    parallel_tool_calls: Unsupported = None
 
     def sampling_params(self) -> SamplingParams:
         if None not in (self.max_tokens, self.max_completion_tokens):
