@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLParserLimits
 
 from outrider import StructuredOutputs
+from outrider.errors import RequestError
 from outrider.sampling import grammar
 from outrider.sampling.grammar import Grammars, InGrammar
 from tests.factories import tiny_tokenizer
@@ -42,6 +43,7 @@ def test_where_the_library_gives_up_nothing_may_follow(monkeypatch: pytest.Monke
     """It would allow EOS there, and fail for all who ask for that grammar from then on."""
     grammars, small = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), LLParserLimits(step_lexer_fuel=30)
     monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    monkeypatch.setattr(grammar, "TRIED", 1)
     wanted, (a, b) = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z"), TOKENIZER.encode("ab")
     one, other = InGrammar(grammars, wanted), InGrammar(grammars, wanted)
     assert allowed(one, []) == {a, b}
@@ -49,6 +51,20 @@ def test_where_the_library_gives_up_nothing_may_follow(monkeypatch: pytest.Monke
     assert allowed(other, []) == allowed(InGrammar(grammars, wanted), []) == {a, b}
     assert allowed(one, []) == {a, b}
     assert one.count([], [b]) == 1
+
+
+def test_a_grammar_that_is_too_much_is_refused_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step would try it again, and all requests wait for a step."""
+    small = LLParserLimits(step_lexer_fuel=30)
+    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    wanted = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z")
+    with pytest.raises(RequestError, match=r"structured_outputs\.regex cannot be used: .*too"):
+        Grammars(TOKENIZER, len(TOKENIZER), [EOS]).compile(wanted)
+
+
+def test_many_choices_that_begin_alike() -> None:
+    one = InGrammar(GRAMMARS, StructuredOutputs(choice=tuple(f"ab{i}" for i in range(3000))))
+    assert allowed(one, TOKENIZER.encode("ab")) == {TOKENIZER.convert_tokens_to_ids(d) for d in "0123456789"}
 
 
 def allowed(grammar: InGrammar, output: list[int]) -> set[int]:

@@ -9,6 +9,8 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from outrider import LLM, RequestOutput, SamplingParams
+from outrider.outputs import Logprob
+from outrider.serving.logprobs import completion_logprobs
 from tests.serving.harness import MODEL, Served
 
 MESSAGES: list[ChatCompletionMessageParam] = [
@@ -139,6 +141,14 @@ def test_completion_logprobs(served: Served, offline: LLM, stream: bool) -> None
     assert values == pytest.approx([logprob.logprob for logprob in wanted])
     offsets = [offset for logprobs in told for offset in logprobs.text_offset]
     assert offsets == [len("".join(tokens[:i])) for i in range(len(tokens))]
+
+
+def test_logprobs_of_tokens_with_the_same_text() -> None:
+    """Parts of characters all read alike; evaluations look for the likeliest of what is shown."""
+    of = {7: Logprob(-0.5, 1, "\ufffd"), 8: Logprob(-1.5, 2, "a"), 9: Logprob(-3.0, 3, "\ufffd")}
+    told = completion_logprobs([9], [of], ["\ufffd"], 0)
+    assert told["token_logprobs"] == [-3.0]
+    assert told["top_logprobs"] == [{"\ufffd": -0.5, "a": -1.5}]
 
 
 @pytest.mark.parametrize("max_tokens", [0, 3])

@@ -151,6 +151,7 @@ def cli_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     [
         (("x", "--port", "70000"), "port = 70000"),
         (("x", "--host", "256.0.0.1"), "host = '256.0.0.1', port = 8000: cannot listen there"),
+        (("x", "--api-key", "sesame", "--api-key", ""), "an empty key keeps nobody out"),
         (("x", "--log-level", "loud"), "log_level = 'loud': give one of debug, info, warning, error"),
         (("x", "--max-body-size", "big"), "give bytes as a number or as in '512MiB'"),
         (("x", "--request-timeout", "0"), "request_timeout = 0.0"),

@@ -30,6 +30,11 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     return error
 
 
+def asked(part: dict[str, Any]) -> dict[str, Any]:
+    """A body whose message has this part."""
+    return {"messages": [{"role": "user", "content": [part]}]}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param", "reason"),
     [
@@ -47,6 +52,12 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
         (TEXT, {"prompt": ["x", 5]}, "prompt", "a list of either"),
         (TEXT, {"prompt": "a\ud800"}, "prompt", "give a string"),
         (TEXT, {"prompt": "x", "stop": "\udfff"}, "stop", "surrogate"),
+        (TEXT, {"prompt": "x", "stop": 5}, "stop", "stop = 5: input should be a valid string"),
+        (TEXT, {"prompt": "x", "stop": ["y", 5]}, "stop.1", "stop.1 = 5: input should be a valid string"),
+        (TEXT, {"prompt": "x", "structured_outputs": {"json": 5}}, "structured_outputs.json", "valid string"),
+        (TEXT, {"prompt": "x", "stop": ["y"] * 1001}, "stop", "at most 1000 items"),
+        (TEXT, {"prompt": "x", "bad_words": ["y"] * 1001}, "bad_words", "at most 1000 items"),
+        (TEXT, {"prompt": "x", "body": 5}, "body", "body is not supported; leave it out"),
         (TEXT, {}, "prompt", "prompt is missing"),
         (TEXT, {"prompt": "x", "stream_options": {}}, "stream_options", "are for stream = true"),
         (
@@ -60,11 +71,16 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
         (TEXT, {"prompt": "x", "logit_bias": {"he": 1}}, "logit_bias", "he"),
         (TEXT, {"prompt": "x", "min_tokens": 20}, None, "min_tokens = 20 is more than max_tokens = 16"),
         (CHAT, {"messages": HI, "tools": [{"type": "function"}]}, "tools", "not supported; leave it out"),
+        (CHAT, {"messages": HI, "tool_choice": "auto"}, "tool_choice", "not supported; leave it out"),
+        (TEXT, {"prompt": "x", "use_beam_search": True}, "use_beam_search", "not supported; leave it out"),
         (CHAT, {"messages": HI, "max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "both given"),
         (CHAT, {"messages": HI, "top_logprobs": 2}, "top_logprobs", "for logprobs = true"),
         (CHAT, {"messages": []}, "messages", "at least 1 item"),
         (CHAT, {"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "'user' or 'assistant'"),
         (CHAT, {"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages.0.name", "leave it"),
+        (CHAT, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "content = 5: input"),
+        (CHAT, asked({"type": "image_url"}), "messages.0.content.0.type", "input should be 'text'"),
+        (CHAT, asked({"type": "text", "text": "x", "y": 1}), "messages.0.content.0.y", "y is not supported"),
         (CHAT, {"messages": HI, "temperature": -1}, "temperature", "temperature = -1: input should be"),
         ("/tokenize", {}, None, "give either prompt or messages"),
         ("/detokenize", {"tokens": [9999]}, None, "token id 9999"),
@@ -77,6 +93,8 @@ def test_bad_bodies(served: Served, path: str, body: dict[str, Any], param: str 
     error = error_of(served.http.post(path, content=content, headers=headers), 400)
     assert reason in error["message"]
     assert (error["param"] or "").startswith(param or "")
+    assert "[" not in (error["param"] or "")  # nor does it tell how bodies are checked
+    assert "(" not in (error["param"] or "")
     assert error["type"] == "invalid_request_error"
 
 
@@ -100,13 +118,24 @@ def test_what_is_no_body(served: Served, content: bytes, kind: str, reason: str)
 def test_fields_that_ask_for_nothing_are_accepted(served: Served) -> None:
     """As an answer of OpenAI's client has them, when it is sent back."""
     answer = served.client().chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=2, tools=[], store=False
-    )
+        model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=2, tools=[], store=False,
+        logprobs=False, top_logprobs=0, tool_choice="none", metadata={},
+        extra_body={"use_beam_search": False, "parallel_tool_calls": None},
+    )  # fmt: skip
     message: Any = answer.choices[0].message.model_dump()
     again = served.client().chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": "hi"}, message], max_tokens=2
     )
     assert again.choices[0].finish_reason is not None
+
+
+def test_too_many_prompts_are_not_even_tokenized(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_texts(*_: Any, **__: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(served.service.prompts, "of_texts", of_texts)
+    error = error_of(served.post(TEXT, prompt=["x"] * 100000), 400)
+    assert error["message"].startswith("the request asks for 100000 sequences")
 
 
 def test_unknown_places(served: Served) -> None:

@@ -91,12 +91,8 @@ def _check(tokens: Sequence[int], max_model_len: int, vocab: int) -> None:
             )
 
 
-def _bad_words(params: SamplingParams, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def _bad_words(params: SamplingParams, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
     """Token sequences of each bad word, as it stands at the beginning of a text and after a space."""
-    sequences: list[list[int]] = []
-    for word in params.bad_words:
-        for text in (word, " " + word.lstrip()):
-            tokens = tokenizer.encode(text, add_special_tokens=False)
-            if tokens and tokens not in sequences:
-                sequences.append(tokens)
-    return sequences
+    texts = [text for word in params.bad_words for text in (word, " " + word.lstrip())]
+    sequences = dict.fromkeys(tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+    return [sequence for sequence in sequences if sequence]

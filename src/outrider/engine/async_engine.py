@@ -87,6 +87,14 @@ class AsyncEngine:
         """In the engine, running and waiting."""
         return sum(generation.sequences for generation in self._seated)
 
+    def check_fits(self, sequences: int) -> None:
+        """Raise RequestError for more sequences than the engine ever takes."""
+        if sequences > self.capacity:
+            raise RequestError(
+                f"the request asks for {sequences} sequences, prompts times n; the server takes "
+                f"{self.capacity} at a time at most"
+            )
+
     async def drain(self, timeout: float) -> bool:
         """Take no more calls and wait for those there are; False if some were left, which are then ended.
 
@@ -136,11 +144,7 @@ class AsyncEngine:
             self._all_left.set()
 
     def _check_room(self, sequences: int) -> None:
-        if sequences > self.capacity:
-            raise RequestError(
-                f"the request asks for {sequences} sequences, prompts times n; the server takes "
-                f"{self.capacity} at a time at most"
-            )
+        self.check_fits(sequences)
         there = self.num_sequences
         if there + sequences > self.capacity:
             raise QueueFull(

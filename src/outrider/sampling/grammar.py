@@ -18,6 +18,8 @@ from outrider.errors import RequestError
 from outrider.params import StructuredOutputs
 
 CACHED = 64  # compiled grammars
+ITEMS_IN_ROW = 100_000  # ways on that a grammar may have at a place: as many as a long list of choices has
+TRIED = 2  # tokens, before a grammar is used: one that is too much is seldom so from the first
 
 
 class Grammars:
@@ -50,10 +52,14 @@ class Grammars:
 
     def _compile(self, kind: GrammarFormat, text: str) -> LLMatcher:
         # Without the lock: who finds a grammar in the cache does not wait for one that takes long.
-        limits = LLParserLimits(verbose_errors=False)
+        limits = LLParserLimits(verbose_errors=False, max_items_in_row=ITEMS_IN_ROW)
         matcher = LLMatcher(self._tokenizer, grammar_from(kind, text), log_level=0, limits=limits)
-        if matcher.is_error():
-            raise ValueError(matcher.get_error())
+        trial = matcher.deep_copy()  # of the same lexer, which keeps what it finds out
+        for _ in range(TRIED):
+            allowed = np.frombuffer(trial.compute_logit_bias(), dtype=np.uint8).nonzero()[0]
+            if trial.is_error():
+                raise ValueError(trial.get_error())
+            trial.try_consume_tokens(allowed[:1].tolist())
         return matcher
 
     def _keep(self, source: tuple[GrammarFormat, str], matcher: LLMatcher) -> LLMatcher:

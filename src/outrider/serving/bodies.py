@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag
 
 
 class Body(BaseModel):
@@ -23,3 +23,18 @@ def _whole(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_whole)]
+
+# Which of two alternatives was meant is seen from the value, so that an error is of that one alone.
+AS_TEXT, AS_OTHER = "(text)", "(other)"
+NO_FIELDS = frozenset({AS_TEXT, AS_OTHER, "[key]"})
+"""What pydantic puts among the fields that lead to an error, and a client has no use for."""
+
+
+def _alternative(value: object) -> str:
+    return AS_OTHER if isinstance(value, list | dict) else AS_TEXT
+
+
+AsText = Annotated[Text, Tag(AS_TEXT)]
+BY_KIND = Discriminator(_alternative)
+Schema = Annotated[AsText | Annotated[dict[str, Any], Tag(AS_OTHER)], BY_KIND]
+"""A JSON schema, as text or as it is."""

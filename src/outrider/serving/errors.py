@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from outrider.engine.generation import EngineFailed, EngineStopped, QueueFull
 from outrider.errors import INTERNAL_ERROR, ConfigError, RequestError
 from outrider.outputs import RequestOutput
+from outrider.serving.bodies import NO_FIELDS
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def install(app: FastAPI) -> None:
 
 def _invalid(detail: Any) -> ApiError:
     """The first of what pydantic found wrong."""
-    where = [str(part) for part in detail["loc"] if part != "body"]
+    where = [str(part) for part in detail["loc"][1:] if part not in NO_FIELDS]  # the first is "body"
     name = ".".join(where)
     if detail["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {detail['ctx']['error']}")

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from outrider.params import StructuredOutputs
-from outrider.serving.bodies import Body, Text
+from outrider.serving.bodies import Body, Schema, Text
 
 
 class Structured(Body):
     """vLLM's form of what an answer has to fit: exactly one of these."""
 
-    json_schema: Annotated[Text | dict[str, Any] | None, Field(alias="json")] = None
+    json_schema: Annotated[Schema | None, Field(alias="json")] = None
     json_object: Literal[True] | None = None
     regex: Text | None = None
     choice: list[Text] | None = None

@@ -47,6 +47,8 @@ def routes(service: Service) -> APIRouter:
         """Complete a prompt, or several."""
         service.check_model(body.model)
         params = body.sampling_params()
+        # Before they are tokenized: a million short prompts are a small body, and ten seconds' work.
+        service.engine.check_fits(body.num_prompts * params.n)
         prompts = await _prompts(service, body)
         texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
         answer = CompletionAnswer(

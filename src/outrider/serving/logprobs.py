@@ -34,12 +34,17 @@ def completion_logprobs(
             None if of is None else finite(of[token].logprob)
             for token, of in zip(tokens, logprobs, strict=True)
         ],
-        "top_logprobs": [
-            None if of is None else {lp.decoded_token: finite(lp.logprob) for lp in of.values()}
-            for of in logprobs
-        ],
+        "top_logprobs": [None if of is None else _by_text(of) for of in logprobs],
         "text_offset": offsets,
     }
+
+
+def _by_text(logprobs: Logprobs) -> dict[str, float]:
+    """The likeliest first; it also stands for others of the same text, as parts of characters are."""
+    shown: dict[str, float] = {}
+    for logprob in _likeliest(logprobs, len(logprobs)):
+        shown.setdefault(logprob.decoded_token, finite(logprob.logprob))
+    return shown
 
 
 def _likeliest(logprobs: Logprobs, count: int) -> list[Logprob]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -14,16 +15,18 @@ from pydantic import (
 
 from outrider.errors import ConfigError, RequestError
 from outrider.params import SamplingParams, StructuredOutputs
-from outrider.serving.bodies import Body, Text
+from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
 from outrider.serving.formats import ResponseFormat, Structured
 
 MAX_LOGPROBS = 20
+MAX_WORDS = 1000
+"""Of `stop` and of `bad_words`: all are looked for at each token, and meanwhile the other requests wait."""
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 
 
 def _refuse(value: object) -> None:
     """Clients send some fields whether they use them or not; a value that asks for nothing does no harm."""
-    if value not in (None, False, [], {}):
+    if value not in (None, False, [], {}, "none"):
         raise ValueError("this is not supported; leave it out")
 
 
@@ -43,6 +46,7 @@ Prompts = Annotated[
     Text | Tokens | Annotated[list[Text], Field(min_length=1)] | Annotated[list[Tokens], Field(min_length=1)],
     WrapValidator(_prompt),
 ]
+Words = Annotated[list[Text], Field(max_length=MAX_WORDS)]
 Count = Annotated[int, Field(ge=0)]
 Logprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
 
@@ -56,6 +60,7 @@ PASSED_ON = (
 
 
 class StreamOptions(Body):
+    continuous_usage_stats: Unsupported = None
     include_usage: bool | None = None
     """Send a last chunk that says how many tokens there were."""
 
@@ -77,8 +82,8 @@ class Sampling(Body):
     logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], float] | None = None
     """Token ids, as strings."""
     allowed_token_ids: Tokens | None = None
-    bad_words: list[Text] | None = None
-    stop: Text | list[Text] | None = None
+    bad_words: Words | None = None
+    stop: Annotated[AsText | Annotated[Words, Tag(AS_OTHER)], BY_KIND] | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
@@ -100,6 +105,8 @@ class Sampling(Body):
     user: Text | None = None
     """Is written to the log."""
     store: Unsupported = None
+    metadata: Unsupported = None
+    use_beam_search: Unsupported = None
 
     @property
     def include_usage(self) -> bool:
@@ -150,6 +157,10 @@ class CompletionRequest(Sampling):
     suffix: Unsupported = None
 
     @property
+    def num_prompts(self) -> int:
+        return 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
+
+    @property
     def scored_only(self) -> bool:
         """Nothing is to be generated: the prompt's log-probabilities are asked for."""
         return self.max_tokens == 0
@@ -175,11 +186,14 @@ class TextPart(Body):
     text: Text
 
 
+Content = Annotated[AsText | Annotated[list[TextPart], Tag(AS_OTHER)], BY_KIND]
+
+
 class Message(Body):
     """A message of a conversation. The fields after `content` are those of an answer that is sent back."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: Content
     refusal: Unsupported = None
     tool_calls: Unsupported = None
     function_call: Unsupported = None
@@ -203,13 +217,16 @@ class ChatRequest(Sampling):
     top_logprobs: Logprobs | None = None
     tools: Unsupported = None
     functions: Unsupported = None
+    tool_choice: Unsupported = None
+    function_call: Unsupported = None
+    parallel_tool_calls: Unsupported = None
 
     def sampling_params(self) -> SamplingParams:
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ConfigError(
                 "max_tokens and max_completion_tokens are both given; leave out max_tokens", "max_tokens"
             )
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ConfigError(
                 "top_logprobs are for logprobs = true; set it or leave them out", "top_logprobs"
             )

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SecretStr
 
 from outrider.config import Bytes
 from outrider.validation import Strict
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+def _not_empty(key: SecretStr) -> SecretStr:
+    if not key.get_secret_value():
+        raise ValueError("an empty key keeps nobody out; give another, or none")
+    return key
 
 
 class ServerConfig(Strict):
@@ -22,7 +28,7 @@ class ServerConfig(Strict):
     """0: one that is free."""
     model_name: Annotated[str, Field(min_length=1)]
     """What clients call the model."""
-    api_keys: tuple[SecretStr, ...] = ()
+    api_keys: tuple[Annotated[SecretStr, AfterValidator(_not_empty)], ...] = ()
     """Any of them is asked of a client; none: nothing is asked."""
     max_queue: NonNegativeInt = 256
     """Sequences that may wait, beyond `max_num_seqs` that may run; then clients are told to come back."""
