@@ -68,18 +68,19 @@ class HeadKind:
     ) -> HeadKind:
         """name: the target's. Raises ModelError for a start that was made for another target or a shape that
         cannot be stored in 4 bits, and ConfigError for another draft vocabulary than the start's."""
-        if start is None:
-            kind = cls(
-                target,
-                HeadConfig.for_target(target.config, draft_vocab_size=draft_vocab_size or VOCAB),
-                None,
-                quantized,
-            )
+        head = None if start is None else HeadCheckpoint(locate_head(start))
+        if head is None:
+            config = HeadConfig.for_target(target.config, draft_vocab_size=draft_vocab_size or VOCAB)
         else:
-            kind = cls._going_on(target, name, start, draft_vocab_size, quantized)
+            config = replace(head.config, state_layers=head.layers(target.config, name))
+        if draft_vocab_size not in (None, config.draft_vocab_size):
+            raise ConfigError(
+                f"draft_vocab_size = {draft_vocab_size}, and start = {start!r} has "
+                f"{config.draft_vocab_size}; leave it out to go on with those"
+            )
         if quantized:
-            check_groups(kind.config)
-        return kind
+            check_groups(config)
+        return cls(target, config, head, quantized)
 
     @property
     def state_layers(self) -> tuple[int, ...]:
@@ -100,16 +101,3 @@ class HeadKind:
             return self.start.targets()
         vocab, count = self.target.config.vocab_size, self.config.draft_vocab_size
         return frequent_tokens(recordings, vocab=vocab, count=count)
-
-    @classmethod
-    def _going_on(
-        cls, target: Checkpoint, name: str, start: str, draft_vocab_size: int | None, quantized: bool
-    ) -> HeadKind:
-        head = HeadCheckpoint(locate_head(start))
-        layers = head.layers(target.config, name)
-        if draft_vocab_size not in (None, head.config.draft_vocab_size):
-            raise ConfigError(
-                f"draft_vocab_size = {draft_vocab_size}, and start = {start!r} has "
-                f"{head.config.draft_vocab_size}; leave it out to go on with those"
-            )
-        return cls(target, replace(head.config, state_layers=layers), head, quantized)
