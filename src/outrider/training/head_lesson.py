@@ -79,7 +79,7 @@ class HeadLesson:
 
     def _stored(self, values: Tensor) -> Tensor:
         if self._quantized:
-            return convert(plain(values), "int4").dequantize() if values.dim() == 2 else values
+            return convert(plain(values), "int4").dequantize() if values.dim() == 2 else values.half().float()
         return values.bfloat16().float()
 
     def _begin_at_target(self) -> None:
