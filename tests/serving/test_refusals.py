@@ -72,6 +72,7 @@ def asked(part: dict[str, Any]) -> dict[str, Any]:
         (TEXT, {"prompt": "x", "min_tokens": 20}, None, "min_tokens = 20 is more than max_tokens = 16"),
         (CHAT, {"messages": HI, "tools": [{"type": "function"}]}, "tools", "not supported; leave it out"),
         (CHAT, {"messages": HI, "tool_choice": "auto"}, "tool_choice", "not supported; leave it out"),
+        (TEXT, {"prompt": "x", "suffix": "none"}, "suffix", "not supported; leave it out"),
         (TEXT, {"prompt": "x", "use_beam_search": True}, "use_beam_search", "not supported; leave it out"),
         (CHAT, {"messages": HI, "max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "both given"),
         (CHAT, {"messages": HI, "top_logprobs": 2}, "top_logprobs", "for logprobs = true"),

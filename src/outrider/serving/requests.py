@@ -26,8 +26,13 @@ DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 
 def _refuse(value: object) -> None:
     """Clients send some fields whether they use them or not; a value that asks for nothing does no harm."""
-    if value not in (None, False, [], {}, "none"):
+    if value not in (None, False, [], {}):
         raise ValueError("this is not supported; leave it out")
+
+
+def _refuse_choice(value: object) -> None:
+    if value != "none":
+        _refuse(value)
 
 
 def _prompt(value: object, parse: ValidatorFunctionWrapHandler) -> object:
@@ -40,6 +45,7 @@ def _prompt(value: object, parse: ValidatorFunctionWrapHandler) -> object:
 
 
 Unsupported = Annotated[None, BeforeValidator(_refuse)]
+UnsupportedChoice = Annotated[None, BeforeValidator(_refuse_choice)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 Prompts = Annotated[
@@ -217,8 +223,8 @@ class ChatRequest(Sampling):
     top_logprobs: Logprobs | None = None
     tools: Unsupported = None
     functions: Unsupported = None
-    tool_choice: Unsupported = None
-    function_call: Unsupported = None
+    tool_choice: UnsupportedChoice = None
+    function_call: UnsupportedChoice = None
     parallel_tool_calls: Unsupported = None
 
     def sampling_params(self) -> SamplingParams:
