@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from benchmarks.peers.base import CONTEXT, PROMPT, Setup
 from outrider import LLM, SamplingParams
+from outrider.cli.options import usual_drafters
 
 
 class Outrider:
@@ -17,7 +18,7 @@ class Outrider:
             max_model_len=CONTEXT,
             max_num_batched_tokens=PROMPT,
             enable_prefix_caching=False,
-            speculative_model=["ngram", "head"] if setup.speculate else None,
+            speculative_model=usual_drafters("smollm2") if setup.speculate else None,
         )
 
     @property
