@@ -78,32 +78,49 @@ class Prepare : public OneByOne {
   int inputs_, buffer_;
 };
 
-// A linear layer, whose outputs go to columns `column`.., or with `gate` the product of silu(gate) and the
-// layer. Residual: -1 for none.
+// One weight of a linear layer, which reads `buffer`. Its outputs go to columns `column`.., with `gate` times
+// silu(gate).
+struct Part {
+  int buffer;
+  std::shared_ptr<const Matrix> weight, gate;
+  int column;
+};
+
+// A linear layer of weights side by side. Residual: -1 for none.
 class Linear : public Op {
  public:
-  Linear(const Program& p, int x, int buffer, std::shared_ptr<const Matrix> weight,
-         std::shared_ptr<const Matrix> gate, int residual, int y, int column)
-      : p_(p), x_(x), buffer_(buffer), weight_(std::move(weight)), gate_(std::move(gate)),
-        residual_(residual), y_(y), column_(column) {}
-  int tasks(const Step& step) const override { return p_.rows(x_, step) ? weight_->view().panels() : 0; }
+  Linear(const Program& p, int x, std::vector<Part> parts, int residual, int y)
+      : p_(p), x_(x), parts_(std::move(parts)), residual_(residual), y_(y) {
+    for (const Part& part : parts_) panels_ += part.weight->view().panels();
+  }
+  int tasks(const Step& step) const override { return p_.rows(x_, step) ? panels_ : 0; }
   void run(const Step& step, int first, int last, float*) const override {
-    const size_t stride = static_cast<size_t>(p_.width(y_));
-    const Output out{p_.floats(y_, step) + column_, stride,
-                     residual_ < 0 ? nullptr : p_.floats(residual_, step) + column_, stride};
-    const uint32_t* x = p_.prepared(buffer_, step);
-    if (gate_) {
-      p_.kernels().gated(gate_->view(), weight_->view(), {first, last}, x, p_.rows(x_, step), out);
-    } else {
-      p_.kernels().linear(weight_->view(), {first, last}, x, p_.rows(x_, step), out);
+    for (const Part& part : parts_) {
+      const int panels = part.weight->view().panels();
+      if (first < panels && last > 0) run(step, part, {std::max(first, 0), std::min(last, panels)});
+      first -= panels;
+      last -= panels;
     }
   }
 
  private:
+  void run(const Step& step, const Part& part, Panels panels) const {
+    const size_t stride = static_cast<size_t>(p_.width(y_));
+    const Output out{p_.floats(y_, step) + part.column, stride,
+                     residual_ < 0 ? nullptr : p_.floats(residual_, step) + part.column, stride};
+    const uint32_t* x = p_.prepared(part.buffer, step);
+    if (part.gate) {
+      p_.kernels().gated(part.gate->view(), part.weight->view(), panels, x, p_.rows(x_, step), out);
+    } else {
+      p_.kernels().linear(part.weight->view(), panels, x, p_.rows(x_, step), out);
+    }
+  }
+
   const Program& p_;
-  int x_, buffer_;
-  std::shared_ptr<const Matrix> weight_, gate_;
-  int residual_, y_, column_;
+  int x_;
+  std::vector<Part> parts_;
+  int panels_ = 0;
+  int residual_, y_;
 };
 
 class RotateAndStore : public OneByOne {

@@ -158,22 +158,17 @@ Program::Value Program::linear(Value x, std::vector<std::shared_ptr<const Matrix
            std::to_string(outputs) + " outputs");
   if (residual && values_[static_cast<size_t>(*residual)].logits != logits)
     refuse("residual and x have to have the same rows: all, or those that need logits");
-  std::vector<int> forms;
-  for (const auto& weight : weights) forms.push_back(form(x, form_of(weight->view().format)));
-  if (residual) materialise(*residual);
-  for (const int buffer : forms) use(buffer);
-  const Value y = add(outputs, logits);
-  const int buffer = add_buffer(sizeof(float) * static_cast<size_t>(outputs));
-  values_[static_cast<size_t>(y)].buffer = buffer;
+  std::vector<Part> parts;
   int column = 0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const int part = weights[i]->view().outputs;
-    use(buffer);
-    if (residual && *residual != input_) use(values_[static_cast<size_t>(*residual)].buffer);
-    for (const int later : forms) use(later);
-    record<Linear>(x, forms[i], std::move(weights[i]), nullptr, residual.value_or(-1), y, column);
-    column += part;
+  for (const auto& weight : weights) {
+    parts.push_back({form(x, form_of(weight->view().format)), weight, nullptr, column});
+    column += weight->view().outputs;
   }
+  if (residual) materialise(*residual);
+  for (const Part& part : parts) use(part.buffer);
+  const Value y = add(outputs, logits);
+  values_[static_cast<size_t>(y)].buffer = add_buffer(sizeof(float) * static_cast<size_t>(outputs));
+  record<Linear>(x, std::move(parts), residual.value_or(-1), y);
   return y;
 }
 
@@ -188,7 +183,7 @@ Program::Value Program::gated(Value x, std::shared_ptr<const Matrix> gate, std::
   const int buffer = form(x, form_of(u.format));
   const Value y = add(u.outputs, values_[static_cast<size_t>(x)].logits);
   values_[static_cast<size_t>(y)].buffer = add_buffer(sizeof(float) * static_cast<size_t>(width(y)));
-  record<Linear>(x, buffer, std::move(up), std::move(gate), -1, y, 0);
+  record<Linear>(x, std::vector<Part>{{buffer, std::move(up), std::move(gate), 0}}, -1, y);
   return y;
 }
 
