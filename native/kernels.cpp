@@ -12,6 +12,7 @@
 #include "kernels_attention.h"
 #include "kernels_linear.h"
 #include "kernels_rows.h"
+#include "kernels_sample.h"
 
 namespace outrider::OUTRIDER_ISA {
 
@@ -33,6 +34,9 @@ const Kernels& kernels() {
       .merge = merge,
       .finish = finish,
       .maximum = maximum,
+      .scale = scale,
+      .mass = mass,
+      .noise = noise,
   };
   return table;
 }

@@ -86,6 +86,12 @@ struct Kernels {
   void (*merge)(float* state, const float* other, int head_dim);
   void (*finish)(const float* state, int head_dim, float* y);
   float (*maximum)(const float* values, size_t count);  // of those that are numbers
+  // y = (x - top) / by. Whether any of them is NaN.
+  bool (*scale)(const float* x, float top, float by, size_t count, float* y);
+  // The sum of exp(x - top), in units of `mass_of`. Whether any of them is NaN.
+  bool (*mass)(const float* x, float top, size_t count, int64_t* total);
+  // The noise bits of consecutive tokens, or of those in `ids` if it is not null; the least of them.
+  uint64_t (*noise)(uint64_t key, int token, const int64_t* ids, int count, uint64_t* bits);
 };
 
 namespace portable { const Kernels& kernels(); }

@@ -123,14 +123,5 @@ void store_kv(const CacheView& c, int block, int offset, const float* k, const f
   }
 }
 
-float maximum(const float* values, size_t count) {
-  F32 best = set1(-__builtin_inff());
-  size_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) best = max(load(values + i), best);
-  float result = reduce_max(best);
-  for (; i < count; ++i) result = values[i] > result ? values[i] : result;
-  return result;
-}
-
 }  // namespace
 }  // namespace outrider::OUTRIDER_ISA

@@ -1,12 +1,12 @@
 #include "sample.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <vector>
+
+#include "mass.h"
 
 namespace outrider {
 namespace {
@@ -14,26 +14,32 @@ namespace {
 constexpr int kBlock = 64;  // tokens that are ruled out together
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-// SplitMix64, as in outrider/verification/noise.py.
-uint64_t mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
-uint64_t bits_of(uint64_t key, int64_t token) {
-  return mix(key + (static_cast<uint64_t>(token) + 1) * 0x9E3779B97F4A7C15u) >> 12;
-}
-
 float gumbel(uint64_t bits) {
   const auto u = static_cast<float>((static_cast<double>(bits) + 0.5) * 0x1p-52);
   return -std::log(-std::log1p(-std::min(u, 1 - 0x1p-24f)));
 }
 
-// Only bits below the result can give noise above `least`. A little more are let through than need be.
-uint64_t bits_above(float least) {
-  const double share = -std::expm1(-std::exp(-static_cast<double>(least)));
-  return static_cast<uint64_t>(std::min(share * 1.001 + 1e-15, 1.0) * 0x1p52) + 1;
-}
+// Only bits below the result can give noise above `least`. A little more are let through than need be: the
+// limits are those of the next lower step of an eighth.
+class Limits {
+ public:
+  Limits() {
+    for (int i = 0; i < kCount; ++i) {
+      const double share = -std::expm1(-std::exp(-(i / 8.0 + kFirst)));
+      limits_[i] = static_cast<uint64_t>(std::min(share * 1.001 + 1e-15, 1.0) * 0x1p52) + 1;
+    }
+  }
+  uint64_t bits_above(float least) const {
+    const float step = (least - kFirst) * 8;
+    if (step < 0) return ~uint64_t{0};
+    return limits_[static_cast<int>(std::min(step, kCount - 1.0f))];
+  }
+
+ private:
+  static constexpr int kFirst = -4;      // all but one in 10^24 have more noise
+  static constexpr int kCount = 8 * 42;  // none has as much as the last
+  uint64_t limits_[kCount];
+};
 
 // What a filter keeps: scores above the floor, and tokens up to `last` that stand on it.
 struct Floor {
@@ -52,13 +58,6 @@ struct Candidate {
   }
 };
 
-std::vector<Candidate> candidates(const float* scores, int vocab, const Floor& floor, float least) {
-  std::vector<Candidate> kept;
-  for (int token = 0; token < vocab; ++token)
-    if (scores[token] >= least && floor.keeps(scores[token], token)) kept.push_back({scores[token], token});
-  return kept;
-}
-
 // The largest score of each block.
 std::vector<float> peaks_of(const Kernels& kernels, const float* scores, int vocab) {
   std::vector<float> peaks;
@@ -67,76 +66,68 @@ std::vector<float> peaks_of(const Kernels& kernels, const float* scores, int voc
   return peaks;
 }
 
+// What a floor keeps, from `least` on. peaks: of the scores.
+std::vector<Candidate> candidates(const float* scores, int vocab, const std::vector<float>& peaks,
+                                  const Floor& floor, float least) {
+  std::vector<Candidate> kept;
+  for (size_t b = 0; b < peaks.size(); ++b) {
+    if (peaks[b] < least) continue;
+    const int first = static_cast<int>(b) * kBlock;
+    for (int token = first; token < std::min(vocab, first + kBlock); ++token)
+      if (scores[token] >= least && floor.keeps(scores[token], token))
+        kept.push_back({scores[token], token});
+  }
+  return kept;
+}
+
 // The k likeliest, and those that tie with the last of them. The k-th largest of the blocks' maxima is no
 // more than the k-th largest score, so only scores from there on are looked at.
 Floor keep_top_k(const Kernels& kernels, const float* scores, int vocab, Floor floor, int k) {
-  std::vector<float> peaks = peaks_of(kernels, scores, vocab);
+  const std::vector<float> peaks = peaks_of(kernels, scores, vocab);
   float least = kNone;
   if (static_cast<size_t>(k) <= peaks.size()) {
-    std::nth_element(peaks.begin(), peaks.begin() + (k - 1), peaks.end(), std::greater<>());
-    least = peaks[static_cast<size_t>(k) - 1];
+    std::vector<float> ranked = peaks;
+    std::nth_element(ranked.begin(), ranked.begin() + (k - 1), ranked.end(), std::greater<>());
+    least = ranked[static_cast<size_t>(k) - 1];
   }
-  std::vector<Candidate> kept = candidates(scores, vocab, floor, least);
+  std::vector<Candidate> kept = candidates(scores, vocab, peaks, floor, least);
   if (static_cast<size_t>(k) > kept.size()) return floor;
   std::nth_element(kept.begin(), kept.begin() + (k - 1), kept.end());
   return {kept[static_cast<size_t>(k) - 1].score, std::numeric_limits<int>::max()};
 }
 
-// exp(x) for -80 <= x <= 0 in units of 2^-34, so that sums are exact in any order. Plain arithmetic, which
-// compilers do on whole vectors: Cephes' expf, then an addition after which the units are the last bits.
-int64_t mass_of(float x) {
-  constexpr float kRound = 0x1.8p23f;
-  constexpr double kUnits = 0x1.8p18;
-  const float n = (x * 1.44269504088896341f + kRound) - kRound;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const float e = p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
-  return std::bit_cast<int64_t>(static_cast<double>(e) + kUnits) - std::bit_cast<int64_t>(kUnits);
+int64_t mass_of_all(std::vector<Candidate>::const_iterator first,
+                    std::vector<Candidate>::const_iterator last) {
+  int64_t mass = 0;
+  for (; first != last; ++first) mass += mass_of(std::max(first->score, -80.0f));
+  return mass;
 }
 
-constexpr int kSteps = 400;  // of 1/16 nat: after 25 nats there is no mass
-int step_of(float score) { return static_cast<int>(std::min(score * -16.0f, kSteps - 1.0f)); }
-
-// The smallest set of likeliest tokens with mass of at least p of what is kept so far. Mass is counted by
-// steps of score; the tokens of the step in which p is reached are halved by rank, and the half in which it
-// is reached is halved again.
+// The smallest set of likeliest tokens with mass of at least p of what is kept so far. It is looked for among
+// few tokens first. They are halved by rank, and the half in which p is reached is halved again.
 Floor keep_top_p(const Kernels& kernels, const float* scores, int vocab, const Floor& floor, double p) {
   const std::vector<float> peaks = peaks_of(kernels, scores, vocab);
-  int64_t steps[kSteps] = {}, masses[kBlock];
-  float bounded[kBlock] = {};
-  for (int first = 0; first < vocab; first += kBlock) {
-    if (peaks[first / kBlock] < floor.score) continue;
-    const int count = std::min(kBlock, vocab - first);
-    for (int i = 0; i < count; ++i) bounded[i] = std::max(scores[first + i], -80.0f);
-    for (int i = 0; i < kBlock; ++i) masses[i] = mass_of(bounded[i]);
-    for (int i = 0; i < count; ++i)
-      if (scores[first + i] >= floor.score) steps[step_of(scores[first + i])] += masses[i];
-  }
-  const double wanted = p * static_cast<double>(std::accumulate(steps, steps + kSteps, int64_t{0}));
-  const auto reached = [&](int64_t mass) { return static_cast<double>(mass) >= wanted; };
-  int64_t before = 0;
-  int here = 0;
-  while (!reached(before + steps[here])) before += steps[here++];
-
+  const auto from = [&](float least) { return candidates(scores, vocab, peaks, floor, least); };
+  int64_t total;
   std::vector<Candidate> left;
-  for (int first = 0; first < vocab; first += kBlock) {
-    if (peaks[first / kBlock] < floor.score || step_of(peaks[first / kBlock]) > here) continue;
-    for (int token = first; token < std::min(vocab, first + kBlock); ++token)
-      if (step_of(scores[token]) == here && scores[token] >= floor.score)
-        left.push_back({scores[token], token});
+  if (floor.score == kNone) {
+    kernels.mass(scores, 0, static_cast<size_t>(vocab), &total);
+  } else {
+    left = from(floor.score);
+    total = mass_of_all(left.begin(), left.end());
   }
+  const double wanted = p * static_cast<double>(total);
+  const auto reached = [&](int64_t mass) { return static_cast<double>(mass) >= wanted; };
+  for (float least = -4; floor.score == kNone; least *= 2) {
+    left = from(least);
+    if (reached(mass_of_all(left.begin(), left.end()))) break;
+  }
+  int64_t before = 0;
   auto first = left.begin(), last = left.end();
   while (last - first > 1) {
     const auto middle = first + (last - first) / 2;
     std::nth_element(first, middle, last);
-    int64_t mass = before;
-    for (auto c = first; c != middle; ++c) mass += mass_of(c->score);
+    const int64_t mass = before + mass_of_all(first, middle);
     if (reached(mass)) {
       last = middle;
     } else {
@@ -152,12 +143,7 @@ std::optional<Floor> filter(const Kernels& kernels, const float* logits, int voc
                             float* scores) {
   const float top = kernels.maximum(logits, static_cast<size_t>(vocab));
   if (!std::isfinite(top)) return std::nullopt;
-  int nan = 0;
-  for (int token = 0; token < vocab; ++token) {
-    scores[token] = (logits[token] - top) / filters.temperature;
-    nan |= scores[token] != scores[token];
-  }
-  if (nan) return std::nullopt;
+  if (kernels.scale(logits, top, filters.temperature, static_cast<size_t>(vocab), scores)) return std::nullopt;
   Floor floor;
   if (filters.min_p > 0) floor.score = static_cast<float>(std::log(filters.min_p));
   if (filters.top_k > 0 && filters.top_k < vocab)
@@ -179,19 +165,8 @@ int largest(const Kernels& kernels, const float* logits, int vocab) {
 double confidence(const Kernels& kernels, const float* logits, int vocab) {
   const float top = kernels.maximum(logits, static_cast<size_t>(vocab));
   if (!std::isfinite(top)) return 0.0;
-  int64_t total = 0;
-  int nan = 0;
-  float bounded[kBlock] = {};
-  for (int first = 0; first < vocab; first += kBlock) {
-    const int count = std::min(kBlock, vocab - first);
-    for (int i = 0; i < count; ++i) {
-      nan |= logits[first + i] != logits[first + i];
-      bounded[i] = std::max(-80.0f, logits[first + i] - top);
-    }
-    std::fill(bounded + count, bounded + kBlock, -80.0f);
-    for (int i = 0; i < kBlock; ++i) total += mass_of(bounded[i]);
-  }
-  if (nan) return 0.0;
+  int64_t total;
+  if (kernels.mass(logits, top, static_cast<size_t>(vocab), &total)) return 0.0;
   return static_cast<double>(mass_of(0.0f)) / static_cast<double>(total);
 }
 
@@ -205,21 +180,26 @@ void filtered(const Kernels& kernels, const float* logits, int vocab, const Filt
 
 int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
            const int64_t* ids, float* scores) {
-  const auto noise_of = [&](int token) { return bits_of(key, ids ? ids[token] : token); };
   const auto kept = filter(kernels, logits, vocab, filters, scores);
   if (!kept) return kNoToken;
+  static const Limits limits;
   const Floor floor = *kept;
+  uint64_t bits[kBlock];
+  const auto noise = [&](int first, int count) {
+    return kernels.noise(key, first, ids ? ids + first : nullptr, count, bits);
+  };
   int best = static_cast<int>(std::find(scores, scores + vocab, 0.0f) - scores);
-  float highest = scores[best] + gumbel(noise_of(best));
+  float highest = scores[best] + gumbel(noise(best, 1));
   for (int first = 0; first < vocab; first += kBlock) {
-    const int last = std::min(vocab, first + kBlock);
-    const float peak = kernels.maximum(scores + first, static_cast<size_t>(last - first));
+    const int count = std::min(kBlock, vocab - first);
+    const float peak = kernels.maximum(scores + first, static_cast<size_t>(count));
     if (peak < floor.score) continue;
-    const uint64_t limit = bits_above(highest - peak);
-    for (int token = first; token < last; ++token) {
-      const uint64_t bits = noise_of(token);
-      if (bits >= limit || !floor.keeps(scores[token], token)) continue;
-      const float value = scores[token] + gumbel(bits);
+    const uint64_t limit = limits.bits_above(highest - peak);
+    if (noise(first, count) >= limit) continue;
+    for (int i = 0; i < count; ++i) {
+      const int token = first + i;
+      if (bits[i] >= limit || !floor.keeps(scores[token], token)) continue;
+      const float value = scores[token] + gumbel(bits[i]);
       if (value > highest || (value == highest && token < best)) {
         highest = value;
         best = token;
