@@ -21,11 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from benchmarks.variants import cache_folder, smollm2
 from outrider import LLM, SamplingParams
 from outrider.models.runner import block_bytes
+from outrider.ops.base import Passed
 from outrider.ops.batch import Span
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.cpu.extension import physical_cores
@@ -90,22 +89,22 @@ class Subject:
     def python_share(self) -> float:
         """Of 128 steps of decoding, the time outside the native call."""
         inside = 0.0
-        forward = self.runner.forward
+        run = self.runner.run
 
-        def timed(spans: Sequence[Span]) -> torch.Tensor:
+        def timed(spans: Sequence[Span]) -> Passed:
             nonlocal inside
             start = time.perf_counter()
-            logits = forward(spans)
+            passed = run(spans)
             inside += time.perf_counter() - start
-            return logits
+            return passed
 
         params = SamplingParams(temperature=0, max_tokens=128, ignore_eos=True)
         self.llm.generate([1] * 8, params, use_tqdm=False)
-        self.runner.forward = timed  # type: ignore[method-assign]
+        self.runner.run = timed  # type: ignore[method-assign]
         start = time.perf_counter()
         self.llm.generate([1] * 8, params, use_tqdm=False)
         whole = time.perf_counter() - start
-        self.runner.forward = forward  # type: ignore[method-assign]
+        self.runner.run = run  # type: ignore[method-assign]
         return 1 - inside / whole
 
 
