@@ -1,9 +1,12 @@
 // Checks the kernels of every instruction set that the machine has, without Python: against double precision,
 // and bit for bit that a row is the same in any batch. For machines that are only emulated.
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
+#include <thread>
 
 #include "instruction_sets.h"
 #include "program.h"
@@ -193,11 +196,25 @@ void check_attention(const std::string& set, bool bfloat16, int head_dim, int wi
   expect_rows_invariant(program, x, y, block_size, what);
 }
 
+// Tasks that take longer than an idle thread spins: all threads have to take part to the end of the run.
+void check_long_tasks() {
+  constexpr int kStages = 20, kTasks = 8, kThreads = 2;
+  std::atomic<int> taken[kThreads] = {};  // in the second half of the run
+  Threads threads(kThreads);
+  threads.run(std::vector<int>(kStages, kTasks), [&](int stage, int first, int last, int thread) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2 * (last - first)));
+    if (stage >= kStages / 2) taken[thread] += last - first;
+  });
+  for (int thread = 0; thread < kThreads; ++thread)
+    expect(taken[thread] > 0, "thread " + std::to_string(thread) + " takes no long tasks");
+}
+
 }  // namespace
 }  // namespace outrider
 
 int main() {
   using namespace outrider;
+  check_long_tasks();
   for (const std::string& set : supported()) {
     for (int format = 0; format < kFormats; ++format) {
       check_linear(set, static_cast<Format>(format), 43, 80, 1);

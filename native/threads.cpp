@@ -15,7 +15,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpin = std::chrono::milliseconds(1);
-constexpr int kPausesPerLook = 64;        // at the clock, while idle
+constexpr int kPausesPerLook = 64;        // at the clock, between runs
 constexpr int kPausesBeforeYield = 4096;  // while others hold the last tasks: perhaps they wait for this core
 constexpr int kMostTakes = 8;             // of one thread, of a stage, if they are as short as can be
 
@@ -106,20 +106,10 @@ void Threads::run(const std::vector<int>& tasks, const Body& body) {
   begin_stage(first_);
   started_.fetch_add(1, std::memory_order_release);
   started_.notify_all();
-  const uint64_t last = end_ & kSerialMask;
-  uint64_t state;
-  for (int idle = 0; serial_of(state = state_.load(std::memory_order_acquire)) != last; ++idle) {
-    if (do_some(state, 0)) {
-      idle = 0;
-    } else if (idle < kPausesBeforeYield) {
-      pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
+  do_all(0);
 }
 
-// The first stage from `serial` on that has tasks, or the run's end.
+// The first stage from `serial` on that has tasks, or the run's end, which is a stage of no lots.
 void Threads::begin_stage(uint64_t serial) {
   while (serial < end_ && (*tasks_)[serial - first_] == 0) ++serial;
   const int tasks = serial < end_ ? (*tasks_)[serial - first_] : 0;
@@ -150,18 +140,38 @@ void Threads::work(int thread) {
     // In this order: who stops us counts `started_` up after `stopping_`, so that waiting ends at once.
     const uint32_t seen = started_.load(std::memory_order_acquire);
     if (stopping_.load(std::memory_order_relaxed)) return;
-    auto until = Clock::now() + kSpin;
-    for (auto now = Clock::now(); now < until; now = Clock::now()) {
-      for (int i = 0; i < kPausesPerLook; ++i) {
-        if (do_some(state_.load(std::memory_order_acquire), thread)) {
-          until = now + kSpin;
-        } else {
-          pause();
-        }
-      }
-    }
+    do {
+      do_all(thread);
+    } while (begins_soon());
     started_.wait(seen, std::memory_order_acquire);
   }
+}
+
+// Does tasks until no run has any to come. A thread that finds none to take does not sleep before that: the
+// others may hold long ones, and the next stage's begin when those are done.
+void Threads::do_all(int thread) {
+  uint64_t state;
+  for (int idle = 0; lots_of(state = state_.load(std::memory_order_acquire)) != 0; ++idle) {
+    if (do_some(state, thread)) {
+      idle = 0;
+    } else if (idle < kPausesBeforeYield) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+// Whether a run begins within `kSpin`.
+bool Threads::begins_soon() const {
+  const auto until = Clock::now() + kSpin;
+  do {
+    for (int i = 0; i < kPausesPerLook; ++i) {
+      if (lots_of(state_.load(std::memory_order_acquire)) != 0) return true;
+      pause();
+    }
+  } while (Clock::now() < until);
+  return false;
 }
 
 }  // namespace outrider

@@ -27,8 +27,9 @@ class DefaultFloats {
 // when all tasks of the one before are done. It waits for tasks, never for threads: one that the system has
 // put aside while it holds no task delays nobody, so a busy machine costs what it takes away and no more.
 //
-// Between runs the other threads spin for about a millisecond, which covers the gap between two steps of
-// decoding, and then sleep. Runs of one pool go one after the other.
+// During a run no thread sleeps, however long the tasks are. Between runs the other threads spin for about a
+// millisecond, which covers the gap between two steps of decoding, and then sleep. Runs of one pool go one
+// after the other.
 class Threads {
  public:
   // Does tasks first <= task < last of a stage.
@@ -46,7 +47,9 @@ class Threads {
  private:
   void work(int thread);
   void stop();
+  void do_all(int thread);
   bool do_some(uint64_t state, int thread);
+  bool begins_soon() const;
   void begin_stage(uint64_t serial);
 
   const int count_;

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Barrier
+from threading import Barrier, get_native_id
 from typing import Any, TypeVar
 
 import psutil
@@ -93,6 +93,30 @@ def test_more_tasks_than_a_stage_can_count() -> None:
     x = torch.randn(rows, 1)
     y = torch.from_numpy(program.run([0] * rows, [0], [rows], [[]], [0], x))
     torch.testing.assert_close(y, x.sign())
+
+
+def test_no_thread_sleeps_while_others_hold_long_tasks() -> None:
+    """A task of some milliseconds is longer than an idle thread looks for more; a large model has only such."""
+    process, caller = psutil.Process(), get_native_id()
+    others = {thread.id for thread in process.threads()}
+    program = native.Program(native.Threads(2), "portable")
+    (worker,) = {thread.id for thread in process.threads()} - others
+    weight = pack(random_weight(16 * 8, 4096, "float32"))
+    narrow = pack(random_weight(4096, 16 * 8, "float32"))
+    value = program.input(4096)
+    for _ in range(12):
+        value = program.linear(program.linear(value, [weight]), [narrow])
+    program.output(value)
+    x = torch.randn(256, 4096)
+
+    def seconds() -> dict[int, float]:
+        return {thread.id: thread.user_time for thread in process.threads()}
+
+    before = seconds()
+    program.run([0] * len(x), [0], [len(x)], [[]], [0], x)
+    after = seconds()
+    spent = {thread: after[thread] - before[thread] for thread in (caller, worker)}
+    assert spent[worker] > spent[caller] / 3
 
 
 @contextmanager
