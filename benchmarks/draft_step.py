@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from benchmarks.variants import cache_folder, smollm2
+from benchmarks.variants import cache_folder, variant
 from outrider import LLM
 from outrider.engine.profile import draft_cost, target_cost
 
@@ -29,7 +29,7 @@ def main() -> None:
     sys.stdout.write("target, ms a step, ms a drafted token, ratio\n")
     with cache_folder(given.cache) as folder:
         for kind in given.formats.split(","):
-            step, token = timed(str(smollm2(kind, folder)), given.drafter, given.rounds)
+            step, token = timed(str(variant(kind, folder)), given.drafter, given.rounds)
             sys.stdout.write(f"{kind}, {step * 1e3:.2f}, {token * 1e3:.3f}, {token / step:.3f}\n")
 
 

@@ -5,7 +5,8 @@ python -m benchmarks.verification_cost [--json] [--formats bf16,int8,...] [--con
 
 For each format: v(M) for M = 1..16 with `context` positions in the cache, one request; the bytes of weights,
 K and V that one row reads, per second, against the memory's measured read bandwidth; and the share of a
-decoding step that is not native code. All formats are loaded and timed in turn, round by round.
+decoding step that is not native code. All formats are loaded and timed in turn, round by round. Those of 1.5B
+are of a random model of that size, which no cache holds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.variants import cache_folder, smollm2
+from benchmarks.variants import cache_folder, variant
 from outrider import LLM, SamplingParams
 from outrider.models.runner import block_bytes
 from outrider.ops.base import Passed
@@ -39,6 +40,9 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "int4 (Q4_0)": ("Q4_0", {}),
     "int4 (Q4_1)": ("Q4_1", {}),
     "int4 own": ("BF16", {"quantization": "int4"}),
+    "1.5B bf16": ("1.5B-BF16", {}),
+    "1.5B int8": ("1.5B-Q8_0", {}),
+    "1.5B int4": ("1.5B-Q4_1", {}),
 }
 
 
@@ -66,7 +70,7 @@ class Subject:
 
     def __init__(self, name: str, folder: Path, context: int, threads: int) -> None:
         kind, options = FORMATS[name]
-        self.llm = LLM(str(smollm2(kind, folder)), num_threads=threads, max_model_len=1024, **options)
+        self.llm = LLM(str(variant(kind, folder)), num_threads=threads, max_model_len=1024, **options)
         self.runner = self.llm.engine.target
         self.context = context
         self.blocks = list(range(-(-(context + max(ROWS)) // self.runner.block_size)))

@@ -19,7 +19,7 @@ from benchmarks.peers.measure import Measured, Plan, measure
 from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.report import rows, table
 from benchmarks.peers.worker import Unavailable
-from benchmarks.variants import KINDS, cache_folder, smollm2
+from benchmarks.variants import KINDS, LARGE, cache_folder, variant
 from outrider.measurement.prompts import BUILT_IN, Conversation, read_conversations
 from outrider.models.checkpoint import open_checkpoint
 from outrider.ops.cpu.extension import physical_cores
@@ -46,7 +46,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--formats", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--formats", default=",".join(KINDS), help=f"of {', '.join(KINDS + LARGE)}")
     parser.add_argument("--engines", default=",".join(PEERS), help=f"{OWN} is always among them")
     parser.add_argument("--tokens", type=int, default=128, help="tokens to generate for a prompt")
     parser.add_argument("--prompts", type=Path, help="JSON lines as Spec-Bench's; default: five built in")
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=physical_cores(), help="for every engine")
     parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
     args = parser.parse_args()
-    formats = _chosen(parser, "--formats", args.formats, KINDS)
+    formats = _chosen(parser, "--formats", args.formats, KINDS + LARGE)
     engines = [OWN, *(name for name in _chosen(parser, "--engines", args.engines, PEERS) if name != OWN)]
     for option, least, most in (
         ("tokens", 2, CONTEXT - PROMPT),
@@ -79,7 +79,7 @@ def main() -> None:
     with cache_folder(args.cache) as folder:
         for format in formats:
             try:
-                results[format] = measure(smollm2(format, folder), engines, plan)
+                results[format] = measure(variant(format, folder), engines, plan)
             except Unavailable as error:
                 parser.exit(1, f"{format}: {error}\n")
             if not args.json:
