@@ -209,7 +209,9 @@ NB_MODULE(_native, m) {
                refuse(named("count", count) + " has to be 1 to 1024");
              new (self) Threads(count);
            }, "count"_a)
-      .def_prop_ro("count", &Threads::count);
+      .def_prop_ro("count", &Threads::count)
+      .def("check_process", &Threads::check_process,
+           "Raises RuntimeError in a process that is a fork of the one that started the threads.");
 
   nb::class_<Matrix>(m, "Matrix", "A packed weight [outputs, inputs].")
       .def_static("pack", make_matrix, "format"_a, "values"_a, "scales"_a = nb::none(), "mins"_a = nb::none(),
