@@ -1,7 +1,12 @@
 #include "instruction_sets.h"
 
+#include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 
+#ifdef OUTRIDER_X86
+#include <cpuid.h>
+#endif
 #ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,18 +22,43 @@ struct InstructionSet {
 };
 
 #ifdef OUTRIDER_X86
+// What the processor says of itself. `__builtin_cpu_supports` would know some of these features by names that
+// differ between compilers, and Clang 14 not at all.
+struct Registers {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+};
+
+Registers cpuid(unsigned leaf, unsigned part) {  // zeros where the processor has no such leaf
+  Registers r;
+  __get_cpuid_count(leaf, part, &r.a, &r.b, &r.c, &r.d);
+  return r;
+}
+
+bool has(unsigned word, std::initializer_list<int> bits) {
+  for (const int bit : bits)
+    if (!(word >> bit & 1)) return false;
+  return true;
+}
+
+// Whether the system keeps these registers for a thread when it runs another, by the bits of XCR0.
+bool kept(std::initializer_list<int> registers) {
+  if (!has(cpuid(1, 0).c, {27})) return false;  // osxsave: nobody can ask
+  unsigned low, high;
+  asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return has(low, registers);
+}
+
 bool has_avx2() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return kept({1, 2}) && has(cpuid(1, 0).c, {12, 28, 29})  // fma, avx, f16c
+         && has(cpuid(7, 0).b, {5});                       // avx2
 }
 
 bool has_avx512_vnni() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vnni");
+  return has_avx2() && kept({5, 6, 7}) && has(cpuid(7, 0).b, {16, 17, 30, 31})  // avx512f, dq, bw, vl
+         && has(cpuid(7, 0).c, {11});                                           // avx512_vnni
 }
 
-bool has_avx512_bf16() { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
+bool has_avx512_bf16() { return has_avx512_vnni() && has(cpuid(7, 1).a, {5}); }
 
 // Linux gives a process the registers of AMX when it asks for them.
 bool tiles_permitted() {
@@ -41,8 +71,8 @@ bool tiles_permitted() {
 }
 
 bool has_amx() {
-  return has_avx512_bf16() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
-         tiles_permitted();
+  return has_avx512_bf16() && kept({17, 18}) && has(cpuid(7, 0).d, {22, 24})  // amx-bf16, amx-tile
+         && tiles_permitted();
 }
 #endif
 
@@ -57,19 +87,28 @@ constexpr InstructionSet kSets[] = {
     {"portable", portable::kernels, [] { return true; }},
 };
 
+// Those that this machine can run; asked once, since a virtual machine is slow to answer.
+const std::vector<InstructionSet>& here() {
+  static const std::vector<InstructionSet> found = [] {
+    std::vector<InstructionSet> sets;
+    for (const InstructionSet& set : kSets)
+      if (set.runs_here()) sets.push_back(set);
+    return sets;
+  }();
+  return found;
+}
+
 }  // namespace
 
 std::vector<std::string> supported() {
   std::vector<std::string> names;
-  for (const InstructionSet& set : kSets)
-    if (set.runs_here()) names.emplace_back(set.name);
+  for (const InstructionSet& set : here()) names.emplace_back(set.name);
   return names;
 }
 
 const Kernels& kernels_named(const std::string& name) {
   std::string known;
-  for (const InstructionSet& set : kSets) {
-    if (!set.runs_here()) continue;
+  for (const InstructionSet& set : here()) {
     if (name == set.name) return set.kernels();
     known += std::string(known.empty() ? "" : ", ") + set.name;
   }

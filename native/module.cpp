@@ -7,6 +7,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <initializer_list>
 #include <mutex>
 #include <stdexcept>
@@ -54,7 +55,7 @@ auto* checked(const A& a, const std::string& name, nb::dlpack::dtype type,
   }
   if (!same) refuse(name + " has shape " + found + "); it has to be " + wanted + ")");
   int64_t stride = 1;
-  for (size_t axis = a.ndim(); axis-- > 0; stride *= static_cast<int64_t>(a.shape(axis)))
+  for (size_t axis = a.ndim(); axis-- > 0 && a.size() > 0; stride *= static_cast<int64_t>(a.shape(axis)))
     if (a.shape(axis) > 1 && a.stride(axis) != stride) refuse(name + " has to be C-contiguous");
   const int bytes = type.bits / 8;
   if (reinterpret_cast<uintptr_t>(a.data()) % bytes)
@@ -125,8 +126,11 @@ struct Rows {
 };
 
 Filters filters_of(float temperature, double min_p, int top_k, double top_p) {
-  if (!(temperature > 0)) refuse("temperature has to be above 0");
-  if (!(top_p > 0)) refuse("top_p has to be above 0");
+  if (!(temperature > 0 && std::isfinite(temperature)))
+    refuse(named("temperature", temperature) + " has to be above 0 and finite");
+  if (!(min_p >= 0 && min_p <= 1)) refuse(named("min_p", min_p) + " has to be 0 to 1");
+  if (top_k < 0) refuse(named("top_k", top_k) + " has to be at least 0");
+  if (!(top_p > 0 && top_p <= 1)) refuse(named("top_p", top_p) + " has to be above 0 and at most 1");
   return {temperature, min_p, top_k, top_p};
 }
 
@@ -202,10 +206,12 @@ NB_MODULE(_native, m) {
   nb::class_<Threads>(m, "Threads", "Threads that run programs; may be shared by several.")
       .def("__init__", [](Threads* self, int count) {
              if (count < 1 || count > 1024)
-               refuse("count = " + std::to_string(count) + " has to be 1 to 1024");
+               refuse(named("count", count) + " has to be 1 to 1024");
              new (self) Threads(count);
            }, "count"_a)
-      .def_prop_ro("count", &Threads::count);
+      .def_prop_ro("count", &Threads::count)
+      .def("check_process", &Threads::check_process,
+           "Raises RuntimeError in a process that is a fork of the one that started the threads.");
 
   nb::class_<Matrix>(m, "Matrix", "A packed weight [outputs, inputs].")
       .def_static("pack", make_matrix, "format"_a, "values"_a, "scales"_a = nb::none(), "mins"_a = nb::none(),

@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "operations.h"
@@ -12,7 +13,9 @@ namespace {
 // Sizes that leave every index within its type.
 constexpr int kMostHeads = 1 << 9, kMostHeadDim = 1 << 12, kMostColumns = 1 << 30;
 
-std::string named(const char* name, int value) { return std::string(name) + " = " + std::to_string(value); }
+void check_finite(const char* name, float value) {
+  if (!std::isfinite(value)) refuse(named(name, value) + " has to be finite");
+}
 
 }  // namespace
 
@@ -36,6 +39,8 @@ Program::Program(std::shared_ptr<Threads> threads, const Kernels& kernels, std::
   if (inv_freq_.size() != static_cast<size_t>(head_dim / 2))
     refuse("inv_freq has " + std::to_string(inv_freq_.size()) + " values; head_dim implies " +
            std::to_string(head_dim / 2));
+  for (const float frequency : inv_freq_) check_finite("a value of inv_freq", frequency);
+  check_finite("attention_factor", attention_factor_);
   scratch_floats_ = attend_scratch_size(head_dim, kRowsPerPiece * heads / kv_heads);
 }
 
@@ -136,7 +141,8 @@ Program::Value Program::rms_norm(Value x, std::vector<float> weight, float eps) 
   if (weight.size() != static_cast<size_t>(width(x)))
     refuse("weight has " + std::to_string(weight.size()) + " values; x has width " +
            std::to_string(width(x)));
-  if (!(eps >= 0)) refuse("eps has to be at least 0");
+  check_finite("eps", eps);
+  if (eps < 0) refuse(named("eps", eps) + " has to be at least 0");
   const Value y = add(width(x), values_[static_cast<size_t>(x)].logits);
   values_[static_cast<size_t>(y)].norm = Norm{x, std::move(weight), eps};
   return y;
@@ -147,6 +153,7 @@ Program::Value Program::linear(Value x, std::vector<std::shared_ptr<const Matrix
   if (weights.empty()) refuse("weights is empty");
   int64_t sum = 0;
   for (const auto& weight : weights) {
+    if (weight == nullptr) refuse("weights holds None; it has to hold matrices");
     check_inputs(x, *weight, "weight");
     sum += weight->view().outputs;
   }
@@ -234,7 +241,8 @@ Program::Value Program::select_logit_rows(Value x) {
 
 void Program::keep(Value x) {
   check_unfinished();
-  width(x);
+  if (width(x) > kMostColumns - kept_width_)
+    refuse("keep: with x, of width " + std::to_string(width(x)) + ", more than 2^30 columns would be kept");
   if (kept_ >= 0 && values_[static_cast<size_t>(kept_)].logits != values_[static_cast<size_t>(x)].logits)
     refuse("keep: all that is kept has to have the same rows: all, or those that need logits");
   materialise(x);
@@ -251,9 +259,11 @@ void Program::output(Value x) {
   for (const CacheView& cache : caches_)
     if (cache.blocks != caches_[0].blocks || cache.block_size != caches_[0].block_size)
       refuse("cache: the layers differ in the number or the size of their blocks");
+  std::vector<Aligned<float>> scratch;  // a program has its output only if there is memory for them all
+  for (int i = 0; i < threads_->count(); ++i) scratch.push_back(aligned<float>(scratch_floats_));
   output_ = x;
   place_buffers();
-  for (int i = 0; i < threads_->count(); ++i) scratch_.push_back(aligned<float>(scratch_floats_));
+  scratch_ = std::move(scratch);
 }
 
 int Program::output_width() const {

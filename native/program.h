@@ -14,6 +14,12 @@ namespace outrider {
 
 [[noreturn]] void refuse(const std::string& what);  // throws std::invalid_argument
 
+// "name = value", as errors have it.
+template <typename T>
+std::string named(const char* name, T value) {
+  return std::string(name) + " = " + std::to_string(value);
+}
+
 inline constexpr int kMostPositions = 1 << 30;  // of a request
 inline constexpr int kMostRows = 1 << 20;       // of a pass
 

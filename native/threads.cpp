@@ -8,6 +8,9 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
 
 namespace outrider {
 namespace {
@@ -61,6 +64,12 @@ uint64_t serial_of(uint64_t state) { return state >> 2 * kLotBits; }
 int lots_of(uint64_t state) { return static_cast<int>(state >> kLotBits) & kMaxLots; }
 int taken_of(uint64_t state) { return static_cast<int>(state) & kMaxLots; }
 
+#if defined(__unix__) || defined(__APPLE__)
+long this_process() { return getpid(); }
+#else
+long this_process() { return 0; }  // the system does not copy processes
+#endif
+
 int divide_up(int n, int by) { return (n + by - 1) / by; }
 int tasks_per_lot(int tasks) { return divide_up(tasks, kMaxLots); }
 
@@ -77,7 +86,7 @@ DefaultFloats::DefaultFloats() : before_(float_control()) { set_float_control(kD
 
 DefaultFloats::~DefaultFloats() { set_float_control(before_); }
 
-Threads::Threads(int count) : count_(count) {
+Threads::Threads(int count) : count_(count), process_(this_process()) {
   try {
     for (int i = 1; i < count; ++i) others_.emplace_back([this, i] { work(i); });
   } catch (const std::exception& error) {
@@ -91,13 +100,26 @@ Threads::Threads(int count) : count_(count) {
 Threads::~Threads() { stop(); }
 
 void Threads::stop() {
+  if (this_process() != process_) {
+    // They can be neither joined nor detached where they never ran: left as they are, and never destroyed.
+    new std::vector<std::thread>(std::move(others_));
+    return;
+  }
   stopping_.store(true, std::memory_order_relaxed);
   started_.fetch_add(1, std::memory_order_release);
   started_.notify_all();
   for (auto& thread : others_) thread.join();
 }
 
+void Threads::check_process() const {
+  if (this_process() != process_)
+    throw std::runtime_error("the threads were started in process " + std::to_string(process_) +
+                             ", and a fork of it, as process " + std::to_string(this_process()) +
+                             " is, has none of them; load the model in the process that runs it");
+}
+
 void Threads::run(const std::vector<int>& tasks, const Body& body) {
+  check_process();
   const std::lock_guard lock(one_run_);
   tasks_ = &tasks;
   body_ = &body;

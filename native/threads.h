@@ -30,6 +30,9 @@ class DefaultFloats {
 // During a run no thread sleeps, however long the tasks are. Between runs the other threads spin for about a
 // millisecond, which covers the gap between two steps of decoding, and then sleep. Runs of one pool go one
 // after the other.
+//
+// A process that was forked has the pool and none of its other threads: there a run is refused, and destroying
+// the pool touches none of them.
 class Threads {
  public:
   // Does tasks first <= task < last of a stage.
@@ -41,7 +44,9 @@ class Threads {
   Threads& operator=(const Threads&) = delete;
 
   int count() const { return count_; }
-  // tasks: of each stage, up to 2^30.
+  // Throws std::runtime_error in a process that is a fork of the one that started the threads.
+  void check_process() const;
+  // tasks: of each stage, up to 2^30. Throws what `check_process` does.
   void run(const std::vector<int>& tasks, const Body& body);
 
  private:
@@ -53,6 +58,7 @@ class Threads {
   void begin_stage(uint64_t serial);
 
   const int count_;
+  const long process_;  // that the threads run in
   const Body* body_ = nullptr;  // these two are read only by who holds a task, or runs
   const std::vector<int>* tasks_ = nullptr;
   uint64_t first_ = 0, end_ = 0;  // serial numbers of the run's stages

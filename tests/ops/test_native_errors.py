@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ WEIGHTS: list[tuple[str, dict[str, Any], str]] = [
     ("float32", {"values": VALUES[0]}, r"values has shape \(32\)"),
     ("float32", {"values": VALUES.T}, "values has to be C-contiguous"),
     ("float32", {"values": VALUES[:0]}, "values has 0 rows"),
+    ("float32", {"values": VALUES[:, :0]}, "values has 0 columns"),
     ("int8", {"values": torch.zeros(1, 2**24 + 1, dtype=torch.uint8)}, "values has 16777217 columns.*2\\^24"),
     ("float32", {"values": misaligned()}, "values is not aligned"),
     ("float32", {"values": VALUES, "scales": SCALES}, "scales: this format has none"),
@@ -65,6 +67,8 @@ MADE: list[tuple[Callable[[], Any], str]] = [
     (lambda: program([4, 2, 8, 2**31 - 1]), "window = 2147483647"),
     (lambda: program().input(2**31 - 1), "width = 2147483647"),
     (lambda: native.Program(threads(1), BEST, SHAPE, [1.0]), "inv_freq has 1 values; head_dim implies 4"),
+    (lambda: native.Program(threads(1), BEST, SHAPE, [1.0, 1.0, nan, 1.0]), "inv_freq = nan"),
+    (lambda: native.Program(threads(1), BEST, SHAPE, [1.0] * 4, inf), "attention_factor = inf"),
     (lambda: program().run([], [], [], [], []), "no output"),
 ]
 
@@ -79,15 +83,19 @@ RECORDINGS: list[tuple[int, Callable[[Any, int], Any], str]] = [
     (32, lambda p, x: p.linear(x + 1, [SMALL]), "value 1 is not of this program"),
     (31, lambda p, x: p.linear(x, [SMALL]), "weight has 32 inputs; x has width 31"),
     (32, lambda p, x: p.linear(x, []), "weights is empty"),
+    (32, lambda p, x: p.linear(x, [SMALL, None]), "weights holds None"),
     (32, lambda p, x: p.linear(x, [SMALL], x), "residual has width 32"),
     (32, lambda p, x: p.gated(x, SMALL, pack(random_weight(5, 32, "float32"))), "gate is .*have to agree"),
     (32, lambda p, x: p.rms_norm(x, torch.ones(31), 0.1), "weight has 31 values; x has width 32"),
-    (32, lambda p, x: p.rms_norm(x, torch.ones(32), -1.0), "eps"),
+    (32, lambda p, x: p.rms_norm(x, torch.ones(32), -1.0), "eps = -1"),
+    (32, lambda p, x: p.rms_norm(x, torch.ones(32), nan), "eps = nan"),
+    (32, lambda p, x: p.rms_norm(x, torch.ones(32), inf), "eps = inf"),
     (32, lambda p, x: p.attend(x, KEYS[:, :, 1:].contiguous(), VALUES_CACHE), r"keys .*\(any, 2, 8, any\)"),
     (32, lambda p, x: p.attend(x, KEYS, KEYS), r"values has shape .*\(3, 2, 16, 8\)"),
     (32, lambda p, x: p.attend(x, KEYS, VALUES_CACHE.bfloat16()), "values is bfloat16"),
     (31, lambda p, x: p.attend(x, KEYS, VALUES_CACHE), "q has width 31; the heads imply 32"),
     (63, lambda p, x: p.rotate_and_store(x, KEYS, VALUES_CACHE), "qkv has width 63.*64"),
+    (2**30, lambda p, x: (p.keep(x), p.keep(x)), "keep: with x, of width 1073741824, more than 2\\^30"),
     (32, lambda p, x: p.output(x + 1), "value 1"),
     (32, lambda p, x: p.output(x), "x is the program's input"),
     (32, lambda p, x: p.attend(p.select_logit_rows(x), KEYS, VALUES_CACHE), "q has only the rows"),
@@ -185,7 +193,17 @@ def test_nothing_can_be_added_after_the_output(record: Callable[[Any, int], Any]
     [
         ((torch.zeros(2, 5).double(), [1, 2], None, 1.0, 0.0, 0, 1.0), TypeError, "logits is"),
         ((torch.zeros(2, 5), [1], None, 1.0, 0.0, 0, 1.0), ValueError, "logits has shape"),
-        ((torch.zeros(1, 5), [1], None, 0.0, 0.0, 0, 1.0), ValueError, "temperature"),
+        ((torch.zeros(1, 0), [1], None, 1.0, 0.0, 0, 1.0), ValueError, "logits has 0 columns"),
+        ((torch.zeros(1, 5), [1], None, 0.0, 0.0, 0, 1.0), ValueError, "temperature = 0"),
+        ((torch.zeros(1, 5), [1], None, inf, 0.0, 0, 1.0), ValueError, "temperature = inf"),
+        ((torch.zeros(1, 5), [1], None, nan, 0.0, 0, 1.0), ValueError, "temperature = nan"),
+        ((torch.zeros(1, 5), [1], None, 1.0, 1.5, 0, 0.5), ValueError, "min_p = 1.5"),
+        ((torch.zeros(1, 5), [1], None, 1.0, -0.5, 0, 0.5), ValueError, "min_p = -0.5"),
+        ((torch.zeros(1, 5), [1], None, 1.0, nan, 0, 0.5), ValueError, "min_p = nan"),
+        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, -1, 0.5), ValueError, "top_k = -1"),
+        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, 0, 0.0), ValueError, "top_p = 0"),
+        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, 0, 1.5), ValueError, "top_p = 1.5"),
+        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, 0, nan), ValueError, "top_p = nan"),
         ((torch.zeros(1, 5), [1], torch.arange(4), 1.0, 0.0, 0, 1.0), ValueError, "ids has shape"),
         ((torch.zeros(1, 5), [1], torch.arange(5).int(), 1.0, 0.0, 0, 1.0), TypeError, "ids is"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from outrider import SamplingParams
+from outrider import OutriderError, SamplingParams
 from outrider.quantization.weight import Weight
 from tests.engine.helpers import PROMPTS, load, token_ids
 from tests.ops.native import INSTRUCTION_SETS, native, pack, random_weight
@@ -230,6 +231,59 @@ for i in range(300):
 print("done")
 """
     assert run_alone(script) == "done\n"
+
+
+FORKED = """
+import os, numpy
+pool = native.Threads(4)
+program = native.Program(pool, native.instruction_sets()[0])
+x = numpy.ones((9, 8), numpy.float32)
+program.output(program.rms_norm(program.input(8), x[0], 0.0))
+run = lambda program: program.run([0] * 9, [0], [9], [[]], [0], x)
+if os.fork() == 0:
+    try:
+        run(program)
+    except RuntimeError as error:
+        print(str(error).replace(str(os.getppid()), "N"), flush=True)
+    del program, pool
+    program = native.Program(native.Threads(4), native.instruction_sets()[0])
+    program.output(program.rms_norm(program.input(8), x[0], 0.0))
+    print("of its own:", run(program).shape, flush=True)
+    raise SystemExit(7)
+print("ended:", os.waitstatus_to_exitcode(os.wait()[1]), run(program).shape)
+"""
+
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not copy processes")
+
+
+@forking
+def test_a_fork_is_refused_a_run_and_ends_well() -> None:
+    """It may drop the pool whose threads it does not have, and make another; its parent goes on."""
+    refused, own, ended = run_alone(FORKED).splitlines()
+    assert refused.startswith("the threads were started in process N, and a fork of it, as process ")
+    assert "load the model in the process that runs it" in refused
+    assert (own, ended) == ("of its own: (9, 8)", "ended: 7 (9, 8)")
+
+
+@forking
+def test_an_engine_in_a_fork(target: str) -> None:
+    """One error of ours, whatever the requests; the parent's engine is as before."""
+    llm = load(target, num_threads=2)
+    params = SamplingParams(temperature=0.0, max_tokens=4)
+    before = llm.generate(PROMPTS[0], params, use_tqdm=False)
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            llm.generate(PROMPTS[0], params, use_tqdm=False)
+        except OutriderError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.wait()
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        assert f"the threads were started in process {os.getpid()}" in pipe.read()
+    assert token_ids(llm.generate(PROMPTS[0], params, use_tqdm=False)[0]) == token_ids(before[0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
+from outrider.errors import OutriderError
 from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Passed, Rope
 from outrider.ops.batch import Span
 from outrider.ops.cpu import extension
@@ -65,7 +66,14 @@ class NativeBackend:
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
         """PyTorch's own threads stay asleep. It would share a copy of 100 KB out over them, and they wait for
-        the next one spinning: on two cores that slows the kernels down by half."""
+        the next one spinning: on two cores that slows the kernels down by half.
+
+        Raises OutriderError in a fork of the process that made the backend: it has none of its threads.
+        """
+        try:
+            self._threads.check_process()
+        except RuntimeError as error:
+            raise OutriderError(str(error)) from None
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
