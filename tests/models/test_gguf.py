@@ -78,7 +78,7 @@ def test_float32_equals_the_model(tmp_path: Path, overrides: dict[str, Any]) -> 
     assert gguf.config.rope_inv_freq == folder.config.rope_inv_freq
     assert gguf.config.rms_norm_eps == pytest.approx(folder.config.rms_norm_eps)
     assert gguf.config.max_position_embeddings == folder.config.max_position_embeddings
-    assert gguf.config.eos_token_ids == (2,)
+    assert gguf.config.eos_token_ids == (0, 2)  # <|endoftext|> and <|im_end|>
 
 
 def test_llama3_scaling_is_a_tensor_of_divisors(tmp_path: Path) -> None:
