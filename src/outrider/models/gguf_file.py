@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from outrider.models.gguf_config import gguf_config, gguf_name
 from outrider.models.gguf_header import StoredTensor, read_header
 from outrider.models.gguf_magic import foreign
 from outrider.models.gguf_tokenizer import build_tokenizer
+from outrider.quantization.quantize import convert
 from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
+GATE, UP = ".gate_proj.", ".up_proj."
 LONGEST_REASON = 300  # characters: a library's message may hold a token of any length
 
 
@@ -31,7 +33,7 @@ class GGUFCheckpoint:
     def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
         self._path = path
         self._tokenizer_path = tokenizer_path
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         with _reading(path):
             header = read_header(path)
             self.config = gguf_config(header, str(path))
@@ -43,9 +45,13 @@ class GGUFCheckpoint:
         return _ordered(dequantized(stored).reshape(self._shapes[name]), self._order(name))
 
     def weight(self, name: str) -> Weight:
-        stored = self._stored(name)
-        self._tell(stored.type.name)
-        weight = weight_of(stored)
+        stored, format = self._stored(name), self.format(name)
+        kind = stored.type.name
+        if format != FORMATS[kind]:
+            self._tell(kind, f"{format} where gate and up of a layer differ")
+        elif kind in CHANGED:
+            self._tell(kind, CHANGED[kind])
+        weight = convert(weight_of(stored), format)
         order = self._order(name)
         return weight if order is None else weight.rows(order)
 
@@ -54,13 +60,16 @@ class GGUFCheckpoint:
         return str(self._stored(PROBE).type.name)
 
     def format(self, name: str) -> Format:
-        return FORMATS[self._stored(name).type.name]
+        formats = {FORMATS[self._stored(other).type.name] for other in _read_together(name)}
+        if len(formats) == 1:
+            return formats.pop()
+        return "float32" if formats & {"float32", "bfloat16"} else "int8"
 
-    def _tell(self, kind: str) -> None:
+    def _tell(self, kind: str, becomes: str) -> None:
         """Say once what becomes of a type that is not taken as it is."""
-        if kind in CHANGED and kind not in self._told:
-            self._told.add(kind)
-            logger.warning("%s: tensors of type %s become %s", self._path, kind, CHANGED[kind])
+        if (kind, becomes) not in self._told:
+            self._told.add((kind, becomes))
+            logger.warning("%s: tensors of type %s become %s", self._path, kind, becomes)
 
     def _stored(self, name: str) -> StoredTensor:
         return self._tensors[gguf_name(name)]
@@ -95,6 +104,12 @@ def _reading(path: Path) -> Iterator[None]:
             raise ModelError(f"{path} {what}") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} is truncated or corrupt: {reason[:LONGEST_REASON]}") from error
+
+
+def _read_together(name: str) -> Iterable[str]:
+    """The tensors that one pass of a kernel reads as if they were one, and which need one format."""
+    pair = (GATE, UP)
+    return {name.replace(part, other) for part in pair if part in name for other in pair} or {name}
 
 
 def _half_split(rows: int, heads: int) -> Tensor:

@@ -23,7 +23,7 @@ class Metadata:
     source: str
 
     def __contains__(self, key: str) -> bool:
-        return key in self.values
+        return self.values.get(key) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values)
