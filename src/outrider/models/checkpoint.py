@@ -110,13 +110,13 @@ def _check_kind(model: str, revision: str | None, folder: Path) -> None:
         return
     local = Path(model).expanduser()
     if local.is_dir():
-        names = [str(file) for file in sorted(local.iterdir())]
+        names, give = sorted(file.name for file in local.iterdir()), "the path"
     else:
         with _from_hub(model):
-            names = [f"{model}:{name}" for name in list_repo_files(model, revision=revision)]
+            names, give = list_repo_files(model, revision=revision), f"'{model}:NAME'"
     files = [name for name in names if name.lower().endswith(".gguf")]
     if files:
-        raise ModelError(f"model {model!r} holds GGUF files; name one of them: {listed(files)}")
+        raise ModelError(f"model {model!r} holds GGUF files; give {give} of one of them: {listed(files)}")
 
 
 def _download(model: str, revision: str | None) -> Path:

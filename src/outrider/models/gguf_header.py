@@ -34,7 +34,7 @@ FLOATS: dict[GGMLQuantizationType, np.dtype[Any]] = {
     GGMLQuantizationType.F16: np.dtype("<f2"),
 }
 SHORT = Repr()
-SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 80
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 120
 
 
 @dataclass(frozen=True)
