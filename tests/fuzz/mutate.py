@@ -192,14 +192,13 @@ def _array(draw: random.Random, payload: bytes) -> bytes:
 
 
 def _elements(payload: bytes) -> list[bytes]:
+    """Raises struct.error or KeyError for an array that an earlier change has spoilt."""
     of, count = struct.unpack_from("<IQ", payload)
     at, elements = 12, []
     for _ in range(count):
-        size = (
-            8 + struct.unpack_from("<Q", payload, at)[0]
-            if of == STRING
-            else struct.calcsize("<" + NUMBERS[of])
-        )
+        size = struct.unpack_from("<Q", payload, at)[0] + 8 if of == STRING else struct.calcsize(NUMBERS[of])
+        if at + size > len(payload):
+            raise struct.error("shorter than its count")
         elements.append(payload[at : at + size])
         at += size
     return elements

@@ -56,11 +56,10 @@ def gguf_config(header: GGUFHeader, source: str) -> DecoderConfig:
     layers = key_of(metadata, "block_count")
     embedding = _tensor(tensors, "token_embd.weight", source)
     query = _tensor(tensors, "blk.0.attn_q.weight", source)
-    vocab, hidden = embedding.shape[0], embedding.shape[-1]
-    _check_equal(
-        metadata, "embedding_length", key_of(metadata, "embedding_length"), hidden, "columns", embedding
-    )
-    _check_equal(metadata, "vocab_size", key_of(metadata, "vocab_size", vocab), vocab, "rows", embedding)
+    vocab, hidden = embedding.shape
+    for name, held, what in (("embedding_length", hidden, "columns"), ("vocab_size", vocab, "rows")):
+        if key_of(metadata, name, held) != held:
+            raise metadata.wrong(f"{ARCHITECTURE}.{name}", f"tensor {embedding.name!r} has {held} {what}")
     head_dim = key_of(metadata, "attention.key_length", hidden // heads if heads else 0)
     if heads * head_dim != query.shape[0]:
         raise ModelError(
@@ -111,13 +110,6 @@ def gguf_name(name: str) -> str:
         return f"{GLOBAL_NAMES[stem]}.{kind}"
     _, _, layer, part = stem.split(".", 3)
     return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
-
-
-def _check_equal(
-    metadata: Metadata, name: str, value: int, held: int, what: str, tensor: StoredTensor
-) -> None:
-    if value != held:
-        raise metadata.wrong(f"{ARCHITECTURE}.{name}", f"tensor {tensor.name!r} has {held} {what}")
 
 
 def _tensor(tensors: Mapping[str, StoredTensor], name: str, source: str) -> StoredTensor:

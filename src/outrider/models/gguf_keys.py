@@ -39,7 +39,7 @@ APPLIED = frozenset(
     )
 )
 HARMLESS = frozenset(("attention.layer_norm_epsilon", "rope.scaling.finetuned"))
-"""Keys that no value of which would change an answer: RMS norm has an epsilon of its own."""
+"""Keys of which no value would change an answer: RMS norm has an epsilon of its own."""
 NEUTRAL: dict[str, Any] = {
     "attention.causal": True,
     "attention.clamp_kqv": 0,
@@ -102,7 +102,7 @@ def check_whole(metadata: Metadata) -> None:
 
 def check_keys(metadata: Metadata, head_dim: int) -> None:
     """Refuse what the forward pass would have to follow and does not."""
-    neutral = NEUTRAL | {"attention.scale": 1 / math.sqrt(head_dim)} if head_dim else NEUTRAL
+    neutral = NEUTRAL | {"attention.scale": 1 / math.sqrt(head_dim)}
     for key in metadata:
         name = key.removeprefix(f"{ARCHITECTURE}.")
         if name == key or name in APPLIED or name in HARMLESS:
