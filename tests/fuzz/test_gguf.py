@@ -16,7 +16,7 @@ from tests.fuzz.limits import FAILED, REFUSED, WORKS, Limits, attempt
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
 from tests.models.test_gguf_tokenizer import sentencepiece
 
-SECONDS = float(os.environ.get("OUTRIDER_FUZZ_SECONDS", "8"))
+SECONDS = float(os.environ.get("OUTRIDER_FUZZ_SECONDS", "5"))
 ROOT = Path(__file__).parents[2]
 
 

@@ -137,7 +137,14 @@ def test_ids_out_of_range_name_the_key(tmp_path: Path, model: Any, key: str, tok
 
 
 def test_a_file_without_an_end_says_so(tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:
-    write_gguf(tmp_path / "m.gguf", model, None)
+    write_gguf(tmp_path / "m.gguf", model, None, metadata=vocabulary_of())
     with caplog.at_level(logging.WARNING):
         assert open_checkpoint(str(tmp_path / "m.gguf")).config.eos_token_ids == ()
     assert "names no token that ends a turn" in caplog.text
+
+
+def test_the_end_of_a_tokenizer_that_is_given(tmp_path: Path, model: Any) -> None:
+    write_gguf(tmp_path / "m.gguf", model, None)
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    checkpoint = open_checkpoint(str(tmp_path / "m.gguf"), tokenizer=str(tmp_path / "tokenizer"))
+    assert checkpoint.config.eos_token_ids == (IM_END,)

@@ -5,7 +5,6 @@ Every size is held against the tensors that are there, and every tensor is one o
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -21,8 +20,6 @@ from outrider.models.gguf_header import GGUFHeader, StoredTensor
 from outrider.models.gguf_keys import ARCHITECTURE, check_keys, check_whole, key_of
 from outrider.models.gguf_metadata import Metadata, listed
 from outrider.models.gguf_vocabulary import read_vocabulary
-
-logger = logging.getLogger(__name__)
 
 LAYER = re.compile(r"blk\.(\d+)\.")
 ROPE_FREQS = "rope_freqs.weight"
@@ -75,12 +72,6 @@ def gguf_config(header: GGUFHeader, source: str) -> DecoderConfig:
         raise ModelError(
             f"{source}: tokenizer.ggml.tokens has {len(vocabulary.tokens)} tokens; tensor {embedding.name!r} "
             f"has {vocab} rows"
-        )
-    if not vocabulary.ends:
-        logger.warning(
-            "%s names no token that ends a turn, and has none that is known to; output ends at max_tokens, "
-            "or where stop or stop_token_ids say",
-            source,
         )
     config = LlamaConfig(
         vocab_size=vocab,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
+from outrider.models.config import DecoderConfig
 from outrider.models.folder import PROBE, load_tokenizer
 from outrider.models.gguf_blocks import CHANGED, FORMATS, dequantized, weight_of
 from outrider.models.gguf_config import gguf_config, gguf_name
 from outrider.models.gguf_header import StoredTensor, read_header
 from outrider.models.gguf_magic import foreign
 from outrider.models.gguf_tokenizer import build_tokenizer
+from outrider.models.gguf_vocabulary import TOKENS
 from outrider.quantization.quantize import convert
 from outrider.quantization.weight import Format, Weight
 
@@ -32,13 +35,21 @@ class GGUFCheckpoint:
 
     def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
         self._path = path
-        self._tokenizer_path = tokenizer_path
+        self._given = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
         self._told: set[tuple[str, str]] = set()
         with _reading(path):
             header = read_header(path)
             self.config = gguf_config(header, str(path))
         self._metadata, self._tensors = header.metadata, header.tensors
         self._shapes = self.config.shapes()
+        if self._given is not None:
+            self.config = _ending_with(self._given, self.config)
+        if not self.config.eos_token_ids and (self._given is not None or TOKENS in self._metadata):
+            logger.warning(
+                "%s names no token that ends a turn, and has none that is known to; output ends at "
+                "max_tokens, or where stop or stop_token_ids say",
+                path,
+            )
 
     def tensor(self, name: str) -> Tensor:
         stored = self._stored(name)
@@ -83,8 +94,8 @@ class GGUFCheckpoint:
         return None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        if self._tokenizer_path is not None:
-            return load_tokenizer(self._tokenizer_path)
+        if self._given is not None:
+            return self._given
         with _reading(self._path):
             return build_tokenizer(self._metadata, str(self._path))
 
@@ -104,6 +115,14 @@ def _reading(path: Path) -> Iterator[None]:
             raise ModelError(f"{path} {what}") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} is truncated or corrupt: {reason[:LONGEST_REASON]}") from error
+
+
+def _ending_with(tokenizer: PreTrainedTokenizerBase, config: DecoderConfig) -> DecoderConfig:
+    """The tokenizer's EOS counts too, where it is one of the model's tokens."""
+    eos = tokenizer.eos_token_id
+    if eos is None or not 0 <= eos < config.vocab_size:
+        return config
+    return replace(config, eos_token_ids=tuple(sorted({eos, *config.eos_token_ids})))
 
 
 def _read_together(name: str) -> Iterable[str]:

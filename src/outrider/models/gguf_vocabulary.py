@@ -14,6 +14,7 @@ from outrider.errors import ModelError
 from outrider.models.gguf_header import shown
 from outrider.models.gguf_metadata import Metadata
 
+TOKENS = "tokenizer.ggml.tokens"
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # values of tokenizer.ggml.token_type
 LONGEST = 1024  # characters of a token: what is done for one grows with its square
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # values of tokenizer.ggml.model
@@ -74,7 +75,7 @@ def read_vocabulary(metadata: Metadata, rows: int = 2**31) -> Vocabulary:
     A file without tokens gives an empty vocabulary, whose special ids are those of the keys; they have to be
     less than `rows`, those of the embedding.
     """
-    tokens = metadata.strings("tokenizer.ggml.tokens")
+    tokens = metadata.strings(TOKENS)
     ids = {token: i for i, token in enumerate(tokens)}
     if len(ids) < len(tokens):
         twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
