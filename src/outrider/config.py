@@ -127,7 +127,7 @@ class EngineConfig(Strict):
     """Everything an engine is built from."""
 
     model: str
-    """A Hugging Face folder, a hub id, a GGUF file, or 'smollm2'."""
+    """A Hugging Face folder, a hub id, a GGUF file, one of the hub as 'org/name:file.gguf', or 'smollm2'."""
     tokenizer: str | None = None
     """A folder or hub id whose tokenizer replaces the model's own."""
     revision: str | None = None

@@ -97,12 +97,13 @@ def write_gguf(
     *,
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, NDArray[np.float32] | None] | None = None,
+    types: Mapping[str, GGMLQuantizationType] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Write `model` as llama.cpp does; returns, by Hugging Face name and order, the values it holds.
 
     Matrices are of type `qtype`, vectors F32. gguf cannot quantise to Q4_K, Q5_K and Q6_K: there the matrices
     are random blocks instead of the model's. metadata and tensors (by llama.cpp's name) come on top; None
-    leaves one out.
+    leaves one out. types: of single matrices, by llama.cpp's name.
     """
     writer = GGUFWriter(path, "llama")
     for key, value in (_metadata(model.config, tokenizer) | dict(metadata or {})).items():
@@ -114,7 +115,8 @@ def write_gguf(
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
         values = parameter.float().numpy()
-        kind = qtype if values.ndim == 2 else GGMLQuantizationType.F32
+        own = (types or {}).get(gguf_name(name), qtype)
+        kind = own if values.ndim == 2 else GGMLQuantizationType.F32
         stored = _random_blocks(values.shape, kind, len(held)) if kind.name in SCALES_AT else None
         stored = quantize(values, kind) if stored is None else stored
         held[name] = dequantize(stored, kind).astype(np.float32)

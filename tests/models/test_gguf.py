@@ -11,6 +11,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
 
+from outrider import LLM, SamplingParams
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.gguf_blocks import TYPES
@@ -78,7 +79,7 @@ def test_float32_equals_the_model(tmp_path: Path, overrides: dict[str, Any]) -> 
     assert gguf.config.rope_inv_freq == folder.config.rope_inv_freq
     assert gguf.config.rms_norm_eps == pytest.approx(folder.config.rms_norm_eps)
     assert gguf.config.max_position_embeddings == folder.config.max_position_embeddings
-    assert gguf.config.eos_token_ids == (2,)
+    assert gguf.config.eos_token_ids == (0, 2)  # <|endoftext|> and <|im_end|>
 
 
 def test_llama3_scaling_is_a_tensor_of_divisors(tmp_path: Path) -> None:
@@ -221,3 +222,25 @@ def test_flipped_bits_before_the_tensors(tmp_path: Path, model: Any) -> None:
             refused.append(str(error))
     assert all(str(file) in message for message in refused)
     assert len(refused) > 50
+
+
+@pytest.mark.parametrize(
+    ("other", "format"), [("Q8_0", "int8"), ("Q4_0", "int8"), ("BF16", "float32"), ("F32", "float32")]
+)
+def test_gate_and_up_of_two_types(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str, format: str
+) -> None:
+    """As mixed quantisations have them: a kernel reads both in one pass, in what holds either."""
+    model = write_hf(tmp_path / "hf", tiny_config(hidden_size=64, intermediate_size=64, num_hidden_layers=1))
+    file, types = tmp_path / "m.gguf", {"blk.0.ffn_gate.weight": GGMLQuantizationType[other]}
+    held = write_gguf(file, model, tiny_tokenizer(), GGMLQuantizationType.Q4_1, types=types)
+    checkpoint = open_checkpoint(str(file))
+    for part in ("gate_proj", "up_proj"):
+        name = f"model.layers.0.mlp.{part}.weight"
+        weight = checkpoint.weight(name)
+        assert weight.format == checkpoint.format(name) == format
+        off = (weight.dequantize() - torch.from_numpy(held[name])).abs().max()
+        assert off <= (0 if format == "float32" else 0.01) * np.abs(held[name]).max()
+    assert f"type Q4_1 become {format} where gate and up of a layer differ" in caplog.text
+    assert checkpoint.format("model.layers.0.mlp.down_proj.weight") == "int4_min"
+    LLM(str(file), device="cpu", kv_cache_memory=2**22).generate([[1]], SamplingParams(max_tokens=2))

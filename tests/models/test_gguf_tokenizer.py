@@ -260,3 +260,47 @@ def test_metadata_that_contradict_themselves(tmp_path: Path, metadata: dict[str,
     write_gguf(file, model, tiny_tokenizer(), metadata=metadata)
     with pytest.raises(ModelError, match=str(file)):
         open_checkpoint(str(file)).tokenizer()
+
+
+def a_token(at: int, token: str) -> dict[str, Any]:
+    tokens = byte_level()["tokenizer.ggml.tokens"]
+    return byte_level(tokens=[*tokens[:at], token, *tokens[at + 1 :]])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (byte_level(tokens="abc"), "tokenizer.ggml.tokens = 'abc'; it has to be an array of strings"),
+        (byte_level(tokens=["a", 1]), "tokenizer.ggml.tokens = ['a', 1]; it has to be an array of strings"),
+        (a_token(7, "ab"), "tokenizer.ggml.tokens holds 'ab' twice"),
+        (a_token(7, "a" * 1025), "of 1025 characters; 1024 are the most"),
+        (byte_level(token_type=[1]), "tokenizer.ggml.token_type has 1 values for the 259 tokens"),
+        (byte_level(token_type=[1.5] * 259), "it has to be an array of whole numbers"),
+        (byte_level(merges=["ab"]), "tokenizer.ggml.merges holds 'ab', which is not two tokens"),
+        (byte_level(merges=["a c"]), "tokenizer.ggml.merges holds 'a c', which is not two tokens"),
+        (byte_level(merges=[" "]), "tokenizer.ggml.merges holds ' ', which is not two tokens"),
+        (byte_level(merges=[1]), "tokenizer.ggml.merges = [1]; it has to be an array of strings"),
+        (byte_level(pre=["gpt-2"]), "pre-tokenizer ['gpt-2'] is not known"),
+        (byte_level(model=3), "tokenizer.ggml.model = 3; it has to be a string"),
+        (byte_level(unknown_token_id=259), "unknown_token_id = 259; the vocabulary has 259 tokens"),
+        (byte_level(padding_token_id=-1), "padding_token_id = -1; it has to be at least 0"),
+        (byte_level(add_bos_token="yes"), "add_bos_token = 'yes'; it has to be true or false"),
+        (byte_level(bos_token_id=None, pre="llama-bpe"), "tokenizer.ggml.bos_token_id is missing"),
+        (byte_level(eos_token_id=None, add_eos_token=True), "tokenizer.ggml.eos_token_id is missing"),
+        (byte_level(suppress_tokens=[3]), "tokenizer.ggml.suppress_tokens = [3]; it is not supported"),
+        (byte_level() | {"tokenizer.chat_template": 1}, "tokenizer.chat_template = 1; it has to be a string"),
+        (sentencepiece({}, scores=[1.0]), "tokenizer.ggml.scores has 1 values for the 263 tokens"),
+        (sentencepiece({}, scores=[float("nan")] * 263), "scores = [nan, nan, nan, nan, nan, nan, ...]"),
+        (sentencepiece({}, add_space_prefix=1), "add_space_prefix = 1; it has to be true or false"),
+    ],
+)
+def test_what_a_vocabulary_may_say(metadata: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        build_tokenizer(metadata, "m.gguf")
+    assert str(caught.value).startswith("m.gguf: ")
+    assert said in str(caught.value)
+
+
+def test_the_end_is_added_where_the_file_says_so() -> None:
+    assert pieces_of("ab", sentencepiece({"ab": -1.0}, add_eos_token=True)) == ["<s>", "▁", "ab", "</s>"]
+    assert pieces_of("ab", byte_level(add_eos_token=True)) == ["ab", "<end>"]

@@ -88,6 +88,70 @@ def test_gguf_in_name_only(tmp_path: Path, content: bytes) -> None:
     assert "truncated or corrupt" in message(str(file))
 
 
+@pytest.mark.parametrize("name", ["M.GGUF", "m.Gguf", "sha256-6a0746a1ec1a", "model.bin"])
+def test_gguf_by_its_first_bytes(tmp_path: Path, name: str) -> None:
+    """Suffixes in capitals, and files without one, as Ollama keeps them."""
+    write_gguf(tmp_path / name, write_hf(tmp_path / "hf", tiny_config()), tiny_tokenizer())
+    assert open_checkpoint(str(tmp_path / name)).config.num_layers == 2
+
+
+def test_folder_of_gguf_files(tmp_path: Path) -> None:
+    for name in ("b.gguf", "a.GGUF", *(f"c-{n}.gguf" for n in range(9))):
+        (tmp_path / name).touch()
+    (tmp_path / "config.json").write_text("{}")
+    said = message(str(tmp_path))
+    assert "holds GGUF files; give the path of one of them: 'a.GGUF', " in said
+    assert said.endswith(" and 7 more")
+
+
+def test_a_folder_of_safetensors_may_hold_gguf_too(tmp_path: Path) -> None:
+    write_hf(tmp_path, tiny_config())
+    (tmp_path / "m.gguf").touch()
+    assert open_checkpoint(str(tmp_path)).config.num_layers == 2
+
+
+def test_a_tokenizer_may_lie_beside_gguf_files(tmp_path: Path) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path)
+    write_gguf(tmp_path / "m.gguf", write_hf(tmp_path / "hf", tiny_config()), None)
+    checkpoint = open_checkpoint(str(tmp_path / "m.gguf"), tokenizer=str(tmp_path))
+    assert len(checkpoint.tokenizer()) == len(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("downloaded", [True, False])
+def test_hub_repository_of_gguf_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, downloaded: bool
+) -> None:
+    """It may hold a config.json, or nothing that is downloaded at all."""
+    folder = tmp_path / "snapshot"
+    if downloaded:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    hub_answers(monkeypatch, str(folder))
+    files = Mock(return_value=["README.md", "m-Q4_0.gguf", "q8/m-Q8_0.gguf"])
+    monkeypatch.setattr(checkpoints, "list_repo_files", files)
+    with pytest.raises(ModelError) as caught:
+        open_checkpoint("org/name", revision="v2")
+    assert "give 'org/name:NAME' of one of them: 'm-Q4_0.gguf', 'q8/m-Q8_0.gguf'" in str(caught.value)
+    assert files.call_args.kwargs["revision"] == "v2"
+
+
+def test_hub_repository_of_nothing_that_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hub_answers(monkeypatch, str(tmp_path / "snapshot"))
+    monkeypatch.setattr(checkpoints, "list_repo_files", Mock(return_value=["README.md"]))
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
+        open_checkpoint("org/name")
+
+
+def test_hub_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", write_hf(tmp_path / "hf", tiny_config()), tiny_tokenizer())
+    download = Mock(side_effect=[str(tmp_path / "m.gguf"), http(RepositoryNotFoundError)])
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    assert open_checkpoint("org/name:q8/m.gguf", revision="v2").config.num_layers == 2
+    assert download.call_args.args == ("org/name", "q8/m.gguf")
+    assert download.call_args.kwargs == {"revision": "v2"}
+    assert "neither a local folder nor a model of the hub" in message("org/name:m.gguf")
+
+
 def test_empty_folder(tmp_path: Path) -> None:
     assert "config.json" in message(str(tmp_path))
 

@@ -103,7 +103,7 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
     option = f"draft_quantization = {quantization!r}"
     if name != target:
-        checkpoint = open_checkpoint(str(path))
+        checkpoint = open_checkpoint(name)
         check_same_vocabulary(
             Vocabulary.of(target, around.tokenizer, around.target.config.vocab_size),
             Vocabulary.of(name, checkpoint.tokenizer(), checkpoint.config.vocab_size),

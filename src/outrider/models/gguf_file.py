@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
-from outrider.models.config import DecoderConfig, decoder_config
+from outrider.models.config import DecoderConfig
 from outrider.models.folder import PROBE, load_tokenizer
-from outrider.models.gguf_blocks import CHANGED, FORMATS, TYPES, dequantized, weight_of
+from outrider.models.gguf_blocks import CHANGED, FORMATS, dequantized, weight_of
+from outrider.models.gguf_config import gguf_config, gguf_name
 from outrider.models.gguf_header import StoredTensor, read_header
+from outrider.models.gguf_magic import foreign
 from outrider.models.gguf_tokenizer import build_tokenizer
+from outrider.models.gguf_vocabulary import TOKENS
+from outrider.quantization.quantize import convert
 from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
-GLOBAL_NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-}
-LAYER_NAMES = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
+GATE, UP = ".gate_proj.", ".up_proj."
+LONGEST_REASON = 300  # characters: a library's message may hold a token of any length
 
 
 class GGUFCheckpoint:
@@ -46,22 +35,34 @@ class GGUFCheckpoint:
 
     def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
         self._path = path
-        self._tokenizer_path = tokenizer_path
-        self._told: set[str] = set()
+        self._given = None if tokenizer_path is None else load_tokenizer(tokenizer_path)
+        self._told: set[tuple[str, str]] = set()
         with _reading(path):
             header = read_header(path)
-            self._metadata, self._tensors = header.metadata, header.tensors
-            self.config = self._config()
+            self.config = gguf_config(header, str(path))
+        self._metadata, self._tensors = header.metadata, header.tensors
         self._shapes = self.config.shapes()
+        if self._given is not None:
+            self.config = _ending_with(self._given, self.config)
+        if not self.config.eos_token_ids and (self._given is not None or TOKENS in self._metadata):
+            logger.warning(
+                "%s names no token that ends a turn, and has none that is known to; output ends at "
+                "max_tokens, or where stop or stop_token_ids say",
+                path,
+            )
 
     def tensor(self, name: str) -> Tensor:
         stored = self._stored(name)
         return _ordered(dequantized(stored).reshape(self._shapes[name]), self._order(name))
 
     def weight(self, name: str) -> Weight:
-        stored = self._stored(name)
-        self._tell(stored.type.name)
-        weight = weight_of(stored)
+        stored, format = self._stored(name), self.format(name)
+        kind = stored.type.name
+        if format != FORMATS[kind]:
+            self._tell(kind, f"{format} where gate and up of a layer differ")
+        elif kind in CHANGED:
+            self._tell(kind, CHANGED[kind])
+        weight = convert(weight_of(stored), format)
         order = self._order(name)
         return weight if order is None else weight.rows(order)
 
@@ -70,31 +71,19 @@ class GGUFCheckpoint:
         return str(self._stored(PROBE).type.name)
 
     def format(self, name: str) -> Format:
-        return FORMATS[self._stored(name).type.name]
+        formats = {FORMATS[self._stored(other).type.name] for other in _read_together(name)}
+        if len(formats) == 1:
+            return formats.pop()
+        return "float32" if formats & {"float32", "bfloat16"} else "int8"
 
-    def _tell(self, kind: str) -> None:
+    def _tell(self, kind: str, becomes: str) -> None:
         """Say once what becomes of a type that is not taken as it is."""
-        if kind in CHANGED and kind not in self._told:
-            self._told.add(kind)
-            logger.warning("%s: tensors of type %s become %s", self._path, kind, CHANGED[kind])
+        if (kind, becomes) not in self._told:
+            self._told.add((kind, becomes))
+            logger.warning("%s: tensors of type %s become %s", self._path, kind, becomes)
 
     def _stored(self, name: str) -> StoredTensor:
-        """The tensor in the file. Raises ModelError if it is missing, misshapen or of an unknown type."""
-        stored = self._tensors.get(gguf_name(name))
-        if stored is None:
-            raise ModelError(f"{self._path}: tensor {gguf_name(name)!r} ({name!r}) is missing")
-        expected = self._shapes[name]
-        if stored.shape != expected:
-            raise ModelError(
-                f"{self._path}: tensor {stored.name!r} has shape {stored.shape}; the metadata implies "
-                f"{expected}"
-            )
-        if stored.type.name not in TYPES:
-            raise ModelError(
-                f"{self._path}: tensor {stored.name!r} is of type {stored.type.name}; supported are "
-                f"{', '.join(TYPES)}"
-            )
-        return stored
+        return self._tensors[gguf_name(name)]
 
     def _order(self, name: str) -> Tensor | None:
         """The order of Q's and K's rows, which llama.cpp changes."""
@@ -105,103 +94,41 @@ class GGUFCheckpoint:
         return None
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        if self._tokenizer_path is not None:
-            return load_tokenizer(self._tokenizer_path)
+        if self._given is not None:
+            return self._given
         with _reading(self._path):
             return build_tokenizer(self._metadata, str(self._path))
-
-    def _config(self) -> DecoderConfig:
-        architecture = self._metadata.get("general.architecture")
-        if architecture != "llama":
-            raise ModelError(
-                f"{self._path}: architecture {architecture!r} is not supported; supported in GGUF is 'llama'"
-            )
-        heads = int(self._value("attention.head_count"))
-        hidden = int(self._value("embedding_length"))
-        head_dim = int(self._value("attention.key_length", hidden // heads))
-        theta = float(self._value("rope.freq_base", 10000.0))
-        rotary = int(self._value("rope.dimension_count", head_dim))
-        if rotary != head_dim:
-            raise ModelError(
-                f"{self._path}: rope.dimension_count = {rotary} of head_dim = {head_dim}; only rotation of "
-                "all dimensions is supported"
-            )
-        eos = [self._metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
-        embedding = self._tensors.get("token_embd.weight")
-        if embedding is None:
-            raise ModelError(f"{self._path}: tensor 'token_embd.weight' is missing")
-        config = LlamaConfig(
-            vocab_size=embedding.shape[0],
-            hidden_size=hidden,
-            intermediate_size=int(self._value("feed_forward_length")),
-            num_hidden_layers=int(self._value("block_count")),
-            num_attention_heads=heads,
-            num_key_value_heads=int(self._value("attention.head_count_kv", heads)),
-            head_dim=head_dim,
-            rms_norm_eps=float(self._value("attention.layer_norm_rms_epsilon")),
-            max_position_embeddings=int(self._value("context_length")),
-            rope_parameters=self._rope_parameters(theta),
-            tie_word_embeddings="output.weight" not in self._tensors,
-            attention_bias="blk.0.attn_q.bias" in self._tensors,
-            mlp_bias="blk.0.ffn_up.bias" in self._tensors,
-            eos_token_id=[int(i) for i in eos if i is not None],
-        )
-        return self._with_rope_factors(decoder_config(config, str(self._path)))
-
-    def _value(self, key: str, default: Any = None) -> Any:
-        value = self._metadata.get(f"llama.{key}", default)
-        if value is None:
-            raise ModelError(f"{self._path}: metadata 'llama.{key}' is missing")
-        return value
-
-    def _rope_parameters(self, theta: float) -> dict[str, Any]:
-        kind = self._metadata.get("llama.rope.scaling.type", "none")
-        if kind == "none":
-            return {"rope_type": "default", "rope_theta": theta}
-        parameters = {
-            "rope_type": kind,
-            "rope_theta": theta,
-            "factor": float(self._value("rope.scaling.factor")),
-        }
-        if kind == "yarn":
-            length = self._value("rope.scaling.original_context_length")
-            parameters["original_max_position_embeddings"] = int(length)
-        return parameters
-
-    def _with_rope_factors(self, config: DecoderConfig) -> DecoderConfig:
-        """Llama 3's scaling comes as one divisor a frequency, in a tensor of its own."""
-        stored = self._tensors.get("rope_freqs.weight")
-        if stored is None:
-            return config
-        divisors = dequantized(stored).tolist()
-        if len(divisors) != len(config.rope_inv_freq):
-            raise ModelError(
-                f"{self._path}: tensor 'rope_freqs.weight' has {len(divisors)} values; head_dim implies "
-                f"{len(config.rope_inv_freq)}"
-            )
-        scaled = tuple(f / d for f, d in zip(config.rope_inv_freq, divisors, strict=True))
-        return replace(config, rope_inv_freq=scaled)
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """The reader and the tokenizer library have no errors of their own: any of Python's may come up."""
+    """Turn what the reader and the libraries below raise, any of Python's errors, into one line."""
     try:
         yield
     except ModelError:
         raise
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:
+        what = foreign(path)
+        if what is not None:
+            raise ModelError(f"{path} {what}") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path} is truncated or corrupt: {reason}") from error
+        raise ModelError(f"{path} is truncated or corrupt: {reason[:LONGEST_REASON]}") from error
 
 
-def gguf_name(name: str) -> str:
-    """llama.cpp's name of a tensor, from Hugging Face's."""
-    stem, kind = name.rsplit(".", 1)
-    if stem in GLOBAL_NAMES:
-        return f"{GLOBAL_NAMES[stem]}.{kind}"
-    _, _, layer, part = stem.split(".", 3)
-    return f"blk.{layer}.{LAYER_NAMES[part]}.{kind}"
+def _ending_with(tokenizer: PreTrainedTokenizerBase, config: DecoderConfig) -> DecoderConfig:
+    """The tokenizer's EOS counts too, where it is one of the model's tokens."""
+    eos = tokenizer.eos_token_id
+    if eos is None or not 0 <= eos < config.vocab_size:
+        return config
+    return replace(config, eos_token_ids=tuple(sorted({eos, *config.eos_token_ids})))
+
+
+def _read_together(name: str) -> Iterable[str]:
+    """The tensors that one pass of a kernel reads as if they were one, and which need one format."""
+    pair = (GATE, UP)
+    return {name.replace(part, other) for part in pair if part in name for other in pair} or {name}
 
 
 def _half_split(rows: int, heads: int) -> Tensor:

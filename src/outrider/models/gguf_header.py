@@ -10,23 +10,31 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-MAGIC = b"GGUF"
+from outrider.models.gguf_magic import MAGIC
+
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9  # types of a value; the others are numbers
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 ALIGNMENT = 32  # of the tensors, unless general.alignment says otherwise
+MOST_DIMENSIONS = 4
+MOST_TENSORS = 2**16
+MOST_ELEMENTS = 2**23  # of all arrays together: Python's numbers take up to 32 times the file's bytes
 BYTE: np.dtype[Any] = np.dtype(np.uint8)
 FLOATS: dict[GGMLQuantizationType, np.dtype[Any]] = {
     GGMLQuantizationType.F32: np.dtype("<f4"),
     GGMLQuantizationType.F16: np.dtype("<f2"),
 }
+SHORT = Repr()
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 120
 
 
 @dataclass(frozen=True)
@@ -67,48 +75,92 @@ class GGUFHeader:
 
 
 def read_header(path: Path) -> GGUFHeader:
-    """Raises ValueError, struct.error or OSError for a file that is not GGUF, or is shorter than it says."""
+    """Raises ValueError for a file that is not GGUF or contradicts itself, and OSError for one that cannot be
+    read."""
     with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise ValueError("it is empty")
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     cursor = _Cursor(mapping)
     if cursor.take(4) != MAGIC:
         raise ValueError("its magic number is not that of GGUF")
-    version = cursor.number("I")
-    if version not in VERSIONS:
-        raise ValueError(f"it is of version {version}; supported are {', '.join(map(str, VERSIONS))}")
+    _check_version(cursor.take(4))
     tensor_count, value_count = cursor.number("Q"), cursor.number("Q")
+    if tensor_count > MOST_TENSORS:
+        raise ValueError(f"it is to have {tensor_count} tensors; {MOST_TENSORS} are the most")
     metadata: dict[str, Any] = {}
     for _ in range(value_count):
         key = cursor.string()
         if key in metadata:
-            raise ValueError(f"the key {key!r} stands there twice")
-        metadata[key] = cursor.value(cursor.number("I"))
+            raise ValueError(f"the key {shown(key)} stands there twice")
+        try:
+            metadata[key] = cursor.value(cursor.number("I"))
+        except ValueError as error:
+            raise ValueError(f"metadata {shown(key)}: {error}") from error
     described = [_described(cursor) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", ALIGNMENT)
-    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise ValueError(f"general.alignment = {alignment!r}; it has to be a power of two")
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+        raise ValueError(f"general.alignment = {shown(alignment)}; it has to be a power of two")
     start = -(-cursor.at // alignment) * alignment
     tensors: dict[str, StoredTensor] = {}
     for name, shape, kind, offset in described:
-        block, size = GGML_QUANT_SIZES[kind]
         if name in tensors:
-            raise ValueError(f"tensor {name!r} is there twice")
-        if not shape or shape[-1] % block:
-            raise ValueError(f"tensor {name!r} of shape {shape} does not divide into blocks of {block}")
-        nbytes = math.prod(shape) // block * size
-        if start + offset + nbytes > len(mapping):
-            raise ValueError(
-                f"tensor {name!r} ends at byte {start + offset + nbytes}; the file has {len(mapping)}"
-            )
-        tensors[name] = StoredTensor(name, kind, shape, start + offset, nbytes, mapping)
+            raise ValueError(f"tensor {shown(name)} is there twice")
+        tensors[name] = StoredTensor(name, kind, shape, start + offset, _nbytes(name, shape, kind), mapping)
+    _check_places(tensors, len(mapping), alignment)
     return GGUFHeader(metadata, tensors)
+
+
+def shown(value: Any) -> str:
+    """A value from a file as messages show it: in one line, and shortened."""
+    return SHORT.repr(value)
+
+
+def _check_version(stored: bytes) -> None:
+    version, swapped = (int.from_bytes(stored, order) for order in ("little", "big"))
+    if swapped in (1, *VERSIONS):
+        raise ValueError("it is big-endian; convert it with gguf_convert_endian.py of llama.cpp")
+    if version not in VERSIONS:
+        raise ValueError(f"it is of version {version}; supported are {', '.join(map(str, VERSIONS))}")
 
 
 def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
     """Name, shape, type, and offset from where the tensors begin."""
     name = cursor.string()
-    shape = tuple(reversed([cursor.number("Q") for _ in range(cursor.number("I"))]))
-    return name, shape, GGMLQuantizationType(cursor.number("I")), cursor.number("Q")
+    dimensions = cursor.number("I")
+    if not 1 <= dimensions <= MOST_DIMENSIONS:
+        raise ValueError(
+            f"tensor {shown(name)} has {dimensions} dimensions; there can be 1 to {MOST_DIMENSIONS}"
+        )
+    shape = tuple(reversed([cursor.number("Q") for _ in range(dimensions)]))
+    kind, offset = cursor.number("I"), cursor.number("Q")
+    try:
+        return name, shape, GGMLQuantizationType(kind), offset
+    except ValueError:
+        raise ValueError(f"tensor {shown(name)} is of type number {kind}, which is not known") from None
+
+
+def _nbytes(name: str, shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
+    block, size = GGML_QUANT_SIZES[kind]
+    if not all(shape) or shape[-1] % block:
+        raise ValueError(f"tensor {shown(name)} of shape {shape} does not divide into blocks of {block}")
+    return math.prod(shape) // int(block) * int(size)
+
+
+def _check_places(tensors: dict[str, StoredTensor], length: int, alignment: int) -> None:
+    """Every tensor lies in the file, where the alignment allows, and over no other one."""
+    for tensor in tensors.values():
+        end = tensor.offset + tensor.nbytes
+        if end > length:
+            raise ValueError(f"tensor {shown(tensor.name)} ends at byte {end}; the file has {length}")
+        if tensor.offset % alignment:
+            raise ValueError(
+                f"tensor {shown(tensor.name)} begins at byte {tensor.offset}, which is not a multiple of "
+                f"general.alignment = {alignment}"
+            )
+    for first, second in pairwise(sorted(tensors.values(), key=lambda tensor: tensor.offset)):
+        if first.offset + first.nbytes > second.offset:
+            raise ValueError(f"tensors {shown(first.name)} and {shown(second.name)} overlap")
 
 
 class _Cursor:
@@ -117,6 +169,7 @@ class _Cursor:
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self._mapping = mapping
+        self._elements = 0  # of the arrays so far
         self.at = 0
 
     def take(self, size: int) -> bytes:
@@ -129,17 +182,30 @@ class _Cursor:
         return struct.unpack("<" + format, self.take(struct.calcsize("<" + format)))[0]
 
     def string(self) -> str:
-        return self.take(self.number("Q")).decode()
+        begin = self.at
+        try:
+            return self.take(self.number("Q")).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"the string at byte {begin} is not UTF-8") from error
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
             return self.string()
         if kind == ARRAY:
-            of, count = self.number("I"), self.number("Q")
-            if of in NUMBERS:
-                size = struct.calcsize("<" + NUMBERS[of])
-                return list(struct.unpack(f"<{count}{NUMBERS[of]}", self.take(count * size)))
-            return [self.value(of) for _ in range(count)]
+            return self._array(self.number("I"), self.number("Q"))
         if kind not in NUMBERS:
-            raise ValueError(f"a value is of type {kind}; there is no such type")
+            raise ValueError(f"it is of type {kind}; there is no such type")
         return self.number(NUMBERS[kind])
+
+    def _array(self, of: int, count: int) -> list[Any]:
+        self._elements += count
+        if self._elements > MOST_ELEMENTS:
+            raise ValueError(
+                f"an array of {count} elements makes {self._elements} in all; {MOST_ELEMENTS} are the most"
+            )
+        if of in NUMBERS:
+            size = struct.calcsize("<" + NUMBERS[of])
+            return list(struct.unpack(f"<{count}{NUMBERS[of]}", self.take(count * size)))
+        if of == ARRAY:
+            raise ValueError("it is an array of arrays, which llama.cpp does not read either")
+        return [self.value(of) for _ in range(count)]

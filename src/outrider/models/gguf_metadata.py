@@ -1,0 +1,100 @@
+"""Values of a GGUF file's metadata, each of the type that its key asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from outrider.errors import ModelError
+from outrider.models.gguf_header import shown
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The values by key, and the name of the file for messages.
+
+    Each method raises ModelError, which names the key and its value, where the value is of another type, and
+    where the key is missing and no default is given.
+    """
+
+    values: Mapping[str, Any]
+    source: str
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def integer(self, key: str, default: int | None = None, *, below: int = 2**31) -> int:
+        """A number of things, or an index: 0 <= value < below."""
+        value: int = self._value(key, default, _is_integer, "a whole number")
+        if not 0 <= value < below:
+            raise self.wrong(key, f"it has to be at least 0 and less than {below}")
+        return value
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A finite number greater than 0."""
+        value = float(self._value(key, default, _is_number, "a number"))
+        if not 0 < value < math.inf:
+            raise self.wrong(key, "it has to be a finite number greater than 0")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value: bool = self._value(key, default, lambda value: isinstance(value, bool), "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value: str = self._value(key, default, lambda value: isinstance(value, str), "a string")
+        return value
+
+    def strings(self, key: str) -> list[str]:
+        """An empty list if the key is missing."""
+        return self._list(key, lambda value: isinstance(value, str), "strings")
+
+    def integers(self, key: str) -> list[int]:
+        """An empty list if the key is missing."""
+        return self._list(key, _is_integer, "whole numbers")
+
+    def numbers(self, key: str) -> list[float]:
+        """An empty list if the key is missing."""
+        return self._list(key, _is_number, "numbers")
+
+    def wrong(self, key: str, rule: str) -> ModelError:
+        """The error for a value that is there and cannot be used."""
+        name = shown(key)[1:-1]  # a key may be the file's own: in one line, and shortened
+        return ModelError(f"{self.source}: {name} = {shown(self.values.get(key))}; {rule}")
+
+    def _list(self, key: str, accepts: Callable[[Any], bool], kind: str) -> list[Any]:
+        def list_of_kind(value: Any) -> bool:
+            return isinstance(value, list) and all(map(accepts, value))
+
+        value: list[Any] = self._value(key, [], list_of_kind, f"an array of {kind}")
+        return value
+
+    def _value(self, key: str, default: Any, accepts: Callable[[Any], bool], kind: str) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            if default is None:
+                raise ModelError(f"{self.source}: metadata {shown(key)} is missing")
+            return default
+        if not accepts(value):
+            layers = " for all layers" if isinstance(value, list) and not kind.startswith("an array") else ""
+            raise self.wrong(key, f"it has to be {kind}{layers}")
+        return value
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Names as messages show them: the first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_integer(value) or (isinstance(value, float) and not math.isnan(value))
