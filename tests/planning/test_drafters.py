@@ -15,7 +15,7 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import TABLE, HeadCheckpoint, quantized, save_head
 from outrider.ops.cpu.backend import NativeBackend
 from tests.models.factories import tiny_config, write_hf
-from tests.models.test_eagle3 import random_head
+from tests.models.head_features import random_head
 from tests.planning.test_limit import plan, surveyed
 
 SIZE: dict[str, Any] = {"num_speculative_tokens": 3, "max_num_seqs": 2, "max_model_len": 100}

@@ -191,8 +191,7 @@ def usual_layers(target_layers: int) -> tuple[int, int, int]:
 
 
 def _state_layers(fields: Fields, eagle: Fields) -> tuple[int, ...] | None:
-    """The layers whose inputs are read. In `eagle_config` outputs are counted, as SpecForge, SGLang and ModelOpt
-    do."""
+    """The layers whose inputs are read. `eagle_config` counts outputs, as in SpecForge and SGLang."""
     inputs, outputs = fields.layers(LAYERS_KEY, first=0), eagle.layers(LAYERS_KEY, first=-1)
     if outputs is None:
         return inputs

@@ -15,9 +15,9 @@ _HARMLESS = """
     transformers_version torch_dtype dtype name_or_path
     bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id decoder_start_token_id
     forced_bos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens bad_words_ids
-    tokenizer_class prefix num_labels id2label label2id problem_type finetuning_task task_specific_params return_dict
-    use_cache output_attentions output_hidden_states return_dict_in_generate output_scores torchscript
-    use_bfloat16 tf_legacy_loss remove_invalid_values chunk_size_feed_forward pretraining_tp
+    tokenizer_class prefix num_labels id2label label2id problem_type finetuning_task task_specific_params
+    return_dict use_cache output_attentions output_hidden_states return_dict_in_generate output_scores
+    torchscript use_bfloat16 tf_legacy_loss remove_invalid_values chunk_size_feed_forward pretraining_tp
     initializer_range attention_dropout embed_requires_grad max_window_layers
     target_model_type has_no_defaults_at_init is_composition base_config_key base_model_tp_plan
     base_model_pp_plan base_model_ep_plan sub_configs attribute_map keys_to_ignore_at_inference
