@@ -115,7 +115,7 @@ def plain_reading(
         return x * scale * weight
 
     def linear(x: Tensor, name: str) -> Tensor:
-        return w[f"{name}.weight"] @ x + w.get(f"{name}.bias", torch.zeros(()))
+        return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
 
     def joined(state: Tensor) -> Tensor:
         if not config["eagle_config"]["use_aux_hidden_state"]:
@@ -123,7 +123,7 @@ def plain_reading(
         if config["norm_before_fc"]:
             state = norm(state, w["input_norm.weight"])
         if config["fc_norm"]:
-            parts = enumerate(state.split(config["target_hidden_size"]))
+            parts = enumerate(state.view(-1, config["target_hidden_size"]))
             state = torch.cat([norm(x, w[f"fc_norm.{i}.weight"]) for i, x in parts])
         return linear(state, "fc")
 

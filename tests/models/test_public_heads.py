@@ -96,7 +96,8 @@ def test_which_layers_are_read() -> None:
     assert parse(READ["lmsys/Qwen3-235B-A22B-EAGLE3 (SpecForge)"]).state_layers == (2, 47, 91)
     assert parse({**HEAD, key: [2, 47, 91]}).state_layers == (2, 47, 91)
     assert parse({**HEAD, key: [2, 47], "eagle_config": {key: [1, 46]}}).state_layers == (2, 47)
-    for none in ({}, {key: []}, {"eagle_config": {key: []}}, {"eagle_config": None}):
+    absent: tuple[dict[str, Any], ...] = ({}, {key: []}, {"eagle_config": {key: []}}, {"eagle_config": None})
+    for none in absent:
         assert parse({**HEAD, **none}).state_layers is None
     assert parse(READ["nvidia/gpt-oss-120b-Eagle3 (ModelOpt)"]).reads_output
     assert "which are outputs" in message({**HEAD, key: [2, 47], "eagle_config": {key: [2, 47]}})
@@ -123,9 +124,10 @@ def test_a_size_that_the_tensors_do_not_have(field: str, value: int, target: Pat
     if field == "num_labels":
         HeadCheckpoint(tmp_path).layers(config, "the target")
         return
-    for use in (lambda head: head.layers(config, "the target"), lambda head: head.targets()):
-        with pytest.raises(ModelError):
-            use(HeadCheckpoint(tmp_path))
+    with pytest.raises(ModelError):
+        HeadCheckpoint(tmp_path).layers(config, "the target")
+    with pytest.raises(ModelError):
+        HeadCheckpoint(tmp_path).targets()
 
 
 def test_tensors_that_are_not_read_are_refused(target: Path, tmp_path: Path) -> None:
