@@ -150,6 +150,15 @@ def test_tensors_that_are_not_read_are_refused(target: Path, tmp_path: Path) -> 
     HeadCheckpoint(tmp_path).layers(config, "the target")
 
 
+def test_gate_and_up_of_two_types_are_refused(target: Path, tmp_path: Path) -> None:
+    config = open_checkpoint(str(target)).config
+    tensors = random_head(tmp_path, config)
+    name = "midlayer.mlp.gate_proj.weight"
+    edit(tmp_path, **{name: tensors[name].bfloat16()})
+    with pytest.raises(ModelError, match=r"gate_proj.weight is bfloat16, and .*up_proj.weight is float32"):
+        HeadCheckpoint(tmp_path).layers(config, "the target")
+
+
 def test_other_names_and_layouts_are_the_same_head(target: Path, tmp_path: Path) -> None:
     config = open_checkpoint(str(target)).config
     tensors = random_head(tmp_path, config, norm_before_fc=True)

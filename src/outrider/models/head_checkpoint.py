@@ -30,6 +30,7 @@ from outrider.quantization.slabs import by_rows
 from outrider.quantization.weight import GROUP, Format, Weight, plain
 
 SPLIT = tuple(f"midlayer.self_attn.{name}_proj.weight" for name in "qkv")  # [embedding, state]
+GATED = tuple(f"midlayer.mlp.{name}_proj.weight" for name in ("gate", "up"))  # computed in one pass
 TABLE, OUTPUT, TARGETS, KNOWN = "embed_tokens.weight", "lm_head.weight", "d2t", "t2d"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
@@ -168,6 +169,9 @@ class HeadCheckpoint:
                     f"{self.path}: tensor {name!r} is not read, and may change what the head drafts; "
                     "config.json does not ask for it, or it is of another kind of head"
                 )
+        gate, up = (self.format(name) for name in GATED)
+        if gate != up:
+            raise ModelError(f"{self.path}: {GATED[0]} is {gate}, and {GATED[1]} is {up}; they have to agree")
         count, vocab = self.config.draft_vocab_size, self.config.decoder.vocab_size
         if not self.has_output and count != vocab:
             raise ModelError(
