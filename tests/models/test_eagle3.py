@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.config import DecoderConfig
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_config import HeadConfig, usual_layers
@@ -23,21 +20,7 @@ from outrider.models.llama import Llama
 from outrider.ops.batch import Span
 from outrider.training.net import HeadNet
 from tests.models.factories import exact_backend, tiny_config, write_hf
-
-DRAFT_VOCAB = 96
-
-
-def random_head(path: Path, target: DecoderConfig, **changes: Any) -> dict[str, Tensor]:
-    """Write a head with every weight random; returns its tensors by public name."""
-    config = replace(HeadConfig.for_target(target, draft_vocab_size=DRAFT_VOCAB), **changes)
-    draw = torch.Generator().manual_seed(3)
-    tensors = {
-        name: torch.randn(shape, generator=draw) * (0.2 if len(shape) == 2 else 1.0)
-        for name, shape in config.shapes().items()
-    }
-    targets = torch.randperm(target.vocab_size, generator=draw)[:DRAFT_VOCAB].sort().values
-    save_head(path, config, tensors, targets)
-    return tensors
+from tests.models.head_features import DRAFT_VOCAB, FEATURES, plain_reading, random_head
 
 
 @pytest.fixture(scope="module")
@@ -53,63 +36,45 @@ def head(target: Path, tmp_path: Path) -> Path:
     return tmp_path / "head"
 
 
-def plain_reading(path: Path, table: Tensor, tokens: list[int], states: Tensor, drafted: list[int]) -> Tensor:
-    """Draft logits after the last row of `states` and after each drafted token, by nothing but PyTorch, from
-    the files alone. tokens: those after each row."""
-    w, config = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
-    heads, kv_heads, dim = (config[f] for f in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+def drafted_logits(path: Path, model: Llama, states: Tensor, tokens: list[int]) -> Tensor:
+    """After the last of `states`, whose following tokens come first, and after each token behind them."""
+    head = Eagle3(HeadCheckpoint(path), model.backend, model)
+    runner, rows = HeadRunner(head, num_blocks=4, block_size=4), len(states)
+    passed = runner.read([Span(tokens[:rows], 0, [2, 0, 3, 1], 1)], states)
+    logits = [passed.logits]
+    for place in range(rows, len(tokens)):
+        assert passed.kept is not None
+        passed = runner.go_on([Span([tokens[place]], place, [2, 0, 3, 1], 1)], passed.kept)
+        logits.append(passed.logits)
+    return torch.cat(logits)
 
-    def norm(x: Tensor, name: str) -> Tensor:
-        scale: float = (x.pow(2).mean() + config["rms_norm_eps"]).rsqrt().item()
-        weight: Tensor = w[f"{name}.weight"]
-        return x * scale * weight
 
-    def turned(x: Tensor, position: int) -> Tensor:
-        theta: float = config["rope_theta"]
-        angles = position * torch.tensor(theta).pow(-torch.arange(0, dim, 2) / dim)
-        cos, sin = angles.cos().repeat(2), angles.sin().repeat(2)
-        return x * cos + torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1) * sin
-
-    keys: list[Tensor] = []
-    values: list[Tensor] = []
-    state, logits = torch.zeros(0), []
-    for row, token in enumerate([*tokens, *drafted]):
-        if row < len(states):
-            state = w["fc.weight"] @ states[row]
-        normed = norm(state, "midlayer.hidden_norm")
-        x = torch.cat([norm(table[token], "midlayer.input_layernorm"), normed])
-        q, k, v = (w[f"midlayer.self_attn.{name}_proj.weight"] @ x for name in "qkv")
-        keys.append(turned(k.view(kv_heads, dim), row))
-        values.append(v.view(kv_heads, dim))
-        mixed = []
-        for number, query in enumerate(turned(q.view(heads, dim), row)):
-            shared = number * kv_heads // heads
-            scores = torch.stack([key[shared] @ query for key in keys]) / dim**0.5
-            mixed.append(scores.softmax(0) @ torch.stack([value[shared] for value in values]))
-        residual = normed if config["norm_before_residual"] else state
-        state = residual + w["midlayer.self_attn.o_proj.weight"] @ torch.cat(mixed)
-        y = norm(state, "midlayer.post_attention_layernorm")
-        gate, up, down = (w[f"midlayer.mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
-        state = state + down @ (F.silu(gate @ y) * (up @ y))
-        logits.append(w["lm_head.weight"] @ norm(state, "norm"))
-    return torch.stack(logits[len(states) - 1 :])
+@pytest.mark.parametrize("feature", list(FEATURES)[1:-3])
+def test_a_feature_changes_what_is_drafted(feature: str, target: Path, tmp_path: Path) -> None:
+    """With the same weights. (What reads other layers reads other states in any case.)"""
+    model = Llama(open_checkpoint(str(target)), exact_backend("native"))
+    states, tokens = torch.randn(11, 3 * 64), list(range(2, 16))
+    drafts = []
+    for name in ("plain", feature):
+        FEATURES[name](tmp_path / name, model.config)
+        drafts.append(drafted_logits(tmp_path / name, model, states, tokens))
+    assert drafts[0].shape != drafts[1].shape or (drafts[0] - drafts[1])[1:].abs().max() > 0.1
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
-@pytest.mark.parametrize("norm_before_residual", [False, True])
+@pytest.mark.parametrize("feature", FEATURES)
 def test_logits_are_those_of_a_plain_reading(
-    backend: str, norm_before_residual: bool, target: Path, tmp_path: Path
+    backend: str, feature: str, target: Path, tmp_path: Path
 ) -> None:
     """Whole and in pieces, then from its own states."""
     model = Llama(open_checkpoint(str(target)), exact_backend(backend))
-    random_head(tmp_path, model.config, norm_before_residual=norm_before_residual)
-    table = load_file(target / "model.safetensors")["model.embed_tokens.weight"]
-    states = torch.randn(11, 3 * 64)
+    FEATURES[feature](tmp_path, model.config)
+    checkpoint = HeadCheckpoint(tmp_path)
+    states = torch.randn(11, 64 * len(checkpoint.layers(model.config, "the target")))
     tokens, drafted = [7, 2, 99, 41, 5, 5, 17, 30, 8, 1, 64], [12, 3, 77]
-    expected = plain_reading(tmp_path, table, tokens, states, drafted)
-    runner = HeadRunner(
-        Eagle3(HeadCheckpoint(tmp_path), model.backend, model.table), num_blocks=4, block_size=4
-    )
+    of_target = load_file(target / "model.safetensors")
+    expected = plain_reading(tmp_path, of_target, tokens, states, drafted)
+    runner = HeadRunner(Eagle3(checkpoint, model.backend, model), num_blocks=4, block_size=4)
     for pieces in ([11], [3, 8], [1] * 11):
         first, blocks = 0, [2, 0, 3, 1]
         for piece in pieces:
@@ -139,9 +104,7 @@ def test_what_is_trained_is_what_runs(target: Path, tmp_path: Path) -> None:
     with torch.inference_mode():
         unrolled = net.unroll(states[None], table[torch.tensor(tokens)][None], mask, steps)
         trained = torch.stack([net.lm_head(state[0]) for state in unrolled])  # [steps, roots, draft vocab]
-    runner = HeadRunner(
-        Eagle3(HeadCheckpoint(tmp_path), model.backend, model.table), num_blocks=2, block_size=8
-    )
+    runner = HeadRunner(Eagle3(HeadCheckpoint(tmp_path), model.backend, model), num_blocks=2, block_size=8)
     for root in range(roots):
         span = Span(tokens[: root + 1], 0, [0, 1], 1)
         passed = runner.read([span], states[: root + 1].contiguous())
@@ -184,7 +147,7 @@ def test_four_bits_are_the_nearest_of_that_format(target: Path, tmp_path: Path) 
     assert ((weight.dequantize() - exact).view(len(exact), -1, 32).abs() <= step).all()
     size = (tmp_path / "small" / "model.safetensors").stat().st_size
     assert size < (tmp_path / "whole" / "model.safetensors").stat().st_size / 5
-    Eagle3(small, exact_backend("native"), Llama(open_checkpoint(str(target)), exact_backend("native")).table)
+    Eagle3(small, exact_backend("native"), Llama(open_checkpoint(str(target)), exact_backend("native")))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +158,8 @@ def test_four_bits_are_the_nearest_of_that_format(target: Path, tmp_path: Path) 
         ({"target_num_hidden_layers": 30}, "number of layers is 30, and 8"),
         (
             {
-                "eagle_config": {"eagle_aux_hidden_state_layer_ids": [2, 4, 9]},
+                "eagle_aux_hidden_state_layer_ids": [2, 4, 9],
+                "eagle_config": {},
                 "target_num_hidden_layers": None,
             },
             r"reads layers \(2, 4, 9\), and the target has 8",

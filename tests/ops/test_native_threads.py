@@ -97,7 +97,7 @@ def test_more_tasks_than_a_stage_can_count() -> None:
 
 
 def test_no_thread_sleeps_while_others_hold_long_tasks() -> None:
-    """A task of some milliseconds is longer than an idle thread looks for more; a large model has only such."""
+    """A task of a large model takes some milliseconds, longer than an idle thread looks for more."""
     process, caller = psutil.Process(), get_native_id()
     others = {thread.id for thread in process.threads()}
     program = native.Program(native.Threads(2), "portable")

@@ -15,7 +15,7 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import TABLE, HeadCheckpoint, quantized, save_head
 from outrider.ops.cpu.backend import NativeBackend
 from tests.models.factories import tiny_config, write_hf
-from tests.models.test_eagle3 import random_head
+from tests.models.head_features import FEATURES, random_head
 from tests.planning.test_limit import plan, surveyed
 
 SIZE: dict[str, Any] = {"num_speculative_tokens": 3, "max_num_seqs": 2, "max_model_len": 100}
@@ -97,6 +97,16 @@ def test_heads_of_4_bits_and_with_a_table(tmp_path: Path, packed: list[int]) -> 
         drafts.append(found.drafts)
     assert drafts == sorted(drafts)
     assert 4 * drafts[0] < drafts[1]
+
+
+@pytest.mark.parametrize("feature", [name for name in FEATURES if "bias" not in name])  # a bias is no matrix
+def test_what_heads_of_others_have(feature: str, packed: list[int], tmp_path: Path) -> None:
+    target, head = str(tmp_path / "target"), str(tmp_path / "head")
+    write_hf(Path(target), tiny_config(hidden_size=64, num_hidden_layers=8))
+    FEATURES[feature](Path(head), open_checkpoint(target).config)
+    found = plan(target, speculative_model=head, **SIZE)
+    LLM(target, device="cpu", speculative_model=head, **SIZE)
+    assert sum(packed) == found.target + found.drafts
 
 
 def test_states_that_wait_for_a_head_count(target: str, head: str) -> None:

@@ -15,13 +15,17 @@ from typer.testing import CliRunner
 from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.cli.app import app, main
 from outrider.errors import ConfigError, ModelError, OutriderError
+from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.training import files
 from outrider.training.distill import DistillConfig, distill
+from outrider.training.kinds import HeadKind
 from outrider.training.openers import READERS
 from outrider.training.score import Score
 from outrider.training.shards import Shards
 from tests.factories import tiny_tokenizer, write_model
+from tests.models.factories import tiny_config, write_hf
+from tests.models.head_features import FEATURES
 
 SMALL: dict[str, Any] = {"tokens": 4000, "draft_vocab_size": 128, "unrolled": (1, 3), "learning_rate": 5e-3}
 
@@ -55,6 +59,23 @@ class Told:
 
 def run(target: str, out: Path, told: Told | None = None, **changes: Any) -> Score:
     return distill(DistillConfig(target=target, out=out, **(SMALL | changes)), told or Told())
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_start_with_what_training_does_not_know_is_refused(feature: str, tmp_path: Path) -> None:
+    write_hf(tmp_path / "target", tiny_config(hidden_size=64, num_hidden_layers=8))
+    target = open_checkpoint(str(tmp_path / "target"))
+    FEATURES[feature](tmp_path / "head", target.config)
+
+    def start() -> HeadKind:
+        folder = str(tmp_path / "head")
+        return HeadKind.of(target, "target", start=folder, draft_vocab_size=None, quantized=False)
+
+    if feature in ("plain", "one layer", "four layers"):
+        assert start().state_layers == tuple(sorted({*(start().config.state_layers or ()), 8}))
+    else:
+        with pytest.raises(ModelError, match="which training does not know"):
+            start()
 
 
 @pytest.fixture(scope="module")

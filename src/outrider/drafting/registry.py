@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
@@ -99,7 +98,7 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     name = drafter.model or ""  # the configuration has seen to it that there is one
     path = locate(name)
     if is_head(path):
-        return _head_in(path, around)
+        return _head(drafter, around)
     model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
     option = f"draft_quantization = {quantization!r}"
     if name != target:
@@ -147,16 +146,12 @@ def _with_cache(model: Llama, around: Surroundings) -> DrafterSource:
 
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
-    return _head_in(locate_head(drafter.model or ""), around)
-
-
-def _head_in(path: Path, around: Surroundings) -> DrafterSource:
     config, quantization = around.config, around.speculative.draft_quantization
-    checkpoint = HeadCheckpoint(path)
+    checkpoint = HeadCheckpoint(locate_head(drafter.model or ""))
     layers = checkpoint.layers(around.target.config, config.model)
     option = f"draft_quantization = {quantization!r}"
     backend = around.quantised(around.checkpoint, quantization, option=option)
-    head = Eagle3(checkpoint, backend, around.target.table)
+    head = Eagle3(checkpoint, backend, around.target)
 
     def make(num_blocks: int) -> Drafter:
         return HeadDrafter(

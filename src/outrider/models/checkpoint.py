@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -64,8 +64,8 @@ def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | No
     return FolderCheckpoint(path, tokenizer_path)
 
 
-def locate(model: str, revision: str | None = None) -> Path:
-    """The folder or file that `model` means, downloaded if need be."""
+def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
+    """The folder or file that `model` means, downloaded if need be. files: patterns of what is downloaded."""
     path = Path(model).expanduser()
     if path.is_dir():
         return path
@@ -76,7 +76,7 @@ def locate(model: str, revision: str | None = None) -> Path:
         return _smollm2()
     if not model.startswith("."):
         if HUB_ID.fullmatch(model) and path.suffix.lower() != ".gguf":
-            return _download(model, revision)
+            return _download(model, revision, files)
         if found := HUB_FILE.fullmatch(model):
             with _from_hub(model):
                 return Path(hf_hub_download(found[1], found[2], revision=revision))
@@ -119,9 +119,9 @@ def _check_kind(model: str, revision: str | None, folder: Path) -> None:
         raise ModelError(f"model {model!r} holds GGUF files; give {give} of one of them: {listed(files)}")
 
 
-def _download(model: str, revision: str | None) -> Path:
+def _download(model: str, revision: str | None, files: Sequence[str]) -> Path:
     with _from_hub(model):
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files)))
 
 
 @contextmanager

@@ -100,6 +100,16 @@ class Llama:
         return self._table
 
     @property
+    def output(self) -> Any:
+        """The output layer, as the backend has packed it."""
+        return self._head
+
+    @property
+    def norm(self) -> Tensor:
+        """The norm of what the output layer reads."""
+        return self._norm
+
+    @property
     def linear(self) -> Any:
         """A linear layer, as the backend has packed it: one that stands for all."""
         return self._layers[0].out

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.auto import WORKLOADS
@@ -91,7 +90,7 @@ def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
     name = drafter.model or ""  # the configuration has seen to it that there is one
     path = locate(name)
     if is_head(path):
-        return _head_in(path, around)
+        return _head(drafter, around)
     config, quantization = around.config, around.speculative.draft_quantization
     option = f"draft_quantization = {quantization!r}"
     if name != config.model:
@@ -141,12 +140,8 @@ def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint
 
 
 def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
-    return _head_in(locate_head(drafter.model or ""), around)
-
-
-def _head_in(path: Path, around: Drafting) -> Footprint:
     config, quantization = around.config, around.speculative.draft_quantization
-    checkpoint = HeadCheckpoint(path)
+    checkpoint = HeadCheckpoint(locate_head(drafter.model or ""))
     checkpoint.layers(around.target.config, config.model)
     option = f"draft_quantization = {quantization!r}"
     layout = draft_layout(config, around.layout, around.target, quantization, option=option)
@@ -155,7 +150,7 @@ def _head_in(path: Path, around: Drafting) -> Footprint:
     footprint = head_footprint(checkpoint, layout, size, config.block_size)
     # States that a pass of the target hands out, and those that wait while a request does not draft.
     waiting = around.requests * min(MAX_UNREAD + prompt_rows, around.size.positions)
-    states = 4 * 3 * around.target.config.hidden_size * (around.size.rows + waiting)
+    states = 4 * checkpoint.config.width * (around.size.rows + waiting)
     spread = 4 * around.requests * around.target.config.vocab_size  # its logits, among the target's tokens
     return replace(footprint, passing=footprint.passing + states + spread)
 

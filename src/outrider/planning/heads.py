@@ -16,7 +16,7 @@ def head_footprint(checkpoint: HeadCheckpoint, layout: Layout, size: PassSize, b
     decoder = replace(config.decoder, num_layers=1, vocab_size=config.draft_vocab_size)
     steps = list(head_steps(checkpoint, layout))
     footprint = decoder_footprint(decoder, steps, layout, size, block_size)
-    states = 2 * 4 * size.rows * 3 * config.target_hidden_size  # of the target, joined and prepared
+    states = 2 * 4 * size.rows * config.width  # of the target, joined and prepared
     return replace(footprint, passing=footprint.passing + states)
 
 
@@ -29,13 +29,17 @@ def head_steps(checkpoint: HeadCheckpoint, layout: Layout) -> Iterator[Step]:
         outputs, inputs = shapes[f"{name}.weight"]
         return Matrix(checkpoint.format(f"{name}.weight"), outputs, inputs)
 
+    size = (config.decoder.vocab_size, config.decoder.hidden_size)
     if checkpoint.has_table:
-        size = (config.decoder.vocab_size, config.decoder.hidden_size)
         yield layout.table(Matrix(checkpoint.format(TABLE), *size))
-    yield layout.linear([matrix("fc")])
+    if not config.reads_output:
+        yield layout.linear([matrix("fc")])
     whole = [matrix(f"midlayer.self_attn.{name}_proj") for name in "qkv"]
     half = layout.linear([m._replace(inputs=m.inputs // 2) for m in whole])
     yield from [replace(half, passes=half.passes + sum(map(loose, whole)))] * 2
     for name in ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
         yield layout.linear([matrix(f"midlayer.{name}")])
-    yield layout.linear([matrix("lm_head")])
+    if checkpoint.has_output:
+        yield layout.linear([matrix("lm_head")])
+    elif config.decoder.tie_word_embeddings:
+        yield layout.tied(Matrix("float32", *size))

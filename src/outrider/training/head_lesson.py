@@ -108,7 +108,7 @@ class HeadLesson:
         """The head's logits [rows of `where`, draft vocab], one step after the other."""
         sequences, at = where
         roots = batch.tokens.shape[1] - 1
-        features = batch.states[:, :roots, : 3 * self.config.target_hidden_size]
+        features = batch.states[:, :roots, : self.config.width]
         following = F.pad(batch.tokens[:, 1:], (0, steps - 1))
         mask = torch.full((roots, roots), -torch.inf, device=following.device).triu(1)
         embedded = F.embedding(following, self._teacher.embedding)

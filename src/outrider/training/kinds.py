@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from outrider.errors import ConfigError
+from outrider.errors import ConfigError, ModelError
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint, check_groups, locate_head
 from outrider.models.head_config import HeadConfig
@@ -66,13 +66,15 @@ class HeadKind:
         draft_vocab_size: int | None,
         quantized: bool,
     ) -> HeadKind:
-        """name: the target's. Raises ModelError for a start that was made for another target or a shape that
-        cannot be stored in 4 bits, and ConfigError for another draft vocabulary than the start's."""
+        """name: the target's. Raises ModelError for a start that was made for another target or has what is
+        not trained, and for a shape that cannot be stored in 4 bits; ConfigError for another draft vocabulary
+        than the start's."""
         head = None if start is None else HeadCheckpoint(locate_head(start))
         if head is None:
             config = HeadConfig.for_target(target.config, draft_vocab_size=draft_vocab_size or VOCAB)
         else:
             config = replace(head.config, state_layers=head.layers(target.config, name))
+            _refuse_untaught(head)
         if draft_vocab_size not in (None, config.draft_vocab_size):
             raise ConfigError(
                 f"draft_vocab_size = {draft_vocab_size}, and start = {start!r} has "
@@ -101,3 +103,23 @@ class HeadKind:
             return self.start.targets()
         vocab, count = self.target.config.vocab_size, self.config.draft_vocab_size
         return frequent_tokens(recordings, vocab=vocab, count=count)
+
+
+def _refuse_untaught(head: HeadCheckpoint) -> None:
+    """Raises ModelError for what `outrider.training.net.HeadNet` does not compute, and would train away."""
+    config, decoder = head.config, head.config.decoder
+    untaught = {
+        "norm_before_residual": config.norm_before_residual,
+        "norm_before_fc": config.norm_before_fc,
+        "fc_norm": config.fc_norm,
+        "norm_output": config.norm_output,
+        "use_aux_hidden_state = false": config.reads_output,
+        "attention_bias": decoder.attention_bias,
+        "mlp_bias": decoder.mlp_bias,
+        "sliding_window": decoder.sliding_window is not None,
+        "an embedding table of its own": head.has_table,
+        "no output layer of its own": not head.has_output,
+    }
+    found = [name for name, there in untaught.items() if there]
+    if found:
+        raise ModelError(f"start = {str(head.path)!r} has {', '.join(found)}, which training does not know")

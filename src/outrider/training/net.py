@@ -112,7 +112,7 @@ class HeadNet(nn.Module):
         super().__init__()
         self.config = config
         hidden, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
-        self.fc = nn.Linear(3 * config.target_hidden_size, hidden, bias=False)
+        self.fc = nn.Linear(config.width, hidden, bias=False)
         self.midlayer = Layer(config)
         self.norm = Norm(hidden, eps)
         self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
@@ -120,7 +120,7 @@ class HeadNet(nn.Module):
     def unroll(self, features: Tensor, embedded: Tensor, mask: Tensor, steps: int) -> Iterator[Tensor]:
         """What the output layer gets in each step: [batch, roots, hidden].
 
-        features: the target's states [batch, roots, 3 target hidden]; embedded: of the tokens after each root
+        features: the target's states [batch, roots, width]; embedded: of the tokens after each root
         [batch, roots + steps - 1, hidden]; mask: [roots, roots], added to scores, -inf where a root
         is not seen.
         """

@@ -1,0 +1,160 @@
+"""Random heads with everything that a head may have, and what they compute by nothing but PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from outrider.models.config import DecoderConfig
+from outrider.models.head_checkpoint import save_head
+from outrider.models.head_config import HeadConfig
+
+DRAFT_VOCAB = 96
+
+
+def random_head(path: Path, target: DecoderConfig, **changes: Any) -> dict[str, Tensor]:
+    """Write a head with every weight random; returns its tensors by public name.
+
+    What two heads have in common, they have in the same values.
+    """
+    config = replace(HeadConfig.for_target(target, draft_vocab_size=DRAFT_VOCAB), **changes)
+    tensors = {
+        name: torch.randn(shape, generator=torch.Generator().manual_seed(len(name) + sum(name.encode())))
+        * (0.2 if len(shape) == 2 else 1.0)
+        for name, shape in config.shapes().items()
+    }
+    draw = torch.Generator().manual_seed(3)
+    targets = torch.randperm(target.vocab_size, generator=draw)[: config.draft_vocab_size].sort().values
+    save_head(path, config, tensors, targets)
+    return tensors
+
+
+def edit(path: Path, *gone: str, **added: Tensor) -> None:
+    """Leave tensors out of a head's file, and put others in."""
+    file = path / "model.safetensors"
+    save_file({name: t for name, t in (load_file(file) | added).items() if name not in gone}, file)
+
+
+def _decoder(target: DecoderConfig, **changes: Any) -> DecoderConfig:
+    return replace(HeadConfig.for_target(target, draft_vocab_size=DRAFT_VOCAB).decoder, **changes)
+
+
+def _with_table(path: Path, target: DecoderConfig) -> None:
+    draw = torch.Generator().manual_seed(8)
+    table = torch.randn(target.vocab_size, target.hidden_size, generator=draw) * 0.2
+    edit(path, **{"embed_tokens.weight": table})
+
+
+def _own_table(path: Path, target: DecoderConfig) -> None:
+    random_head(path, target)
+    _with_table(path, target)
+
+
+def _output_of_target(path: Path, target: DecoderConfig) -> None:
+    random_head(path, target, draft_vocab_size=target.vocab_size)
+    edit(path, "lm_head.weight", "d2t", "t2d")
+
+
+def _tied_output(path: Path, target: DecoderConfig) -> None:
+    tied = _decoder(target, tie_word_embeddings=True)
+    random_head(path, target, draft_vocab_size=target.vocab_size, decoder=tied)
+    _with_table(path, target)
+    edit(path, "lm_head.weight", "d2t", "t2d")
+
+
+def _having(**changes: Any) -> Callable[[Path, DecoderConfig], Any]:
+    return lambda path, target: random_head(path, target, **changes)
+
+
+def _layer_having(**changes: Any) -> Callable[[Path, DecoderConfig], Any]:
+    return lambda path, target: random_head(path, target, decoder=_decoder(target, **changes))
+
+
+FEATURES: dict[str, Callable[[Path, DecoderConfig], Any]] = {
+    "plain": random_head,
+    "norm_before_residual": _having(norm_before_residual=True),
+    "norm_before_fc": _having(norm_before_fc=True),
+    "fc_norm": _having(fc_norm=True),
+    "norm_output": _having(norm_output=True),
+    "attention_bias": _layer_having(attention_bias=True),
+    "mlp_bias": _layer_having(mlp_bias=True),
+    "sliding_window": _layer_having(sliding_window=5),
+    "own table": _own_table,
+    "the target's output layer": _output_of_target,
+    "tied output layer": _tied_output,
+    "four layers": _having(state_layers=(1, 2, 5, 8)),
+    "one layer": _having(state_layers=(4,)),
+    "no layers": _having(state_layers=None, reads_output=True),
+}
+"""What heads have, by name: each writes a head for a target of 64 and 8 layers."""
+
+
+def plain_reading(
+    path: Path, target: Mapping[str, Tensor], tokens: list[int], states: Tensor, drafted: list[int]
+) -> Tensor:
+    """Draft logits after the last row of `states` and after each drafted token, from the files alone.
+
+    target: its tensors. tokens: those after each row.
+    """
+    w, config = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
+    heads, kv_heads, dim = (config[f] for f in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+    table = w.get("embed_tokens.weight", target["model.embed_tokens.weight"])
+    output = w.get("lm_head.weight", table if config["tie_word_embeddings"] else target["lm_head.weight"])
+    reach = config.get("sliding_window", 10**6)
+
+    def norm(x: Tensor, weight: Tensor) -> Tensor:
+        scale: float = (x.pow(2).mean() + config["rms_norm_eps"]).rsqrt().item()
+        return x * scale * weight
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+    def joined(state: Tensor) -> Tensor:
+        if not config["eagle_config"]["use_aux_hidden_state"]:
+            return norm(state, target["model.norm.weight"])
+        if config["norm_before_fc"]:
+            state = norm(state, w["input_norm.weight"])
+        if config["fc_norm"]:
+            parts = enumerate(state.view(-1, config["target_hidden_size"]))
+            state = torch.cat([norm(x, w[f"fc_norm.{i}.weight"]) for i, x in parts])
+        return linear(state, "fc")
+
+    def turned(x: Tensor, position: int) -> Tensor:
+        theta: float = config["rope_theta"]
+        angles = position * torch.tensor(theta).pow(-torch.arange(0, dim, 2) / dim)
+        cos, sin = angles.cos().repeat(2), angles.sin().repeat(2)
+        return x * cos + torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1) * sin
+
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    state, logits = torch.zeros(0), []
+    for row, token in enumerate([*tokens, *drafted]):
+        if row < len(states):
+            state = joined(states[row])
+        normed = norm(state, w["midlayer.hidden_norm.weight"])
+        x = torch.cat([norm(table[token], w["midlayer.input_layernorm.weight"]), normed])
+        q, k, v = (linear(x, f"midlayer.self_attn.{name}_proj") for name in "qkv")
+        keys.append(turned(k.view(kv_heads, dim), row))
+        values.append(v.view(kv_heads, dim))
+        mixed = []
+        for number, query in enumerate(turned(q.view(heads, dim), row)):
+            shared = number * kv_heads // heads
+            scores = torch.stack([key[shared] @ query for key in keys[-reach:]]) / dim**0.5
+            mixed.append(scores.softmax(0) @ torch.stack([value[shared] for value in values[-reach:]]))
+        residual = normed if config["norm_before_residual"] else state
+        state = residual + linear(torch.cat(mixed), "midlayer.self_attn.o_proj")
+        y = norm(state, w["midlayer.post_attention_layernorm.weight"])
+        gate, up = (linear(y, f"midlayer.mlp.{name}_proj") for name in ("gate", "up"))
+        state = state + linear(F.silu(gate) * up, "midlayer.mlp.down_proj")
+        normed = norm(state, w["norm.weight"])
+        logits.append(output @ normed)
+        state = normed if config["norm_output"] else state
+    return torch.stack(logits[len(states) - 1 :])
