@@ -158,6 +158,7 @@ def http_server(service: Service) -> uvicorn.Server:
             h11_max_incomplete_event_size=MAX_HEADER,
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=FLUSH_SECONDS,
         )
