@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.engine.helpers import load
 from tests.serving.browser import answer, complete, fill, needs_chromium, say
-from tests.serving.harness import Gate, Served, running
+from tests.serving.harness import Gate, Served, running, until
 
 PHONE: Any = {"width": 390, "height": 844}
 
@@ -21,9 +21,9 @@ ENDS = """() => {
   const within = shown.filter((e) => !e.closest(".strip, .scrolls"));
   return [page.scrollHeight, Math.max(bottom(document.body), ...within.map(bottom))];
 }"""
-LAST = """(box) => {
+IN_VIEW = """(box) => {
   const { top, bottom } = box.lastElementChild.getBoundingClientRect();
-  return [top, bottom, document.documentElement.clientHeight];
+  return top >= 0 && bottom <= document.documentElement.clientHeight;
 }"""
 
 
@@ -65,15 +65,11 @@ def test_the_answer_is_in_view(target: str, page: Page) -> None:
         say(page, "on")
         expect(answer(page, 2).locator(".token").nth(20)).to_be_attached()
         page.mouse.wheel(0, -3000)
-        page.wait_for_function("scrollY === 0")
+        until(lambda: page.evaluate("scrollY") == 0)
         gate.open()
         complete(page)
         assert page.evaluate("scrollY") == 0
 
 
 def in_view(page: Page) -> None:
-    page.wait_for_function(
-        f"(box) => {{ const [top, bottom, height] = ({LAST})(box); return top >= 0 && bottom <= height; }}",
-        arg=answer(page).element_handle(),
-        timeout=3000,
-    )
+    until(lambda: bool(answer(page).evaluate(IN_VIEW)))
