@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,48 @@ class Served:
         """Wait until no sequence has a place in the engine and every block is free."""
         pool = self.service.llm.engine.target.pool
         until(lambda: not self.service.engine.num_sequences and pool.num_free == pool.num_blocks)
+
+
+class Wire:
+    """A connection to a server, for whatever is not HTTP as clients speak it."""
+
+    def __init__(self, served: Served, *, receive_buffer: int | None = None) -> None:
+        host, port = served.url.removeprefix("http://").split(":")
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect((host, int(port)))
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *lines: str, body: bytes = b"") -> Wire:
+        """A header of these lines, and a body."""
+        self.socket.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode() + body)
+        return self
+
+    def until(self, mark: bytes) -> bytes:
+        """What comes up to where it ends in this."""
+        came = b""
+        while not came.endswith(mark):
+            part = self.socket.recv(65536)
+            assert part, came
+            came += part
+        return came
+
+    def rest(self) -> bytes:
+        """All that comes until the server has closed the connection."""
+        parts = []
+        try:
+            while part := self.socket.recv(65536):
+                parts.append(part)
+        except ConnectionError:
+            pass
+        return b"".join(parts)
 
 
 class Gate:

@@ -123,7 +123,10 @@ def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.MonkeyPat
     assert answer.startswith(b"HTTP/1.1 200")
 
 
-HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+HEAD = (
+    b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    b"content-type: application/json\r\n"
+)
 
 
 def test_health_while_draining(target: str) -> None:

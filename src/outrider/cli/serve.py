@@ -51,7 +51,25 @@ def serve(
         int | None, typer.Option(help="Tokens of one sequence at most; else what the context holds.")
     ] = None,
     max_body_size: Annotated[str, typer.Option(help="Of one HTTP request, as in '4MiB'.")] = "4MiB",
-    request_timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
+    max_connections: Annotated[
+        int, typer.Option(help="Connections at a time; one more is told to come back (503).")
+    ] = 512,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name that clients may call the server by, such as a proxy's. Repeatable."),
+    ] = None,
+    header_timeout: Annotated[
+        float, typer.Option(help="Seconds until a request's header has to be there, from the connection on.")
+    ] = 10.0,
+    body_timeout: Annotated[
+        float, typer.Option(help="Seconds until a request's body has to be there, from its header on.")
+    ] = 60.0,
+    request_timeout: Annotated[
+        float, typer.Option(help="Seconds that a request may take, from its header to its last token.")
+    ] = 600.0,
+    write_timeout: Annotated[
+        float, typer.Option(help="Seconds in which a client has to take what was sent to it.")
+    ] = 30.0,
     shutdown_timeout: Annotated[
         float, typer.Option(help="Seconds that running requests have left once the server is told to stop.")
     ] = 60.0,
@@ -63,7 +81,7 @@ def serve(
     """Serve a model to clients of OpenAI's and vLLM's API.
 
     SIGTERM and Ctrl-C end it with exit status 0: no more requests are taken, and those that run are finished.
-    A second one does not wait for them.
+    A second one does not wait for them. What then does not end within seconds is ended, with exit status 1.
     """
     try:
         from outrider.serving import logs, server
@@ -84,11 +102,17 @@ def serve(
         "max_queue": max_queue,
         "max_output_tokens": max_output_tokens,
         "max_body_size": max_body_size,
+        "max_connections": max_connections,
+        "allowed_hosts": allowed_host or [],
+        "header_timeout": header_timeout,
+        "body_timeout": body_timeout,
         "request_timeout": request_timeout,
+        "write_timeout": write_timeout,
         "shutdown_timeout": shutdown_timeout,
     }
     config = ServerConfig(**options)
     logs.log_to_stderr(log_level)
+    server.reserve_descriptors(config.max_connections)
     with server.listen(config.host, config.port) as bound:
         llm = load(model, speculative_model, num_speculative_tokens, workload, draft_quantization, setting)
         asyncio.run(server.run(Service(llm, config), bound))

@@ -31,6 +31,8 @@ from outrider.params import SamplingParams
 logger = logging.getLogger(__name__)
 
 RECENT = 32  # departures over which the time until the next one is estimated
+MAX_UNREAD = 1024
+"""Increments of each of its sequences that a call may leave unread."""
 
 
 class Watcher(Protocol):
@@ -252,11 +254,24 @@ class AsyncEngine:
 
     def _deliver(self, news: Sequence[tuple[Generation, News]]) -> None:
         for generation, item in news:
+            if generation not in self._seated:
+                continue  # it has left, and nobody reads what the engine still had for it
             if item is None:
                 generation.outputs = [generation.taken[request_id] for request_id in generation.ids]
                 self._departures.append(monotonic())
                 self._unseat(generation)  # also of a caller who is slow to read
-            generation.inbox.put_nowait(item)
+            if generation.inbox.qsize() < MAX_UNREAD * generation.sequences:
+                generation.inbox.put_nowait(item)
+            else:
+                self._drop(generation)
+
+    def _drop(self, generation: Generation) -> None:
+        """Give up a call whose caller does not read, and whose answer would fill the memory."""
+        while not generation.inbox.empty():
+            generation.inbox.get_nowait()
+        unread = f"{MAX_UNREAD} tokens of each sequence were not read, and the request was ended; read faster"
+        generation.inbox.put_nowait(RequestError(unread))
+        self.leave(generation)
 
     def _die(self) -> None:
         self._stopped = "the engine has stopped after a fault; the log says more"

@@ -11,7 +11,8 @@ from fastapi.openapi.utils import get_openapi
 
 from outrider import __version__
 from outrider.serving import errors, generation, information, pages
-from outrider.serving.middleware import LimitBody, RequestLog, RequireKey
+from outrider.serving.middleware import LimitBody, LimitTime, RequestLog, RequireKey
+from outrider.serving.origins import OwnPagesOnly, names_of
 from outrider.serving.service import Service
 
 
@@ -34,15 +35,19 @@ def build_app(service: Service) -> FastAPI:
         lifespan=running,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would tell whatever name the client gave as the server's
     )
     app.include_router(generation.routes(service))
     app.include_router(information.routes(service))
     app.include_router(pages.routes())
     errors.install(app)
     # The last that is added is the first that a request passes.
-    app.add_middleware(LimitBody, limit=service.config.max_body_size)
-    if service.config.api_keys:
-        app.add_middleware(RequireKey, keys=[key.get_secret_value() for key in service.config.api_keys])
+    config = service.config
+    app.add_middleware(LimitBody, limit=config.max_body_size, seconds=config.body_timeout)
+    app.add_middleware(LimitTime, seconds=config.request_timeout)
+    if config.api_keys:
+        app.add_middleware(RequireKey, keys=[key.get_secret_value() for key in config.api_keys])
+    app.add_middleware(OwnPagesOnly, names=names_of(config.host, config.allowed_hosts))
     app.add_middleware(RequestLog, count=service.metrics.answered)
     _describe(app)
     return app

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
@@ -15,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 from outrider.engine.generation import Generation
 from outrider.outputs import Increment, RequestOutput
 from outrider.serving.answers import Answer
-from outrider.serving.errors import ApiError, as_api_error, check_output
+from outrider.serving.deadlines import Deadline
+from outrider.serving.errors import as_api_error, check_output
 
 CLIENT_LEFT = 499  # as other servers write it in their logs; nobody reads this answer
 DONE = b"data: [DONE]\n\n"
@@ -24,8 +24,7 @@ DONE = b"data: [DONE]\n\n"
 class Call:
     """A generation, how its outputs are told, and when it has to be over.
 
-    deadline: of the event loop's clock; limit: the seconds that were allowed, for the message; log: what is
-    known of the call in the end goes there.
+    log: what is known of the call in the end goes there.
     """
 
     def __init__(
@@ -33,20 +32,17 @@ class Call:
         generation: Generation,
         answer: Answer,
         *,
-        deadline: float,
-        limit: float,
+        deadline: Deadline,
         log: dict[str, Any],
     ) -> None:
         self._log = log
         self._generation = generation
         self._answer = answer
         self._deadline = deadline
-        self._limit = limit
 
     async def enter(self) -> None:
-        """Queue it. Raises what the engine refuses it with, and ApiError when time is up."""
-        async with self._in_time():
-            await self._generation.enter()
+        """Queue it. Raises what the engine refuses it with."""
+        await self._generation.enter()
 
     async def respond(self, request: Request) -> Response:
         """The whole answer. Raises ApiError when time is up, and what the engine raises."""
@@ -91,17 +87,8 @@ class Call:
         yield DONE
 
     async def _next(self) -> tuple[int, Increment] | None:
-        async with self._in_time():
+        async with self._deadline.kept():
             return await anext(self._generation, None)
-
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                yield
-        except TimeoutError:
-            message = f"the request took longer than {self._limit:g} s; ask for fewer tokens"
-            raise ApiError(504, message, "server_error", code="timeout") from None
 
     def _outputs(self) -> list[RequestOutput]:
         outputs = self._generation.outputs

@@ -95,7 +95,8 @@ def as_api_error(error: Exception) -> ApiError:
         case EngineFailed():
             return ApiError(500, str(error), "server_error", code="internal_error")
         case HTTPException():
-            return ApiError(error.status_code, error.detail, headers=error.headers or {})
+            kind = INVALID if error.status_code < 500 else "server_error"
+            return ApiError(error.status_code, error.detail, kind, headers=error.headers or {})
         case _:
             logger.error("an error that nobody foresaw", exc_info=error)
             return ApiError(500, INTERNAL_ERROR, "server_error", code="internal_error")

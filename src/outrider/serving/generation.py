@@ -19,12 +19,15 @@ from outrider.serving.service import Service
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request cannot be served as it is."},
     401: {"model": ErrorBody, "description": "An API key is needed."},
+    403: {"model": ErrorBody, "description": "A page of another site asks."},
     404: {"model": ErrorBody, "description": "There is no such model."},
     408: {"model": ErrorBody, "description": "The body did not come."},
     413: {"model": ErrorBody, "description": "The body is too large."},
+    415: {"model": ErrorBody, "description": "The body is compressed."},
+    421: {"model": ErrorBody, "description": "The server has another name."},
     429: {"model": ErrorBody, "description": "The queue is full."},
     500: {"model": ErrorBody, "description": "A fault of the server."},
-    503: {"model": ErrorBody, "description": "The server is shutting down."},
+    503: {"model": ErrorBody, "description": "The server is shutting down, or full."},
     504: {"model": ErrorBody, "description": "The request took too long."},
 }
 
@@ -85,4 +88,6 @@ async def _prompts(service: Service, body: CompletionRequest) -> list[TextPrompt
     if tokens:
         return tokens
     texts = [prompt for prompt in given if isinstance(prompt, str)]
+    for text in texts:
+        service.prompts.check_length(text)
     return await service.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens is not False)

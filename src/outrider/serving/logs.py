@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 current_request: ContextVar[str | None] = ContextVar("current_request", default=None)
+
+MOST_LINES = 10
+"""Warnings and errors that one place in the code may log in PERIOD."""
+PERIOD = 60.0  # seconds
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,10 +38,39 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)  # ASCII: what a client sent can neither break a line nor steer a terminal
 
 
+class LimitLines(logging.Filter):
+    """Lets through at most MOST_LINES warnings or errors of one place in the code in PERIOD; the next that
+    passes says how many were `left_out`. So what a client can cause again and again does not fill a disk.
+
+    The line that each request has is none of them. clock: in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._periods: dict[tuple[str, int], tuple[float, int]] = {}
+        """By place: when its period began, and how many lines there were since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        place, now = (record.pathname, record.lineno), self._clock()
+        with self._lock:
+            began, lines = self._periods.get(place, (now, 0))
+            if now - began >= PERIOD:
+                if lines > MOST_LINES:
+                    record.fields = {**getattr(record, "fields", {}), "left_out": lines - MOST_LINES}
+                began, lines = now, 0
+            self._periods[place] = began, lines + 1
+        return lines < MOST_LINES
+
+
 def log_to_stderr(level: str) -> None:
     """Have everything that is logged written to stderr in this form. level: as in 'info'."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(LimitLines())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # What it says of a start and a stop is said here in fewer lines, and of requests with more fields.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What every HTTP request passes: an id and a line in the log, the question for a key, a limit of size."""
+"""What every HTTP request passes: an id and a line in the log, the question for a key, limits."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from outrider.serving.deadlines import Deadline
 from outrider.serving.errors import ApiError, as_api_error
 from outrider.serving.logs import current_request
 
@@ -26,6 +27,9 @@ OPEN_FOLDER = "/playground/"
 REQUEST_ID = "x-request-id"
 BODY_SECONDS = 30.0
 """That a client may pause while it sends a body."""
+MAX_BODIES = 16
+"""Bodies of the largest size whose bytes may be in memory at a time, half or whole."""
+LOGGED_PATH = 200  # characters of it
 OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What a client may call its request; another name is replaced."""
 
@@ -70,7 +74,7 @@ class RequestLog:
             self._count(route.path if route is not None else "other", status)
             fields = {
                 "method": scope["method"],
-                "path": scope["path"],
+                "path": scope["path"][:LOGGED_PATH],
                 "status": status,
                 "seconds": round(time.perf_counter() - began, 6),
                 "complete": complete,
@@ -111,35 +115,84 @@ def _open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
 
 
-class LimitBody:
-    """Answers 413 to a body of more than `limit` bytes, whether its length was told beforehand or not; 408 to
-    one that does not go on coming."""
+class LimitTime:
+    """Answers 504 to a request that has no answer after `seconds`, whatever keeps it; handlers find the
+    deadline in `request.state.deadline`, and see themselves to what they stream."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
-        self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        if length.isdecimal() and int(length) > self._limit:
-            await as_api_error(self._too_large()).response()(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
+        deadline = scope.setdefault("state", {})["deadline"] = Deadline.after(self._seconds)
+        async with deadline.kept() as clock:
+
+            async def answered(message: Message) -> None:
+                if not clock.expired():
+                    clock.reschedule(None)
+                await send(message)
+
+            await self._app(scope, receive, answered)
+
+
+class LimitBody:
+    """Answers 413 to a body of more than `limit` bytes, whether its length was told beforehand or not; 408 to
+    one that does not go on coming, or is not there after `seconds`; 415 to one that is compressed; and 503
+    where MAX_BODIES are in memory."""
+
+    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
+        self._app = app
+        self._limit = limit
+        self._seconds = seconds
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        encoding, length = headers.get("content-encoding", "identity"), headers.get("content-length", "")
+        if encoding.lower() != "identity":
+            raise HTTPException(415, f"the body is encoded as {encoding!r}; send it as it is")
+        if length.isdecimal() and int(length) > self._limit:
+            raise self._too_large()
+        deadline = asyncio.get_running_loop().time() + self._seconds
         got, complete = 0, False
 
         async def limited() -> Message:
             nonlocal got, complete
-            try:
-                async with asyncio.timeout(None if complete else BODY_SECONDS):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"nothing of the body came for {BODY_SECONDS:g} s") from None
-            complete = complete or not message.get("more_body", False)
-            got += len(message.get("body", b""))
+            if complete:
+                return await receive()
+            message = await self._part(receive, deadline)
+            part = len(message.get("body", b""))
+            got, self._held = got + part, self._held + part
+            complete = not message.get("more_body", False)
             if got > self._limit:
                 raise self._too_large()
+            if self._held > MAX_BODIES * self._limit:
+                full = "the server holds as many bodies of requests as it may; try again later"
+                raise HTTPException(503, full, {"Retry-After": "10"})
             return message
 
-        await self._app(scope, limited, send)
+        try:
+            await self._app(scope, limited, send)
+        finally:
+            self._held -= got
+
+    async def _part(self, receive: Receive, deadline: float) -> Message:
+        """What comes next of a body. Raises HTTPException where nothing does."""
+        pause = asyncio.get_running_loop().time() + BODY_SECONDS
+        try:
+            async with asyncio.timeout_at(min(pause, deadline)):
+                return await receive()
+        except TimeoutError:
+            late = f"nothing of the body came for {BODY_SECONDS:g} s"
+            if deadline <= pause:
+                late = f"the body did not come within {self._seconds:g} s"
+            raise HTTPException(408, late) from None
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body has more than {self._limit} bytes; send fewer")

@@ -21,6 +21,7 @@ from outrider.serving.formats import ResponseFormat, Structured
 MAX_LOGPROBS = 20
 MAX_WORDS = 1000
 """Of `stop` and of `bad_words`: all are looked for at each token, and meanwhile the other requests wait."""
+MAX_USER = 256  # characters: it is written to the log
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 
 
@@ -108,7 +109,7 @@ class Sampling(Body):
     return_token_ids: bool | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     """A request with a lower one is served earlier."""
-    user: Text | None = None
+    user: Annotated[Text, Field(max_length=MAX_USER)] | None = None
     """Is written to the log."""
     store: Unsupported = None
     metadata: Unsupported = None

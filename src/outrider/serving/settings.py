@@ -36,8 +36,18 @@ class ServerConfig(Strict):
     """Of one sequence; None: as many as the context holds."""
     max_body_size: Bytes = 2**22
     """Bytes of one HTTP request."""
+    max_connections: PositiveInt = 512
+    """At a time; one more is told to come back."""
+    allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Names, without a port, that clients may call the server by, besides those of the machine itself."""
+    header_timeout: Seconds = 10.0
+    """Seconds from the opening of a connection, or its last answer, to the end of a request's header."""
+    body_timeout: Seconds = 60.0
+    """Seconds from the end of a request's header to the end of its body."""
     request_timeout: Seconds = 600.0
-    """Seconds from a request's arrival to its last token."""
+    """Seconds from the end of a request's header to its last token."""
+    write_timeout: Seconds = 30.0
+    """Seconds in which a client has to take what was written for it."""
     shutdown_timeout: Seconds = 60.0
     """Seconds that requests have to end in, once the server has been told to stop."""
 

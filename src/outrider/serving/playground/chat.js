@@ -27,7 +27,7 @@ export async function say(content, signal) {
     make("article", { className: "model" }, make("h3", {}, "Model"), view.element),
   );
   tell("The model answers.");
-  const following = followed();
+  const following = followed(view.box);
   try {
     await receive(body, reading, view, signal);
     tell(

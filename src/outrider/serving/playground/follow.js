@@ -1,17 +1,34 @@
-/** Scrolls along with what is added, unless the reader has scrolled away from the end. */
-export function followed() {
-  const root = document.documentElement;
-  const atEnd = () => root.scrollHeight - root.clientHeight - root.scrollTop < 80;
+/**
+ * Scrolls along with an answer as it grows, unless the reader has scrolled away: to the end of what it stands in, with
+ * the form below, but never past the answer's last token. box: of its tokens.
+ */
+export function followed(box) {
+  const main = box.closest("main");
+  const margin = 8;
+  let reached = scrollY;
   let follow = true;
-  const onScroll = () => (follow = atEnd());
-  const observer = new ResizeObserver(() => follow && scrollTo(0, root.scrollHeight));
+
+  const target = () => {
+    const end = main.getBoundingClientRect().bottom - innerHeight;
+    const last = (box.lastElementChild ?? box).getBoundingClientRect().top - margin;
+    return Math.max(0, Math.floor(scrollY + Math.min(end, last)));
+  };
+  const go = () => {
+    if (!follow) return;
+    reached = target();
+    scrollTo(0, reached);
+  };
+  const onScroll = () => (follow = scrollY > reached - 80);
+  const observer = new ResizeObserver(go);
+  go();
   addEventListener("scroll", onScroll, { passive: true });
   observer.observe(document.body);
   return {
+    /** Follow no more. The answer is complete, and what was told of it has moved the rest of the page. */
     end() {
+      go();
       observer.disconnect();
       removeEventListener("scroll", onScroll);
     },
   };
 }
-
