@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLParserLimits
 
 from outrider import StructuredOutputs
 from outrider.errors import RequestError
 from outrider.sampling import grammar
-from outrider.sampling.grammar import Grammars, InGrammar
+from outrider.sampling.grammar import Grammar, Grammars, InGrammar
 from tests.factories import tiny_tokenizer
 
 EOS = 2
@@ -76,11 +76,11 @@ def allowed(grammar: InGrammar, output: list[int]) -> set[int]:
 def test_a_grammar_that_takes_long_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     compile, begun, go_on = Grammars._compile, Event(), Event()
 
-    def slow(self: Grammars, kind: Any, text: str) -> LLMatcher:
+    def slow(self: Grammars, kind: Any, text: str, given_up: Any) -> Grammar:
         if text == "slow":
             begun.set()
             assert go_on.wait(30)
-        return compile(self, kind, text)
+        return compile(self, kind, text, given_up)
 
     monkeypatch.setattr(Grammars, "_compile", slow)
     thread = Thread(target=GRAMMARS.compile, args=[StructuredOutputs(regex="slow")])

@@ -18,6 +18,7 @@ from typing import Any
 from outrider.sandbox import worker
 
 POLL = 0.05  # seconds until a job that was given up ends
+QUEUED_POLL = 0.25  # the same for one that has not begun
 PATIENCE = 10  # times the processor time that a job may take: a busy machine gives a process little
 START = 20.0  # seconds more for a worker to start
 
@@ -60,7 +61,7 @@ class Workers:
     def ask(self, job: Any, given_up: Event | None = None) -> Any:
         """The answer to a job. Raises Refused, and GivenUp soon after `given_up` is set."""
         given_up = given_up or Event()
-        while not self._free.acquire(timeout=POLL):
+        while not self._free.acquire(timeout=QUEUED_POLL):
             if given_up.is_set():
                 raise GivenUp
         try:

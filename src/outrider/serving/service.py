@@ -69,13 +69,9 @@ class Service:
             log["user"] = body.user
         limit = self.config.request_timeout
         deadline = asyncio.get_running_loop().time() + limit
-        if params.structured_outputs is not None:
-            # Here, and not where the engine would wait for it; it takes the compiled one from the cache.
-            await asyncio.to_thread(self.llm.engine.grammars.compile, params.structured_outputs)
         generation = self.engine.generate(prompts, self._limited(params), priority=body.priority or 0)
         call = Call(generation, answer, deadline=deadline, limit=limit, log=log)
-        await call.enter()
-        return call.stream() if body.stream else await call.respond(request)
+        return await call.respond(request, stream=bool(body.stream))
 
     def _limited(self, params: SamplingParams) -> SamplingParams:
         limit = self.config.max_output_tokens
