@@ -175,7 +175,7 @@ class InGrammar:
         self._renewal: Future[LLMatcher] | None = None
         self._prepared: _Row | None = None
         self._last: _Row | None = None
-        self._begin(self._origin.deep_copy(), alone=False)
+        self._begin(self._origin, alone=False)
 
     def prepare(self, output: Sequence[int]) -> bool:
         """Find out what may follow `output` and keep it until the next call. False where it is not ready."""
@@ -201,43 +201,53 @@ class InGrammar:
 
     def count(self, output: Sequence[int], tokens: Sequence[int]) -> int:
         """How many of `tokens` may follow `output`, one after the other."""
+        self._alone = False
         return self._matcher.validate_tokens(list(tokens)) if self._read_up_to(output) else 0
 
     def forced(self, output: Sequence[int]) -> tuple[int, ...]:
         """What has to follow `output`, in the tokens that the tokenizer would make of it. Others may spell it
         as well, so the target has to be asked."""
+        self._alone = False
         return tuple(self._matcher.compute_ff_tokens()) if self._read_up_to(output) else ()
 
     def _begin(self, matcher: LLMatcher, *, alone: bool) -> None:
-        """alone: whether it is new, and nobody shares its lexer."""
-        self._matcher, self._alone = matcher, alone
+        """alone: whether nobody shares the matcher's lexer, and it was asked nothing yet."""
+        self._beginning, self._alone = matcher, alone
+        self._matcher = matcher.deep_copy()
         self._read: list[int] = []
 
     def _row(self, output: Sequence[int]) -> _Row | None:
         """None where it is not ready."""
+        if self._renewal is not None and self._renewal.done():
+            self._begin(self._renewal.result(), alone=True)
+            self._renewal = None
         for row in (self._prepared, self._last):
             if row is not None and row.output == output:
                 return row
         if self._renewal is not None:
-            if not self._renewal.done():
-                return None
-            self._begin(self._renewal.result(), alone=True)
-            self._renewal = None
+            return None
         barred = self._barred(output)
-        if self._matcher.is_error():
-            if not self._alone:
-                self._renewal = self._grammars.renew(self._grammar, self._origin)
-                return None
-            barred = None
+        if barred is None and not self._alone and self._spoilt():
+            self._renewal = self._grammars.renew(self._grammar, self._origin)
+            return None
         self._alone = False
         self._last = _Row(list(output), barred)
         return self._last
 
     def _barred(self, output: Sequence[int]) -> Tensor | None:
-        """Which tokens may not follow `output`, bool [vocab]; None where none may."""
+        """Which tokens may not follow `output`, bool [vocab]; None where none may, or a limit was met."""
         if not self._read_up_to(output):
             return None
-        return torch.from_numpy(np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8) == 0)
+        bias = np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8)
+        return None if self._matcher.is_error() else torch.from_numpy(bias == 0)
+
+    def _spoilt(self) -> bool:
+        """Whether a limit was met. A matcher may not tell that another one has met it, and take no token."""
+        if not self._matcher.is_error():
+            trial = self._beginning.deep_copy()
+            trial.compute_logit_bias()
+            return trial.is_error()
+        return True
 
     def _read_up_to(self, output: Sequence[int]) -> bool:
         if self._matcher.is_error():  # which it does not get over, and where it allows EOS
