@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, cast
@@ -10,14 +11,18 @@ from outrider.cache.pages import release_freed
 from outrider.config import resolve
 from outrider.engine.build import build_engine
 from outrider.errors import ConfigError, RequestError
+from outrider.models.chat_template import ChatTemplate
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
 
+logger = logging.getLogger(__name__)
+
 Prompt = str | Sequence[int] | Mapping[str, Any]
 """Text, token ids, or vLLM's `{"prompt": text}` and `{"prompt_token_ids": ids}`."""
 Message = Mapping[str, Any]
+"""OpenAI's: a `role` and a `content`."""
 
 
 class RequestsFailed(RequestError):
@@ -56,6 +61,7 @@ class LLM:
         self.engine = build_engine(self.config)
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self._inboxes: dict[str, deque[Increment]] = {}
+        self._warned_of_bos = False
 
     @property
     def tokenizer(self) -> Any:
@@ -106,23 +112,33 @@ class LLM:
         use_tqdm: bool = True,
     ) -> list[RequestOutput]:
         """Answer one conversation or many, laid out by the model's chat template. Otherwise as `generate`."""
-        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
-        prompts = [self.chat_prompt(conversation) for conversation in conversations]  # type: ignore[arg-type]
+        prompts = [self.chat_prompt(conversation) for conversation in _as_conversations(messages)]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
     def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         """The token ids of a conversation, up to where the assistant's answer begins.
 
+        messages: each has a `role` and a `content`, which is text or a list of OpenAI's text parts.
         add_generation_prompt: False leaves out what the template puts before an answer.
+        Raises ConfigError where the model has no chat template, and RequestError for what it cannot lay out.
         """
-        if not getattr(self.tokenizer, "chat_template", None):
+        template = ChatTemplate.of(self.tokenizer)
+        if template is None:
             raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
-        ids: list[int] = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=add_generation_prompt,
-            tokenize=True,
-            return_dict=False,
-        )
+        text = template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self.encode(text, add_special_tokens=False)  # the template has written them
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The token ids of a text, as the model reads a prompt."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        bos = self.tokenizer.bos_token_id
+        if add_special_tokens and bos is not None and ids[:2] == [bos, bos] and not self._warned_of_bos:
+            self._warned_of_bos = True
+            logger.warning(
+                "a prompt begins with %r and the tokenizer adds another one, which few models are used to; "
+                "leave it out of the text, or use `chat`",
+                self.tokenizer.bos_token,
+            )
         return ids
 
     def stream(
@@ -165,8 +181,7 @@ class LLM:
                 )
             prompt = cast(str | Sequence[int], next(iter(prompt.values())))
         if isinstance(prompt, str):
-            ids = self.tokenizer.encode(prompt)
-            return self.engine.add(ids, params, prompt=prompt, priority=priority)
+            return self.engine.add(self.encode(prompt), params, prompt=prompt, priority=priority)
         return self.engine.add(prompt, params, priority=priority)
 
     def _abandon(self, ids: Sequence[str | None]) -> None:
@@ -174,6 +189,14 @@ class LLM:
         for request_id in ids:
             if request_id is not None:
                 self.engine.discard(request_id)
+
+
+def _as_conversations(
+    messages: Sequence[Message] | Sequence[Sequence[Message]],
+) -> Sequence[Sequence[Message]]:
+    """A list that begins with a list is several conversations."""
+    several = isinstance(messages, Sequence) and messages and isinstance(messages[0], Sequence)
+    return cast(Sequence[Sequence[Message]], messages if several else [messages])
 
 
 def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from llguidance import LLParserLimits
 from torch import Tensor
 
 from outrider import LLM, ConfigError, RequestError, SamplingParams
@@ -16,6 +18,9 @@ from outrider.drafting.base import Draft
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.engine.request import Request
+from outrider.llm import RequestsFailed
+from outrider.sampling import grammar
+from outrider.sandbox import grammar_task
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 
 EOS = 2
@@ -273,3 +278,33 @@ def test_what_excludes_a_grammar(target: str) -> None:
     params = SamplingParams(structured_outputs=of({"choice": ["he"]}), min_tokens=5)
     with pytest.raises(RequestError, match="leave no token to choose"):
         load(target).generate(PROMPTS[0], params, use_tqdm=False)
+
+
+def test_who_runs_into_a_limit_ends_alone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All share a lexer, which is spoilt then; the others go on with one compiled beside the steps."""
+    small = LLParserLimits(step_lexer_fuel=40)
+    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    monkeypatch.setattr(grammar, "TRIED", 1)
+    compiling: list[str] = []
+
+    def compiled(*of: Any) -> Any:
+        compiling.append(threading.current_thread().name)
+        return sound(*of)
+
+    sound = grammar_task.matcher_of
+    monkeypatch.setattr(grammar_task, "matcher_of", compiled)
+    llm = load(target, "ngram", num_speculative_tokens=3)
+    a, b = llm.tokenizer.encode("ab")
+    wanted = of({"regex": "b{30}|a[ab]*(a|b)[ab]{6}(x|y)[ab]*z"})
+    paths = [
+        SamplingParams(structured_outputs=wanted, temperature=0, max_tokens=40, logit_bias={token: 100.0})
+        for token in (b, a, b)
+    ]
+    with pytest.raises(RequestsFailed) as failed:
+        llm.generate([PROMPTS[0]] * 3, paths, use_tqdm=False)
+    assert failed.value.errors.keys() == {1}
+    assert "leave no token to choose" in failed.value.errors[1]
+    outputs = [output for output in failed.value.outputs if output is not None]
+    assert [outputs[n].outputs[0].text for n in (0, 2)] == ["b" * 30] * 2
+    assert compiling[0] == threading.current_thread().name  # before it was queued
+    assert set(compiling[1:]) == {"outrider-aside"}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLParserLimits
 
 from outrider import StructuredOutputs
 from outrider.errors import RequestError
 from outrider.sampling import grammar
-from outrider.sampling.grammar import Grammars, InGrammar
+from outrider.sampling.grammar import Grammar, Grammars, InGrammar
+from outrider.sandbox.workers import GivenUp
 from tests.factories import tiny_tokenizer
 
 EOS = 2
@@ -76,11 +77,11 @@ def allowed(grammar: InGrammar, output: list[int]) -> set[int]:
 def test_a_grammar_that_takes_long_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     compile, begun, go_on = Grammars._compile, Event(), Event()
 
-    def slow(self: Grammars, kind: Any, text: str) -> LLMatcher:
+    def slow(self: Grammars, kind: Any, text: str, given_up: Any) -> Grammar:
         if text == "slow":
             begun.set()
             assert go_on.wait(30)
-        return compile(self, kind, text)
+        return compile(self, kind, text, given_up)
 
     monkeypatch.setattr(Grammars, "_compile", slow)
     thread = Thread(target=GRAMMARS.compile, args=[StructuredOutputs(regex="slow")])
@@ -98,3 +99,82 @@ def test_a_grammar_is_compiled_once() -> None:
     for number in range(70):
         grammars.compile(StructuredOutputs(regex=f"a{{{number}}}"))
     assert len(grammars._compiled) == 64
+
+
+ENDLESS = "start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"grammar": ENDLESS},
+        {"json": {"properties": {f"property_{n}": {"type": "string"} for n in range(8000)}}},
+    ],
+    ids=["104 bytes", "8,000 fields"],
+)
+def test_what_takes_too_long_to_compile_is_refused(
+    wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that tried it is gone, and the next grammar finds another."""
+    monkeypatch.setattr(grammar, "SECONDS", 0.3)
+    grammars = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+    with pytest.raises(RequestError) as refused:
+        grammars.compile(StructuredOutputs(**wanted))
+    assert str(refused.value).endswith(" cannot be used: it takes more than 0.3 s of processor time")
+    assert not grammars._workers.processes
+    grammars.compile(StructuredOutputs(regex="a"))
+    assert len(grammars._workers.processes) == 1
+
+
+def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "MEMORY", 20 << 20)
+    with pytest.raises(RequestError, match=r"cannot be used: it takes more than 20 MiB of memory"):
+        Grammars(TOKENIZER, len(TOKENIZER), [EOS]).compile(StructuredOutputs(grammar=ENDLESS))
+
+
+def test_a_grammar_can_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "SECONDS", 60.0)
+    grammars, given_up = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), Event()
+    Timer(0.1, given_up.set).start()
+    with pytest.raises(GivenUp):
+        grammars.compile(StructuredOutputs(grammar=ENDLESS), given_up)
+    assert not grammars._workers.processes
+
+
+def test_a_grammar_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "LENGTH", 10)
+    with pytest.raises(RequestError, match="cannot be used: it has 11 characters, and 10 are taken"):
+        GRAMMARS.compile(StructuredOutputs(regex="a" * 11))
+
+
+def test_a_grammar_is_kept_while_it_is_held() -> None:
+    """So that the engine's thread finds compiled what a request brought along, whatever came in between."""
+    grammars = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+    one = grammars.compile(StructuredOutputs(regex="a+"))
+    grammars._compiled.clear()
+    assert grammars.compile(StructuredOutputs(regex="a+")) is one
+
+
+def test_a_grammar_that_is_spoilt_is_not_ready_until_it_is_compiled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grammars, small = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), LLParserLimits(step_lexer_fuel=30)
+    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    monkeypatch.setattr(grammar, "TRIED", 1)
+    wanted, (a, b) = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z"), TOKENIZER.encode("ab")
+    one, other = InGrammar(grammars, wanted), InGrammar(grammars, wanted)
+    with grammars._renewing, grammars._renewing:
+        assert other.prepare([])
+        assert not one.prepare([a])
+        assert other.prepare([])  # known before
+        assert not other.ready([b])
+        assert other.count([], [b]) == 0
+        assert other.forced([]) == ()
+        assert not one.ready([a])
+    for each in (one, other):
+        assert each._renewal is not None
+        each._renewal.result(30)
+    assert one.ready([a])
+    assert allowed(one, [a]) == set()
+    assert allowed(other, []) == {a, b}
+    assert other.count([], [b]) == 1

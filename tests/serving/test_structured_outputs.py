@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx
 import openai
+import psutil
 import pytest
 from pydantic import BaseModel, Field
 
 from outrider import LLM, SamplingParams
+from outrider.sampling import grammar
 from tests.engine.helpers import load
 from tests.factories import tiny_config, write_model
 from tests.heads import write_head
-from tests.serving.harness import MODEL, Served, running
+from tests.serving.harness import MODEL, Served, running, until
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 SCHEMA = {
@@ -163,3 +167,73 @@ def test_a_schema_that_is_too_deep(served: Served) -> None:
     answer = served.post("/v1/completions", prompt="x", structured_outputs={"json": schema})
     assert answer.status_code == 400
     assert "structured_outputs.json cannot be used" in answer.json()["error"]["message"]
+
+
+ENDLESS = {"grammar": "start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/"}
+MANY_FIELDS = {"json": {"properties": {f"property_{n}": {"type": "string"} for n in range(8000)}}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_grammars_that_are_abandoned_are_given_up(
+    target: str, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process goes on with them, and no seat is kept."""
+    monkeypatch.setattr(grammar, "SECONDS", 600.0)
+    before = set(psutil.Process().children())
+    with running(load(target)) as served:
+
+        def ask() -> None:
+            body = {"prompt": "x", "structured_outputs": ENDLESS, "stream": stream}
+            with pytest.raises(httpx.TimeoutException):
+                httpx.post(f"{served.url}/v1/completions", json=body, timeout=1.0)
+
+        clients = [Thread(target=ask) for _ in range(6)]
+        for client in clients:
+            client.start()
+        until(lambda: served.service.engine.num_sequences == 6)
+        until(lambda: len(set(psutil.Process().children()) - before) == 2)
+        for client in clients:
+            client.join()
+        until(lambda: not set(psutil.Process().children()) - before)
+        served.until_idle()
+
+
+def test_a_request_that_times_out_gives_its_grammar_up(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "SECONDS", 600.0)
+    with running(load(target), request_timeout=0.5) as served:
+        answer = served.post("/v1/completions", prompt="x", structured_outputs=ENDLESS)
+        assert answer.status_code == 504
+        served.until_idle()
+        grammars = served.service.llm.engine.grammars
+        until(lambda: grammars._workers._free._value == grammar.AT_ONCE)
+        assert not grammars._workers.processes
+
+
+def test_a_grammar_that_takes_long_holds_no_other_stream(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammar, "SECONDS", 0.5)
+    steps: list[int] = []
+    with running(load(target)) as served:
+        body = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True, "stream": True}
+        with served.http.stream("POST", "/v1/completions", json=body) as others:
+            lines = others.iter_lines()
+            next(lines)
+            engine = served.service.llm.engine
+            step = engine.step
+
+            def counted() -> Any:
+                steps.append(1)
+                return step()
+
+            monkeypatch.setattr(engine, "step", counted)
+            refused = httpx.post(
+                f"{served.url}/v1/completions",
+                json={"prompt": "x", "structured_outputs": MANY_FIELDS},
+                timeout=60,
+            )
+            assert refused.status_code == 400
+            assert "it takes more than 0.5 s of processor time" in refused.json()["error"]["message"]
+            assert len(steps) > 20
+            others.close()
+        served.until_idle()

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Protocol
 
+from outrider.aside import aside
 from outrider.engine.engine import Engine
 from outrider.engine.generation import (
     EngineFailed,
@@ -126,13 +127,27 @@ class AsyncEngine:
         self._check_room(generation.sequences)
         self._seated.add(generation)
         self._all_left.clear()
-        queued = generation.queued = self._loop.create_future()
-        self._orders.put(lambda: self._admit(generation, queued))
         try:
+            await self._compile(generation)
+            queued = generation.queued = self._loop.create_future()
+            self._orders.put(lambda: self._admit(generation, queued))
             await queued
         except BaseException:
             self.leave(generation)
             raise
+
+    async def _compile(self, generation: Generation) -> None:
+        """Compile a grammar before the engine's thread has to, and not beyond the caller's leaving."""
+        wanted, given_up = generation.params.structured_outputs, threading.Event()
+        if wanted is None:
+            return
+        try:
+            compiling = aside(lambda: self._engine.grammars.compile(wanted, given_up))
+            generation.grammar = await asyncio.wrap_future(compiling)
+        finally:
+            given_up.set()
+        if self._stopped is not None:
+            raise EngineStopped(self._stopped)
 
     def leave(self, generation: Generation) -> None:
         """What `Generation.leave` does: free the seats at once, and the blocks before the next step."""

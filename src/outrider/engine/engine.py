@@ -30,6 +30,8 @@ from outrider.verification.rules import Acceptance
 
 logger = logging.getLogger(__name__)
 
+WAIT = 0.002  # seconds, where no request can go on
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -85,6 +87,8 @@ class Engine:
         began = time.perf_counter()
         schedule = self._schedule()
         if not schedule.work:
+            if self.unfinished:
+                time.sleep(WAIT)  # for grammars
             return []
         requests = [work.request for work in schedule.work]
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])

@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from outrider.errors import OutriderError
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
+from outrider.sampling.grammar import Grammar
 
 
 class QueueFull(OutriderError):
@@ -69,6 +70,8 @@ class Generation:
     taken: dict[str, RequestOutput] = field(default_factory=dict)
     """Of the engine's thread."""
     inbox: asyncio.Queue[News] = field(default_factory=asyncio.Queue)
+    grammar: Grammar | None = None
+    """Of its structured outputs. While it is held, the engine's thread finds it compiled."""
     queued: asyncio.Future[None] | None = None
     """Whether the engine has taken it, once it was asked."""
 

@@ -102,7 +102,7 @@ class Scheduler:
         reading = [request for request in self.running if request.pending > 1]
         for request in [*decoding, *reading]:
             count = min(request.pending, prompt_rows) if request.pending > 1 else 1
-            if request in preempted or not count:
+            if request in preempted or not count or not _ready(request):
                 continue
             if self._reserve(request, count, preempted):
                 counts[request] = count
@@ -129,8 +129,10 @@ class Scheduler:
     def _admit(self, counts: dict[Request, int], prompt_rows: int) -> bool:
         """Start waiting requests while rows, seats and blocks last; False if it was the blocks."""
         prompt_rows -= sum(count for request, count in counts.items() if request.pending > 1)
-        while self.waiting and prompt_rows > 0 and len(self.running) < self._max_num_seqs:
-            request = self.waiting[0]
+        while prompt_rows > 0 and len(self.running) < self._max_num_seqs:
+            request = next(filter(_ready, self.waiting), None)
+            if request is None:
+                break
             if not request.wants_prompt_logprobs:  # they need every row of the prompt computed
                 request.table.adopt(request.tokens)
             count = min(request.pending, prompt_rows)
@@ -139,7 +141,8 @@ class Scheduler:
             except OutOfBlocks:
                 request.table.truncate(0)
                 return False
-            insort(self.running, self.waiting.pop(0), key=lambda request: request.turn)
+            self.waiting.remove(request)
+            insort(self.running, request, key=lambda request: request.turn)
             counts[request] = count
             prompt_rows -= count
         return True
@@ -209,6 +212,12 @@ class Scheduler:
         except OutOfBlocks:
             return max(0, min(length, table.capacity - table.filled - count))
         return length
+
+
+def _ready(request: Request) -> bool:
+    """Whether what follows can be chosen in this step: a grammar may first have to be compiled again."""
+    grammar = request.sampler.grammar
+    return grammar is None or grammar.prepare(request.output)
 
 
 def _without(plan: Plan, drafters: Sequence[int]) -> Plan:

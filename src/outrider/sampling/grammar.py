@@ -4,27 +4,62 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
+from pathlib import Path
+from threading import BoundedSemaphore, Event, Lock
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from llguidance import GrammarFormat, LLMatcher, LLParserLimits, LLTokenizer, grammar_from
-from llguidance.hf import from_tokenizer
+from llguidance import GrammarFormat, LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from outrider.aside import aside
 from outrider.errors import RequestError
 from outrider.params import StructuredOutputs
+from outrider.sandbox import grammar_task
+from outrider.sandbox.workers import Refused, Task, Workers
 
 CACHED = 64  # compiled grammars
-ITEMS_IN_ROW = 100_000  # ways on that a grammar may have at a place: as many as a long list of choices has
+LENGTH = 1 << 20  # characters of a grammar
+SECONDS = 2.0
+"""Of processor time to compile a grammar: a schema of 2,000 fields takes 0.4 s, one of 8,000 takes 20. It is
+spent again beside the engine, which feels it."""
+MEMORY = 512 << 20  # bytes to compile it
+AT_ONCE = 2  # that are compiled
 TRIED = 2  # tokens, before a grammar is used: one that is too much is seldom so from the first
+ITEMS_IN_ROW = 100_000  # ways on that a grammar may have at a place: as many as a long list of choices has
+ITEMS = 20_000
+"""Ways on that are followed to find out which tokens are next. An ambiguous grammar takes 36 ms for so many,
+and 145 ms for as many as the library allows by itself."""
+LEXER_STATES = 50_000  # up to 2 KB each, by the library's account
+LIMITS = (
+    "max_items_in_row", "initial_lexer_fuel", "step_lexer_fuel", "step_max_items", "max_lexer_states",
+    "max_grammar_size", "precompute_large_lexemes", "verbose_errors",
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class Grammar:
+    """A grammar that has been compiled.
+
+    definition: in the library's own form; matcher: at the beginning of an output. It is to be copied and not
+    used: copies share a lexer, and one that runs into a limit of the library's fails all of them.
+    """
+
+    definition: str
+    matcher: LLMatcher
 
 
 class Grammars:
     """Compiles grammars for one model; the same one is compiled once. May be used from several threads.
 
+    One that is new is tried first, in a process that can be killed: some take hours, or all memory.
     What the library needs to know of a tokenizer takes seconds to find out for a large vocabulary, and is
     found out at the first use.
     """
@@ -33,41 +68,68 @@ class Grammars:
         self._source = tokenizer
         self._vocab = vocab
         self._eos = list(eos)
-        self._compiled: dict[tuple[GrammarFormat, str], LLMatcher] = {}
+        self._compiled: dict[tuple[GrammarFormat, str], Grammar] = {}
+        self._used: WeakValueDictionary[tuple[GrammarFormat, str], Grammar] = WeakValueDictionary()
         self._lock = Lock()
+        self._renewing = BoundedSemaphore(AT_ONCE)
+        self._workers = Workers(self._task, count=AT_ONCE)
 
-    def compile(self, wanted: StructuredOutputs, *, anew: bool = False) -> LLMatcher:
-        """A matcher at the beginning of an output; copy it before use. Raises RequestError.
+    def compile(self, wanted: StructuredOutputs, given_up: Event | None = None) -> Grammar:
+        """The grammar, compiled. It takes no time while someone holds on to the one that was returned before.
 
-        anew: whatever is in the cache. Copies share a lexer, and one that has run into a limit of the
-        library's fails all of them.
+        Raises RequestError, and GivenUp soon after `given_up` is set.
         """
         try:
             source = _source(wanted)
-            found = None if anew else self._compiled.get(source)
-            return self._keep(source, self._compile(*source)) if found is None else found
-        except (ValueError, RecursionError) as error:
+            with self._lock:
+                found = self._used.get(source)
+            return self._keep(source, self._compile(*source, given_up)) if found is None else found
+        except (ValueError, TypeError, Refused) as error:
             reason = " ".join(str(error).split())
-            raise RequestError(f"structured_outputs.{wanted.kind} cannot be used: {reason}") from None
+        except RecursionError:
+            reason = "it is nested too deeply"
+        raise RequestError(f"structured_outputs.{wanted.kind} cannot be used: {reason}")
 
-    def _compile(self, kind: GrammarFormat, text: str) -> LLMatcher:
+    def renew(self, grammar: Grammar, spoilt: LLMatcher) -> Future[LLMatcher]:
+        """A matcher whose lexer nobody shares, compiled aside. So is one for those who come, in place of the
+        one that is spoilt."""
+
+        def renewed() -> LLMatcher:
+            with self._renewing:
+                if grammar.matcher is spoilt:
+                    grammar.matcher = self._matcher(grammar.definition)
+                return self._matcher(grammar.definition)
+
+        return aside(renewed)
+
+    def _compile(self, kind: GrammarFormat, text: str, given_up: Event | None) -> Grammar:
         # Without the lock: who finds a grammar in the cache does not wait for one that takes long.
-        limits = LLParserLimits(verbose_errors=False, max_items_in_row=ITEMS_IN_ROW)
-        matcher = LLMatcher(self._tokenizer, grammar_from(kind, text), log_level=0, limits=limits)
-        trial = matcher.deep_copy()  # of the same lexer, which keeps what it finds out
-        for _ in range(TRIED):
-            allowed = np.frombuffer(trial.compute_logit_bias(), dtype=np.uint8).nonzero()[0]
-            if trial.is_error():
-                raise ValueError(trial.get_error())
-            trial.try_consume_tokens(allowed[:1].tolist())
-        return matcher
+        if len(text) > LENGTH:
+            raise ValueError(f"it has {len(text)} characters, and {LENGTH} are taken")
+        tokenizer = self._tokenizer  # what is wrong with it is said before a worker is started
+        job = {"kind": kind, "text": text, "limits": self._limits, "tokens": TRIED}
+        definition = self._workers.ask(job, given_up)
+        return Grammar(definition, grammar_task.matcher_of(tokenizer, definition, self._limits))
 
-    def _keep(self, source: tuple[GrammarFormat, str], matcher: LLMatcher) -> LLMatcher:
+    def _matcher(self, definition: str) -> LLMatcher:
+        return grammar_task.matcher_of(self._tokenizer, definition, self._limits)
+
+    def _keep(self, source: tuple[GrammarFormat, str], grammar: Grammar) -> Grammar:
         with self._lock:
-            self._compiled[source] = matcher
+            self._compiled[source] = self._used[source] = grammar
             if len(self._compiled) > CACHED:
                 del self._compiled[next(iter(self._compiled))]
-        return matcher
+        return grammar
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        limits = LLParserLimits(
+            verbose_errors=False,
+            max_items_in_row=ITEMS_IN_ROW,
+            step_max_items=ITEMS,
+            max_lexer_states=LEXER_STATES,
+        )
+        return {name: getattr(limits, name) for name in LIMITS}
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
@@ -75,7 +137,24 @@ class Grammars:
             raise ValueError("they need a fast tokenizer, and this model's is a slow one")
         if not self._eos:
             raise ValueError("the model has no EOS token, which would end the output")
-        return from_tokenizer(self._source, n_vocab=self._vocab, eos_token=self._eos)
+        return LLTokenizer(**self._about_tokenizer())
+
+    def _about_tokenizer(self) -> dict[str, Any]:
+        backend = copy(self._source.backend_tokenizer)
+        backend.no_padding()
+        backend.no_truncation()
+        return {"tokenizer": backend.to_str(), "n_vocab": self._vocab, "eos_token": self._eos}
+
+    def _task(self) -> Task:
+        return Task(Path(grammar_task.__file__), self._about_tokenizer(), SECONDS, MEMORY)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """barred: which tokens may not follow `output`, bool [vocab]; None where none may."""
+
+    output: list[int]
+    barred: Tensor | None
 
 
 class InGrammar:
@@ -83,45 +162,96 @@ class InGrammar:
 
     What it does depends on the output alone. It remembers which output it saw last, because the next one
     mostly goes on from there, or from a little before where a draft fell.
+
+    Where a limit of the library's was met, perhaps by another one who shares the lexer, it takes a matcher
+    of its own, which is compiled aside. Until that is there it is not `ready`. What that one cannot do either
+    ends the output.
     """
 
     def __init__(self, grammars: Grammars, wanted: StructuredOutputs) -> None:
-        self._grammars, self._wanted = grammars, wanted
-        self._begin()
+        self._grammars = grammars
+        self._grammar = grammars.compile(wanted)
+        self._origin = self._grammar.matcher
+        self._renewal: Future[LLMatcher] | None = None
+        self._prepared: _Row | None = None
+        self._last: _Row | None = None
+        self._begin(self._origin, alone=False)
+
+    def prepare(self, output: Sequence[int]) -> bool:
+        """Find out what may follow `output` and keep it until the next call. False where it is not ready."""
+        self._prepared = self._row(output)
+        return self._prepared is not None
+
+    def ready(self, output: Sequence[int]) -> bool:
+        """Whether it can say at once what may follow `output`."""
+        return self._row(output) is not None
 
     def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        """No token is left after an output that has left the grammar, or that is too much for the library."""
-        barred = self._barred(output)
-        if self._matcher.is_error():  # perhaps for what it, or a copy, was asked before
-            self._begin(anew=True)
-            barred = self._barred(output)
-        if barred is None or self._matcher.is_error():
+        """No token is left after an output that has left the grammar, or that is too much for the library.
+
+        Waits where it is not ready.
+        """
+        while (row := self._row(output)) is None:
+            assert self._renewal is not None
+            self._renewal.result()
+        if row.barred is None:
             logits.fill_(-torch.inf)
         else:
-            logits.masked_fill_(barred.to(logits.device), -torch.inf)
+            logits.masked_fill_(row.barred.to(logits.device), -torch.inf)
 
     def count(self, output: Sequence[int], tokens: Sequence[int]) -> int:
         """How many of `tokens` may follow `output`, one after the other."""
+        self._alone = False
         return self._matcher.validate_tokens(list(tokens)) if self._read_up_to(output) else 0
 
     def forced(self, output: Sequence[int]) -> tuple[int, ...]:
         """What has to follow `output`, in the tokens that the tokenizer would make of it. Others may spell it
         as well, so the target has to be asked."""
+        self._alone = False
         return tuple(self._matcher.compute_ff_tokens()) if self._read_up_to(output) else ()
 
-    def _begin(self, *, anew: bool = False) -> None:
-        self._matcher = self._grammars.compile(self._wanted, anew=anew).deep_copy()
+    def _begin(self, matcher: LLMatcher, *, alone: bool) -> None:
+        """alone: whether nobody shares the matcher's lexer, and it was asked nothing yet."""
+        self._beginning, self._alone = matcher, alone
+        self._matcher = matcher.deep_copy()
         self._read: list[int] = []
 
+    def _row(self, output: Sequence[int]) -> _Row | None:
+        """None where it is not ready."""
+        if self._renewal is not None and self._renewal.done():
+            self._begin(self._renewal.result(), alone=True)
+            self._renewal = None
+        for row in (self._prepared, self._last):
+            if row is not None and row.output == output:
+                return row
+        if self._renewal is not None:
+            return None
+        barred = self._barred(output)
+        if barred is None and not self._alone and self._spoilt():
+            self._renewal = self._grammars.renew(self._grammar, self._origin)
+            return None
+        self._alone = False
+        self._last = _Row(list(output), barred)
+        return self._last
+
     def _barred(self, output: Sequence[int]) -> Tensor | None:
-        """Which tokens may not follow `output`, bool [vocab]; None where none may."""
+        """Which tokens may not follow `output`, bool [vocab]; None where none may, or a limit was met."""
         if not self._read_up_to(output):
             return None
-        return torch.from_numpy(np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8) == 0)
+        bias = np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8)
+        return None if self._matcher.is_error() else torch.from_numpy(bias == 0)
+
+    def _spoilt(self) -> bool:
+        """Whether a limit was met. A matcher may not tell that another one has met it, and take no token."""
+        if not self._matcher.is_error():
+            trial = self._beginning.deep_copy()
+            trial.compute_logit_bias()
+            return trial.is_error()
+        return True
 
     def _read_up_to(self, output: Sequence[int]) -> bool:
         if self._matcher.is_error():  # which it does not get over, and where it allows EOS
-            self._begin(anew=True)
+            return False
         common = _common(self._read, output)
         self._matcher.rollback(len(self._read) - common)
         new = list(output[common:])

@@ -72,13 +72,16 @@ class Sampler:
     def edit(self, logits: Tensor, output: Sequence[int], draft: Sequence[int] = ()) -> Tensor:
         """Apply the edits to row i of `logits` [len(draft) + 1, vocab] as it follows `output + draft[:i]`.
 
-        Ends before the first row in which the edits leave no token to choose: [rows <= given, vocab].
+        Ends before the first row in which the edits leave no token to choose, or the grammar is not ready for
+        part of the draft: [rows <= given, vocab].
         """
         if not self.edits:
             return logits
         logits = logits.clone()
         for i, row in enumerate(logits):
             context = [*output, *draft[:i]]
+            if i and self.grammar is not None and not self.grammar.ready(context):
+                return logits[:i]
             for edit in self.edits:
                 edit.apply(row, context)
             if row.max() == -torch.inf:
@@ -87,9 +90,11 @@ class Sampler:
 
     def drafted(self, logits: Tensor, output: Sequence[int], words: Words) -> Distribution | None:
         """The distribution of a drafter's `logits` [1, words] as they follow `output`; None where the edits
-        leave no token to choose."""
+        leave no token to choose, or the grammar is not ready."""
         if not self.edits:
             return words.among_all(self.distribution(logits))
+        if self.grammar is not None and not self.grammar.ready(output):
+            return None
         edited = self.edit(words.spread(logits), output)
         return self.distribution(edited) if len(edited) else None
 

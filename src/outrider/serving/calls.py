@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -18,7 +18,12 @@ from outrider.serving.deadlines import Deadline
 from outrider.serving.errors import as_api_error, check_output
 
 CLIENT_LEFT = 499  # as other servers write it in their logs; nobody reads this answer
+T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class Call:
@@ -40,28 +45,22 @@ class Call:
         self._answer = answer
         self._deadline = deadline
 
-    async def enter(self) -> None:
-        """Queue it. Raises what the engine refuses it with."""
-        await self._generation.enter()
+    async def respond(self, request: Request, *, stream: bool) -> Response:
+        """Queue it, and answer as a whole or in server-sent events; an error on the way is then an event.
 
-    async def respond(self, request: Request) -> Response:
-        """The whole answer. Raises ApiError when time is up, and what the engine raises."""
-        finishing = asyncio.ensure_future(self._finish())
-        leaving = asyncio.ensure_future(_left(request))
+        Raises ApiError when time is up, and what the engine raises.
+        """
         try:
-            await asyncio.wait({finishing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not finishing.done():
-                return Response(status_code=CLIENT_LEFT)
-            return JSONResponse(self._answer.whole(finishing.result()))
+            await _unless_left(request, self._generation.enter())
+            if stream:
+                return _EventStream(self._generation, self._events())
+            outputs = await _unless_left(request, self._finish())
+        except ClientLeft:
+            return Response(status_code=CLIENT_LEFT)
         finally:
-            self._generation.leave()
-            finishing.cancel()
-            leaving.cancel()
-            await asyncio.gather(finishing, leaving, return_exceptions=True)
-
-    def stream(self) -> Response:
-        """The answer in server-sent events; an error on the way is an event as well."""
-        return _EventStream(self._generation, self._events())
+            if not stream:
+                self._generation.leave()
+        return JSONResponse(self._answer.whole(outputs))
 
     async def _finish(self) -> list[RequestOutput]:
         while await self._next() is not None:
@@ -111,6 +110,20 @@ class _EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._generation.leave()
+
+
+async def _unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client leaves. Raises ClientLeft."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _left(request: Request) -> None:

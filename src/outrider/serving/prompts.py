@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
 from outrider.engine.generation import TextPrompt
 from outrider.errors import RequestError
 from outrider.llm import LLM
@@ -47,7 +45,7 @@ class Prompts:
 
         def encode() -> list[TextPrompt]:
             special = add_special_tokens
-            return [TextPrompt(self._tokenizer.encode(t, add_special_tokens=special), t) for t in texts]
+            return [TextPrompt(self._llm.encode(text, add_special_tokens=special), text) for text in texts]
 
         return await asyncio.to_thread(encode)
 
@@ -60,10 +58,7 @@ class Prompts:
         def lay_out() -> list[int]:
             return self._llm.chat_prompt(plain, add_generation_prompt=add_generation_prompt)
 
-        try:
-            return TextPrompt(await asyncio.to_thread(lay_out))
-        except TemplateError as error:
-            raise RequestError(f"the model's chat template refuses these messages: {error}") from None
+        return TextPrompt(await asyncio.to_thread(lay_out))
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """Special tokens included. Raises RequestError for a token id that the model does not have."""

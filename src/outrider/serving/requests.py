@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -200,17 +200,17 @@ class Message(Body):
     """A message of a conversation. The fields after `content` are those of an answer that is sent back."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    content: Content | None
+    """Null is for an assistant's."""
     refusal: Unsupported = None
     tool_calls: Unsupported = None
     function_call: Unsupported = None
     annotations: Unsupported = None
     audio: Unsupported = None
 
-    def for_template(self) -> dict[str, str]:
-        """As chat templates know it. They do not know OpenAI's younger name for a system message."""
-        content = self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
+    def for_template(self) -> dict[str, Any]:
+        """As `LLM.chat` takes it."""
+        return self.model_dump(include={"role", "content"})
 
 
 Messages = Annotated[list[Message], Field(min_length=1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -67,13 +66,9 @@ class Service:
         log["sequences"] = len(prompts) * params.n
         if body.user is not None:
             log["user"] = body.user
-        if params.structured_outputs is not None:
-            # Here, and not where the engine would wait for it; it takes the compiled one from the cache.
-            await asyncio.to_thread(self.llm.engine.grammars.compile, params.structured_outputs)
         generation = self.engine.generate(prompts, self._limited(params), priority=body.priority or 0)
         call = Call(generation, answer, deadline=request.state.deadline, log=log)
-        await call.enter()
-        return call.stream() if body.stream else await call.respond(request)
+        return await call.respond(request, stream=bool(body.stream))
 
     def _limited(self, params: SamplingParams) -> SamplingParams:
         limit = self.config.max_output_tokens

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
 from outrider.measurement.prompts import read_conversations
+from outrider.models.chat_template import ChatTemplate
 from outrider.params import SamplingParams
 from outrider.training.openers import OPENERS, READERS
 
@@ -31,11 +32,10 @@ class Layout:
     @classmethod
     def of(cls, tokenizer: Any) -> Layout | None:
         """None where the tokenizer has no chat template."""
-        if not getattr(tokenizer, "chat_template", None):
+        template = ChatTemplate.of(tokenizer)
+        if template is None:
             return None
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": MARK}], add_generation_prompt=True, tokenize=False
-        )
+        text = template.render([{"role": "user", "content": MARK}], add_generation_prompt=True)
         opening, _, between = text.partition(MARK)
         return cls(opening, between)
 
