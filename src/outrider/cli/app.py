@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from outrider import __version__
 from outrider.cli.bench import bench
 from outrider.cli.chat import chat
 from outrider.cli.console import stderr
@@ -33,23 +33,28 @@ for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan)
     app.command()(command)
 
 
-@app.callback()
-def common(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    """Options of no command in particular."""
-    if show_version:
-        sys.stdout.write(f"outrider {version('outrider')}\n")
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"outrider {__version__}\n")
         raise typer.Exit
 
 
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool,
+        # Eager: it is looked at before a command is missed.
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Options of no command in particular."""
+
+
 def main() -> None:
-    """Entry point. What the user can mend is one line on stderr and exit status 2."""
+    """Run the command. What the user can mend is one line on stderr and exit status 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         app()
     except OutriderError as error:
         stderr.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE_ERROR)
-    except KeyboardInterrupt:
-        sys.exit(130)
