@@ -15,6 +15,7 @@ from outrider.cli.console import stderr
 from outrider.cli.demo import demo
 from outrider.cli.distill import distill
 from outrider.cli.generate import generate
+from outrider.cli.options import Command
 from outrider.cli.plan import plan
 from outrider.cli.serve import serve
 from outrider.cli.tune import tune
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _print_version(wanted: bool) -> None:
