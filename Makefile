@@ -72,6 +72,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@if [ -z "$(WITH_CUDA)" ] && $(PIP) --dry-run --no-deps --report - torch | grep -qE '"(cuda|nvidia)-'; then \
+		echo "PyTorch is offered to this Python only with CUDA, gigabytes of it, so nothing was downloaded." \
+			"For a CPU build run: PIP_EXTRA_INDEX_URL=URL make, with the index of CPU builds that PyTorch's" \
+			"installation page names. With CUDA run: make WITH_CUDA=1" >&2; exit 1; fi
 	$(PIP) torch
 	$(PIP) --editable .
 	touch $@
