@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test docs lint format sanitize check-native check-arm64 clean
+.PHONY: demo test fuzz docs lint format sanitize check-native check-arm64 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Each fuzzer for SECONDS, on cases that no run before had: a case that fails says how to run it again.
+SECONDS ?= 60
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pytest tests/fuzz --fuzz-seconds $(SECONDS) --fuzz-seed $$(date +%s) --timeout 0
 
 # Any warning fails it; not so with --quiet, which drops them uncounted. The variable hides the theme's notice about
 # MkDocs 2, which pyproject.toml leaves out.
@@ -40,7 +46,8 @@ sanitize: $(VENV)/.test
 		--config-settings=install.strip=false --config-settings=cmake.build-type=RelWithDebInfo .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(SANITIZE)/bin/python -m pytest --capture=sys tests/ops/test_native_*.py tests/sampling/test_native_choice.py
+		$(SANITIZE)/bin/python -m pytest --capture=sys tests/ops/test_native_*.py \
+		tests/sampling/test_native_choice.py tests/fuzz/test_native.py
 
 # The native kernels without Python: those of this machine, and those of an ARM64 one that is emulated.
 check-native:
@@ -65,6 +72,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@if [ -z "$(WITH_CUDA)" ] && $(PIP) --dry-run --no-deps --report - torch | grep -qE '"(cuda|nvidia)-'; then \
+		echo "PyTorch is offered to this Python only with CUDA, gigabytes of it, so nothing was downloaded." \
+			"For a CPU build run: PIP_EXTRA_INDEX_URL=URL make, with the index of CPU builds that PyTorch's" \
+			"installation page names. With CUDA run: make WITH_CUDA=1" >&2; exit 1; fi
 	$(PIP) torch
 	$(PIP) --editable .
 	touch $@

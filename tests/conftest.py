@@ -12,6 +12,12 @@ from tests.factories import write_model, write_noisy_copy
 from tests.heads import write_head
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Of `tests/fuzz`. They stand here, since pytest reads options of this folder's conftest.py alone."""
+    parser.addoption("--fuzz-seconds", type=float, default=5.0, help="how long each fuzzer runs")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="number of each fuzzer's first case")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
     torch.set_num_threads(2)

@@ -174,6 +174,19 @@ class EngineConfig(Strict):
         return self
 
 
+_OF_SPECULATION = frozenset(SpeculativeConfig.model_fields) - {"drafters"}
+_FLAT = _OF_SPECULATION | {"speculative_model"}
+MAPPINGS = frozenset({"speculative_config"})
+"""Options of LLM whose values are mappings."""
+OPTIONS = (
+    frozenset(EngineConfig.model_fields) - {"model", "speculative"}
+    | _FLAT
+    | MAPPINGS
+    | {"use_v2_block_manager"}
+)
+"""What LLM takes beside the model."""
+
+
 def resolve(model: str, **options: Any) -> EngineConfig:
     """The configuration that `LLM(model, **options)` means.
 
@@ -182,21 +195,18 @@ def resolve(model: str, **options: Any) -> EngineConfig:
     one mapping `speculative_config=`. Raises ConfigError for both at once, for unknown names and for values
     out of range.
     """
+    refuse_unknown(options, OPTIONS, "LLM")
     if options.pop("use_v2_block_manager", None) is not None and "v2" not in _warned:
         _warned.add("v2")
         warnings.warn("use_v2_block_manager has no effect: there is one block manager", stacklevel=3)
-    names = {*SpeculativeConfig.model_fields} - {"drafters"}
-    flat_names = {"speculative_model", *names}
-    flat = {name: options.pop(name) for name in sorted(flat_names) if options.get(name) is not None}
-    for name in flat_names:
+    flat = {name: options.pop(name) for name in sorted(_FLAT) if options.get(name) is not None}
+    for name in _FLAT:
         options.pop(name, None)
     mapping = options.pop("speculative_config", None)
-    valid = {*EngineConfig.model_fields, *flat_names, "speculative_config", "use_v2_block_manager"}
-    refuse_unknown(options, valid - {"speculative"}, "LLM")
-    return EngineConfig(model=model, speculative=_speculative(flat, mapping, names), **options)
+    return EngineConfig(model=model, speculative=_speculative(flat, mapping), **options)
 
 
-def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> SpeculativeConfig | None:
+def _speculative(flat: dict[str, Any], mapping: Any) -> SpeculativeConfig | None:
     if mapping is not None and flat:
         raise ConfigError(
             f"speculative_config and {', '.join(flat)} are both given; use one form or the other"
@@ -207,8 +217,8 @@ def _speculative(flat: dict[str, Any], mapping: Any, names: set[str]) -> Specula
                 f"speculative_config = {mapping!r}: give a mapping such as "
                 '{"method": "ngram", "num_speculative_tokens": 5}'
             )
-        refuse_unknown(mapping, {"method", "model", *names}, "speculative_config")
-        others = {name: value for name, value in mapping.items() if name in names}
+        refuse_unknown(mapping, {"method", "model", *_OF_SPECULATION}, "speculative_config")
+        others = {name: value for name, value in mapping.items() if name in _OF_SPECULATION}
         drafter = _mapped(mapping.get("method", "draft_model"), mapping.get("model"))
         return SpeculativeConfig(drafters=(drafter,), **others)
     if not flat:

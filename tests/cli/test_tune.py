@@ -134,6 +134,17 @@ def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch
         (["generate", "x", "-d", "ngram", "-k", "many"], "num_speculative_tokens = 'many': give a number"),
         (["bench", "-k", "-1"], "num_speculative_tokens = '-1': give a number"),
         (["demo", "-d", "ngram", "-d", "ngram"], "the drafter 'ngram' is given twice"),
+        (["chat", "-s", "speculative_config={method: ngram}"], "'{method: ngram}' is not JSON (Expecting"),
+        (["chat", "-s", "speculative_config=3"], "speculative_config = 3: give a mapping such as"),
+        (["serve", "-s", "model=x"], "LLM has no argument 'model'"),
+        (
+            ["serve", "x", "--max-model-len", "9"],
+            "`outrider serve` has no option --max-model-len; give it as -s max_model_len=VALUE",
+        ),
+        (
+            ["bench", "--num-threads=2"],
+            "`outrider bench` has no option --num-threads; give it as -s num_threads=VALUE",
+        ),
         (["chat", "-m", "big", "--workload", "creative"], "workload given without speculative_model"),
         (
             ["demo", "-d", "ngram", "--draft-quantization", "int4"],
@@ -166,6 +177,10 @@ def test_refusals_are_one_line(
         (["-m", "big", "--memory-limit", "1GiB"], {"memory_limit": "1GiB"}),
         (["-m", "smollm2"], {"speculative_model": ["ngram", "head"]}),  # what comes with the package
         (["-m", "smollm2", "-s", "speculative_model=ngram"], {"speculative_model": "ngram"}),
+        (
+            ["-s", 'speculative_config={"method": "ngram", "num_speculative_tokens": 4}'],
+            {"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}},
+        ),
         (["-d", "ngram", "-k", "3"], {"speculative_model": "ngram", "num_speculative_tokens": 3}),
         (
             ["-d", "ngram", "-k", "auto", "--workload", "creative"],

@@ -57,7 +57,8 @@ def as_computed(x: Tensor, format: Format) -> Tensor:
     groups = groups_of(x)
     largest = groups.abs().amax(dim=-1, keepdim=True)
     # Not `127 / largest`, which PyTorch rounds twice: a code on the edge would fall to the other side.
-    codes = (groups * torch.div(torch.tensor(127.0), largest.clamp_min(1e-30))).round()
+    inverse = torch.div(torch.tensor(127.0), largest)
+    codes = (groups * inverse.masked_fill(largest < 2.0**-121, 0.0)).round()
     return (codes.double() * (largest / 127).double()).flatten(1)[:, : x.shape[1]]
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from outrider.errors import ConfigError
+from outrider.ops.cpu import extension
 from tests.ops.native import INSTRUCTION_SETS, native, pack, random_weight, threads
 
 BEST = INSTRUCTION_SETS[0]
@@ -211,3 +213,10 @@ def test_nothing_can_be_added_after_the_output(record: Callable[[Any, int], Any]
 def test_choosing(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         native.choose(*arguments, BEST)
+
+
+def test_a_missing_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advice is what works: there is nothing of ours to install by name."""
+    monkeypatch.setattr(extension, "native", None)
+    with pytest.raises(ConfigError, match=r"in a clone of Outrider's repository: pip install .* \.$"):
+        extension.require()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from outrider import __version__
 from outrider.cli.bench import bench
 from outrider.cli.chat import chat
 from outrider.cli.console import stderr
 from outrider.cli.demo import demo
 from outrider.cli.distill import distill
 from outrider.cli.generate import generate
+from outrider.cli.options import Command
 from outrider.cli.plan import plan
 from outrider.cli.serve import serve
 from outrider.cli.tune import tune
@@ -30,26 +31,31 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan):
-    app.command()(command)
+    app.command(cls=Command)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"outrider {__version__}\n")
+        raise typer.Exit
 
 
 @app.callback()
 def common(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    show_version: Annotated[
+        bool,
+        # Eager: it is looked at before a command is missed.
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
 ) -> None:
     """Options of no command in particular."""
-    if show_version:
-        sys.stdout.write(f"outrider {version('outrider')}\n")
-        raise typer.Exit
 
 
 def main() -> None:
-    """Entry point. What the user can mend is one line on stderr and exit status 2."""
+    """Run the command. What the user can mend is one line on stderr and exit status 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         app()
     except OutriderError as error:
         stderr.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE_ERROR)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -25,7 +25,7 @@ from outrider.cli.options import (
     load,
     measured_drafters,
 )
-from outrider.cli.report import conditions, expenses_table, results_table
+from outrider.cli.report import conditions, print_expenses, print_results
 from outrider.measurement.bench import bench as measure
 from outrider.measurement.bench import count_conversations
 from outrider.measurement.energy import find_meter
@@ -114,9 +114,9 @@ def bench(
             }
         )
         return
-    stdout.print(results_table(results, latency=True))
+    print_results(stdout, results, latency=True)
     if price_per_hour is not None or meter.source is not None:
-        stdout.print(expenses_table(results, price_per_hour))
+        print_expenses(stdout, results, price_per_hour)
     if meter.source is None:
         stdout.print(
             f"energy: not measurable here ({meter.reason})", highlight=False, markup=False, soft_wrap=True

@@ -24,7 +24,7 @@ from outrider.cli.options import (
     measured_drafters,
     one_or_list,
 )
-from outrider.cli.report import results_table
+from outrider.cli.report import print_results
 from outrider.llm import LLM
 from outrider.measurement.bench import Result, Round, Run, join_rounds
 from outrider.measurement.prompts import BUILT_IN, Conversation
@@ -74,7 +74,7 @@ def demo(
         rounds[conversation.category] = Round(plain, speculative)
     joined = join_rounds(list(rounds.values()))
     results = [Result(1, name, 0.0, (r,)) for name, r in {"all": joined, **rounds}.items()]
-    console.print(results_table(results, latency=False))
+    print_results(console, results, latency=False)
     total = results[0]
     console.print(f"identical output: {total.identical}/{total.compared}", style="bold", highlight=False)
     if as_json:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from outrider.config import MAPPINGS, OPTIONS
 from outrider.errors import ConfigError
 from outrider.llm import LLM
+from outrider.validation import refuse_unknown
 
 ModelOption = Annotated[
     str,
@@ -83,7 +88,8 @@ SettingOption = Annotated[
         "--set",
         "-s",
         metavar="NAME=VALUE",
-        help="Another option of LLM, for example [b]-s max_model_len=2048[/b]. Repeatable.",
+        help="Another option of LLM, for example [b]-s max_model_len=2048[/b]; a mapping is given as JSON. "
+        "Repeatable.",
     ),
 ]
 
@@ -151,8 +157,31 @@ def _length(text: str) -> str | int:
     raise ConfigError(f"num_speculative_tokens = {text!r}: give a number from 0 on, or 'auto'")
 
 
-def _setting(setting: str) -> tuple[str, str]:
+def _setting(setting: str) -> tuple[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals or not name:
         raise typer.BadParameter(f"{setting!r}: give NAME=VALUE", param_hint="--set")
-    return name.strip().replace("-", "_"), value
+    name = name.strip().replace("-", "_")
+    refuse_unknown([name], OPTIONS, "LLM")
+    return name, _mapping(name, value) if name in MAPPINGS else value
+
+
+def _mapping(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} = {text!r} is not JSON ({error}); give a mapping, in quotes") from None
+
+
+class Command(TyperCommand):
+    """A command that says how to give an option of LLM that it has none of its own for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {option for parameter in self.params for option in parameter.opts}
+        for option in (arg.partition("=")[0] for arg in takewhile(lambda arg: arg != "--", args)):
+            name = option.removeprefix("--").replace("-", "_")
+            if option.startswith("--") and "--set" in own and option not in own and name in OPTIONS:
+                raise ConfigError(
+                    f"`outrider {self.name}` has no option {option}; give it as -s {name}=VALUE"
+                )
+        return super().parse_args(ctx, args)

@@ -7,10 +7,8 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
+from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import print_json, stderr, stdout
 from outrider.cli.options import (
     DrafterOption,
@@ -65,7 +63,7 @@ def plan(
     if as_json:
         print_json(_as_json(model, limit, found, speed))
     else:
-        stdout.print(_table(model, limit, found, speed))
+        _print(model, limit, found, speed)
         for line in _recommendations(found):
             stdout.print(line, highlight=False, markup=False, soft_wrap=True)
     if found.recommended is None:
@@ -84,39 +82,39 @@ def _bytes(memory: str) -> int:
     return size
 
 
-def _table(model: str, limit: int, found: Choices, speed: float | None) -> Table:
+def _print(model: str, limit: int, found: Choices, speed: float | None) -> None:
     """One row a format and drafter."""
-    plan = found.given.plan
+    given = found.given.plan
     measured = "its speed was not measured" if speed is None else f"it is read at {speed / 1e9:.1f} GB/s"
-    size = f"{limit / 2**20:.0f} MiB, {mib(plan.runtime)} of it for Python and libraries"
-    table = Table(
+    size = f"{limit / 2**20:.0f} MiB, {mib(given.runtime)} of it for Python and libraries"
+    formats = [choice.format for choice in found.all]
+    plans = [choice.plan for choice in found.all]
+    keys = (
+        Column("weights", ["" if n and formats[n - 1] == f else f for n, f in enumerate(formats)], "left"),
+        Column("drafter", [choice.drafter for choice in found.all], "left"),
+    )
+    columns = (
+        Column("target", [_mib(plan.target) for plan in plans]),
+        Column("draft", [_mib(plan.drafts) for plan in plans]),
+        Column("passes", [_mib(plan.activations) for plan in plans]),
+        Column("K/V", [_mib(1000 * plan.block // plan.block_size) for plan in plans]),
+        Column("all", [_mib(plan.least) for plan in plans]),
+        Column("context", [str(plan.context) if plan.fits else "-" for plan in plans]),
+        Column("in all", [str(plan.positions) if plan.fits else "-" for plan in plans]),
+        Column("requests", [str(plan.max_num_seqs) if plan.fits else "-" for plan in plans]),
+        Column("tokens/s", ["" if speed is None else f"{speed / plan.read:.0f}" for plan in plans]),
+    )
+    print_columns(
+        stdout,
+        keys,
+        columns,
         title=f"{model} ({found.stored}) in {size}",
-        caption=f"MiB; K/V: of 1000 positions; all: with one request of {plan.wanted} positions. What is "
+        caption=f"MiB; K/V: of 1000 positions; all: with one request of {given.wanted} positions. What is "
         "left: context of a request, positions of all requests, requests at once. Tokens/s: at most, without "
         f"drafts, by memory: {measured}.",
-        box=box.SIMPLE_HEAD,
-        padding=0,
+        styles=[None if plan.fits else "dim" for plan in plans],
+        ends=[n for n, f in enumerate(formats) if formats[n + 1 : n + 2] != [f]],
     )
-    table.add_column("weights", no_wrap=True)
-    table.add_column("drafter", overflow="fold", min_width=7)
-    for heading in ("target", "draft", "passes", "K/V", "all", "context", "in all", "requests", "tokens/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    formats = [choice.format for choice in found.all]
-    for n, choice in enumerate(found.all):
-        plan = choice.plan
-        left = (plan.context, plan.positions, plan.max_num_seqs)
-        table.add_row(
-            escape(choice.format) if choice.format not in formats[n - 1 : n] else "",
-            escape(choice.drafter),
-            *(_mib(size) for size in (plan.target, plan.drafts, plan.activations)),
-            _mib(1000 * plan.block // plan.block_size),
-            _mib(plan.least),
-            *(str(n) if plan.fits else "-" for n in left),
-            "" if speed is None else f"{speed / plan.read:.0f}",
-            style=None if plan.fits else "dim",
-            end_section=choice.format not in formats[n + 1 : n + 2],
-        )
-    return table
 
 
 def _mib(size: int) -> str:

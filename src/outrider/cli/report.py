@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import Console
 
+from outrider.cli.columns import Column, print_columns
 from outrider.cli.options import one_or_list
 from outrider.llm import LLM
 from outrider.measurement.bench import Result
@@ -30,52 +31,49 @@ def conditions(
     }
 
 
-def results_table(results: Sequence[Result], *, latency: bool) -> Table:
+def print_results(console: Console, results: Sequence[Result], *, latency: bool) -> None:
     """One row a batch size and category; latency: with times to the first and between tokens."""
-    table = Table(
-        caption=f"rates in tokens/s, times in ms, acceptance by draft position, up to {POSITIONS}, in %"
-    )
-    for heading in ("batch", "category", "target", "speculative", "speed-up"):
-        table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=True)
-    if latency:
-        table.add_column("TTFT", justify="right")
-        table.add_column("ITL", justify="right")
-    table.add_column("acceptance length", justify="right")
-    table.add_column("acceptance by position", no_wrap=True)
-    table.add_column("identical", justify="right")
-    for result in results:
-        row = result.as_json()
-        plain, speculative = row["target_only"], row["speculative"]
-        times = [f"{plain[t]:.0f} > {speculative[t]:.0f}" for t in ("ttft_ms", "itl_ms")] if latency else []
-        table.add_row(
-            str(result.batch_size),
-            result.category,
-            f"{plain['tokens_per_s']:.1f}",
-            f"{speculative['tokens_per_s']:.1f}",
-            f"{row['speedup']:.2f}x",
-            *times,
-            f"{speculative['acceptance_length']:.2f}",
-            " ".join(f"{100 * rate:.0f}" for rate in speculative["acceptance_rate_by_position"][:POSITIONS]),
-            f"{result.identical}/{result.compared}",
-        )
-    return table
+    rows = [result.as_json() for result in results]
+    plain, speculative = ([row[side] for row in rows] for side in ("target_only", "speculative"))
+
+    def times(key: str) -> list[str]:
+        return [f"{a[key]:.0f} > {b[key]:.0f}" for a, b in zip(plain, speculative, strict=True)]
+
+    by_position = [s["acceptance_rate_by_position"][:POSITIONS] for s in speculative]
+    columns = [
+        Column("target", [f"{each['tokens_per_s']:.1f}" for each in plain]),
+        Column("speculative", [f"{each['tokens_per_s']:.1f}" for each in speculative]),
+        Column("speed-up", [f"{row['speedup']:.2f}x" for row in rows]),
+        *([Column("TTFT", times("ttft_ms")), Column("ITL", times("itl_ms"))] if latency else []),
+        Column("identical", [f"{result.identical}/{result.compared}" for result in results]),
+        Column("acceptance length", [f"{each['acceptance_length']:.2f}" for each in speculative]),
+        Column(
+            "acceptance by position",
+            [" ".join(f"{100 * r:.0f}" for r in rates) for rates in by_position],
+            "left",
+        ),
+    ]
+    caption = f"rates in tokens/s, times in ms, acceptance by draft position, up to {POSITIONS}, in %"
+    print_columns(console, _keys(results), columns, caption=caption)
 
 
-def expenses_table(results: Sequence[Result], price_per_hour: float | None) -> Table:
+def print_expenses(console: Console, results: Sequence[Result], price_per_hour: float | None) -> None:
     """What tokens cost and consume, target-only and speculative: one row a batch size and category."""
-    table = Table(caption="cost of a million output tokens in the price's currency; energy in joules a token")
-    for heading in ("batch", "category", "cost", "with speculation", "energy", "with speculation"):
-        table.add_column(heading, justify="left" if heading == "category" else "right", no_wrap=True)
-    for result in results:
-        row = result.as_json(price_per_hour)
-        sides = [row["target_only"], row["speculative"]]
-        table.add_row(
-            str(result.batch_size),
-            result.category,
-            *(_or_dash(side["cost_per_million_tokens"]) for side in sides),
-            *(_or_dash(side["joules_per_token"]) for side in sides),
-        )
-    return table
+    rows = [result.as_json(price_per_hour) for result in results]
+    columns = [
+        Column(heading, [_or_dash(row[side][key]) for row in rows])
+        for name, key in (("cost", "cost_per_million_tokens"), ("energy", "joules_per_token"))
+        for heading, side in ((name, "target_only"), ("with speculation", "speculative"))
+    ]
+    caption = "cost of a million output tokens in the price's currency; energy in joules a token"
+    print_columns(console, _keys(results), columns, caption=caption)
+
+
+def _keys(results: Sequence[Result]) -> tuple[Column, Column]:
+    return (
+        Column("batch", [str(result.batch_size) for result in results]),
+        Column("category", [result.category for result in results], "left"),
+    )
 
 
 def _or_dash(value: float | None) -> str:

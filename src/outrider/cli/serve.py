@@ -90,7 +90,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"`outrider serve` needs the package {error.name!r}, which is not installed; "
-            "install it with: pip install 'outrider[server]'"
+            "install it, in a clone of Outrider's repository, with: pip install '.[server]'"
         ) from None
     if log_level not in LEVELS:
         raise ConfigError(f"log_level = {log_level!r}: give one of {', '.join(LEVELS)}")

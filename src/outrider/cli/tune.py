@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.text import Text
 
+from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import print_json, stderr, stdout
 from outrider.cli.options import (
     DraftQuantizationOption,
@@ -31,7 +30,7 @@ from outrider.cli.options import (
 )
 from outrider.cli.report import conditions
 from outrider.errors import ConfigError
-from outrider.measurement.bench import ALL, AUTO, count_conversations, shown
+from outrider.measurement.bench import ALL, AUTO, Length, count_conversations, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 from outrider.measurement.tune import TARGET_ONLY, Sweep, by_category
 from outrider.measurement.tune import tune as measure
@@ -136,10 +135,10 @@ def _progress() -> Progress:
 
 def _print(sweeps: Sequence[Sweep]) -> None:
     """A table and a line a batch size."""
-    shown = [sweep for group in by_category(sweeps).values() for sweep in group]
+    categories = [sweep for group in by_category(sweeps).values() for sweep in group]
     totals = [sweep for sweep in sweeps if sweep.category == ALL]
     for total in totals:
-        stdout.print(_table(total, [sweep for sweep in shown if sweep.batch_size == total.batch_size]))
+        _print_batch(total, [sweep for sweep in categories if sweep.batch_size == total.batch_size])
     for total in totals:
         stdout.print(
             f"batch {total.batch_size}: best fixed K = {total.best} "
@@ -154,24 +153,23 @@ def _print(sweeps: Sequence[Sweep]) -> None:
     stdout.print(f"identical output: {identical}/{compared}", style="bold", highlight=False)
 
 
-def _table(total: Sweep, sweeps: Sequence[Sweep]) -> Table:
+def _print_batch(total: Sweep, sweeps: Sequence[Sweep]) -> None:
     """Tokens/s of one batch size: a row a category, a column a draft length, the best fixed one in green."""
-    table = Table(
-        title=f"batch {total.batch_size}: tokens/s over draft length",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-    )
-    table.add_column("", no_wrap=True)
-    for length in total.lengths:
-        table.add_column(str(shown(length)), justify="right", no_wrap=True)
-    for sweep in sweeps:
-        speeds = [_speed(sweep.tokens_per_s(length)) for length in sweep.lengths]
-        best = sweep.lengths.index(sweep.best)
-        speeds[best] = f"[bold green]{speeds[best]}[/]"
-        table.add_row(escape(sweep.category), *speeds, end_section=sweep is sweeps[-1])
-    lengths = [f"{total.acceptance_length(length):.2f}" for length in total.lengths]
-    table.add_row("acceptance length", *lengths)
-    return table
+
+    def speed(sweep: Sweep, length: Length) -> Text:
+        best = length is not AUTO and length == sweep.best
+        return Text(_speed(sweep.tokens_per_s(length)), style="bold green" if best else "")
+
+    columns = [
+        Column(
+            str(shown(length)),
+            [*(speed(sweep, length) for sweep in sweeps), f"{total.acceptance_length(length):.2f}"],
+        )
+        for length in total.lengths
+    ]
+    rows = Column("", [*(sweep.category for sweep in sweeps), "acceptance length"], "left")
+    title = f"batch {total.batch_size}: tokens/s over draft length"
+    print_columns(stdout, [rows], columns, title=title, ends={len(sweeps) - 1})
 
 
 def _speed(tokens_per_s: float) -> str:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
-from rich.table import Table
+from rich.text import Text
 
+from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import print_json, stderr, stdout
 from outrider.cli.options import (
     DraftQuantizationOption,
@@ -97,7 +98,7 @@ def verify(
     if as_json:
         print_json(_as_json(model, cases))
     else:
-        stdout.print(_table(cases))
+        _print(cases)
     different = [case for case in cases if case.outcome == "different"]
     for case in different:
         stderr.print(f"different: {_where(case, case.differences[0])}", style="bold red", highlight=False)
@@ -126,22 +127,16 @@ def _where(case: Case, difference: Difference) -> str:
     )
 
 
-def _table(cases: list[Case]) -> Table:
-    table = Table()
-    for heading in ("drafter", "temperature", "batch", "length", "accepted", "tokens"):
-        table.add_column(heading)
-    for case in cases:
-        shares = f"{case.accepted}/{case.drafted}"
-        style = {"equal": "green", "near-tie": "yellow", "different": "bold red"}[case.outcome]
-        table.add_row(
-            case.drafter,
-            str(case.temperature),
-            str(case.batch_size),
-            str(shown(case.length)),
-            shares,
-            f"[{style}]{case.outcome}[/]",
-        )
-    return table
+def _print(cases: list[Case]) -> None:
+    colours = {"equal": "green", "near-tie": "yellow", "different": "bold red"}
+    columns = [
+        Column("temperature", [str(case.temperature) for case in cases]),
+        Column("batch", [str(case.batch_size) for case in cases]),
+        Column("length", [str(shown(case.length)) for case in cases]),
+        Column("accepted", [f"{case.accepted}/{case.drafted}" for case in cases]),
+        Column("tokens", [Text(case.outcome, style=colours[case.outcome]) for case in cases], "left"),
+    ]
+    print_columns(stdout, [Column("drafter", [case.drafter for case in cases], "left")], columns)
 
 
 def _as_json(model: str, cases: list[Case]) -> dict[str, Any]:

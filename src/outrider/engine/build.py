@@ -39,16 +39,18 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
         )
     checkpoint = open_checkpoint(config.model, revision=config.revision, tokenizer=config.tokenizer)
     tokenizer = checkpoint.tokenizer()
-    model = Llama(checkpoint, choose_backend(config, checkpoint))
-    prompt_rows = prompt_rows_of(config, exact=model.backend.exact)
-    sources = load_drafters(
-        config,
-        checkpoint,
-        model,
-        tokenizer,
-        quantised=partial(draft_backend, config, model.backend),
-        prompt_rows=prompt_rows,
-    )
+    backend = choose_backend(config, checkpoint)
+    prompt_rows = prompt_rows_of(config, exact=backend.exact)
+    with backend.undisturbed():
+        model = Llama(checkpoint, backend)
+        sources = load_drafters(
+            config,
+            checkpoint,
+            model,
+            tokenizer,
+            quantised=partial(draft_backend, config, backend),
+            prompt_rows=prompt_rows,
+        )
 
     for_drafts = sum(source.block_bytes for source in sources)
     per_block = block_bytes(model, config.block_size) + for_drafts

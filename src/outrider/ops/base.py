@@ -126,7 +126,7 @@ class Backend(Protocol):
     """Of the processor, that compute."""
 
     def undisturbed(self) -> AbstractContextManager[None]:
-        """For a whole step: nothing else takes the cores from what computes it."""
+        """For a whole step, and while weights are laid out: nothing else takes the cores from that."""
 
     def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other."""

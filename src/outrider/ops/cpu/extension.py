@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 # Without --no-cache-dir pip would take the wheel that it made without a compiler.
 INSTALL = (
     "install a C++20 compiler (Debian and Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: "
-    "xcode-select --install) and run: pip install --force-reinstall --no-cache-dir --no-deps outrider"
+    "xcode-select --install) and run, in a clone of Outrider's repository: pip install --force-reinstall "
+    "--no-cache-dir --no-deps ."
 )
 
 CGROUPS = Path("/sys/fs/cgroup")

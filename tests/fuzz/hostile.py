@@ -1,0 +1,167 @@
+"""Calls of native functions with arguments that nothing of ours would pass: an exception, or a result."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.ops.native import FORMATS, INSTRUCTION_SETS, native, pack, random_weight, threads
+
+WIDTH = 32
+SHAPE = [4, 2, 8, 100]  # heads, kv_heads, head_dim, window; q is as wide as WIDTH
+NUMBERS: tuple[Any, ...] = (
+    None, -1, 0, 1, 2, 33, 2**24 + 1, 2**30, 2**31 - 1, 2**31, -(2**31), 2**63, 2**64, -(2**63) - 1,
+    0.5, -0.0, 1e-45, 1e300, float("nan"), float("inf"), -float("inf"), True, "x", b"", object(), [], [None],
+)  # fmt: skip
+REFUSALS = (ValueError, TypeError, RuntimeError, MemoryError, OverflowError, BufferError)
+
+
+def damaged_array(draw: random.Random, x: Tensor) -> Any:
+    """The array with another type, shape or layout, or of another kind."""
+    ways: tuple[Callable[[], Any], ...] = (
+        lambda: x.double(),
+        lambda: x.to(torch.bfloat16),
+        lambda: x.to(torch.int64),
+        lambda: x.to(torch.complex64),
+        lambda: x.bool(),
+        lambda: x.mT if x.ndim > 1 else x[None],
+        lambda: x[..., ::2],
+        lambda: x[1:],
+        lambda: x[:0],
+        lambda: x[..., :0],
+        lambda: x[0],
+        lambda: x.flatten(),
+        lambda: x[None],
+        lambda: x.to("meta"),
+        lambda: x.to_sparse(),
+        lambda: x.requires_grad_() if x.is_floating_point() else x,
+        lambda: torch.cat([x, x]),
+        lambda: x.expand(2, *x.shape),
+        lambda: torch.full_like(x, torch.nan) if x.is_floating_point() else x,
+        lambda: _frozen(x),
+        lambda: np.array([None]),
+        lambda: np.zeros(x.shape, ">f4"),
+        lambda: np.zeros(4 * x.numel() + 1, np.uint8)[1:].view(np.float32).reshape(x.shape),
+        lambda: x.tolist(),
+    )
+    return draw.choice(ways)()
+
+
+def _frozen(x: Tensor) -> Any:
+    array = x.float().numpy().copy()
+    array.flags.writeable = False
+    return array
+
+
+def damaged(draw: random.Random, value: Any) -> Any:
+    """A value of the same kind that is wrong, or one of another kind."""
+    if draw.random() < 0.3:
+        return draw.choice(NUMBERS)
+    if isinstance(value, Tensor):
+        return damaged_array(draw, value.clone())
+    if isinstance(value, list):
+        at = draw.randint(0, len(value))
+        inner = damaged(draw, draw.choice(value)) if value else draw.choice(NUMBERS)
+        return draw.choice((value[:at], [*value, inner], [*value[:at], inner, *value[at + 1 :]], value * 3))
+    return draw.choice(NUMBERS)
+
+
+def some_weight(draw: random.Random, outputs: int = WIDTH) -> Any:
+    return pack(random_weight(outputs, WIDTH, draw.choice(FORMATS), draw.getrandbits(8)))
+
+
+def a_program(draw: random.Random) -> Any:
+    return native.Program(threads(2), draw.choice(INSTRUCTION_SETS), SHAPE, [0.5] * 4)
+
+
+def a_cache() -> tuple[Tensor, Tensor]:
+    return torch.zeros(3, 2, 8, 16), torch.zeros(3, 2, 16, 8)
+
+
+def made(draw: random.Random) -> None:
+    """What is called without a program."""
+    logits, name = torch.randn(2, 70), draw.choice(INSTRUCTION_SETS)
+    weight = random_weight(5, 40, draw.choice(FORMATS), 1)
+    how: list[Any] = [0.7, 0.1, 5, 0.9, name]
+    calls: tuple[tuple[Callable[..., Any], list[Any]], ...] = (
+        (native.Threads, [2]),
+        (native.Program, [threads(1), name, SHAPE, [0.5] * 4, 1.0]),
+        (native.Matrix.pack, [weight.format, weight.values, weight.scales, weight.mins, torch.zeros(5)]),
+        (native.largest, [logits, name]),
+        (native.confidences, [logits, name]),
+        (native.filtered, [logits, *how]),
+        (native.choose, [logits, [1, 2], torch.arange(70), *how]),
+    )
+    attempt(draw, *draw.choice(calls))
+
+
+def recorded(draw: random.Random) -> None:
+    """An operation of a program. What it accepts has to run."""
+    program, (keys, values) = a_program(draw), a_cache()
+    x = program.input(draw.choice((WIDTH, 64)))
+    calls: tuple[tuple[Callable[..., Any], list[Any]], ...] = (
+        (program.input, [WIDTH]),
+        (program.embed, [some_weight(draw)]),
+        (program.rms_norm, [x, torch.randn(WIDTH), 1e-5]),
+        (program.linear, [x, [some_weight(draw), some_weight(draw, 7)], None]),
+        (program.linear, [x, [some_weight(draw)], x]),
+        (program.gated, [x, some_weight(draw), some_weight(draw)]),
+        (program.rotate_and_store, [x, keys, values]),
+        (program.attend, [x, keys, values]),
+        (program.select_logit_rows, [x]),
+        (program.keep, [x]),
+        (program.output, [x]),
+    )
+    results = [attempt(draw, *draw.choice(calls)) for _ in range(draw.randint(1, 4))]
+    last = [value for value in results if isinstance(value, int)]
+    given = torch.randn(3, WIDTH)
+    attempt(draw, program.output, last[-1:], damage=False)
+    room = torch.empty(3, program.kept_width) if program.kept_width < 2**20 else None
+    attempt(draw, program.run, [[0, 1, 2], [0], [3], [[2]], [1], given, room], damage=False)
+
+
+def ran(draw: random.Random) -> None:
+    """A run of a program, which is as good as before after one that was refused."""
+    program, (keys, values) = a_program(draw), a_cache()
+    q = program.rotate_and_store(program.input(64), keys, values)
+    program.keep(q)
+    program.output(program.linear(program.attend(q, keys, values), [some_weight(draw)], q))
+    good: list[Any] = [
+        [0] * 5,
+        [0, 14],
+        [2, 3],
+        [[2], [0, 1]],
+        [0, 1],
+        torch.randn(5, 64),
+        torch.zeros(5, 32),
+    ]
+    before = program.run(*good).copy()
+    for _ in range(5):
+        attempt(draw, program.run, good)
+    keys.zero_(), values.zero_()
+    after = program.run(*good)
+    assert np.array_equal(after[:2], before[:2])  # the second span reads positions that others wrote
+
+
+def attempt(
+    draw: random.Random, call: Callable[..., Any], arguments: list[Any], *, damage: bool = True
+) -> Any:
+    """The call's result, or None where it is refused. damage: one or two of the arguments are."""
+    given = list(arguments)
+    for at in draw.sample(range(len(given)), min(len(given), draw.randint(1, 2)) if damage else 0):
+        given[at] = damaged(draw, given[at])
+    try:
+        return call(*given)
+    except REFUSALS:
+        return None
+
+
+def hostile(draw: random.Random) -> None:
+    for _ in range(20):
+        draw.choice((partial(made, draw), partial(recorded, draw), partial(ran, draw)))()
