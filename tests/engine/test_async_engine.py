@@ -220,16 +220,17 @@ def test_a_fault_in_one_request_ends_that_request(
 
 
 def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it could not be confined."""
     llm = load(target, max_num_seqs=2)
-    run_pass = llm.engine.target.run
-    passes = iter([False, False, True])
+    schedule = llm.engine.scheduler._schedule
+    steps = iter([False, False, True, True])  # also without drafts
 
-    def faulty(spans: Any) -> Any:
-        if next(passes, False):
+    def faulty(**how: Any) -> Any:
+        if next(steps, False):
             raise ZeroDivisionError("planted")
-        return run_pass(spans)
+        return schedule(**how)
 
-    monkeypatch.setattr(llm.engine.target, "run", faulty)
+    monkeypatch.setattr(llm.engine.scheduler, "_schedule", faulty)
     params = SHORT.model_copy(update={"n": 1})
 
     async def run() -> None:
@@ -248,15 +249,15 @@ def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.Monk
 
 
 def test_who_finished_in_a_failed_step_is_gone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it could not be confined."""
     llm = load(target)
-    policy = type(llm.engine.scheduler.policy)
-    observe = policy.observe
+    release = Engine._release_finished
 
     def faulty(*_: Any) -> None:
-        monkeypatch.setattr(policy, "observe", observe)
+        monkeypatch.setattr(Engine, "_release_finished", release)
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(policy, "observe", faulty)
+    monkeypatch.setattr(Engine, "_release_finished", faulty)
 
     async def run() -> None:
         async with serving(llm) as engine:

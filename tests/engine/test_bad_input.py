@@ -24,6 +24,11 @@ GREEDY = SamplingParams(temperature=0, max_tokens=8)
         ([1] * 1024, "the prompt has 1024 tokens; with max_model_len = 1024 it can have 1023"),
         ([5, 9999], "token id 9999 at position 1 of the prompt is not in the vocabulary"),
         ([-1], "token id -1 at position 0"),
+        ([5, 2**64], "token id 18446744073709551616 at position 1"),
+        ([10**5000], "token id a number of thousands of digits at position 0"),
+        ([5, 6.0], "6.0 at position 1 of the prompt is no token id; give integers"),
+        ([5, None], "None at position 1 of the prompt is no token id"),
+        ([5, "6"], "'6' at position 1 of the prompt is no token id"),
         ({"text": "x"}, r"a prompt has the keys \['text'\]"),
     ],
 )
