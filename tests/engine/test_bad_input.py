@@ -30,6 +30,8 @@ GREEDY = SamplingParams(temperature=0, max_tokens=8)
         ([5, None], "None at position 1 of the prompt is no token id"),
         ([5, "6"], "'6' at position 1 of the prompt is no token id"),
         ({"text": "x"}, r"a prompt has the keys \['text'\]"),
+        ({"prompt": 5}, "a prompt is 5; give text, a list of token ids, or a mapping"),
+        ("a\ud800", "the prompt holds half of a surrogate pair"),
     ],
 )
 def test_bad_prompts(target: str, prompt: Any, reason: str) -> None:

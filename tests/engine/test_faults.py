@@ -16,6 +16,7 @@ from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
 from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.generation import TextPrompt
+from outrider.engine.request import RequestGroup
 from outrider.errors import INTERNAL_ERROR
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
 
@@ -306,7 +307,7 @@ def test_edits_of_one_that_fail_end_that_one(
 ) -> None:
     """They fail in the drafter too, where nobody ends; and after some tokens only."""
     llm = load(target, draft, num_speculative_tokens=3, acceptance=acceptance)
-    prepare = llm.engine.add
+    sound = llm.engine.queue
     prompts = [*PROMPTS[:3], (POISON, 9), *PROMPTS[3:]]
 
     class Faulty:
@@ -314,14 +315,13 @@ def test_edits_of_one_that_fail_end_that_one(
             if len(output) > 5:
                 raise ZeroDivisionError("planted")
 
-    def add(*arguments: Any, **others: Any) -> str:
-        request_id = prepare(*arguments, **others)
-        (request,) = llm.engine._groups[request_id].requests
+    def queue(group: RequestGroup) -> str:
+        (request,) = group.requests
         if POISON in request.tokens:
             object.__setattr__(request.sampler, "edits", (Faulty(),))
-        return request_id
+        return sound(group)
 
-    monkeypatch.setattr(llm.engine, "add", add)
+    monkeypatch.setattr(llm.engine, "queue", queue)
     outputs = run(llm, prompts, PARAMS)
     bad = outputs.pop(3)
     assert bad.error == INTERNAL_ERROR

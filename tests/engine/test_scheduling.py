@@ -218,13 +218,13 @@ def test_a_stream_of_higher_priority_starves_nobody(target: str, clock: SimpleNa
 def test_generate_takes_priorities(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = load(target)
     turns: list[int] = []
-    add = llm.engine.add
+    prepare = llm.engine.prepare
 
-    def watched(*arguments: Any, priority: int, **others: Any) -> str:
+    def watched(*arguments: Any, priority: int, **others: Any) -> Any:
         turns.append(priority)
-        return add(*arguments, priority=priority, **others)
+        return prepare(*arguments, priority=priority, **others)
 
-    monkeypatch.setattr(llm.engine, "add", watched)
+    monkeypatch.setattr(llm.engine, "prepare", watched)
     prompts: Any = ["the end", [5, 6], {"prompt": "on"}]
     plain = llm.generate(prompts, greedy(4), use_tqdm=False)
     for priority in (-2, [3, 1, 2], (0, 0, 5)):

@@ -103,19 +103,20 @@ class Engine:
         self.report = StepReport(sum(self.drafters.seconds), verified, whole, len(schedule.preempted))
         return increments
 
-    def add(
+    def prepare(
         self,
         prompt_token_ids: Sequence[int],
         params: SamplingParams,
         *,
         prompt: str | None = None,
         priority: int = 0,
-    ) -> str:
-        """Queue a request; returns its id. Raises RequestError, with nothing queued, if it cannot run.
+    ) -> RequestGroup:
+        """A request that can be queued. Raises RequestError if it cannot run.
 
+        Any thread may call it: what takes the longer the more a client sends need not be done between steps.
         priority: lower goes first; see `outrider.engine.admission.admit`.
         """
-        group = admit(
+        return admit(
             str(next(self._numbers)),
             prompt_token_ids,
             params,
@@ -127,10 +128,24 @@ class Engine:
             grammars=self.grammars,
             priority=priority,
         )
+
+    def queue(self, group: RequestGroup) -> str:
+        """Queue a request that was prepared; returns its id."""
         self._groups[group.id] = group
         for request in group.requests:
             self.scheduler.add(request)
         return group.id
+
+    def add(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        prompt: str | None = None,
+        priority: int = 0,
+    ) -> str:
+        """`prepare` and `queue`. Raises RequestError, with nothing queued."""
+        return self.queue(self.prepare(prompt_token_ids, params, prompt=prompt, priority=priority))
 
     def abort(self, request_id: str) -> None:
         """Stop a request and free its blocks; its output so far can still be taken."""
