@@ -38,6 +38,7 @@ ENGINE = {
     "max_num_seqs": 5,
     "max_num_batched_tokens": 33,
     "prompt_chunk_size": 21,
+    "scheduling_policy": "fcfs",
     "kv_cache_memory": 12345,
     "memory_limit": 2**40,
     "block_size": 8,

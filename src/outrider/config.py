@@ -59,6 +59,7 @@ LookupLength = Annotated[int, Field(gt=0, le=64)]
 DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
 Quantization = Literal["int8", "int4"]
+SchedulingPolicy = Literal["fcfs", "priority"]
 
 
 class DrafterConfig(Strict):
@@ -159,6 +160,9 @@ class EngineConfig(Strict):
     prompt_chunk_size: Count | None = None
     """Rows of prompts in one forward pass, which bounds how long others wait for their next token; None: 64
     on the native CPU kernels, which are fastest with about so many, elsewhere `max_num_batched_tokens`."""
+    scheduling_policy: SchedulingPolicy = "priority"
+    """'fcfs': requests are served in order of arrival, and one with a priority is refused; 'priority': those
+    with a lower one earlier. `outrider serve` takes 'fcfs' unless it is told otherwise."""
     kv_cache_memory: Bytes = 2**30
     """Bytes for the K/V caches of target and draft model together."""
     memory_limit: Bytes | None = None

@@ -85,7 +85,7 @@ class LLM:
         """Complete one prompt or many, batched; outputs are in the order of the prompts.
 
         sampling_params, priority: one for all or one a prompt; a lower priority is served earlier and changes
-        no token. use_tqdm: show progress on stderr.
+        no token; with `scheduling_policy="fcfs"` there is none. use_tqdm: show progress on stderr.
         Raises RequestsFailed, a RequestError, after all other requests have finished.
         """
         inbox: deque[Increment] = deque()
@@ -246,7 +246,7 @@ def _together(
     """Each prompt with its parameters and its priority. Raises ConfigError where their numbers differ."""
     if params is None or isinstance(params, SamplingParams):
         params = [params or SamplingParams()] * len(prompts)
-    if isinstance(priority, int):
+    if not isinstance(priority, Sequence):
         priority = [priority] * len(prompts)
     for name, given in (("sampling_params", len(params)), ("priority", len(priority))):
         if given != len(prompts):

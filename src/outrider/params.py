@@ -18,7 +18,6 @@ from outrider.validation import Strict
 
 LOGIT_BIAS_LIMIT = 100  # as OpenAI's API
 LONGEST_DRAFT = 1024  # tokens; twice the rows that a step has by default
-MOST_SEQUENCES = 16_384  # of a request, as vLLM's
 MOST_CHARACTERS = 65_536
 """Of all `stop` strings, and of all `bad_words`: they are looked for at every token, and the others wait."""
 
@@ -86,7 +85,7 @@ class SamplingParams(Strict):
     Raises ConfigError for a value out of range and for an unknown name.
     """
 
-    n: Annotated[int, Field(ge=1, le=MOST_SEQUENCES)] = 1
+    n: PositiveInt = 1
     """Sequences to generate for the prompt, each with noise of its own."""
     temperature: float = Field(default=1.0, ge=0)
     """0 chooses the likeliest token."""

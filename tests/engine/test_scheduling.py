@@ -243,6 +243,27 @@ def test_one_priority_a_prompt(target: str, priority: list[int]) -> None:
     assert not llm.engine.unfinished
 
 
+@pytest.mark.parametrize("priority", [1, -1, [0, 5], 10**30])
+def test_in_order_of_arrival_there_are_no_priorities(target: str, priority: Any) -> None:
+    llm = load(target, scheduling_policy="fcfs")
+    plain = llm.generate([[5], [6]], greedy(4), use_tqdm=False, priority=0)
+    with pytest.raises(ConfigError, match=r"^priority = -?\d+ with scheduling_policy = 'fcfs': .* priority$"):
+        llm.generate([[5], [6]], greedy(4), use_tqdm=False, priority=priority)
+    assert not llm.engine.unfinished
+    again = load(target, scheduling_policy="priority").generate(
+        [[5], [6]], greedy(4), use_tqdm=False, priority=[3, -3]
+    )
+    assert [token_ids(output) for output in again] == [token_ids(output) for output in plain]
+
+
+@pytest.mark.parametrize("priority", [10**6 + 1, -(10**6) - 1, 2**63, 10**400, 0.5, None])
+def test_a_priority_that_is_none(target: str, priority: Any) -> None:
+    llm = load(target)
+    with pytest.raises(ConfigError, match=r"^priority = .*: give an integer from -1000000 to 1000000$"):
+        llm.generate([[5], [6]], greedy(4), use_tqdm=False, priority=priority)
+    assert not llm.engine.unfinished
+
+
 # Overload
 
 

@@ -8,9 +8,10 @@ from operator import index
 
 from transformers import PreTrainedTokenizerBase
 
+from outrider.config import SchedulingPolicy
 from outrider.engine.detokenizer import Detokenizer, OutputText
 from outrider.engine.request import Request, RequestGroup
-from outrider.errors import RequestError
+from outrider.errors import ConfigError, RequestError
 from outrider.models.runner import ModelRunner
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars, InGrammar
@@ -19,6 +20,8 @@ from outrider.validation import shown
 from outrider.verification.noise import Noise
 
 PRIORITY_SECONDS = 10.0
+MOST_PRIORITY = 10**6  # to either side
+MOST_SEQUENCES = 16_384  # of a request, as vLLM's
 
 
 def admit(
@@ -40,6 +43,8 @@ def admit(
     """
     config = target.model.config
     tokens = _checked(tokens, max_model_len, config.vocab_size)
+    if params.n > MOST_SEQUENCES:
+        raise RequestError(f"n = {shown(params.n)}: a request can have {MOST_SEQUENCES} sequences at most")
     stop_tokens = frozenset(params.stop_token_ids)
     if not params.ignore_eos:
         stop_tokens = stop_tokens.union(config.eos_token_ids)
@@ -75,6 +80,21 @@ def admit(
         )
 
     return RequestGroup(prompt, tuple(map(sequence, range(params.n))))
+
+
+def check_priority(priority: int, policy: SchedulingPolicy) -> None:
+    """Raise ConfigError for a priority that requests cannot have."""
+    if policy == "fcfs" and priority != 0:
+        raise ConfigError(
+            f"priority = {shown(priority)} with scheduling_policy = 'fcfs': requests are served in order of "
+            "arrival; leave priority out, or serve with --scheduling-policy priority",
+            "priority",
+        )
+    if not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
+        raise ConfigError(
+            f"priority = {shown(priority)}: give an integer from -{MOST_PRIORITY} to {MOST_PRIORITY}",
+            "priority",
+        )
 
 
 def _checked(tokens: Sequence[int], max_model_len: int, vocab: int) -> list[int]:

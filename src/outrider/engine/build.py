@@ -91,6 +91,7 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
         ),
         lending=Lending(target, cached),
         max_model_len=max_model_len,
+        scheduling_policy=config.scheduling_policy,
         seed=config.seed,
     )
 

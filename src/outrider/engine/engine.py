@@ -12,10 +12,11 @@ from itertools import count
 
 from transformers import PreTrainedTokenizerBase
 
+from outrider.config import SchedulingPolicy
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
-from outrider.engine.admission import admit
+from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, commit, fail
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
@@ -60,6 +61,7 @@ class Engine:
         scheduler: Scheduler,
         lending: Lending,
         max_model_len: int,
+        scheduling_policy: SchedulingPolicy,
         seed: int,
     ) -> None:
         self.target = target
@@ -69,6 +71,7 @@ class Engine:
         self.scheduler = scheduler
         self.lending = lending
         self.max_model_len = max_model_len
+        self._scheduling_policy = scheduling_policy
         config = target.model.config
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)
         self.report = StepReport(0.0, 0.0, 0.0, 0)
@@ -111,11 +114,13 @@ class Engine:
         prompt: str | None = None,
         priority: int = 0,
     ) -> RequestGroup:
-        """A request that can be queued. Raises RequestError if it cannot run.
+        """A request that can be queued. Raises RequestError if it cannot run, ConfigError for a priority that
+        it cannot have.
 
         Any thread may call it: what takes the longer the more a client sends need not be done between steps.
         priority: lower goes first; see `outrider.engine.admission.admit`.
         """
+        check_priority(priority, self._scheduling_policy)
         return admit(
             str(next(self._numbers)),
             prompt_token_ids,
@@ -144,7 +149,7 @@ class Engine:
         prompt: str | None = None,
         priority: int = 0,
     ) -> str:
-        """`prepare` and `queue`. Raises RequestError, with nothing queued."""
+        """`prepare` and `queue`. Raises what `prepare` does, with nothing queued."""
         return self.queue(self.prepare(prompt_token_ids, params, prompt=prompt, priority=priority))
 
     def abort(self, request_id: str) -> None:
