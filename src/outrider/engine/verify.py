@@ -13,6 +13,7 @@ from torch import Tensor
 from outrider.drafting.base import Draft
 from outrider.engine.scheduler import Work
 from outrider.errors import INTERNAL_ERROR
+from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.sampling.distribution import NO_TOKEN
@@ -20,6 +21,7 @@ from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance, Spot
 
 logger = logging.getLogger(__name__)
+faults = Faults(logger)
 
 NOTHING = Verdict(0, ())
 
@@ -53,7 +55,7 @@ def verify(
     try:
         return _verify(target, acceptance, work, drafts)
     except Exception:
-        logger.exception("the pass over %d requests failed; it is done again to find out for whom", len(work))
+        faults.tell("a pass failed, and is done again without drafts")
         return _bisect(target, acceptance, work)
 
 
@@ -103,7 +105,7 @@ def _judge_or_fail(
         return _judge(acceptance, work, draft, logits, states)
     except Exception:
         if draft.tokens:
-            logger.exception("a draft of request %s could not be judged; it is dropped", work.request.id)
+            faults.tell("a draft could not be judged, and is dropped")
             undrafted = logits[: len(logits) - len(draft.tokens)]
             return _judge_or_fail(acceptance, work, Draft(), undrafted, states)
         logger.exception("request %s could not be judged", work.request.id)
