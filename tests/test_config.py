@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from outrider import config
 from outrider.config import UNITS, DrafterConfig, EngineConfig, SpeculativeConfig, parse_bytes, resolve
 from outrider.errors import ConfigError
+from outrider.params import LONGEST_DRAFT
 
 SPECULATION: dict[str, Any] = {
     "num_speculative_tokens": 3,
@@ -37,6 +38,7 @@ ENGINE = {
     "max_num_seqs": 5,
     "max_num_batched_tokens": 33,
     "prompt_chunk_size": 21,
+    "scheduling_policy": "fcfs",
     "kv_cache_memory": 12345,
     "memory_limit": 2**40,
     "block_size": 8,
@@ -179,6 +181,34 @@ def test_a_bad_draft_length_is_refused_in_one_sentence(value: Any) -> None:
     with pytest.raises(ConfigError) as refusal:
         resolve("m", speculative_model="ngram", num_speculative_tokens=value)
     assert str(refusal.value) == f"num_speculative_tokens = {value!r}: give a number from 0 on, or 'auto'"
+
+
+@pytest.mark.parametrize("value", [LONGEST_DRAFT + 1, "1025", 2**56, 2**64, 10**30, str(10**30)])
+def test_a_draft_length_beyond_all_bounds_is_refused_with_the_bound(value: Any) -> None:
+    for options in ({"speculative_model": "ngram"}, {"speculative_config": {"method": "ngram"}}):
+        place = options.get("speculative_config", options)
+        place["num_speculative_tokens"] = value  # type: ignore[index]
+        with pytest.raises(ConfigError) as refusal:
+            resolve("m", **options)
+        assert str(refusal.value) == (
+            f"num_speculative_tokens = {value!r}: give a number from 0 to {LONGEST_DRAFT}, or 'auto'"
+        )
+
+
+@pytest.mark.parametrize("value", [2**31, 2**63, 2**64, 10**30])
+@pytest.mark.parametrize(
+    "name", ["max_model_len", "max_num_seqs", "max_num_batched_tokens", "prompt_chunk_size", "block_size"]
+)
+def test_numbers_beyond_all_bounds_are_refused_by_name(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} = {value}: "):
+        resolve("m", **{name: value})
+
+
+@pytest.mark.parametrize("value", [65, 2**31, 10**30])
+def test_lookup_lengths_are_bounded(value: int) -> None:
+    """Every one of them is looked up at every token."""
+    with pytest.raises(ConfigError, match=f"^prompt_lookup_max = {value}: .* 64$"):
+        resolve("m", speculative_model="ngram", prompt_lookup_max=value)
 
 
 @pytest.mark.parametrize(("given", "meant"), [("5", 5), (0, 0), ("0", 0), ("auto", "auto"), (None, "auto")])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from outrider.errors import ConfigError, OutriderError
-from outrider.params import LOGIT_BIAS_LIMIT, SamplingParams
+from outrider.params import LOGIT_BIAS_LIMIT, LONGEST_DRAFT, MOST_CHARACTERS, SamplingParams
 
 NUMBERS = [
     "temperature",
@@ -53,6 +53,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("logprobs", -1),
     ("prompt_logprobs", -1),
     ("num_speculative_tokens", -1),
+    *(("num_speculative_tokens", value) for value in (LONGEST_DRAFT + 1, 2**31, 2**56, 2**64, 10**30)),
+    *((name, [value]) for name in ("stop_token_ids", "allowed_token_ids") for value in (2**31, 2**64)),
 ]
 
 ACCEPTED: list[tuple[str, Any]] = [
@@ -75,6 +77,8 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("seed", -(2**80)),
     ("logprobs", 0),
     ("num_speculative_tokens", 0),
+    ("num_speculative_tokens", LONGEST_DRAFT),
+    *((name, value) for name in ("max_tokens", "top_k", "seed", "logprobs") for value in (2**64, 10**30)),
 ]
 
 
@@ -82,7 +86,8 @@ ACCEPTED: list[tuple[str, Any]] = [
 def test_value_out_of_range_is_refused_by_name_and_value(name: str, value: Any) -> None:
     with pytest.raises(ConfigError) as refusal:
         SamplingParams(**{name: value})
-    assert f"{name} = {value!r}" in str(refusal.value) or f"{name}.0 = {value!r}" in str(refusal.value)
+    first = value[0] if isinstance(value, list) and value else value
+    assert f"{name} = {value!r}" in str(refusal.value) or f"{name}.0 = {first!r}" in str(refusal.value)
 
 
 @pytest.mark.parametrize(("name", "value"), ACCEPTED)
@@ -96,6 +101,25 @@ def test_empty_strings_are_refused(name: str) -> None:
     for value in values:
         with pytest.raises(ConfigError, match=rf"{name}\.\d = ''"):
             SamplingParams(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["stop", "bad_words"])
+def test_words_are_bounded_in_characters_together(name: str) -> None:
+    half = "ab" * (MOST_CHARACTERS // 4)
+    values: dict[str, Any] = {name: [half, half]}
+    assert getattr(SamplingParams(**values), name) == (half, half)
+    values[name].append("c")
+    with pytest.raises(ConfigError) as refusal:
+        SamplingParams(**values)
+    assert f"they have {MOST_CHARACTERS + 1} characters together, and can have {MOST_CHARACTERS}" in str(
+        refusal.value
+    )
+    assert len(str(refusal.value)) < 400, "what is quoted of them is short"
+
+
+def test_a_number_that_python_does_not_write_is_refused_all_the_same() -> None:
+    with pytest.raises(ConfigError, match=r"^num_speculative_tokens = a number of thousands of "):
+        SamplingParams(num_speculative_tokens=10**5000)
 
 
 @pytest.mark.parametrize("value", [LOGIT_BIAS_LIMIT + 1, -LOGIT_BIAS_LIMIT - 1, math.nan])

@@ -11,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     NonNegativeInt,
-    PositiveInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from outrider.errors import ConfigError
+from outrider.params import LONGEST_DRAFT
 from outrider.validation import Strict, refuse_unknown
 
 UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -39,9 +39,12 @@ def parse_bytes(value: object) -> object:
 def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> object:
     """One sentence for what a union would refuse with one for each of its members."""
     try:
-        return parse(value)
+        length = parse(value)
     except ValidationError:
         raise ValueError("give a number from 0 on, or 'auto'") from None
+    if length != "auto" and length > LONGEST_DRAFT:
+        raise ValueError(f"give a number from 0 to {LONGEST_DRAFT}, or 'auto'")
+    return length
 
 
 def _method(value: object) -> object:
@@ -50,9 +53,13 @@ def _method(value: object) -> object:
 
 
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+LookupLength = Annotated[int, Field(gt=0, le=64)]
+"""Each length up to it is looked up for every token."""
 DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
 Quantization = Literal["int8", "int4"]
+SchedulingPolicy = Literal["fcfs", "priority"]
 
 
 class DrafterConfig(Strict):
@@ -92,8 +99,8 @@ class SpeculativeConfig(Strict):
     workload: Literal["structured", "creative"] | None = None
     """Bounds of 'auto', and what it expects at first: 5 to 8 tokens for code and the like, 2 to 4 for
     open-ended text; None: 0 to 16."""
-    prompt_lookup_min: PositiveInt = 2
-    prompt_lookup_max: PositiveInt = 4
+    prompt_lookup_min: LookupLength = 2
+    prompt_lookup_max: LookupLength = 4
     acceptance: Acceptance = "coupled"
     draft_quantization: Quantization | None = None
     """Weights of draft models, quantised when they are loaded, for the native CPU kernels, whatever the
@@ -145,21 +152,24 @@ class EngineConfig(Strict):
     """Of the native kernels; 'auto': the best that the machine has."""
     kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with float32 weights."""
-    max_model_len: PositiveInt | None = None
+    max_model_len: Count | None = None
     """Prompt and output together; None: what the model and the cache allow."""
-    max_num_seqs: PositiveInt = 64
-    max_num_batched_tokens: PositiveInt = 512
+    max_num_seqs: Count = 64
+    max_num_batched_tokens: Count = 512
     """Rows of one forward pass, drafted ones counted."""
-    prompt_chunk_size: PositiveInt | None = None
+    prompt_chunk_size: Count | None = None
     """Rows of prompts in one forward pass, which bounds how long others wait for their next token; None: 64
     on the native CPU kernels, which are fastest with about so many, elsewhere `max_num_batched_tokens`."""
+    scheduling_policy: SchedulingPolicy = "priority"
+    """'fcfs': requests are served in order of arrival, and one with a priority is refused; 'priority': those
+    with a lower one earlier. `outrider serve` takes 'fcfs' unless it is told otherwise."""
     kv_cache_memory: Bytes = 2**30
     """Bytes for the K/V caches of target and draft model together."""
     memory_limit: Bytes | None = None
     """Bytes of resident memory that the process may take, what it takes already counted: a plan is made
     first, and what does not fit is refused. The cache gets what is left, within `kv_cache_memory` if that is
     given."""
-    block_size: PositiveInt = 16
+    block_size: Annotated[int, Field(gt=0, le=65_536)] = 16
     enable_prefix_caching: bool = True
     seed: int = 0
     speculative: SpeculativeConfig | None = None

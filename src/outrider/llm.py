@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from outrider.cache.pages import release_freed
 from outrider.config import resolve
 from outrider.engine.build import build_engine
+from outrider.engine.engine import Engine
 from outrider.errors import ConfigError, RequestError
+from outrider.fair_lock import FairLock
 from outrider.models.chat_template import ChatTemplate
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
+from outrider.validation import shown
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,8 @@ class LLM:
     `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance` and
     `draft_quantization`, or `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
 
+    Several threads may share one: their requests run in the same batches, and streams may be read in between.
+
     Raises ConfigError for an option that is unknown or out of range, and for what `memory_limit` does not
     hold, and ModelError for a model that cannot be loaded.
     """
@@ -59,9 +65,15 @@ class LLM:
     def __init__(self, model: str, **options: Any) -> None:
         self.config = within_limit(resolve(model, **options))
         self.engine = build_engine(self.config)
+        # A tokenizer that was saved with truncation drops it at its first use, which must not be while
+        # another thread reads it.
+        self.tokenizer.encode("")
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
+        self._lock = FairLock()
         self._inboxes: dict[str, deque[Increment]] = {}
         self._warned_of_bos = False
+        self._left: deque[str] = deque()
+        """Requests to abort, as soon as nobody steps the engine."""
 
     @property
     def tokenizer(self) -> Any:
@@ -79,26 +91,28 @@ class LLM:
         """Complete one prompt or many, batched; outputs are in the order of the prompts.
 
         sampling_params, priority: one for all or one a prompt; a lower priority is served earlier and changes
-        no token. use_tqdm: show progress on stderr.
+        no token; with `scheduling_policy="fcfs"` there is none. use_tqdm: show progress on stderr.
         Raises RequestsFailed, a RequestError, after all other requests have finished.
         """
-        batch = _as_batch(prompts)
+        inbox: deque[Increment] = deque()
         ids: list[str | None] = []
         errors: dict[int, str] = {}
         try:
-            for index, (prompt, params, rank) in enumerate(_together(batch, sampling_params, priority)):
+            batch = _together(_as_batch(prompts), sampling_params, priority)
+            for index, (prompt, params, rank) in enumerate(batch):
                 try:
-                    ids.append(self._add(prompt, params, rank))
+                    ids.append(self._add(prompt, params, inbox, rank))
                 except RequestError as error:
                     ids.append(None)
                     errors[index] = str(error)
-            with GenerationProgress(sum(i is not None for i in ids), enabled=use_tqdm) as progress:
-                while not all(i is None or self.engine.finished(i) for i in ids):
-                    progress.update([i for i in self._step() if i.request_id in ids])
+            added = [i for i in ids if i is not None]
+            with GenerationProgress(len(added), enabled=use_tqdm) as progress:
+                for increment in self._increments(added, inbox):
+                    progress.update(increment)
+            outputs = [None if i is None else self._take(i) for i in ids]
         except BaseException:
             self._abandon(ids)
             raise
-        outputs = [None if i is None else self.engine.take(i) for i in ids]
         errors |= {n: o.error for n, o in enumerate(outputs) if o is not None and o.error is not None}
         if errors:
             raise RequestsFailed(errors, outputs)
@@ -149,46 +163,88 @@ class LLM:
         The request begins with the iteration; leaving it aborts the request. Raises RequestError if the
         request cannot run.
         """
-        request_id = self._add(prompt, sampling_params or SamplingParams())
-        inbox = self._inboxes[request_id] = deque()
+        inbox: deque[Increment] = deque()
+        request_id = self._add(prompt, sampling_params or SamplingParams(), inbox)
         try:
-            while inbox or not self.engine.finished(request_id):
-                if not inbox:
-                    self._step()
-                while inbox:
-                    yield inbox.popleft()
-            output = self.engine.take(request_id)
+            yield from self._increments([request_id], inbox)
+            output = self._take(request_id)
             if output.error is not None:
                 raise RequestError(output.error)
             return output
         finally:
-            del self._inboxes[request_id]
             self._abandon([request_id])
 
-    def _step(self) -> list[Increment]:
-        """One step of the engine. Streams read their own increments, whoever caused the step."""
-        increments = self.engine.step()
-        for increment in increments:
-            if increment.request_id in self._inboxes:
-                self._inboxes[increment.request_id].append(increment)
-        return increments
+    def _add(self, prompt: Prompt, params: SamplingParams, inbox: deque[Increment], priority: int = 0) -> str:
+        """Queue a request whose increments go to `inbox`. It is prepared first, while others may step."""
+        ids, text = self._tokens(prompt)
+        group = self.engine.prepare(ids, params, prompt=text, priority=priority)
+        with self._alone() as engine:
+            self._inboxes[group.id] = inbox
+            return engine.queue(group)
 
-    def _add(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> str:
+    def _tokens(self, prompt: Prompt) -> tuple[Sequence[int], str | None]:
+        """The prompt's token ids, and its text if it was given as text."""
+        given: object = prompt
         if isinstance(prompt, Mapping):
             if prompt.keys() not in ({"prompt"}, {"prompt_token_ids"}):
                 raise RequestError(
                     f"a prompt has the keys {sorted(prompt)}; give 'prompt' or 'prompt_token_ids'"
                 )
-            prompt = cast(str | Sequence[int], next(iter(prompt.values())))
-        if isinstance(prompt, str):
-            return self.engine.add(self.encode(prompt), params, prompt=prompt, priority=priority)
-        return self.engine.add(prompt, params, priority=priority)
+            given = next(iter(prompt.values()))
+        if isinstance(given, str):
+            try:
+                return self.encode(given), given
+            except TypeError:
+                raise RequestError("the prompt holds half of a surrogate pair; give the whole") from None
+        if not hasattr(given, "__len__"):
+            raise RequestError(f"a prompt is {shown(given)}; give text, a list of token ids, or a mapping")
+        return cast(Sequence[int], given), None
+
+    def _increments(self, ids: Sequence[str], inbox: deque[Increment]) -> Iterator[Increment]:
+        """What is added to these requests until they have finished, whoever steps the engine."""
+        while True:
+            with self._alone() as engine:
+                if not inbox:
+                    if all(map(engine.finished, ids)):
+                        return
+                    for increment in engine.step():
+                        if increment.request_id in self._inboxes:
+                            self._inboxes[increment.request_id].append(increment)
+            while inbox:
+                yield inbox.popleft()
+
+    def _take(self, request_id: str) -> RequestOutput:
+        with self._alone() as engine:
+            del self._inboxes[request_id]
+            return engine.take(request_id)
 
     def _abandon(self, ids: Sequence[str | None]) -> None:
-        """Abort and forget the requests that are still known."""
-        for request_id in ids:
-            if request_id is not None:
-                self.engine.discard(request_id)
+        """Abort and forget the requests that are still known, at once or when the engine is free.
+
+        It does not wait: a stream may be closed by the collection of garbage, in the middle of a step.
+        """
+        self._left += [request_id for request_id in ids if request_id is not None]
+        self._forget_left()
+
+    @contextmanager
+    def _alone(self) -> Iterator[Engine]:
+        """The engine, for this thread alone."""
+        try:
+            with self._lock:
+                yield self.engine
+        finally:
+            self._forget_left()
+
+    def _forget_left(self) -> None:
+        # Who has the lock comes by here after releasing it, so that nothing is left for long.
+        while self._left and self._lock.take_if_free():
+            try:
+                while self._left:
+                    request_id = self._left.popleft()
+                    self._inboxes.pop(request_id, None)
+                    self.engine.discard(request_id)
+            finally:
+                self._lock.release()
 
 
 def _as_conversations(
@@ -214,7 +270,7 @@ def _together(
     """Each prompt with its parameters and its priority. Raises ConfigError where their numbers differ."""
     if params is None or isinstance(params, SamplingParams):
         params = [params or SamplingParams()] * len(prompts)
-    if isinstance(priority, int):
+    if not isinstance(priority, Sequence):
         priority = [priority] * len(prompts)
     for name, given in (("sampling_params", len(params)), ("priority", len(priority))):
         if given != len(prompts):

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
 
 from outrider.validation import Strict
 
 LOGIT_BIAS_LIMIT = 100  # as OpenAI's API
+LONGEST_DRAFT = 1024  # tokens; twice the rows that a step has by default
+MOST_CHARACTERS = 65_536
+"""Of all `stop` strings, and of all `bad_words`: they are looked for at every token, and the others wait."""
 
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str) else () if value is None else value
 
 
-Strings = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
-TokenIds = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
+def _few(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if (characters := sum(map(len, texts))) > MOST_CHARACTERS:
+        raise ValueError(f"they have {characters} characters together, and can have {MOST_CHARACTERS}")
+    return texts
+
+
+Strings = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple), AfterValidator(_few)
+]
+TokenId = Annotated[int, Field(lt=2**31)]
+Bias = Annotated[float, Field(ge=-LOGIT_BIAS_LIMIT, le=LOGIT_BIAS_LIMIT)]
+TokenIds = Annotated[tuple[TokenId, ...], BeforeValidator(_as_tuple)]
 
 
 class StructuredOutputs(Strict):
@@ -75,9 +96,11 @@ class SamplingParams(Strict):
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     repetition_penalty: float = Field(default=1.0, gt=0)
-    logit_bias: dict[int, Annotated[float, Field(ge=-LOGIT_BIAS_LIMIT, le=LOGIT_BIAS_LIMIT)]] | None = None
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-LOGIT_BIAS_LIMIT, le=LOGIT_BIAS_LIMIT)]] | None = (
+        None
+    )
     """Added to the logits of these token ids."""
-    allowed_token_ids: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    allowed_token_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)] | None = None
     bad_words: Strings = ()
     """Words that must not be generated, with or without a space before them."""
     stop: Strings = ()
@@ -101,7 +124,7 @@ class SamplingParams(Strict):
     trace_drafts: bool = False
     """Whether increments of a stream tell the drafts that were verified, with `logprobs` also how likely the
     drafter held each token."""
-    num_speculative_tokens: NonNegativeInt | None = None
+    num_speculative_tokens: Annotated[int, Field(ge=0, le=LONGEST_DRAFT)] | None = None
     """Draft length of this request; 0 is plain decoding, None leaves it to the engine."""
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,13 +28,13 @@ class GenerationProgress:
         self._task = self._progress.add_task("", total=requests, tokens=0)
         self._tokens = 0
 
-    def update(self, increments: Sequence[Increment]) -> None:
-        """Count what one step added."""
+    def update(self, increment: Increment) -> None:
+        """Count what a step added to one sequence."""
         if self._progress.disable:
             return
-        self._tokens += sum(len(increment.token_ids) for increment in increments)
-        finished = sum(i.finish_reason is not None and i.index == 0 for i in increments)
-        self._progress.update(self._task, advance=finished, tokens=self._tokens)
+        self._tokens += len(increment.token_ids)
+        finished = increment.finish_reason is not None and increment.index == 0
+        self._progress.update(self._task, advance=int(finished), tokens=self._tokens)
 
     def __enter__(self) -> Self:
         self._progress.start()

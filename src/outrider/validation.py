@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from outrider.errors import ConfigError
 
+SHOWN = 200  # characters of a value that an error quotes
+
 
 class Strict(BaseModel):
     """A frozen model that raises ConfigError: what is wrong, its value, and what would be right."""
@@ -42,4 +44,13 @@ def _sentence(detail: Any) -> str:
         return str(detail["msg"]).removeprefix("Value error, ")
     message = str(detail["msg"]).removeprefix("Value error, ")
     name = ".".join(str(part) for part in detail["loc"])
-    return f"{name} = {detail['input']!r}: {message[:1].lower()}{message[1:]}"
+    return f"{name} = {shown(detail['input'])}: {message[:1].lower()}{message[1:]}"
+
+
+def shown(value: object) -> str:
+    """The value as Python writes it, or the beginning of that, for an error's one line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than some thousand digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -126,6 +126,10 @@ def test_demo(target: str) -> None:
         (["generate", "x", "--model", "/no/such/model"], "model '/no/such/model' does not exist"),
         (["generate", "x", "--set", "max_modl_len=5"], "did you mean 'max_model_len'"),
         (["generate", "x", "--top-p", "0"], "top_p = 0"),
+        (
+            ["generate", "x", "-k", str(2**56)],
+            f"num_speculative_tokens = {2**56}: give a number from 0 to 1024",
+        ),
         (["verify", "--length", "five"], "'five': give a number from 0 on, or 'auto'"),
         (["bench", "--prompts", "/no/such/file"], "prompts file '/no/such/file' cannot be read"),
     ],

@@ -44,9 +44,9 @@ def stand_in(models: Models) -> type[LLM]:
                 options["memory_limit"] = _size(limit) + psutil.Process().memory_info().rss
             super().__init__(models.of(model, model), device="cpu", **options)
 
-        def _add(self, prompt: Any, params: SamplingParams, priority: int = 0) -> str:
+        def _add(self, prompt: Any, params: SamplingParams, *others: Any, **named: Any) -> str:
             brief = {"max_tokens": min(FEW, params.max_tokens or FEW)}
-            return super()._add(prompt, params.model_copy(update=brief), priority)
+            return super()._add(prompt, params.model_copy(update=brief), *others, **named)
 
     return StandIn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 
 from outrider import LLM, Increment, RequestError, RequestOutput, SamplingParams
+from outrider.engine import admission
 from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.detokenizer import OutputText
 from outrider.engine.engine import Engine
 from outrider.engine.generation import EngineFailed, EngineStopped, Generation, QueueFull, TextPrompt
+from outrider.engine.request import RequestGroup
+from outrider.params import StructuredOutputs
 from outrider.sampling.sampler import Sampler
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 
@@ -199,16 +203,15 @@ def test_a_fault_in_one_request_ends_that_request(
             staying = [
                 asyncio.create_task(finish(engine.generate(prompt(tokens), SHORT))) for tokens in PROMPTS
             ]
-            admit = llm.engine.add
+            engines_own = llm.engine.queue
 
-            def add(tokens: Any, of: SamplingParams, **kwargs: Any) -> str:
-                request_id = admit(tokens, of, **kwargs)
-                if of.seed == 13:
-                    request = llm.engine._groups[request_id].requests[0]
+            def queue(group: RequestGroup) -> str:
+                request = group.requests[0]
+                if request.params.seed == 13:
                     broken.add(id(request.sampler if owner is Sampler else request.text))
-                return request_id
+                return engines_own(group)
 
-            monkeypatch.setattr(llm.engine, "add", add)
+            monkeypatch.setattr(llm.engine, "queue", queue)
             (output,) = await finish(engine.generate(prompt(PROMPTS[0]), params))
             assert output.outputs[0].finish_reason == "error"
             assert output.error == "an internal error ended this request; the log says more"
@@ -220,16 +223,17 @@ def test_a_fault_in_one_request_ends_that_request(
 
 
 def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it could not be confined."""
     llm = load(target, max_num_seqs=2)
-    run_pass = llm.engine.target.run
-    passes = iter([False, False, True])
+    schedule = llm.engine.scheduler._schedule
+    steps = iter([False, False, True, True])  # also without drafts
 
-    def faulty(spans: Any) -> Any:
-        if next(passes, False):
+    def faulty(**how: Any) -> Any:
+        if next(steps, False):
             raise ZeroDivisionError("planted")
-        return run_pass(spans)
+        return schedule(**how)
 
-    monkeypatch.setattr(llm.engine.target, "run", faulty)
+    monkeypatch.setattr(llm.engine.scheduler, "_schedule", faulty)
     params = SHORT.model_copy(update={"n": 1})
 
     async def run() -> None:
@@ -248,21 +252,100 @@ def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.Monk
 
 
 def test_who_finished_in_a_failed_step_is_gone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it could not be confined."""
     llm = load(target)
-    policy = type(llm.engine.scheduler.policy)
-    observe = policy.observe
+    release = Engine._release_finished
 
     def faulty(*_: Any) -> None:
-        monkeypatch.setattr(policy, "observe", observe)
+        monkeypatch.setattr(Engine, "_release_finished", release)
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(policy, "observe", faulty)
+    monkeypatch.setattr(Engine, "_release_finished", faulty)
 
     async def run() -> None:
         async with serving(llm) as engine:
             with pytest.raises(EngineFailed):
                 await finish(engine.generate(prompt(PROMPTS[0]), SamplingParams(max_tokens=1)))
             await until_free(llm)
+            (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
+            assert token_ids(output) == token_ids(expected(target, PROMPTS[0], SHORT))
+
+    asyncio.run(run())
+
+
+def test_what_grows_with_a_request_is_done_in_neither_thread_that_others_wait_for(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokenizing bad words, building samplers, and making a grammar's matchers."""
+    llm = load(target)
+    done_in: dict[str, str] = {}
+
+    def watched(name: str, sound: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            done_in[name] = threading.current_thread().name
+            return sound(*args, **kwargs)
+
+        return call
+
+    for name in ("_bad_words", "build_sampler", "InGrammar", "Detokenizer"):
+        monkeypatch.setattr(admission, name, watched(name, getattr(admission, name)))
+    params = SamplingParams(
+        bad_words=("the end", "on"), structured_outputs=StructuredOutputs(regex="[a-c]{1,9}")
+    )
+
+    async def run() -> None:
+        async with serving(llm) as engine:
+            await finish(engine.generate(prompt(PROMPTS[0]), params))
+
+    asyncio.run(run())
+    assert len(done_in) == 4
+    assert not {*done_in.values()} & {"outrider-engine", threading.current_thread().name}
+
+
+def test_a_call_that_cannot_be_prepared_is_told_so(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = load(target)
+
+    async def run() -> None:
+        async with serving(llm) as engine:
+            with monkeypatch.context() as patch:
+                patch.setattr(admission, "build_sampler", lambda *_, **__: 1 // 0)
+                with pytest.raises(EngineFailed, match="an internal error ended this request"):
+                    await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
+            assert engine.num_sequences == 0
+            (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
+            assert token_ids(output) == token_ids(expected(target, PROMPTS[0], SHORT))
+
+    asyncio.run(run())
+
+
+def test_a_watcher_that_fails_stops_nothing(target: str) -> None:
+    class Broken:
+        def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+            raise ZeroDivisionError("planted")
+
+        def finished(self, output: RequestOutput) -> None:
+            raise ZeroDivisionError("planted")
+
+    async def run() -> None:
+        async with serving(load(target), watcher=Broken()) as engine:
+            for _ in range(2):
+                (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
+                assert token_ids(output) == token_ids(expected(target, PROMPTS[0], SHORT))
+
+    asyncio.run(run())
+
+
+def test_a_text_that_cannot_be_ended_stops_nobody_else(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a client leaves, its text is flushed."""
+    llm = load(target)
+
+    async def run() -> None:
+        async with serving(llm) as engine:
+            async with engine.generate(prompt(PROMPTS[2]), LONG) as call:
+                await anext(call)
+                monkeypatch.setattr(OutputText, "finish", lambda _: 1 // 0)
+            await until_free(llm)
+            monkeypatch.undo()
             (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
             assert token_ids(output) == token_ids(expected(target, PROMPTS[0], SHORT))
 
@@ -295,7 +378,7 @@ def test_draining(target: str) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("method", ["add", "step"])
+@pytest.mark.parametrize("method", ["queue", "step"])
 def test_a_fault_that_cannot_be_confined_is_told_to_all(
     target: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

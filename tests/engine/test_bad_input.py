@@ -10,7 +10,8 @@ import pytest
 
 from outrider import LLM, ConfigError, ModelError, RequestError, RequestsFailed, SamplingParams
 from outrider import config as configuration
-from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from outrider.params import LONGEST_DRAFT
+from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 from tests.factories import tiny_config, tiny_tokenizer, write_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
@@ -24,7 +25,14 @@ GREEDY = SamplingParams(temperature=0, max_tokens=8)
         ([1] * 1024, "the prompt has 1024 tokens; with max_model_len = 1024 it can have 1023"),
         ([5, 9999], "token id 9999 at position 1 of the prompt is not in the vocabulary"),
         ([-1], "token id -1 at position 0"),
+        ([5, 2**64], "token id 18446744073709551616 at position 1"),
+        ([10**5000], "token id a number of thousands of digits at position 0"),
+        ([5, 6.0], "6.0 at position 1 of the prompt is no token id; give integers"),
+        ([5, None], "None at position 1 of the prompt is no token id"),
+        ([5, "6"], "'6' at position 1 of the prompt is no token id"),
         ({"text": "x"}, r"a prompt has the keys \['text'\]"),
+        ({"prompt": 5}, "a prompt is 5; give text, a list of token ids, or a mapping"),
+        ("a\ud800", "the prompt holds half of a surrogate pair"),
     ],
 )
 def test_bad_prompts(target: str, prompt: Any, reason: str) -> None:
@@ -49,6 +57,12 @@ def test_unknown_token_ids_in_parameters(target: str, name: str) -> None:
         load(target).generate(PROMPTS[0], SamplingParams(**{name: value, "min_tokens": 1}), use_tqdm=False)
 
 
+@pytest.mark.parametrize("n", [16_385, 2**31, 2**64, 10**30])
+def test_more_sequences_than_any_request_has(target: str, n: int) -> None:
+    with pytest.raises(RequestError, match=r"^n = .*: a request can have 16384 sequences at most$"):
+        load(target).generate(PROMPTS[0], SamplingParams(n=n), use_tqdm=False)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -66,6 +80,10 @@ def test_unknown_token_ids_in_parameters(target: str, name: str) -> None:
         ({"max_model_len": 100_000}, "max_model_len = 100000 is more than the 1024 positions"),
         ({"max_model_len": 200, "kv_cache_memory": 20_000}, "max_model_len = 200 needs kv_cache_memory of"),
         ({"kv_cache_memory": 100}, "kv_cache_memory = 100 bytes holds no block"),
+        ({"kv_cache_memory": BLOCK // 16, "block_size": 1}, "384 bytes holds 1 position; it needs 768 bytes"),
+        ({"kv_cache_memory": 2**62, "max_num_seqs": 10**9, "max_num_batched_tokens": 10**9}, "lower one of"),
+        ({"max_model_len": 1}, "max_model_len = 1: give 2 at least"),
+        ({"max_model_len": 1, "block_size": 1, "speculative_model": "ngram"}, "max_model_len = 1: give 2 at"),
         ({"kv_cache_memory": "much"}, "kv_cache_memory = 'much'"),
         ({"device": "abacus"}, "device = 'abacus' cannot be used"),
         ({"dtype": "int3"}, "dtype = 'int3'"),
@@ -76,6 +94,60 @@ def test_bad_options(target: str, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         LLM(target, **options)
     assert reason in str(caught.value)
+
+
+TINY = [
+    # bytes of cache in positions, block size, sequences, rows, longest
+    (2, 1, 1, 1, None),
+    (2, 1, 1, 1, 2),
+    (3, 3, 2, 2, None),
+    (5, 1, 3, 3, 5),
+    (6, 2, 3, 512, 6),
+    (16, 16, 1, 1, 3),
+    (40, 7, 8, 8, None),
+    (1000, 1000, 2, 3, 17),
+    (5000, 5000, 1, 512, 1024),
+]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("drafter", [None, "ngram", "draft", "head"])
+@pytest.mark.parametrize(("positions", "block", "sequences", "rows", "longest"), TINY)
+def test_the_tiniest_settings_work(
+    target: str,
+    drafter: str | None,
+    positions: int,
+    block: int,
+    sequences: int,
+    rows: int,
+    longest: int | None,
+    request: pytest.FixtureRequest,
+) -> None:
+    """With the longest drafts, several sequences, and prompts from one token to as many as there may be."""
+    options: dict[str, Any] = {}
+    if drafter is not None:
+        name = drafter if drafter == "ngram" else request.getfixturevalue(drafter)
+        options = {"drafter": name, "num_speculative_tokens": LONGEST_DRAFT}
+    room = 2 if drafter in ("draft", "head") else 1  # the head's cache is smaller
+    llm = load(
+        target,
+        **options,
+        kv_cache_memory=BLOCK // 16 * positions * room,
+        block_size=block,
+        max_num_seqs=sequences,
+        max_num_batched_tokens=rows,
+        max_model_len=longest,
+    )
+    most = llm.engine.max_model_len
+    prompts = [tuple(20 + i % 200 for i in range(n)) for n in sorted({1, most // 2, most - 1})]
+    for temperature in (0.0, 1.0):
+        params = SamplingParams(temperature=temperature, seed=1, max_tokens=12, n=3, ignore_eos=True)
+        for prompt, output in zip(prompts, llm.generate(prompts, params, use_tqdm=False), strict=True):
+            short = params.model_copy(update={"max_tokens": min(12, most - len(prompt))})
+            assert token_ids(output) == token_ids(expected(target, prompt, short))
+    assert llm.engine.target.pool.num_free == llm.engine.target.pool.num_blocks
+    with pytest.raises(RequestError, match=f"the prompt has {most} tokens"):
+        llm.generate([[5] * most], GREEDY, use_tqdm=False)
 
 
 def test_use_v2_block_manager_warns_once(target: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,13 +218,13 @@ def test_a_stream_of_higher_priority_starves_nobody(target: str, clock: SimpleNa
 def test_generate_takes_priorities(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = load(target)
     turns: list[int] = []
-    add = llm.engine.add
+    prepare = llm.engine.prepare
 
-    def watched(*arguments: Any, priority: int, **others: Any) -> str:
+    def watched(*arguments: Any, priority: int, **others: Any) -> Any:
         turns.append(priority)
-        return add(*arguments, priority=priority, **others)
+        return prepare(*arguments, priority=priority, **others)
 
-    monkeypatch.setattr(llm.engine, "add", watched)
+    monkeypatch.setattr(llm.engine, "prepare", watched)
     prompts: Any = ["the end", [5, 6], {"prompt": "on"}]
     plain = llm.generate(prompts, greedy(4), use_tqdm=False)
     for priority in (-2, [3, 1, 2], (0, 0, 5)):
@@ -239,6 +239,27 @@ def test_one_priority_a_prompt(target: str, priority: list[int]) -> None:
     with pytest.raises(
         ConfigError, match=f"2 prompts with {len(priority)} priority; give one for all or one"
     ):
+        llm.generate([[5], [6]], greedy(4), use_tqdm=False, priority=priority)
+    assert not llm.engine.unfinished
+
+
+@pytest.mark.parametrize("priority", [1, -1, [0, 5], 10**30])
+def test_in_order_of_arrival_there_are_no_priorities(target: str, priority: Any) -> None:
+    llm = load(target, scheduling_policy="fcfs")
+    plain = llm.generate([[5], [6]], greedy(4), use_tqdm=False, priority=0)
+    with pytest.raises(ConfigError, match=r"^priority = -?\d+ with scheduling_policy = 'fcfs': .* priority$"):
+        llm.generate([[5], [6]], greedy(4), use_tqdm=False, priority=priority)
+    assert not llm.engine.unfinished
+    again = load(target, scheduling_policy="priority").generate(
+        [[5], [6]], greedy(4), use_tqdm=False, priority=[3, -3]
+    )
+    assert [token_ids(output) for output in again] == [token_ids(output) for output in plain]
+
+
+@pytest.mark.parametrize("priority", [10**6 + 1, -(10**6) - 1, 2**63, 10**400, 0.5, None])
+def test_a_priority_that_is_none(target: str, priority: Any) -> None:
+    llm = load(target)
+    with pytest.raises(ConfigError, match=r"^priority = .*: give an integer from -1000000 to 1000000$"):
         llm.generate([[5], [6]], greedy(4), use_tqdm=False, priority=priority)
     assert not llm.engine.unfinished
 

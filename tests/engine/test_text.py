@@ -83,6 +83,15 @@ def test_stop_strings(text: str, stops: list[str], include: bool) -> None:
     assert state.text == shown == (text[: at + len(stop)] if include else text[:at])
 
 
+@pytest.mark.parametrize("stops", [("ab",), ("ab", "x" * 20)])
+def test_a_stop_string_that_was_complete_before_it_counted_ends_nothing(stops: tuple[str, ...]) -> None:
+    """However long the others are."""
+    state = output_text(stops)
+    push_all(state, byte_tokens("ab"), stops=False)
+    assert push_all(state, byte_tokens("c")) == ("c", None)
+    assert push_all(state, byte_tokens("ab")) == ("", "ab")
+
+
 def test_stop_string_that_straddles_an_accepted_draft(target: str) -> None:
     """Whatever part of the plain text stops the run: same result, drafted by the target itself."""
     prompt, free = PROMPTS[2], SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)

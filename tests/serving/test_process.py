@@ -15,9 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from outrider import LLM, SamplingParams
-from outrider.cli.app import main
+from outrider.cli.app import app, main
 from tests.serving.harness import PATIENCE, until
 
 LONG: dict[str, Any] = {"prompt": "the end", "max_tokens": 600, "temperature": 0, "ignore_eos": True}
@@ -147,6 +148,29 @@ def cli_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
+    ("arguments", "policy"),
+    [
+        ((), "fcfs"),
+        (("--scheduling-policy", "priority"), "priority"),
+        (("-s", "scheduling_policy=priority"), "priority"),
+    ],
+)
+def test_priorities_are_had_for_the_asking_alone(
+    arguments: tuple[str, ...], policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reached(Exception):
+        pass
+
+    def built(self: LLM, model: str, **given: Any) -> None:
+        assert given["scheduling_policy"] == policy
+        raise Reached
+
+    monkeypatch.setattr(LLM, "__init__", built)
+    result = CliRunner().invoke(app, ["serve", "x", "--port", "0", *arguments])
+    assert isinstance(result.exception, Reached)
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (("x", "--port", "70000"), "port = 70000"),
@@ -155,6 +179,7 @@ def cli_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         (("x", "--log-level", "loud"), "log_level = 'loud': give one of debug, info, warning, error"),
         (("x", "--max-body-size", "big"), "give bytes as a number or as in '512MiB'"),
         (("x", "--request-timeout", "0"), "request_timeout = 0.0"),
+        (("x", "--port", "0", "--scheduling-policy", "lifo"), "scheduling_policy = 'lifo'"),
         (("/no/such/model", "--port", "0"), "model '/no/such/model' does not exist"),
     ],
 )

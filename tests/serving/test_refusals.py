@@ -44,6 +44,10 @@ def asked(part: dict[str, Any]) -> dict[str, Any]:
         (TEXT, {"prompt": "x", "logprobs": 21}, "logprobs", "less than or equal to 20"),
         (TEXT, {"prompt": "x", "max_tokens": 0}, "max_tokens", "generates nothing"),
         (TEXT, {"prompt": "x", "max_tokens": "5"}, "max_tokens", "valid integer"),
+        *(
+            (TEXT, {"prompt": "x", "num_speculative_tokens": n}, "num_speculative_tokens", "equal to 1024")
+            for n in (1025, 2**31, 2**56, 2**63, 10**30)
+        ),
         (TEXT, {"prompt": "x", "n": 10**12}, None, "asks for 1000000000000 sequences"),
         (TEXT, {"prompt": ["x"] * 200, "n": 2}, None, "asks for 400 sequences"),
         (TEXT, {"prompt": ""}, None, "the prompt is empty"),
@@ -236,3 +240,21 @@ def test_tokenizing(served: Served, offline: LLM) -> None:
     shorter = served.post("/tokenize", messages=HI, add_generation_prompt=False).json()
     assert shorter["tokens"] == offline.chat_prompt(HI, add_generation_prompt=False)
     assert shorter["count"] < chat["count"]
+
+
+def test_priorities_are_for_servers_that_have_them(target: str) -> None:
+    """A client's is bounded there: each step is ten seconds of head start."""
+    with running(load(target, scheduling_policy="fcfs")) as served:
+        error = error_of(served.post(TEXT, prompt="x", priority=-1), 400)
+        assert error["param"] == "priority"
+        assert "--scheduling-policy priority" in error["message"]
+        for none in (0, None):
+            assert served.post(TEXT, prompt="x", max_tokens=1, priority=none).status_code == 200
+    with running(load(target, scheduling_policy="priority")) as served:
+        for bound in (-60, 60):
+            assert served.post(TEXT, prompt="x", max_tokens=1, priority=bound).status_code == 200
+        for beyond in (-61, 61, -1000, 10**30):
+            error = error_of(served.post(TEXT, prompt="x", priority=beyond), 400)
+            assert error["param"] == "priority"
+            assert f"priority = {beyond}" in error["message"]
+            assert "60" in error["message"]

@@ -32,8 +32,9 @@ class BlockTable:
     def adopt(self, tokens: Sequence[int]) -> int:
         """Take published blocks that begin `tokens`; returns how many positions they fill.
 
-        The table must be empty. At least one token is left to compute, since its logits are needed.
+        What the table held is given back. At least one token is left to compute, since its logits are needed.
         """
+        self.truncate(0)
         full = (len(tokens) - 1) // self._block_size if self._prefix_caching else 0
         for index in range(full):
             digest = self._digest(tokens, index)

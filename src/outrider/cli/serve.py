@@ -44,6 +44,14 @@ def serve(
     served_model_name: Annotated[
         str | None, typer.Option(help="What clients call the model; else the name of its file or folder.")
     ] = None,
+    scheduling_policy: Annotated[
+        str,
+        typer.Option(
+            metavar="fcfs|priority",
+            help="Serve requests in order of arrival, or those earlier that have a lower priority, which any "
+            "client may give.",
+        ),
+    ] = "fcfs",
     max_queue: Annotated[
         int, typer.Option(help="Sequences that may wait; then clients are told to come back (429).")
     ] = 256,
@@ -114,5 +122,13 @@ def serve(
     logs.log_to_stderr(log_level)
     server.reserve_descriptors(config.max_connections)
     with server.listen(config.host, config.port) as bound:
-        llm = load(model, speculative_model, num_speculative_tokens, workload, draft_quantization, setting)
+        llm = load(
+            model,
+            speculative_model,
+            num_speculative_tokens,
+            workload,
+            draft_quantization,
+            setting,
+            scheduling_policy=scheduling_policy,
+        )
         asyncio.run(server.run(Service(llm, config), bound))

@@ -34,6 +34,7 @@ from outrider.measurement.bench import ALL, AUTO, Length, count_conversations, s
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 from outrider.measurement.tune import TARGET_ONLY, Sweep, by_category
 from outrider.measurement.tune import tune as measure
+from outrider.params import LONGEST_DRAFT
 
 
 def tune(
@@ -41,9 +42,17 @@ def tune(
     speculative_model: MeasuredDrafterOption = None,
     lengths: Annotated[
         list[int] | None,
-        typer.Option("--length", "-k", min=0, help="Draft length. Repeatable; default 0 to --max-length."),
+        typer.Option(
+            "--length",
+            "-k",
+            min=0,
+            max=LONGEST_DRAFT,
+            help="Draft length. Repeatable; default 0 to --max-length.",
+        ),
     ] = None,
-    max_length: Annotated[int, typer.Option(min=1, help="The longest draft, unless -k is given.")] = 8,
+    max_length: Annotated[
+        int, typer.Option(min=1, max=LONGEST_DRAFT, help="The longest draft, unless -k is given.")
+    ] = 8,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
     batch_sizes: Annotated[

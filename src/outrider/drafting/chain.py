@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from outrider.drafting.base import Draft, Drafter, StateReader
 from outrider.drafting.limit import Plan
+from outrider.faults import Faults
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
+
+logger = logging.getLogger(__name__)
 
 
 class Chain:
@@ -22,6 +26,9 @@ class Chain:
 
     A drafter is asked for the requests whose plan gives it a length above zero and that have no draft yet;
     one that is not asked costs nothing. readers: those who read the target's states, drafters or not.
+
+    A fault of a drafter costs its drafts and ends no request. It forgets what it kept of the requests at
+    hand, which may be half done, and begins anew with them.
     """
 
     def __init__(self, drafters: Sequence[Drafter] = (), readers: Sequence[StateReader] = ()) -> None:
@@ -29,6 +36,7 @@ class Chain:
         self._readers = tuple(readers)
         both: list[Drafter | StateReader] = [*self.drafters, *self._readers]
         self._all = tuple({id(each): each for each in both}.values())
+        self._faults = Faults(logger)
         self.seconds = [0.0] * len(self.drafters)
         """What each took for the drafts last returned."""
 
@@ -36,30 +44,56 @@ class Chain:
         """One draft a request, empty where nobody offers anything."""
         drafts = [Draft()] * len(requests)
         for source, drafter in enumerate(self.drafters):
-            asked = [
-                i for i, plan in enumerate(plans) if not drafts[i].tokens and plan.limits[source].length > 0
-            ]
             began = time.perf_counter()
-            if asked:
-                offered = drafter.draft(
-                    [requests[i] for i in asked], [plans[i].limits[source] for i in asked]
-                )
-                for i, draft in zip(asked, offered, strict=True):
+            try:
+                for i, draft in self._offered(source, requests, plans, drafts).items():
                     drafts[i] = replace(draft, source=source)
+            except Exception:
+                self._forget(drafter, requests, "draft")
             self.seconds[source] = time.perf_counter() - began
         return drafts
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         """The verdicts on the drafts last returned; `requests[i].tokens` does not hold them yet."""
         for drafter in self.drafters:
-            drafter.observe(requests, verdicts)
+            try:
+                drafter.observe(requests, verdicts)
+            except Exception:
+                self._forget(drafter, requests, "take verdicts")
 
     def read(self, request: Request, first: int, states: Tensor) -> None:
-        """The states of committed tokens from position `first` on."""
+        """The states of committed tokens from position `first` on.
+
+        Raises what a reader raises that is no drafter: it would lack them in what it writes down.
+        """
         for reader in self._readers:
-            reader.read(request, first, states)
+            try:
+                reader.read(request, first, states)
+            except Exception:
+                if id(reader) not in map(id, self.drafters):
+                    raise
+                self._forget(reader, [request], "read states")
 
     def end(self, request: Request) -> None:
         """The request finished or was preempted."""
         for each in self._all:
-            each.end(request)
+            with self._faults.tolerated(f"{type(each).__name__} could not forget a request"):
+                each.end(request)
+
+    def _offered(
+        self, source: int, requests: Sequence[Request], plans: Sequence[Plan], drafts: Sequence[Draft]
+    ) -> dict[int, Draft]:
+        """What a drafter offers those who have no draft yet, by their place in `requests`."""
+        asked = [i for i, plan in enumerate(plans) if not drafts[i].tokens and plan.limits[source].length > 0]
+        if not asked:
+            return {}
+        limits = [plans[i].limits[source] for i in asked]
+        offered = self.drafters[source].draft([requests[i] for i in asked], limits)
+        return dict(zip(asked, offered, strict=True))
+
+    def _forget(self, drafter: Drafter | StateReader, requests: Sequence[Request], what: str) -> None:
+        """What a drafter keeps of these requests, after a fault."""
+        self._faults.tell(f"{type(drafter).__name__} could not {what}")
+        for request in requests:
+            with self._faults.tolerated(f"{type(drafter).__name__} could not forget a request"):
+                drafter.end(request)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from operator import index
 
 from transformers import PreTrainedTokenizerBase
 
+from outrider.config import SchedulingPolicy
 from outrider.engine.detokenizer import Detokenizer, OutputText
 from outrider.engine.request import Request, RequestGroup
-from outrider.errors import RequestError
+from outrider.errors import ConfigError, RequestError
 from outrider.models.runner import ModelRunner
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars, InGrammar
 from outrider.sampling.sampler import build_sampler
+from outrider.validation import shown
 from outrider.verification.noise import Noise
 
 PRIORITY_SECONDS = 10.0
+MOST_PRIORITY = 10**6  # to either side
+MOST_SEQUENCES = 16_384  # of a request, as vLLM's
 
 
 def admit(
@@ -37,7 +42,9 @@ def admit(
     priority: lower goes first, as if it had come `PRIORITY_SECONDS` earlier for each.
     """
     config = target.model.config
-    _check(tokens, max_model_len, config.vocab_size)
+    tokens = _checked(tokens, max_model_len, config.vocab_size)
+    if params.n > MOST_SEQUENCES:
+        raise RequestError(f"n = {shown(params.n)}: a request can have {MOST_SEQUENCES} sequences at most")
     stop_tokens = frozenset(params.stop_token_ids)
     if not params.ignore_eos:
         stop_tokens = stop_tokens.union(config.eos_token_ids)
@@ -54,16 +61,16 @@ def admit(
     max_tokens = max_model_len if params.max_tokens is None else params.max_tokens
     now = time.monotonic()
 
-    def sequence(index: int) -> Request:
+    def sequence(number: int) -> Request:
         detokenizer = Detokenizer(tokenizer, tokens, skip_special_tokens=params.skip_special_tokens)
         return Request(
             id=request_id,
-            index=index,
+            index=number,
             prompt_length=len(tokens),
             tokens=list(tokens),
             params=params,
             sampler=sampler if wanted is None else sampler.within(InGrammar(grammars, wanted)),
-            noise=Noise(seed, index),
+            noise=Noise(seed, number),
             stop_tokens=stop_tokens,
             max_length=min(max_model_len, len(tokens) + max_tokens),
             table=target.table(),
@@ -72,23 +79,49 @@ def admit(
             turn=now + priority * PRIORITY_SECONDS,
         )
 
-    return RequestGroup(prompt, tuple(sequence(index) for index in range(params.n)))
+    return RequestGroup(prompt, tuple(map(sequence, range(params.n))))
 
 
-def _check(tokens: Sequence[int], max_model_len: int, vocab: int) -> None:
-    if not tokens:
+def check_priority(priority: int, policy: SchedulingPolicy) -> None:
+    """Raise ConfigError for a priority that requests cannot have."""
+    if policy == "fcfs" and priority != 0:
+        raise ConfigError(
+            f"priority = {shown(priority)} with scheduling_policy = 'fcfs': requests are served in order of "
+            "arrival; leave priority out, or serve with --scheduling-policy priority",
+            "priority",
+        )
+    if not isinstance(priority, int) or abs(priority) > MOST_PRIORITY:
+        raise ConfigError(
+            f"priority = {shown(priority)}: give an integer from -{MOST_PRIORITY} to {MOST_PRIORITY}",
+            "priority",
+        )
+
+
+def _checked(tokens: Sequence[int], max_model_len: int, vocab: int) -> list[int]:
+    """The prompt, as Python's own integers."""
+    if not len(tokens):
         raise RequestError("the prompt is empty; give at least one token")
     if len(tokens) >= max_model_len:
         raise RequestError(
             f"the prompt has {len(tokens)} tokens; with max_model_len = {max_model_len} it can have "
             f"{max_model_len - 1} at most, so that one can be generated"
         )
-    for position, token in enumerate(tokens):
-        if not 0 <= token < vocab:
-            raise RequestError(
-                f"token id {token} at position {position} of the prompt is not in the vocabulary; "
-                f"the model's ids are 0 to {vocab - 1}"
-            )
+    return [_token_id(token, position, vocab) for position, token in enumerate(tokens)]
+
+
+def _token_id(token: int, position: int, vocab: int) -> int:
+    try:
+        number = index(token)
+    except TypeError:
+        raise RequestError(
+            f"{shown(token)} at position {position} of the prompt is no token id; give integers"
+        ) from None
+    if not 0 <= number < vocab:
+        raise RequestError(
+            f"token id {shown(number)} at position {position} of the prompt is not in the vocabulary; "
+            f"the model's ids are 0 to {vocab - 1}"
+        )
+    return number
 
 
 def _bad_words(params: SamplingParams, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:

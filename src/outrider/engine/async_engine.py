@@ -25,7 +25,9 @@ from outrider.engine.generation import (
     QueueFull,
     TextPrompt,
 )
+from outrider.engine.request import RequestGroup
 from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
+from outrider.faults import Faults
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 
@@ -50,14 +52,15 @@ class AsyncEngine:
     """Serves an engine to one event loop.
 
     capacity: sequences that may be in the engine at a time, running and waiting; one call more raises
-    QueueFull. A fault in one request ends that request; one in a step as a whole ends those that ran in it,
-    with EngineFailed.
+    QueueFull. A fault in one request ends that request; one in a step that could not be confined ends those
+    that ran in it, with EngineFailed.
     """
 
     def __init__(self, engine: Engine, *, capacity: int, watcher: Watcher | None = None) -> None:
         self.capacity = capacity
         self._engine = engine
         self._watcher = watcher
+        self._faults = Faults(logger)
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._generations: dict[str, Generation] = {}  # by request id; of the engine's thread
         self._seated: set[Generation] = set()  # of the loop's thread, as all that follows
@@ -129,8 +132,11 @@ class AsyncEngine:
         self._all_left.clear()
         try:
             await self._compile(generation)
+            groups = await asyncio.to_thread(self._prepare, generation)
+            if self._stopped is not None:
+                raise EngineStopped(self._stopped)
             queued = generation.queued = self._loop.create_future()
-            self._orders.put(lambda: self._admit(generation, queued))
+            self._orders.put(lambda: self._queue(generation, groups, queued))
             await queued
         except BaseException:
             self.leave(generation)
@@ -146,8 +152,6 @@ class AsyncEngine:
             generation.grammar = await asyncio.wrap_future(compiling)
         finally:
             given_up.set()
-        if self._stopped is not None:
-            raise EngineStopped(self._stopped)
 
     def leave(self, generation: Generation) -> None:
         """What `Generation.leave` does: free the seats at once, and the blocks before the next step."""
@@ -176,6 +180,22 @@ class AsyncEngine:
             return 1.0
         return (self._departures[-1] - self._departures[0]) / (len(self._departures) - 1)
 
+    def _prepare(self, generation: Generation) -> list[RequestGroup]:
+        """The requests of a call, in a thread of its own: nothing that grows with what a client sends is done
+        where the engine, or the loop, would wait for it."""
+        try:
+            return [
+                self._engine.prepare(
+                    prompt.token_ids, generation.params, prompt=prompt.text, priority=generation.priority
+                )
+                for prompt in generation.prompts
+            ]
+        except OutriderError:
+            raise
+        except Exception:
+            logger.exception("a request could not be prepared")
+            raise EngineFailed(INTERNAL_ERROR) from None
+
     # What follows runs in the engine's thread.
 
     def _work(self) -> None:
@@ -199,22 +219,13 @@ class AsyncEngine:
     def _quit(self) -> None:
         self._running = False
 
-    def _admit(self, generation: Generation, queued: asyncio.Future[None]) -> None:
-        try:
-            for prompt in generation.prompts:
-                request_id = self._engine.add(
-                    prompt.token_ids, generation.params, prompt=prompt.text, priority=generation.priority
-                )
-                generation.ids.append(request_id)
-                self._generations[request_id] = generation
-        except Exception as error:
-            failure = error
-            if not isinstance(error, OutriderError):
-                logger.exception("a request could not be admitted")
-                failure = EngineFailed(INTERNAL_ERROR)
-            self._tell(lambda: _answer(queued, failure))
-        else:
-            self._tell(lambda: _answer(queued, None))
+    def _queue(
+        self, generation: Generation, groups: Sequence[RequestGroup], queued: asyncio.Future[None]
+    ) -> None:
+        for group in groups:
+            generation.ids.append(self._engine.queue(group))
+            self._generations[group.id] = generation
+        self._tell(lambda: _answer(queued))
 
     def _give_up(self, generation: Generation) -> None:
         for request_id in generation.ids:
@@ -225,7 +236,8 @@ class AsyncEngine:
     def _finish(self, request_id: str) -> RequestOutput:
         output = self._engine.take(request_id)
         if self._watcher is not None:
-            self._watcher.finished(output)
+            with self._faults.tolerated("a request that ended could not be counted"):
+                self._watcher.finished(output)
         return output
 
     def _step(self) -> None:
@@ -236,7 +248,8 @@ class AsyncEngine:
             self._fail_running()
             return
         if self._watcher is not None:
-            self._watcher.stepped(self._engine, increments)
+            with self._faults.tolerated("a step could not be counted"):
+                self._watcher.stepped(self._engine, increments)
         news: list[tuple[Generation, News]] = []
         for increment in increments:
             generation = self._generations[increment.request_id]
@@ -296,7 +309,7 @@ class AsyncEngine:
             generation.inbox.put_nowait(EngineStopped(self._stopped))
 
 
-def _answer(queued: asyncio.Future[None], failure: Exception | None) -> None:
+def _answer(queued: asyncio.Future[None], failure: Exception | None = None) -> None:
     """Tell a caller that still waits."""
     if queued.done():
         return

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
+import psutil
+import torch
+
 from outrider.config import EngineConfig
 from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
@@ -24,6 +27,7 @@ from outrider.verification.rules import RULES
 logger = logging.getLogger(__name__)
 
 NATIVE_PROMPT_CHUNK = 64
+SHORTEST = 2  # positions that a request takes: a token of a prompt, and one that is generated
 
 
 def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -> Engine:
@@ -59,6 +63,7 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
     blocks_a_request = -(-max_model_len // config.block_size)
     useful = config.max_num_seqs * blocks_a_request
     num_blocks = min(affordable, useful)
+    _check_there_is_memory(config, num_blocks * per_block, model.backend.device)
     # What the drafters' caches would hold. Elsewhere than on the CPU memory is taken at once, used or not.
     lendable = (
         num_blocks * for_drafts // (per_block - for_drafts) if model.backend.device.type == "cpu" else 0
@@ -93,8 +98,19 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
         ),
         lending=Lending(target, cached),
         max_model_len=max_model_len,
+        scheduling_policy=config.scheduling_policy,
         seed=config.seed,
     )
+
+
+def _check_there_is_memory(config: EngineConfig, needed: int, device: torch.device) -> None:
+    """Raise ConfigError for caches that this machine cannot hold, before anything is allocated for them."""
+    there = psutil.virtual_memory().total
+    if device.type == "cpu" and needed > there:
+        raise ConfigError(
+            f"kv_cache_memory = {config.kv_cache_memory} with max_num_seqs = {config.max_num_seqs}: the "
+            f"cache would take {needed} bytes, and this machine has {there}; lower one of the two"
+        )
 
 
 def _state_layers(readers: Sequence[StateReader]) -> tuple[int, ...]:
@@ -119,10 +135,12 @@ def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, pe
     cached = blocks * config.block_size
     wanted = config.max_model_len
     if wanted is None:
-        if cached < 2:
+        if cached < SHORTEST:
+            least = -(-SHORTEST // config.block_size) * per_block
+            held = f"{cached} position" if cached else f"no block of {config.block_size} positions"
             raise ConfigError(
-                f"kv_cache_memory = {config.kv_cache_memory} bytes holds no block of {config.block_size} "
-                f"positions; it needs {per_block} bytes at least"
+                f"kv_cache_memory = {config.kv_cache_memory} bytes holds {held}; it needs {least} bytes at "
+                "least"
             )
         if cached < trained:
             logger.warning(
@@ -132,6 +150,10 @@ def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, pe
                 trained,
             )
         return min(trained, cached)
+    if wanted < SHORTEST:
+        raise ConfigError(
+            f"max_model_len = {wanted}: give {SHORTEST} at least, for a prompt's token and one that follows"
+        )
     if wanted > trained:
         raise ConfigError(
             f"max_model_len = {wanted} is more than the {trained} positions of {config.model!r}"

@@ -76,12 +76,14 @@ class OutputText:
         silent: the token ends the output and adds no text; stops: stop strings count already.
         """
         added = "" if silent else self._detokenizer.push(token)
-        searched_from = max(0, len(self.text) - self._hold)
+        before = len(self.text)
         self.text += added
         self._held.append(Piece(token, added, origin))
         if not stops or not added:
             return None
-        found = [(at, s) for s in self._stop if (at := self.text.find(s, searched_from)) >= 0]
+        # Of each string only the places where this token completes it, however long the others are.
+        places = ((self.text.find(s, max(0, before - len(s) + 1)), s) for s in self._stop)
+        found = [(at, s) for at, s in places if at >= 0]
         if not found:
             return None
         at, stop = min(found)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 
 from transformers import PreTrainedTokenizerBase
 
+from outrider.config import SchedulingPolicy
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
-from outrider.engine.admission import admit
+from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, commit, fail
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler, Work
 from outrider.engine.verify import Judged, verify
+from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
@@ -47,7 +49,8 @@ class Engine:
     """Runs requests to their end, one `step` at a time.
 
     What a request returns is a function of target, prompt, parameters and seed alone: not of the drafter,
-    of draft lengths, of the other requests, or of when blocks ran out.
+    of draft lengths, of the other requests, or of when blocks ran out. So a fault in planning or drafting
+    costs a step its drafts, and one in the pass ends those requests that it fails for alone (`verify`).
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Engine:
         scheduler: Scheduler,
         lending: Lending,
         max_model_len: int,
+        scheduling_policy: SchedulingPolicy,
         seed: int,
     ) -> None:
         self.target = target
@@ -69,10 +73,12 @@ class Engine:
         self.scheduler = scheduler
         self.lending = lending
         self.max_model_len = max_model_len
+        self._scheduling_policy = scheduling_policy
         config = target.model.config
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)
         self.report = StepReport(0.0, 0.0, 0.0, 0)
         """Of the last step."""
+        self._faults = Faults(logger)
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
@@ -92,7 +98,7 @@ class Engine:
             return []
         requests = [work.request for work in schedule.work]
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
-        drafts = [_in_grammar(work, draft) for work, draft in zip(schedule.work, drafts, strict=True)]
+        drafts = [self._in_grammar(work, draft) for work, draft in zip(schedule.work, drafts, strict=True)]
         drafted = time.perf_counter()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
         verified = time.perf_counter() - drafted
@@ -104,19 +110,22 @@ class Engine:
         self.report = StepReport(sum(self.drafters.seconds), verified, whole, len(schedule.preempted))
         return increments
 
-    def add(
+    def prepare(
         self,
         prompt_token_ids: Sequence[int],
         params: SamplingParams,
         *,
         prompt: str | None = None,
         priority: int = 0,
-    ) -> str:
-        """Queue a request; returns its id. Raises RequestError, with nothing queued, if it cannot run.
+    ) -> RequestGroup:
+        """A request that can be queued. Raises RequestError if it cannot run, ConfigError for a priority that
+        it cannot have.
 
+        Any thread may call it: what takes the longer the more a client sends need not be done between steps.
         priority: lower goes first; see `outrider.engine.admission.admit`.
         """
-        group = admit(
+        check_priority(priority, self._scheduling_policy)
+        return admit(
             str(next(self._numbers)),
             prompt_token_ids,
             params,
@@ -128,18 +137,31 @@ class Engine:
             grammars=self.grammars,
             priority=priority,
         )
+
+    def queue(self, group: RequestGroup) -> str:
+        """Queue a request that was prepared; returns its id."""
         self._groups[group.id] = group
         for request in group.requests:
             self.scheduler.add(request)
         return group.id
 
+    def add(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        prompt: str | None = None,
+        priority: int = 0,
+    ) -> str:
+        """`prepare` and `queue`. Raises what `prepare` does, with nothing queued."""
+        return self.queue(self.prepare(prompt_token_ids, params, prompt=prompt, priority=priority))
+
     def abort(self, request_id: str) -> None:
         """Stop a request and free its blocks; its output so far can still be taken."""
         for request in self._groups[request_id].requests:
             if request.finish_reason is None:
-                abort(request, time.monotonic())
-            if self.scheduler.holds(request):  # also if it finished in a step that then failed
-                self._release(request)
+                self._or_fail(request, partial(abort, request))
+            self._release(request)  # also if it finished in a step that then failed
 
     def take(self, request_id: str) -> RequestOutput:
         """The output of a request; if it has finished, the engine forgets it."""
@@ -164,21 +186,36 @@ class Engine:
         return bool(self.scheduler.waiting or self.scheduler.running)
 
     def _schedule(self) -> Schedule:
-        schedule = self.scheduler.schedule()
+        try:
+            schedule = self.scheduler.schedule()
+        except Exception:
+            self._faults.tell("drafts could not be planned")
+            schedule = self.scheduler.schedule_plainly()
         for request in schedule.preempted:
             self.drafters.end(request)
-        self.lending.observe(schedule)
+        with self._faults.tolerated("the drafters' memory could not be lent or taken back"):
+            self.lending.observe(schedule)
         self.scheduler.resting = self.lending.resting
         return schedule
 
+    def _in_grammar(self, work: Work, draft: Draft) -> Draft:
+        """A fault of the grammar ends the request where it chooses its next token, if it fails there too."""
+        with self._faults.tolerated("a draft could not be checked against its grammar"):
+            return _in_grammar(work, draft)
+        return Draft()
+
     def _commit(self, judged: Judged) -> Increment:
-        """A fault in committing one request ends that request alone."""
+        return self._or_fail(judged.work.request, lambda now: commit(judged, now, self._text_of))
+
+    @staticmethod
+    def _or_fail(request: Request, change: Callable[[float], Increment]) -> Increment:
+        """Change a request at this time. A fault in that ends the request alone."""
         now = time.monotonic()
         try:
-            return commit(judged, now, self._text_of)
+            return change(now)
         except Exception:
-            logger.exception("request %s could not be committed", judged.work.request.id)
-            return fail(judged.work.request, now)
+            logger.exception("request %s could not be committed or ended", request.id)
+            return fail(request, now)
 
     def _tell_drafters(self, judged: Sequence[Judged]) -> None:
         for j in judged:
@@ -189,9 +226,10 @@ class Engine:
         self.drafters.observe([j.work.request for j in ready], [j.verdict for j in ready])
 
     def _tell_policy(self, judged: Sequence[Judged], verified: float, whole: float) -> None:
-        outcomes = [_outcome(j) for j in judged if j.verdict.tokens]
-        timing = Timing(tuple(self.drafters.seconds), verified, whole)
-        self.scheduler.policy.observe(outcomes, timing)
+        with self._faults.tolerated("the policy of draft lengths could not learn"):
+            outcomes = [_outcome(j) for j in judged if j.verdict.tokens]
+            timing = Timing(tuple(self.drafters.seconds), verified, whole)
+            self.scheduler.policy.observe(outcomes, timing)
 
     def _release_finished(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -201,7 +239,8 @@ class Engine:
     def _release(self, request: Request) -> None:
         self.scheduler.remove(request)
         self.drafters.end(request)
-        self.scheduler.policy.end(request)
+        with self._faults.tolerated("the policy of draft lengths could not forget a request"):
+            self.scheduler.policy.end(request)
 
 
 def _outcome(judged: Judged) -> Outcome:

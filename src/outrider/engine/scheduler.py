@@ -72,27 +72,32 @@ class Scheduler:
     def add(self, request: Request) -> None:
         insort(self.waiting, request, key=lambda request: request.turn)
 
-    def holds(self, request: Request) -> bool:
-        """Whether the request waits or runs."""
-        return request in self.running or request in self.waiting
-
     def remove(self, request: Request) -> None:
-        """Forget a request and free its blocks."""
-        if request in self.running:
-            self.running.remove(request)
-        else:
-            self.waiting.remove(request)
+        """Forget a request, if it is still known, and free its blocks."""
+        for queue in (self.running, self.waiting):
+            if request in queue:
+                queue.remove(request)
         request.table.truncate(0)
 
     def schedule(self) -> Schedule:
         """Choose the next step's work and reserve its blocks."""
+        return self._schedule(drafting=True)
+
+    def schedule_plainly(self) -> Schedule:
+        """The same without drafts and without asking the policy for them, also where `schedule` has failed:
+        what that reserved is still the requests'."""
+        return self._schedule(drafting=False)
+
+    def _schedule(self, *, drafting: bool) -> Schedule:
         preempted: list[Request] = []
         decoding = [request for request in self.running if request.pending == 1]
         left = self._max_rows - len(decoding)
-        for_drafts = min(sum(self._longest_draft(request) for request in decoding), left // 2)
+        longest = sum(self._longest_draft(request) for request in decoding) if drafting else 0
+        for_drafts = min(longest, left // 2)
         counts = self._continue_running(decoding, min(left - for_drafts, self._prompt_rows), preempted)
         admitted = not preempted and self._admit(counts, min(left - for_drafts, self._prompt_rows))
-        return Schedule(self._add_drafts(counts), tuple(preempted), short=not admitted)
+        work = self._add_drafts(counts) if drafting else self._plain(counts)
+        return Schedule(work, tuple(preempted), short=not admitted)
 
     def _continue_running(
         self, decoding: list[Request], prompt_rows: int, preempted: list[Request]
@@ -168,6 +173,10 @@ class Scheduler:
                 tokens = tokens[: self._reserve_draft(request, count, len(tokens))]
             work.append(Work(request, count, plan, tokens))
         return tuple(work)
+
+    def _plain(self, counts: Mapping[Request, int]) -> tuple[Work, ...]:
+        """The work without drafts."""
+        return tuple(Work(request, count, self.policy.nothing) for request, count in counts.items())
 
     def _forced(self, ready: Sequence[Request], rows: int) -> dict[Request, tuple[int, ...]]:
         """What grammars force some requests to say, within `rows`. It costs no drafter's time and mostly

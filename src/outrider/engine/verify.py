@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from outrider.drafting.base import Draft
 from outrider.engine.scheduler import Work
 from outrider.errors import INTERNAL_ERROR
+from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.sampling.distribution import NO_TOKEN
@@ -20,6 +21,7 @@ from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance, Spot
 
 logger = logging.getLogger(__name__)
+faults = Faults(logger)
 
 NOTHING = Verdict(0, ())
 
@@ -44,7 +46,35 @@ class Judged:
 def verify(
     target: ModelRunner, acceptance: Acceptance, work: Sequence[Work], drafts: Sequence[Draft]
 ) -> list[Judged]:
-    """One forward pass over the rows of all requests, and a verdict for each that caught up."""
+    """One forward pass over the rows of all requests, and a verdict for each that caught up.
+
+    Where the pass fails, it is done again without drafts, and if that fails too in halves, down to the
+    requests for which it fails when they are alone: these end with an error. A pass that failed leaves
+    nothing to undo, since only what is committed counts as computed.
+    """
+    try:
+        return _verify(target, acceptance, work, drafts)
+    except Exception:
+        faults.tell("a pass failed, and is done again without drafts")
+        return _bisect(target, acceptance, work)
+
+
+def _bisect(target: ModelRunner, acceptance: Acceptance, work: Sequence[Work]) -> list[Judged]:
+    try:
+        return _verify(target, acceptance, work, [Draft()] * len(work))
+    except Exception:
+        middle = len(work) // 2
+        if middle:
+            halves = (work[:middle], work[middle:])
+            return [judged for half in halves for judged in _bisect(target, acceptance, half)]
+        logger.exception("request %s ends, since the pass fails for it alone", work[0].request.id)
+        nothing = replace(work[0], count=0)  # so none of its positions is committed
+        return [Judged(nothing, Draft(), torch.empty(0), None, NOTHING, INTERNAL_ERROR)]
+
+
+def _verify(
+    target: ModelRunner, acceptance: Acceptance, work: Sequence[Work], drafts: Sequence[Draft]
+) -> list[Judged]:
     spans = [_span(w, draft.tokens) for w, draft in zip(work, drafts, strict=True)]
     passed = target.run(spans)
     logits = _cut(passed.logits, [span.logit_rows for span in spans])
@@ -69,10 +99,15 @@ def _span(work: Work, draft: Sequence[int]) -> Span:
 def _judge_or_fail(
     acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor, states: Tensor | None
 ) -> Judged:
-    """A fault in what one request brought along, its edits for example, ends that request alone."""
+    """A fault in a draft costs the draft. One in what the request brought along, its edits for example, ends
+    that request alone."""
     try:
         return _judge(acceptance, work, draft, logits, states)
     except Exception:
+        if draft.tokens:
+            faults.tell("a draft could not be judged, and is dropped")
+            undrafted = logits[: len(logits) - len(draft.tokens)]
+            return _judge_or_fail(acceptance, work, Draft(), undrafted, states)
         logger.exception("request %s could not be judged", work.request.id)
         return Judged(work, draft, logits, states, NOTHING, INTERNAL_ERROR)
 

@@ -30,29 +30,40 @@ class OnlyTokens:
         logits.masked_fill_(self.forbidden, -torch.inf)
 
 
-@dataclass(frozen=True)
 class BadWords:
-    """bad_words: no token may complete one of these token sequences."""
+    """bad_words: no token may complete one of these token sequences.
 
-    sequences: tuple[tuple[int, ...], ...]
+    They are kept by the token before the last, so that a row looks at those alone that may go on from there.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        self._always = [last for *beginning, last in sequences if not beginning]
+        self._after: dict[int, list[tuple[list[int], int]]] = {}
+        for *beginning, last in sequences:
+            if beginning:
+                self._after.setdefault(beginning[-1], []).append((beginning, last))
 
     def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        for sequence in self.sequences:
-            *beginning, last = sequence
-            if len(beginning) <= len(output) and list(output[len(output) - len(beginning) :]) == beginning:
-                logits[last] = -torch.inf
+        barred = list(self._always)
+        for beginning, last in self._after.get(output[-1], ()) if output else ():
+            if list(output[-len(beginning) :]) == beginning:
+                barred.append(last)
+        logits[barred] = -torch.inf
 
 
 @dataclass(frozen=True)
 class NotYet:
-    """min_tokens: `tokens`, which would end the output, are barred until it has `length` tokens."""
+    """min_tokens: `tokens`, which would end the output, are barred until it has `length` tokens.
+
+    tokens: int64 [n].
+    """
 
     length: int
-    tokens: tuple[int, ...]
+    tokens: Tensor
 
     def apply(self, logits: Tensor, output: Sequence[int]) -> None:
         if len(output) < self.length:
-            logits[list(self.tokens)] = -torch.inf
+            logits[self.tokens] = -torch.inf
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,10 @@ def build_sampler(
         forbidden[known(params.allowed_token_ids, "allowed_token_ids")] = False
         edits.append(OnlyTokens(forbidden))
     if bad_words:
-        edits.append(BadWords(tuple(tuple(known(sequence, "bad_words")) for sequence in bad_words)))
+        edits.append(BadWords([known(sequence, "bad_words") for sequence in bad_words]))
     if params.min_tokens and stop_tokens:
-        edits.append(NotYet(params.min_tokens, tuple(sorted(known(list(stop_tokens), "stop_token_ids")))))
+        ends = torch.tensor(known(sorted(stop_tokens), "stop_token_ids"), device=device)
+        edits.append(NotYet(params.min_tokens, ends))
     if params.logit_bias:
         tokens = torch.tensor(known(list(params.logit_bias), "logit_bias"), device=device)
         edits.append(Bias(tokens, torch.tensor(list(params.logit_bias.values()), device=device)))

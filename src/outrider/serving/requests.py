@@ -22,6 +22,8 @@ MAX_LOGPROBS = 20
 MAX_WORDS = 1000
 """Of `stop` and of `bad_words`: all are looked for at each token, and meanwhile the other requests wait."""
 MAX_USER = 256  # characters: it is written to the log
+MOST_CLIENT_PRIORITY = 60
+"""To either side. Each is ten seconds of head start, so this is as long as a request may take by default."""
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 
 
@@ -107,8 +109,8 @@ class Sampling(Body):
     speculation_trace: bool | None = None
     """Tell in a stream where each token came from, and the drafts with what fell of them."""
     return_token_ids: bool | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
-    """A request with a lower one is served earlier."""
+    priority: Annotated[int, Field(ge=-MOST_CLIENT_PRIORITY, le=MOST_CLIENT_PRIORITY)] | None = None
+    """A request with a lower one is served earlier, where the server has `--scheduling-policy priority`."""
     user: Annotated[Text, Field(max_length=MAX_USER)] | None = None
     """Is written to the log."""
     store: Unsupported = None

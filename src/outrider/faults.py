@@ -1,0 +1,34 @@
+"""Faults in what changes no answer, such as drafting: no request ends for them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Faults:
+    """Tells the log of faults that harm nobody: what fails in every step is told once for each type of error.
+
+    log: of the module where they are caught.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._told: set[tuple[str, str]] = set()
+
+    def tell(self, what: str) -> None:
+        """Log the exception that is being handled, with its traceback. what: a sentence about it."""
+        told = (what, type(sys.exception()).__name__)
+        level = logging.DEBUG if told in self._told else logging.ERROR
+        self._told.add(told)
+        self._log.log(level, "%s; this is logged once", what, exc_info=True)
+
+    @contextmanager
+    def tolerated(self, what: str) -> Iterator[None]:
+        """Leave the block at a fault, and go on after it."""
+        try:
+            yield
+        except Exception:
+            self.tell(what)
