@@ -305,3 +305,15 @@ def test_released_pages_are_freed_and_what_lies_beside_them_stays() -> None:
     assert tensor[: 2**22 + 1].min() == tensor[-1] == 1
     release_pages(tensor[:3])  # less than a page
     assert tensor[0] == 1
+
+
+def test_adopting_again_gives_back_what_was_adopted() -> None:
+    pool = BlockPool(4)
+    first, second = (BlockTable(pool, 2, prefix_caching=True) for _ in range(2))
+    first.extend(4)
+    first.advance([1, 2, 3, 4], 4)
+    for _ in range(2):
+        assert second.adopt([1, 2, 3, 4, 5]) == second.filled == 4
+    second.truncate(0)
+    first.truncate(0)
+    assert pool.num_free == 4
