@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
+from outrider.messages import reason, shown
 from outrider.models.config import DecoderConfig
 from outrider.models.folder import FolderCheckpoint
 from outrider.models.gguf_file import GGUFCheckpoint
@@ -27,6 +29,10 @@ class Checkpoint(Protocol):
 
     @property
     def config(self) -> DecoderConfig: ...
+
+    @property
+    def sampling_defaults(self) -> Mapping[str, Any]:
+        """What its authors would have sampling be, where that is not neutral, by the names of the file."""
 
     def tensor(self, name: str) -> Tensor:
         """A weight by its Hugging Face name, in the type it is stored in or dequantised to float32."""
@@ -59,7 +65,7 @@ def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | No
 
 def locate(model: str, revision: str | None = None) -> Path:
     """The folder or file that `model` means, downloaded if need be."""
-    path = Path(model).expanduser()
+    path = _path(model)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path
     if path.is_file():
@@ -72,6 +78,19 @@ def locate(model: str, revision: str | None = None) -> Path:
         f"model {model!r} does not exist; give a folder with config.json, a .gguf file, a hub id such as "
         "'org/name', or 'smollm2'"
     )
+
+
+def _path(model: str) -> Path:
+    """Raises ModelError for what the system does not take as a path."""
+    try:
+        path = Path(model).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no permission; no such home; a zero byte
+        said = error.strerror if isinstance(error, OSError) else reason(error)
+        raise ModelError(f"model {shown(model)} is not a path that can be read: {said}") from error
+    return path
 
 
 def _smollm2() -> Path:

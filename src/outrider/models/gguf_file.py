@@ -15,14 +15,16 @@ from transformers import LlamaConfig, PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
 from outrider.models.config import DecoderConfig, decoder_config
-from outrider.models.folder import PROBE, load_tokenizer
+from outrider.models.folder import PROBE
 from outrider.models.gguf_blocks import CHANGED, FORMATS, TYPES, dequantized, weight_of
 from outrider.models.gguf_header import StoredTensor, read_header
 from outrider.models.gguf_tokenizer import build_tokenizer
+from outrider.models.tokenizer import load_tokenizer
 from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
+SAMPLING = "general.sampling."
 GLOBAL_NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -52,6 +54,11 @@ class GGUFCheckpoint:
             header = read_header(path)
             self._metadata, self._tensors = header.metadata, header.tensors
             self.config = self._config()
+            self.sampling_defaults = {
+                key.removeprefix(SAMPLING): value
+                for key, value in self._metadata.items()
+                if key.startswith(SAMPLING)
+            }
         self._shapes = self.config.shapes()
 
     def tensor(self, name: str) -> Tensor:

@@ -22,9 +22,10 @@ from outrider.cache.pages import release_pages
 from outrider.errors import ModelError
 from outrider.models.checkpoint import locate
 from outrider.models.config import DecoderConfig
-from outrider.models.folder import plain_weight, read_json, shaped
+from outrider.models.folder import plain_weight, shaped
 from outrider.models.gguf_blocks import nibbles
 from outrider.models.head_config import HeadConfig, usual_layers
+from outrider.models.json_file import read_json
 from outrider.quantization.quantize import convert
 from outrider.quantization.slabs import by_rows
 from outrider.quantization.weight import GROUP, Format, Weight, plain
