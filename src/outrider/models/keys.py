@@ -16,9 +16,10 @@ from transformers import LlamaConfig, MistralConfig
 
 from outrider.errors import ModelError
 from outrider.messages import listed, reason, shown
-from outrider.models.config import SUPPORTED, check_values
+from outrider.models.config import SUPPORTED, check_values, stop_tokens
 from outrider.models.key_tables import CHECKED, HARMLESS, NEUTRAL, USED
-from outrider.models.rope import is_number
+from outrider.models.rope import HARMLESS as HARMLESS_OF_ROPE
+from outrider.models.rope import check_rope, is_number
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def transformers_config(raw: Mapping[str, Any], source: str) -> Any:
         _warn(f"{source}: config.json has keys that are not known, and are not used: {listed(unknown, 12)}")
     used = {key: raw[key] for key in raw if key in USED}
     check_values(used, source)
-    _check_rope(used, source)
+    stop_tokens({"eos_token_id": used.get("eos_token_id")}, used.get("vocab_size", kind.vocab_size), source)
+    used |= _rope(used, source)
     window = (
         used.get("sliding_window", MistralConfig.sliding_window) if architecture == SUPPORTED[1] else None
     )
@@ -81,8 +83,8 @@ def _family(raw: Mapping[str, Any], source: str) -> tuple[str, type[Any]]:
     return family
 
 
-def _check_rope(used: Mapping[str, Any], source: str) -> None:
-    """The settings stand in one of three places; where in several, they have to agree."""
+def _rope(used: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The settings of the rotary embedding, which may stand in several places if they agree."""
     theta = used.get("rope_theta")
     if theta is not None and not is_number(theta):
         raise ModelError(f"{source}: rope_theta = {shown(theta)}; it has to be a number greater than 0")
@@ -90,11 +92,16 @@ def _check_rope(used: Mapping[str, Any], source: str) -> None:
     for name, value in places.items():
         if not isinstance(value, Mapping):
             raise ModelError(f"{source}: {name} = {shown(value)}; it has to be an object or null")
+        check_rope(value, source)
         inner = value.get("rope_theta", theta)
         if theta is not None and inner != theta:
             raise ModelError(f"{source}: rope_theta = {shown(theta)}, and {shown(inner)} in {name}; give one")
     if len(places) == 2 and places["rope_scaling"] != places["rope_parameters"]:
         raise ModelError(f"{source}: rope_scaling and rope_parameters differ; give one of them")
+    return {
+        name: {key: value[key] for key in value if key not in HARMLESS_OF_ROPE}
+        for name, value in places.items()
+    }
 
 
 def _check_layers(raw: Mapping[str, Any], window: int | None, source: str) -> None:

@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """The kinds whose frequencies do not depend on the sequence's length, and the settings of each."""
 OF_ALL = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
-HARMLESS = ("finetuned",)
+HARMLESS = ("finetuned",)  # of which transformers would warn
 
 
 def rotary(config: Any, head_dim: int, source: str) -> tuple[tuple[float, ...], float]:
@@ -77,6 +77,8 @@ def check_rope(parameters: Any, source: str) -> None:
             right, what = is_number(value) and 0 < value < 1e30, "a number greater than 0"
         if not right:
             raise ModelError(f"{source}: {name} = {shown(value)} of rope scaling; it has to be {what}")
+    if kind == "llama3" and parameters.get("low_freq_factor", 0) >= parameters.get("high_freq_factor", 1e30):
+        raise ModelError(f"{source}: high_freq_factor of rope scaling has to be greater than low_freq_factor")
     if parameters.get("partial_rotary_factor") not in (None, 1):
         raise ModelError(f"{source}: partial_rotary_factor is not supported; it has to be 1")
 

@@ -44,6 +44,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         tokenizer = kind.from_pretrained(path, local_files_only=True)
         is_fast = tokenizer.is_fast
         found = _probes(tokenizer.backend_tokenizer) if whole else []
+        tokenizer(list(PROBES))  # settings of a wrong type come up only here
     except Exception as error:  # the libraries below raise anything, bare Exception included
         raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason(error)}") from error
     if not is_fast:
