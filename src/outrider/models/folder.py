@@ -107,7 +107,9 @@ def _check_tensors(tensors: Mapping[str, Stored], shapes: Mapping[str, tuple[int
         )
     if unread:
         lacking = f", and tensor {missing[0]!r} is missing" if missing else ""
-        raise ModelError(f"{path} has {len(unread)} tensors that are not read{_beside(unread)}{lacking}")
+        raise ModelError(
+            f"{path} has tensors that are not read, {len(unread)} in all{_beside(unread)}{lacking}"
+        )
     if missing:
         raise ModelError(f"{path}: tensor {missing[0]!r} is missing")
     for name, expected in shapes.items():
