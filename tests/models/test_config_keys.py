@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
@@ -173,6 +174,13 @@ def test_keys_that_would_change_an_answer_are_refused(folder: Path, key: str, va
     assert f"{key} = " in refusal(folder)
 
 
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_type_of_the_weights(folder: Path, key: str) -> None:
+    """What `dtype="auto"` means on a GPU."""
+    edit(folder, {"dtype": None} | {key: "bfloat16"})
+    assert open_checkpoint(str(folder)).config.dtype == torch.bfloat16
+
+
 def test_unknown_keys_are_named_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit(folder, {"my_notes": 1, "auto_map": {"AutoModel": "x.y"}})
     with caplog.at_level(logging.WARNING, "outrider"):
@@ -201,6 +209,8 @@ def test_unknown_keys_are_named_once(folder: Path, caplog: pytest.LogCaptureFixt
         ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings = 'false'; it has to be true or false"),
         ({"attention_bias": None}, "attention_bias = None"),
+        ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype = 'float8_e4m3fn'; it has to be one of float32"),
+        ({"dtype": ["float32"]}, "dtype = ['float32']"),
         ({"hidden_act": ["silu"]}, "activation ['silu']"),
         ({"sliding_window": "4"}, "sliding_window = '4'"),
         ({"rope_scaling": [1]}, "rope_scaling = [1]; it has to be an object"),

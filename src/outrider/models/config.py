@@ -28,6 +28,7 @@ SIZES = {
 before any tensor has been looked at."""
 DERIVED = ("num_key_value_heads", "head_dim", "sliding_window")  # sizes that may be null
 FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def decoder_config(config: Any, source: str, generation: Mapping[str, Any] | Non
     Raises ModelError, naming `source`, for an architecture or a setting that this model code would get wrong,
     and for a value that no model has.
     """
-    architecture = (config.architectures or [type(config).__name__.replace("Config", "ForCausalLM")])[0]
+    architecture = (config.architectures or [architecture_of(type(config))])[0]
     if architecture not in SUPPORTED:
         raise ModelError(
             f"{source}: architecture {shown(architecture)} is not supported; supported are "
@@ -135,6 +136,11 @@ def decoder_config(config: Any, source: str, generation: Mapping[str, Any] | Non
     )
 
 
+def architecture_of(kind: type[Any]) -> str:
+    """The architecture of a configuration class of transformers."""
+    return kind.__name__.replace("Config", "ForCausalLM")
+
+
 def check_values(values: Mapping[str, Any], source: str) -> None:
     """Raise ModelError for a value that is of a wrong type or out of its range; names are config.json's."""
 
@@ -150,6 +156,8 @@ def check_values(values: Mapping[str, Any], source: str) -> None:
             check(name, isinstance(value, bool), "true or false")
         elif name == "rms_norm_eps":
             check(name, is_number(value) and 0 < value <= 1, "greater than 0 and at most 1")
+        elif name in ("dtype", "torch_dtype") and not isinstance(value, torch.dtype):
+            check(name, value is None or value in DTYPES, f"one of {', '.join(DTYPES)}, or null")
         elif name == "hidden_act" and value != "silu":
             raise ModelError(f"{source}: activation {shown(value)} is not supported; supported is 'silu'")
 

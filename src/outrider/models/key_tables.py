@@ -9,7 +9,9 @@ from outrider.models.generation import NEUTRAL as SAMPLING
 from outrider.models.schemes import KEYS as SCHEMES
 
 ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "original_max_position_embeddings")
-USED = frozenset((*SIZES, *FLAGS, *ROPE, "rms_norm_eps", "hidden_act", "eos_token_id"))
+USED = frozenset(
+    (*SIZES, *FLAGS, *ROPE, "rms_norm_eps", "hidden_act", "eos_token_id", "dtype", "torch_dtype")
+)
 CHECKED = frozenset(
     ("architectures", "model_type", "layer_types", "no_rope_layers", "use_sliding_window", *SCHEMES)
 )
@@ -90,8 +92,6 @@ NOTES = (
     "pad_token_id",
     "sep_token_id",
     "decoder_start_token_id",
-    "dtype",
-    "torch_dtype",
 )
 TRAINING = (
     "initializer_range",
@@ -142,5 +142,4 @@ GENERATION = (
     "remove_invalid_values",
 )
 HARMLESS = frozenset((*NOTES, *TRAINING, *PROGRAMS, *GENERATION, *SAMPLING))
-"""Keys that change nothing, whatever their value: kernels go by the type that tensors have, not by `dtype`;
-`outrider.models.generation` looks at what is about sampling."""
+"""Keys that change nothing, whatever their value; `outrider.models.generation` looks at those on sampling."""

@@ -16,15 +16,15 @@ from transformers import LlamaConfig, MistralConfig
 
 from outrider.errors import ModelError
 from outrider.messages import listed, reason, shown
-from outrider.models.config import SUPPORTED, check_values, stop_tokens
+from outrider.models.config import SUPPORTED, architecture_of, check_values, stop_tokens
 from outrider.models.key_tables import CHECKED, HARMLESS, NEUTRAL, USED
 from outrider.models.rope import HARMLESS as HARMLESS_OF_ROPE
 from outrider.models.rope import check_rope, is_number
 
 logger = logging.getLogger(__name__)
 
-FAMILIES = {"llama": ("LlamaForCausalLM", LlamaConfig), "mistral": ("MistralForCausalLM", MistralConfig)}
-"""By model_type: the architecture, and the class whose defaults stand in for keys that are missing."""
+FAMILIES: tuple[type[Any], ...] = (LlamaConfig, MistralConfig)
+"""The classes whose defaults stand in for keys that are missing."""
 
 
 def transformers_config(raw: Mapping[str, Any], source: str) -> Any:
@@ -33,7 +33,7 @@ def transformers_config(raw: Mapping[str, Any], source: str) -> Any:
     Raises ModelError, naming `source`, for an architecture that is not supported, and for a key that would
     change what the model computes and is not applied.
     """
-    architecture, kind = _family(raw, source)
+    kind = _family(raw, source)
     unknown = []
     for key, value in raw.items():
         if key in NEUTRAL:
@@ -48,39 +48,35 @@ def transformers_config(raw: Mapping[str, Any], source: str) -> Any:
     check_values(used, source)
     stop_tokens({"eos_token_id": used.get("eos_token_id")}, used.get("vocab_size", kind.vocab_size), source)
     used |= _rope(used, source)
-    window = (
-        used.get("sliding_window", MistralConfig.sliding_window) if architecture == SUPPORTED[1] else None
-    )
+    usual = getattr(kind, "sliding_window", None)  # Llama's class has no such field
+    window = None if usual is None else used.get("sliding_window", usual)
     _check_layers(raw, window, source)
     try:
-        config = kind(**{"eos_token_id": None} | used | {"sliding_window": window})
+        return kind(**{"eos_token_id": None} | used | {"sliding_window": window})
     except Exception as error:  # validation errors of many kinds
         raise ModelError(f"{source}: config.json is not a valid configuration: {reason(error)}") from error
-    config.architectures = [architecture]
-    return config
 
 
-def _family(raw: Mapping[str, Any], source: str) -> tuple[str, type[Any]]:
-    """The architecture and its configuration class; of model_type where `architectures` is missing."""
-    named, kind = raw.get("architectures"), raw.get("model_type")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
-    supported = f"supported are {', '.join(SUPPORTED)}"
-    if named:
-        architecture = named[0] if isinstance(named, list) else named
-        found = next((one for one in FAMILIES.values() if one[0] == architecture), None)
-        if found is None:
-            raise ModelError(f"{source}: architecture {shown(architecture)} is not supported; {supported}")
-        if kind is not None and family != found:
-            raise ModelError(
-                f"{source}: config.json has architecture {architecture!r} and model_type {shown(kind)}; give "
-                "those that belong together"
-            )
-        return found
-    if kind is None:
-        raise ModelError(f"{source}: config.json has no 'architectures'; {supported}")
-    if family is None:
-        raise ModelError(f"{source}: model_type {shown(kind)} is not supported; {supported}")
-    return family
+def _family(raw: Mapping[str, Any], source: str) -> type[Any]:
+    """The class of the architecture, or of model_type where `architectures` is missing."""
+    named, model_type = raw.get("architectures"), raw.get("model_type")
+    what, name = "architecture", named[0] if named and isinstance(named, list) else named
+    if not named:
+        what, name = "model_type", model_type
+    found = [kind for kind in FAMILIES if name in (architecture_of(kind), kind.model_type)]
+    if not found:
+        said = (
+            f"{what} {shown(name)} is not supported"
+            if name is not None
+            else "config.json has no 'architectures'"
+        )
+        raise ModelError(f"{source}: {said}; supported are {', '.join(SUPPORTED)}")
+    if model_type not in (None, found[0].model_type):
+        raise ModelError(
+            f"{source}: config.json has architecture {name!r} and model_type {shown(model_type)}; give those "
+            "that belong together"
+        )
+    return found[0]
 
 
 def _rope(used: Mapping[str, Any], source: str) -> dict[str, Any]:

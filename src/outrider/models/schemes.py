@@ -57,4 +57,5 @@ def _named(settings: Any, usual: str) -> str:
     marks = (owner for mark, owner in MARKS.items() if settings.get(mark))
     name = settings.get("quant_method") or usual or next(marks, "a scheme without a name")
     facts = [f"{fact} = {shown(settings[fact])}" for fact in FACTS if settings.get(fact)]
-    return str(name)[:80].encode("unicode_escape").decode() + (f" with {', '.join(facts)}" if facts else "")
+    spelt = name if isinstance(name, str) and name.isprintable() and len(name) < 80 else shown(name)
+    return f"{spelt} with {', '.join(facts)}" if facts else spelt
