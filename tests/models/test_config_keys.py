@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.keys import transformers_config
-from tests.models.factories import tiny_config, write_hf
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -81,18 +79,6 @@ PUBLIC: dict[str, dict[str, Any]] = {
     | {"dtype": "bfloat16", "rope_parameters": {**SCALED, "rope_theta": 500000.0}},
 }
 """Configurations of public models, written by hand; sizes are those of one of them."""
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    write_hf(path, tiny_config(hidden_size=16, intermediate_size=16, num_hidden_layers=1))
-    return path
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(saved, tmp_path / "model")
 
 
 def edit(folder: Path, changes: dict[str, Any], file: str = "config.json") -> None:
@@ -172,6 +158,19 @@ def test_what_changes_nothing(
 def test_keys_that_would_change_an_answer_are_refused(folder: Path, key: str, value: Any) -> None:
     edit(folder, {key: value})
     assert f"{key} = " in refusal(folder)
+
+
+@pytest.mark.parametrize("tokens", ["tokenizer.json", "tokenizer.model"])
+def test_labels_are_not_counted(folder: Path, tokens: str) -> None:
+    """transformers makes a name for each of them, in the tokenizer's configuration too."""
+    edit(folder, {"num_labels": 2**31})
+    (folder / "tokenizer.json").rename(folder / tokens)
+    checkpoint = open_checkpoint(str(folder))
+    if tokens == "tokenizer.json":
+        checkpoint.tokenizer()
+    else:
+        with pytest.raises(ModelError, match="the tokenizer cannot be loaded"):
+            checkpoint.tokenizer()
 
 
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,6 @@ WEIGHTS = "model.safetensors"
 def read_all(path: Path) -> dict[str, torch.Tensor]:
     checkpoint = open_checkpoint(str(path))
     return {name: checkpoint.tensor(name) for name in checkpoint.config.shapes()}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    write_hf(path, tiny_config(hidden_size=16, intermediate_size=16, num_hidden_layers=1))
-    return path
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy of a good checkpoint, to be broken."""
-    return shutil.copytree(saved, tmp_path / "model")
 
 
 def edit_json(path: Path, **changes: Any) -> None:

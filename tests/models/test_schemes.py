@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.key_tables import CHECKED, HARMLESS, NEUTRAL, USED
 from outrider.models.schemes import KEYS
-from tests.models.factories import tiny_config, write_hf
 
 WEIGHTS = "model.safetensors"
 NAME = "model.layers.0.mlp.down_proj"
@@ -255,18 +253,6 @@ FILES: dict[str, tuple[str, dict[str, Any], str]] = {
         "AWQ with w_bit = 4",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    write_hf(path, tiny_config(hidden_size=16, intermediate_size=16, num_hidden_layers=1))
-    return path
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(saved, tmp_path / "model")
 
 
 def edit_tensors(folder: Path, **changes: Tensor | None) -> None:

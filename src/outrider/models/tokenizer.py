@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tokenizers
 import transformers
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from outrider.errors import ModelError
 from outrider.messages import reason, shown
@@ -38,10 +38,11 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """
     file = path / FILE
     whole = file.is_file()
-    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+    # The latter would read config.json, whose `num_labels` alone can take all memory.
+    kind, options = (PreTrainedTokenizerFast, {}) if whole else (AutoTokenizer, {"config": LlamaConfig()})
     try:
         expected = _probes(Tokenizer.from_file(str(file))) if whole else []
-        tokenizer = kind.from_pretrained(path, local_files_only=True)
+        tokenizer = kind.from_pretrained(path, local_files_only=True, **options)
         is_fast = tokenizer.is_fast
         found = _probes(tokenizer.backend_tokenizer) if whole else []
         tokenizer(list(PROBES))  # settings of a wrong type come up only here
