@@ -74,6 +74,14 @@ def test_special_tokens_are_no_difference(tmp_path: Path) -> None:
     assert tokenizer.eos_token == "</s>"
 
 
+def test_tokens_that_the_settings_add_are_no_difference(tmp_path: Path) -> None:
+    byte_level(tmp_path)
+    count = len(tiny_tokenizer())
+    added = {"content": "  ", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    named(tmp_path, added_tokens_decoder={str(count): added | {"special": False}})
+    assert count in load_tokenizer(tmp_path).encode("two  spaces")
+
+
 def test_a_library_that_makes_another_tokenizer_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
