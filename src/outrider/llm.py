@@ -14,12 +14,12 @@ from outrider.engine.build import build_engine
 from outrider.engine.engine import Engine
 from outrider.errors import ConfigError, RequestError
 from outrider.fair_lock import FairLock
+from outrider.messages import shown
 from outrider.models.chat_template import ChatTemplate
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
-from outrider.validation import shown
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from outrider.errors import ConfigError
-
-SHOWN = 200  # characters of a value that an error quotes
+from outrider.messages import shown
 
 
 class Strict(BaseModel):
@@ -45,12 +44,3 @@ def _sentence(detail: Any) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     name = ".".join(str(part) for part in detail["loc"])
     return f"{name} = {shown(detail['input'])}: {message[:1].lower()}{message[1:]}"
-
-
-def shown(value: object) -> str:
-    """The value as Python writes it, or the beginning of that, for an error's one line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of more than some thousand digits
-        return "a number of thousands of digits"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,18 @@ class Recorded:
         """spans: rows and logit rows of each."""
         room = torch.empty(len(x), sum(self.widths)) if kept else None
         rows, logit_rows = [n for n, _ in spans], [n for _, n in spans]
-        given = ([0] * len(x), [0] * len(spans), rows, [[]] * len(spans), logit_rows, x, room)
+        given: tuple[Any, ...] = (
+            [0] * len(x),
+            [0] * len(spans),
+            rows,
+            [[]] * len(spans),
+            logit_rows,
+            x,
+            room,
+        )
         out = torch.from_numpy(self.program.run(*given))
-        return out, [] if room is None else list(room.split(self.widths, dim=1))
+        ends = pairwise(accumulate(self.widths, initial=0))
+        return out, [] if room is None else [room[:, first:last] for first, last in ends]
 
 
 def chain(draw: random.Random) -> None:
@@ -245,7 +254,8 @@ def choice(draw: random.Random) -> None:
     )
     noise = SpotDraw(spot, Stream.TOKEN)
     chosen = native.choose(logits, noise.keys(len(logits)), None, *how)
-    values = scores + noise(*logits.shape, logits.device)
+    rows, vocab = logits.shape
+    values = scores + noise(rows, vocab, logits.device)
     for row, token in enumerate(chosen):
         assert (token == NO_TOKEN) == (not values[row].max().isfinite())
         assert token == NO_TOKEN or values[row, token] >= values[row].max() - 1e-4

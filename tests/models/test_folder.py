@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
@@ -22,19 +22,6 @@ WEIGHTS = "model.safetensors"
 def read_all(path: Path) -> dict[str, torch.Tensor]:
     checkpoint = open_checkpoint(str(path))
     return {name: checkpoint.tensor(name) for name in checkpoint.config.shapes()}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    write_hf(path, tiny_config(hidden_size=16, intermediate_size=16, num_hidden_layers=1))
-    return path
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy of a good checkpoint, to be broken."""
-    return shutil.copytree(saved, tmp_path / "model")
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -209,3 +196,34 @@ def test_flipped_bits_in_the_header(folder: Path) -> None:
             refused.append(str(error))
     assert all(str(folder) in message for message in refused)
     assert len(refused) > 0.9 * len(flips)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../model.safetensors", "/etc/passwd", "a/b", "a\\b", "..", "", "x" * 256, "a\nb", "\0", 3, None, ["a"]],
+)
+def test_an_index_names_files_of_its_folder_only(folder: Path, name: Any) -> None:
+    file = folder / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+    with pytest.raises(ModelError, match="it has to be the name of a file in the same folder") as caught:
+        open_checkpoint(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_links_to_weights_are_followed(folder: Path, tmp_path: Path) -> None:
+    """The hub's cache is made of them."""
+    (folder / WEIGHTS).rename(tmp_path / "blob")
+    (folder / WEIGHTS).symlink_to(tmp_path / "blob")
+    assert read_all(folder)
+
+
+def test_tensors_of_a_shard_that_the_index_leaves_out(tmp_path: Path) -> None:
+    write_hf(tmp_path, shards=3)
+    file = tmp_path / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    shard = index["weight_map"]["model.norm.weight"]
+    tensors = load_file(tmp_path / shard)
+    (tmp_path / shard).unlink()
+    save_file(tensors | {"model.norm.weight_scale": torch.ones(1)}, tmp_path / shard)
+    with pytest.raises(ModelError, match=r"not read, 1 in all: 'model\.norm\.weight_scale'"):
+        open_checkpoint(str(tmp_path))

@@ -11,9 +11,10 @@ import pytest
 from outrider import LLM, SamplingParams
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
+from outrider.models.end_texts import END_TEXTS
 from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_tokenizer import build_tokenizer
-from outrider.models.gguf_vocabulary import END_TEXTS, read_vocabulary
+from outrider.models.gguf_vocabulary import read_vocabulary
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
 from tests.models.test_gguf_tokenizer import byte_level, sentencepiece
 

@@ -201,3 +201,27 @@ def http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
 def test_hub_that_cannot_be_had(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_answers(monkeypatch, error)
     assert said in message("org/name")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "embedded null byte"),
+        ("~nobody-of-that-name/model", "home directory"),
+    ],
+)
+def test_what_cannot_be_a_path(name: str, said: str) -> None:
+    with pytest.raises(ModelError, match="is not a path that can be read") as caught:
+        open_checkpoint(name)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    assert "Permission denied" in message("/root/model")

@@ -12,11 +12,11 @@ from outrider.config import SchedulingPolicy
 from outrider.engine.detokenizer import Detokenizer, OutputText
 from outrider.engine.request import Request, RequestGroup
 from outrider.errors import ConfigError, RequestError
+from outrider.messages import shown
 from outrider.models.runner import ModelRunner
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars, InGrammar
 from outrider.sampling.sampler import build_sampler
-from outrider.validation import shown
 from outrider.verification.noise import Noise
 
 PRIORITY_SECONDS = 10.0

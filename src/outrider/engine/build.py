@@ -19,6 +19,7 @@ from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
+from outrider.messages import shown
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.llama import Llama
 from outrider.models.runner import ModelRunner, block_bytes
@@ -42,6 +43,12 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
             "the other"
         )
     checkpoint = open_checkpoint(config.model, revision=config.revision, tokenizer=config.tokenizer)
+    if checkpoint.sampling_defaults:
+        logger.warning(
+            "sampling defaults of %s are not applied: %s; give them with each request",
+            config.model,
+            ", ".join(f"{name} = {shown(value)}" for name, value in checkpoint.sampling_defaults.items()),
+        )
     tokenizer = checkpoint.tokenizer()
     backend = choose_backend(config, checkpoint)
     prompt_rows = prompt_rows_of(config, exact=backend.exact)

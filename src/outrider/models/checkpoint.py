@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
+from outrider.messages import listed, reason, shown
 from outrider.models.config import DecoderConfig
 from outrider.models.folder import FolderCheckpoint
 from outrider.models.gguf_file import GGUFCheckpoint
 from outrider.models.gguf_magic import is_gguf
-from outrider.models.gguf_metadata import listed
 from outrider.quantization.weight import Format, Weight
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
@@ -32,6 +32,10 @@ class Checkpoint(Protocol):
 
     @property
     def config(self) -> DecoderConfig: ...
+
+    @property
+    def sampling_defaults(self) -> Mapping[str, Any]:
+        """What its authors would have sampling be, where that is not neutral, by the names of the file."""
 
     def tensor(self, name: str) -> Tensor:
         """A weight by its Hugging Face name, in the type it is stored in or dequantised to float32."""
@@ -66,7 +70,7 @@ def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | No
 
 def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
     """The folder or file that `model` means, downloaded if need be. files: patterns of what is downloaded."""
-    path = Path(model).expanduser()
+    path = _path(model)
     if path.is_dir():
         return path
     if path.is_file():
@@ -84,6 +88,19 @@ def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_F
         f"model {model!r} does not exist; give a folder with config.json, a .gguf file, a hub id such as "
         "'org/name' or 'org/name:file.gguf', or 'smollm2'"
     )
+
+
+def _path(model: str) -> Path:
+    """Raises ModelError for what the system does not take as a path."""
+    try:
+        path = Path(model).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no permission; no such home; a zero byte
+        said = error.strerror if isinstance(error, OSError) else reason(error)
+        raise ModelError(f"model {shown(model)} is not a path that can be read: {said}") from error
+    return path
 
 
 def _smollm2() -> Path:

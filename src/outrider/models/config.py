@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from outrider.errors import ModelError
+from outrider.messages import shown
+from outrider.models.rope import is_number, rotary
 
 SUPPORTED = ("LlamaForCausalLM", "MistralForCausalLM")
-STATIC_ROPES = ("linear", "llama3", "yarn")  # their frequencies do not depend on the sequence's length
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-)
+SIZES = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**20,
+    "num_hidden_layers": 2**12,
+    "num_attention_heads": 2**12,
+    "num_key_value_heads": 2**12,
+    "head_dim": 2**12,
+    "max_position_embeddings": 2**31 - 1,
+    "sliding_window": 2**31 - 1,
+}
+"""The most that each may be: many times what models have, and few enough to loop over or to compute with
+before any tensor has been looked at."""
+DERIVED = ("num_key_value_heads", "head_dim", "sliding_window")  # sizes that may be null
+FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 @dataclass(frozen=True)
@@ -80,32 +87,36 @@ class DecoderConfig:
 def decoder_config(config: Any, source: str, generation: Mapping[str, Any] | None = None) -> DecoderConfig:
     """From a transformers configuration and, where there is one, the model's generation_config.json.
 
-    Raises ModelError, naming `source`, for an architecture or a setting that this model code would get wrong.
+    Raises ModelError, naming `source`, for an architecture or a setting that this model code would get wrong,
+    and for a value that no model has.
     """
-    architecture = (config.architectures or [type(config).__name__.replace("Config", "ForCausalLM")])[0]
+    architecture = (config.architectures or [architecture_of(type(config))])[0]
     if architecture not in SUPPORTED:
         raise ModelError(
-            f"{source}: architecture {architecture!r} is not supported; supported are {', '.join(SUPPORTED)}"
+            f"{source}: architecture {shown(architecture)} is not supported; supported are "
+            f"{', '.join(SUPPORTED)}"
         )
-    if config.hidden_act != "silu":
-        raise ModelError(f"{source}: activation {config.hidden_act!r} is not supported; supported is 'silu'")
     if getattr(config, "quantization_config", None):
         raise ModelError(
             f"{source}: quantization_config is not supported; use unquantised safetensors or a GGUF file"
         )
-    for name in SIZES:
-        if getattr(config, name) < 1:
-            raise ModelError(f"{source}: {name} = {getattr(config, name)}; it has to be at least 1")
+    names = (*SIZES, *FLAGS, "rms_norm_eps", "hidden_act")
+    check_values({name: getattr(config, name) for name in names if hasattr(config, name)}, source)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if config.num_attention_heads % config.num_key_value_heads or head_dim % 2:
         raise ModelError(
             f"{source}: {config.num_attention_heads} heads of {head_dim} dimensions cannot share "
             f"{config.num_key_value_heads} K/V heads; heads must divide evenly and head_dim be even"
         )
-    inv_freq, factor = _rope(config, head_dim, source)
+    inv_freq, factor = rotary(config, head_dim, source)
+    vocab = config.vocab_size
+    eos = {
+        "eos_token_id": config.eos_token_id,
+        "eos_token_id of generation_config.json": (generation or {}).get("eos_token_id"),
+    }
     return DecoderConfig(
         architecture=architecture,
-        vocab_size=config.vocab_size,
+        vocab_size=vocab,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
         num_layers=config.num_hidden_layers,
@@ -117,34 +128,62 @@ def decoder_config(config: Any, source: str, generation: Mapping[str, Any] | Non
         rope_inv_freq=inv_freq,
         rope_attention_factor=factor,
         sliding_window=getattr(config, "sliding_window", None),
-        attention_bias=bool(getattr(config, "attention_bias", False)),
-        mlp_bias=bool(getattr(config, "mlp_bias", False)),
-        tie_word_embeddings=bool(config.tie_word_embeddings),
-        eos_token_ids=_ids(config.eos_token_id, (generation or {}).get("eos_token_id")),
+        attention_bias=getattr(config, "attention_bias", False),
+        mlp_bias=getattr(config, "mlp_bias", False),
+        tie_word_embeddings=config.tie_word_embeddings,
+        eos_token_ids=stop_tokens(eos, vocab, source),
         dtype=config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32,
     )
 
 
-def _rope(config: Any, head_dim: int, source: str) -> tuple[tuple[float, ...], float]:
-    """Rotary frequencies and the factor on cos and sin, as transformers computes them."""
-    parameters = config.rope_parameters
-    kind = parameters.get("rope_type", "default")
-    if parameters.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ModelError(f"{source}: partial_rotary_factor is not supported; it has to be 1")
-    if kind == "default":
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-        return tuple((1.0 / parameters["rope_theta"] ** exponents).tolist()), 1.0
-    if kind not in STATIC_ROPES:
-        raise ModelError(
-            f"{source}: rope scaling {kind!r} is not supported; supported are default, "
-            f"{', '.join(STATIC_ROPES)}"
-        )
-    inv_freq, factor = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
-    return tuple(inv_freq.tolist()), float(factor)
+def architecture_of(kind: type[Any]) -> str:
+    """The architecture of a configuration class of transformers."""
+    return kind.__name__.replace("Config", "ForCausalLM")
 
 
-def _ids(*values: int | list[int] | None) -> tuple[int, ...]:
+def check_values(values: Mapping[str, Any], source: str) -> None:
+    """Raise ModelError for a value that is of a wrong type or out of its range; names are config.json's."""
+
+    def check(name: str, right: bool, what: str) -> None:
+        if not right:
+            raise ModelError(f"{source}: {name} = {shown(values[name])}; it has to be {what}")
+
+    for name, value in values.items():
+        if name in SIZES and not (value is None and name in DERIVED):
+            most = SIZES[name]
+            check(name, is_whole(value) and 1 <= value <= most, f"at least 1 and at most {most}")
+        elif name in FLAGS:
+            check(name, isinstance(value, bool), "true or false")
+        elif name == "rms_norm_eps":
+            check(name, is_number(value) and 0 < value <= 1, "greater than 0 and at most 1")
+        elif name in ("dtype", "torch_dtype") and not isinstance(value, torch.dtype):
+            check(name, value is None or value in DTYPES, f"one of {', '.join(DTYPES)}, or null")
+        elif name == "hidden_act" and value != "silu":
+            raise ModelError(f"{source}: activation {shown(value)} is not supported; supported is 'silu'")
+
+
+def stop_tokens(named: Mapping[str, Any], vocab: int, source: str) -> tuple[int, ...]:
+    """All ids that end an output. named: what each key holds: an id, a list of ids, or None.
+
+    Raises ModelError, naming the key, for what is not an id below `vocab`.
+    """
     ids: set[int] = set()
-    for value in values:
-        ids.update([value] if isinstance(value, int) else value or [])
+    for key, value in named.items():
+        for token in value if isinstance(value, list | tuple) else [] if value is None else [value]:
+            if not is_whole(token) or not 0 <= token < vocab:
+                raise ModelError(
+                    f"{source}: {key} = {shown(value)}; token ids are whole numbers from 0 to {vocab - 1}"
+                )
+            ids.add(token)
     return tuple(sorted(ids))
+
+
+def read_together(name: str) -> Collection[str]:
+    """The tensors that one pass of a kernel reads as if they were one, and which need one format."""
+    pair = (".gate_proj.", ".up_proj.")
+    return {name.replace(part, other) for part in pair if part in name for other in pair} or {name}
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value from JSON is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)

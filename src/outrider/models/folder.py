@@ -2,108 +2,137 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from outrider.cache.pages import release_pages
 from outrider.errors import ModelError
-from outrider.models.config import SUPPORTED, decoder_config
+from outrider.messages import listed
+from outrider.models.config import DecoderConfig, decoder_config, read_together, stop_tokens
+from outrider.models.end_of_turn import ends_of_tokenizer
+from outrider.models.generation import sampling_defaults
+from outrider.models.json_file import read_json
+from outrider.models.keys import transformers_config
+from outrider.models.schemes import refuse_scheme
+from outrider.models.shards import Shards, Stored
+from outrider.models.tokenizer import load_tokenizer
+from outrider.quantization.quantize import convert
 from outrider.quantization.slabs import by_rows
 from outrider.quantization.weight import Format, Weight, plain
 
 PROBE = "model.layers.0.self_attn.o_proj.weight"  # stands for all linear layers
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+PLAIN = ("F32", "F16", "BF16")  # types whose numbers are the weights; others need the scales of a scheme
+BUFFERS = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached", ".masked_bias")
+"""Ends of names: of what older versions of transformers stored, and later ones compute."""
 
 
 class FolderCheckpoint:
-    """Weights are memory-mapped and read one tensor at a time."""
+    """Weights are memory-mapped and read one tensor at a time.
+
+    sampling_defaults: what generation_config.json would have sampling be, where that is not neutral.
+    """
 
     def __init__(self, path: Path, tokenizer_path: Path | None = None) -> None:
         self._path = path
         self._tokenizer_path = tokenizer_path or path
-        generation = path / "generation_config.json"
-        self.config = decoder_config(
-            _transformers_config(path), str(path), read_json(generation) if generation.is_file() else None
+        file, generation_file = path / "config.json", path / "generation_config.json"
+        if not file.exists():
+            raise ModelError(f"{path} holds no config.json; it is not a Hugging Face model folder")
+        raw = read_json(file)
+        generation = read_json(generation_file) if generation_file.exists() else {}
+        refuse_scheme(raw, path)
+        config = decoder_config(transformers_config(raw, str(path)), str(path), generation)
+        self.config = with_ends(config, self._tokenizer_path)
+        self.sampling_defaults: Mapping[str, Any] = sampling_defaults(
+            generation if generation_file.exists() else raw
         )
         self._shapes = self.config.shapes()
-        self._file_of = self._files()
-        self._open: dict[Path, Any] = {}
-        self._stack = ExitStack()
+        self._shards = Shards(path)
+        _check_tensors(self._shards.tensors, self._shapes, path)
 
     def tensor(self, name: str) -> Tensor:
-        path = self._file(name)
-        with _reading(path, name):
-            tensor: Tensor = self._opened(path).get_tensor(name)
-        return shaped(path, name, tensor, self._shapes[name])
+        return self._shards.read(name)
 
     @property
     def stored_as(self) -> str:
-        return self._dtype(PROBE)
+        return self._shards.tensors[PROBE].dtype
 
     def weight(self, name: str) -> Weight:
-        return plain_weight(self.tensor(name))
+        if name == TABLE and self.config.tie_word_embeddings and HEAD in self._shards.tensors:
+            self._check_tied()
+        return convert(plain_weight(self.tensor(name)), self.format(name))
 
     def format(self, name: str) -> Format:
-        return "bfloat16" if self._dtype(name) == "BF16" else "float32"
+        types = {self._shards.tensors[other].dtype for other in read_together(name)}
+        return "bfloat16" if types == {"BF16"} else "float32"
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self._tokenizer_path)
 
-    def _dtype(self, name: str) -> str:
-        path = self._file(name)
-        with _reading(path, name):
-            return str(self._opened(path).get_slice(name).get_dtype())
+    def _check_tied(self) -> None:
+        """An output layer beside a table that is tied to it has to be that table, since it is not read."""
+        table, head = self.tensor(TABLE), self.tensor(HEAD)
+        if table.dtype != head.dtype or not torch.equal(table, head):
+            raise ModelError(
+                f"{self._path}: tie_word_embeddings = True, but tensor {HEAD!r} is another than {TABLE!r}; "
+                "if it is the output layer, tie_word_embeddings has to be false"
+            )
+        release_pages(head)
 
-    def _file(self, name: str) -> Path:
-        path = self._file_of.get(name)
-        if path is None:
-            raise ModelError(f"{self._path}: tensor {name!r} is missing")
-        return path
 
-    def _files(self) -> dict[str, Path]:
-        """Which file holds each tensor."""
-        index, single = self._path / INDEX, self._path / SINGLE
-        if index.is_file():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise ModelError(f"{index} has no 'weight_map'; it is truncated or corrupt")
-            files = {name: self._path / str(file) for name, file in weight_map.items()}
-            for path in sorted(set(files.values())):
-                if not path.is_file():
-                    raise ModelError(f"{path} is missing, though {INDEX} names it")
-                self._names(path)
-            return files
-        if not single.is_file():
-            raise ModelError(f"{self._path} holds neither {SINGLE} nor {INDEX}")
-        return dict.fromkeys(self._names(single), single)
+def with_ends(config: DecoderConfig, tokenizer_path: Path) -> DecoderConfig:
+    """The tokens that end an output, the tokenizer's among them."""
+    ends = stop_tokens(ends_of_tokenizer(tokenizer_path), config.vocab_size, str(tokenizer_path))
+    return replace(config, eos_token_ids=tuple(sorted({*config.eos_token_ids, *ends})))
 
-    def _names(self, path: Path) -> list[str]:
-        """The tensors of a file, whose header is checked by reading it."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                return list(file.keys())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{path} is truncated or corrupt: {error}") from error
 
-    def _opened(self, path: Path) -> Any:
-        if path not in self._open:
-            self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
-        return self._open[path]
+def _check_tensors(tensors: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """The folder has the tensors of the model, in types that are supported, and no others.
+
+    Raises ModelError.
+    """
+    missing = [name for name in shapes if name not in tensors]
+    wrong = [name for name in shapes if name in tensors and tensors[name].dtype not in PLAIN]
+    unread = [name for name in tensors if name not in shapes and name != HEAD and not name.endswith(BUFFERS)]
+    if wrong:
+        stored = tensors[wrong[0]]
+        raise ModelError(
+            f"{stored.file}: tensor {wrong[0]!r} is of type {stored.dtype}; supported are "
+            f"{', '.join(PLAIN)}; no scheme is known by which others become weights{_beside(unread)}"
+        )
+    if unread:
+        lacking = f", and tensor {missing[0]!r} is missing" if missing else ""
+        raise ModelError(
+            f"{path} has tensors that are not read, {len(unread)} in all{_beside(unread)}{lacking}"
+        )
+    if missing:
+        raise ModelError(f"{path}: tensor {missing[0]!r} is missing")
+    for name, expected in shapes.items():
+        check_shape(tensors[name].file, name, tensors[name].shape, expected)
+
+
+def _beside(unread: list[str]) -> str:
+    """Tensors that are not read, one of each kind first."""
+    kinds = {name.rpartition(".")[2]: name for name in reversed(unread)}
+    return f": {listed([*kinds.values()][::-1])}" if unread else ""
+
+
+def check_shape(file: Path, name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise ModelError, naming where a tensor is from, if it has another shape."""
+    if shape != expected:
+        raise ModelError(f"{file}: tensor {name!r} has shape {shape}; config.json implies {expected}")
 
 
 def shaped(path: Path, name: str, tensor: Tensor, expected: tuple[int, ...]) -> Tensor:
-    """The tensor. Raises ModelError, naming where it is from, if it has another shape."""
-    if tuple(tensor.shape) != expected:
-        raise ModelError(
-            f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json implies {expected}"
-        )
+    """The tensor. Raises ModelError as `check_shape` does."""
+    check_shape(path, name, tuple(tensor.shape), expected)
     return tensor
 
 
@@ -113,53 +142,3 @@ def plain_weight(mapped: Tensor) -> Weight:
     weight = by_rows(rows, columns, lambda first, last: plain(mapped[first:last]))
     release_pages(mapped)  # a small weight is not copied, and is then read a second time
     return weight
-
-
-@contextmanager
-def _reading(path: Path, name: str) -> Iterator[None]:
-    try:
-        yield
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is truncated or corrupt: tensor {name!r}: {error}") from error
-
-
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer in a folder, which need not hold a model. Raises ModelError."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # the libraries below raise anything, bare Exception included
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason}") from error
-    if not tokenizer.is_fast:
-        raise ModelError(f"{path}: only a slow tokenizer is available; a tokenizer.json is needed")
-    return tokenizer
-
-
-def _transformers_config(path: Path) -> Any:
-    file = path / "config.json"
-    if not file.is_file():
-        raise ModelError(f"{path} holds no config.json; it is not a Hugging Face model folder")
-    raw = read_json(file)
-    architectures = raw.get("architectures")
-    architecture = (
-        architectures[0] if isinstance(architectures, list) and architectures else raw.get("model_type")
-    )
-    if architecture not in SUPPORTED:  # asked first: transformers knows not every one of them either
-        raise ModelError(
-            f"{path}: architecture {architecture!r} is not supported; supported are {', '.join(SUPPORTED)}"
-        )
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # validation errors of many kinds
-        raise ModelError(f"{file} is not a valid configuration: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ModelError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return value

@@ -14,11 +14,12 @@ from typing import Any
 from transformers import LlamaConfig
 
 from outrider.errors import ModelError
+from outrider.messages import listed
 from outrider.models.config import DecoderConfig, decoder_config
 from outrider.models.gguf_blocks import TYPES, dequantized
 from outrider.models.gguf_header import GGUFHeader, StoredTensor
 from outrider.models.gguf_keys import ARCHITECTURE, check_keys, check_whole, key_of
-from outrider.models.gguf_metadata import Metadata, listed
+from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_vocabulary import read_vocabulary
 
 LAYER = re.compile(r"blk\.(\d+)\.")
@@ -54,9 +55,14 @@ def gguf_config(header: GGUFHeader, source: str) -> DecoderConfig:
     embedding = _tensor(tensors, "token_embd.weight", source)
     query = _tensor(tensors, "blk.0.attn_q.weight", source)
     vocab, hidden = embedding.shape
-    for name, held, what in (("embedding_length", hidden, "columns"), ("vocab_size", vocab, "rows")):
-        if key_of(metadata, name, held) != held:
-            raise metadata.wrong(f"{ARCHITECTURE}.{name}", f"tensor {embedding.name!r} has {held} {what}")
+    gate = _tensor(tensors, "blk.0.ffn_gate.weight", source)
+    for name, value, held, what, tensor in (
+        ("embedding_length", key_of(metadata, "embedding_length", hidden), hidden, "columns", embedding),
+        ("vocab_size", key_of(metadata, "vocab_size", vocab), vocab, "rows", embedding),
+        ("feed_forward_length", key_of(metadata, "feed_forward_length"), gate.shape[0], "rows", gate),
+    ):
+        if value != held:
+            raise metadata.wrong(f"{ARCHITECTURE}.{name}", f"tensor {tensor.name!r} has {held} {what}")
     head_dim = key_of(metadata, "attention.key_length", hidden // heads if heads else 0)
     if heads * head_dim != query.shape[0]:
         raise ModelError(
@@ -76,7 +82,7 @@ def gguf_config(header: GGUFHeader, source: str) -> DecoderConfig:
     config = LlamaConfig(
         vocab_size=vocab,
         hidden_size=hidden,
-        intermediate_size=key_of(metadata, "feed_forward_length"),
+        intermediate_size=gate.shape[0],
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=key_of(metadata, "attention.head_count_kv", heads),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,21 +12,22 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
-from outrider.models.config import DecoderConfig
-from outrider.models.folder import PROBE, load_tokenizer
+from outrider.models.config import read_together
+from outrider.models.folder import PROBE, with_ends
 from outrider.models.gguf_blocks import CHANGED, FORMATS, dequantized, weight_of
 from outrider.models.gguf_config import gguf_config, gguf_name
 from outrider.models.gguf_header import StoredTensor, read_header
 from outrider.models.gguf_magic import foreign
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import TOKENS
+from outrider.models.tokenizer import load_tokenizer
 from outrider.quantization.quantize import convert
 from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
-GATE, UP = ".gate_proj.", ".up_proj."
 LONGEST_REASON = 300  # characters: a library's message may hold a token of any length
+SAMPLING = "general.sampling."
 
 
 class GGUFCheckpoint:
@@ -41,9 +41,14 @@ class GGUFCheckpoint:
             header = read_header(path)
             self.config = gguf_config(header, str(path))
         self._metadata, self._tensors = header.metadata, header.tensors
+        self.sampling_defaults = {
+            key.removeprefix(SAMPLING): value
+            for key, value in self._metadata.items()
+            if key.startswith(SAMPLING)
+        }
         self._shapes = self.config.shapes()
-        if self._given is not None:
-            self.config = _ending_with(self._given, self.config)
+        if tokenizer_path is not None:
+            self.config = with_ends(self.config, tokenizer_path)
         if not self.config.eos_token_ids and (self._given is not None or TOKENS in self._metadata):
             logger.warning(
                 "%s names no token that ends a turn, and has none that is known to; output ends at "
@@ -71,7 +76,7 @@ class GGUFCheckpoint:
         return str(self._stored(PROBE).type.name)
 
     def format(self, name: str) -> Format:
-        formats = {FORMATS[self._stored(other).type.name] for other in _read_together(name)}
+        formats = {FORMATS[self._stored(other).type.name] for other in read_together(name)}
         if len(formats) == 1:
             return formats.pop()
         return "float32" if formats & {"float32", "bfloat16"} else "int8"
@@ -115,20 +120,6 @@ def _reading(path: Path) -> Iterator[None]:
             raise ModelError(f"{path} {what}") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{path} is truncated or corrupt: {reason[:LONGEST_REASON]}") from error
-
-
-def _ending_with(tokenizer: PreTrainedTokenizerBase, config: DecoderConfig) -> DecoderConfig:
-    """The tokenizer's EOS counts too, where it is one of the model's tokens."""
-    eos = tokenizer.eos_token_id
-    if eos is None or not 0 <= eos < config.vocab_size:
-        return config
-    return replace(config, eos_token_ids=tuple(sorted({eos, *config.eos_token_ids})))
-
-
-def _read_together(name: str) -> Iterable[str]:
-    """The tensors that one pass of a kernel reads as if they were one, and which need one format."""
-    pair = (GATE, UP)
-    return {name.replace(part, other) for part in pair if part in name for other in pair} or {name}
 
 
 def _half_split(rows: int, heads: int) -> Tensor:

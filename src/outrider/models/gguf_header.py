@@ -12,13 +12,13 @@ import struct
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from reprlib import Repr
 from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from outrider.messages import shown
 from outrider.models.gguf_magic import MAGIC
 
 VERSIONS = (2, 3)
@@ -33,8 +33,6 @@ FLOATS: dict[GGMLQuantizationType, np.dtype[Any]] = {
     GGMLQuantizationType.F32: np.dtype("<f4"),
     GGMLQuantizationType.F16: np.dtype("<f2"),
 }
-SHORT = Repr()
-SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 120
 
 
 @dataclass(frozen=True)
@@ -109,11 +107,6 @@ def read_header(path: Path) -> GGUFHeader:
         tensors[name] = StoredTensor(name, kind, shape, start + offset, _nbytes(name, shape, kind), mapping)
     _check_places(tensors, len(mapping), alignment)
     return GGUFHeader(metadata, tensors)
-
-
-def shown(value: Any) -> str:
-    """A value from a file as messages show it: in one line, and shortened."""
-    return SHORT.repr(value)
 
 
 def _check_version(stored: bytes) -> None:

@@ -6,15 +6,12 @@ have the value with which it does nothing. llama.cpp passes over some of them, w
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any
 
 from outrider.errors import ModelError
-from outrider.models.gguf_header import shown
-from outrider.models.gguf_metadata import Metadata, listed
-
-logger = logging.getLogger(__name__)
+from outrider.messages import shown
+from outrider.models.gguf_metadata import Metadata
 
 ARCHITECTURE = "llama"
 QUANTIZATION_VERSION = 2  # of the layout of blocks
@@ -93,11 +90,6 @@ def check_whole(metadata: Metadata) -> None:
         raise metadata.wrong("llama.expert_count", "mixtures of experts are not supported")
     if metadata.integer("general.quantization_version", QUANTIZATION_VERSION) != QUANTIZATION_VERSION:
         raise metadata.wrong("general.quantization_version", f"it has to be {QUANTIZATION_VERSION}")
-    sampling = [key for key in metadata if key.startswith("general.sampling.")]
-    if sampling:
-        logger.warning(
-            "%s: %s: defaults of sampling in the file are not used", metadata.source, listed(sampling)
-        )
 
 
 def check_keys(metadata: Metadata, head_dim: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from outrider.errors import ModelError
-from outrider.models.gguf_header import shown
+from outrider.messages import shown
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,6 @@ class Metadata:
             layers = " for all layers" if isinstance(value, list) and not kind.startswith("an array") else ""
             raise self.wrong(key, f"it has to be {kind}{layers}")
         return value
-
-
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names as messages show them: the first ones, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
 
 
 def _is_integer(value: Any) -> bool:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import generate_merges
 
 from outrider.errors import ModelError
-from outrider.models.gguf_header import shown
+from outrider.messages import shown
 from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_vocabulary import (
     BYTE_LEVEL,

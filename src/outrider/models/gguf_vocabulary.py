@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outrider.errors import ModelError
-from outrider.models.gguf_header import shown
+from outrider.messages import shown
+from outrider.models.end_texts import END_TEXTS, ends_among
 from outrider.models.gguf_metadata import Metadata
 
 TOKENS = "tokenizer.ggml.tokens"
@@ -22,39 +23,6 @@ ROLES = {"bos": "bos", "eos": "eos", "eot": "eot", "eom": "eom", "unk": "unknown
 """The part that a token plays, as the field names it, and as the file's keys do."""
 ENDS = ("eos", "eot", "eom")
 USUAL = {"unk": 0, "bos": 1, "eos": 2}
-END_TEXTS = frozenset(
-    (
-        "<|eot_id|>",
-        "<|im_end|>",
-        "<|end|>",
-        "<|return|>",
-        "<|call|>",
-        "<|flush|>",
-        "<|calls|>",
-        "<end_of_turn>",
-        "<|endoftext|>",
-        "</s>",
-        "<|eom_id|>",
-        "<EOT>",
-        "_<EOT>",
-        "[EOT]",
-        "[EOS]",
-        "<|end_of_text|>",
-        "<end_of_utterance>",
-        "<eos>",
-        "<turn|>",
-        "<|tool_response>",
-        "<\N{FULLWIDTH VERTICAL LINE}end\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
-        "\N{FULLWIDTH VERTICAL LINE}>",
-        "[e~[",
-    )
-)
-NO_ENDS = (
-    ({"<|return|>", "<|call|>"}, "<|end|>"),
-    ({"<|calls|>", "<|flush|>"}, "<|end|>"),
-    ({"<|tool_response>"}, "</s>"),
-)
-"""Where a vocabulary has all of the former, the latter ends a part of a turn only, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +94,11 @@ def _special(metadata: Metadata, count: int) -> dict[str, int]:
 
 def _ends_by_text(metadata: Metadata, ids: Mapping[str, int], types: list[int]) -> set[int]:
     """Known ends, whatever their type, but for those that ordinary text can become a token of."""
-    known = {token for token in END_TEXTS if token in ids}
+    known = set(END_TEXTS & ids.keys())
     if any(types[ids[token]] == NORMAL for token in known):
         if metadata.text("tokenizer.ggml.model", "") == SENTENCEPIECE:
             spelt = known
         else:
             spelt = {merge.replace(" ", "") for merge in metadata.strings("tokenizer.ggml.merges")}
         known -= {token for token in known & spelt if types[ids[token]] == NORMAL}
-    known -= {token for others, token in NO_ENDS if others <= known}
-    return {ids[token] for token in known}
+    return {ids[token] for token in ends_among(known)}

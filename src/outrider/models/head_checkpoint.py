@@ -20,11 +20,12 @@ from outrider.cache.pages import release_pages
 from outrider.errors import ModelError
 from outrider.models.checkpoint import HUB_FILES, locate
 from outrider.models.config import DecoderConfig
-from outrider.models.folder import plain_weight, read_json, shaped
+from outrider.models.folder import plain_weight, shaped
 from outrider.models.gguf_blocks import nibbles
 from outrider.models.head_config import HeadConfig, usual_layers
 from outrider.models.head_file import PICKLED, SAFETENSORS, HeadFile, tensor_names
 from outrider.models.head_kinds import is_drafter, refuse_other_configs, refuse_other_tensors
+from outrider.models.json_file import read_json
 from outrider.quantization.quantize import convert
 from outrider.quantization.slabs import by_rows
 from outrider.quantization.weight import GROUP, Format, Weight, plain

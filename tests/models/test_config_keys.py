@@ -1,0 +1,284 @@
+"""Every key of config.json is used, harmless, or refused; and every value is checked before it is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from outrider.errors import ModelError
+from outrider.models.checkpoint import open_checkpoint
+from outrider.models.keys import transformers_config
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.45.0.dev0",
+    "use_cache": True,
+    "vocab_size": 128256,
+}
+SCALED = {
+    "factor": 32.0,
+    "high_freq_factor": 4.0,
+    "low_freq_factor": 1.0,
+    "original_max_position_embeddings": 8192,
+    "rope_type": "llama3",
+}
+MISTRAL = LLAMA | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 4096}
+PUBLIC: dict[str, dict[str, Any]] = {
+    "Llama-3.2-1B-Instruct": LLAMA
+    | {"eos_token_id": [128001, 128008, 128009], "head_dim": 64, "pretraining_tp": 1, "rope_scaling": SCALED},
+    "Llama-2-7b": LLAMA
+    | {"_name_or_path": "meta-llama/Llama-2-7b-hf", "rope_scaling": None, "pad_token_id": 0},
+    "TinyLlama-1.1B-Chat": LLAMA | {"pretraining_tp": 1, "rope_scaling": None, "rope_theta": 10000.0},
+    "SmolLM2-135M-Instruct": LLAMA
+    | {
+        "is_llama_config": True,
+        "rope_interleaved": False,
+        "rope_scaling": None,
+        "rope_theta": 100000,
+        "transformers.js_config": {"kv_cache_dtype": {"fp16": "float16", "q4f16": "float16"}},
+    },
+    "Mistral-7B-v0.1": MISTRAL,
+    "Mistral-7B-Instruct-v0.3": MISTRAL | {"sliding_window": None, "head_dim": 64},
+    "Yarn-Mistral-7b-128k": MISTRAL
+    | {
+        "rope_scaling": {
+            "factor": 16.0,
+            "finetuned": True,
+            "original_max_position_embeddings": 8192,
+            "type": "yarn",
+        }
+    },
+    "unsloth": LLAMA
+    | {"unsloth_version": "2025.3.19", "unsloth_fixed": True, "_attn_implementation_autoset": True},
+    "saved by transformers 5": {
+        key: value for key, value in LLAMA.items() if key not in ("rope_theta", "torch_dtype")
+    }
+    | {"dtype": "bfloat16", "rope_parameters": {**SCALED, "rope_theta": 500000.0}},
+}
+"""Configurations of public models, written by hand; sizes are those of one of them."""
+
+
+def edit(folder: Path, changes: dict[str, Any], file: str = "config.json") -> None:
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | changes))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        open_checkpoint(str(folder))
+    text = str(caught.value)
+    assert str(folder) in text
+    assert "\n" not in text
+    assert len(text) < 400
+    return text
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_configurations_are_read_without_noise(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    raw = PUBLIC[name]
+    config = transformers_config(raw, name)
+    assert not caplog.messages
+    for key in ("hidden_size", "num_key_value_heads", "rms_norm_eps", "eos_token_id"):
+        assert getattr(config, key) == raw[key]
+    assert config.rope_parameters["rope_theta"] in (raw.get("rope_theta"), 500000.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": None},
+        {"architectures": []},
+        {"model_type": None},
+        {"clip_qkv": None, "qk_norm": False, "logits_scaling": 1.0, "num_experts": 0, "vision_config": {}},
+        {"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 28},
+        {"layer_types": ["full_attention"], "no_rope_layers": [1]},
+        {"num_labels": 2**31, "id2label": {str(i): "x" for i in range(3)}},
+        {"pretraining_tp": 2, "attention_dropout": 0.1, "quantization_config": {}},
+    ],
+    ids=str,
+)
+def test_what_changes_nothing(
+    folder: Path, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(folder, changes)
+    config = open_checkpoint(str(folder)).config
+    assert config.architecture == "LlamaForCausalLM"
+    assert config.sliding_window is None
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention_multiplier", 0.0078125),
+        ("logits_scaling", 8.0),
+        ("residual_multiplier", 0.22),
+        ("embedding_multiplier", 12.0),
+        ("final_logit_softcapping", 30.0),
+        ("attn_logit_softcapping", 50.0),
+        ("partial_rotary_factor", 0.5),
+        ("attn_temperature_tuning", True),
+        ("clip_qkv", 8.0),
+        ("qk_norm", True),
+        ("use_qk_norm", True),
+        ("rope_interleaved", True),
+        ("no_rope_layers", [1, 1, 1, 0]),
+        ("layer_types", ["sliding_attention"]),
+        ("sliding_window", 4096),
+        ("num_local_experts", 8),
+        ("per_layer_config", {"0": {"sliding_window": 4}}),
+        ("is_causal", False),
+        ("alibi", True),
+        ("text_config", {"hidden_size": 3}),
+        ("position_embedding_type", "absolute"),
+    ],
+)
+def test_keys_that_would_change_an_answer_are_refused(folder: Path, key: str, value: Any) -> None:
+    edit(folder, {key: value})
+    assert f"{key} = " in refusal(folder)
+
+
+@pytest.mark.parametrize("tokens", ["tokenizer.json", "tokenizer.model"])
+def test_labels_are_not_counted(folder: Path, tokens: str) -> None:
+    """transformers makes a name for each of them, in the tokenizer's configuration too."""
+    edit(folder, {"num_labels": 2**31})
+    (folder / "tokenizer.json").rename(folder / tokens)
+    checkpoint = open_checkpoint(str(folder))
+    if tokens == "tokenizer.json":
+        checkpoint.tokenizer()
+    else:
+        with pytest.raises(ModelError, match="the tokenizer cannot be loaded"):
+            checkpoint.tokenizer()
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_type_of_the_weights(folder: Path, key: str) -> None:
+    """What `dtype="auto"` means on a GPU."""
+    edit(folder, {"dtype": None} | {key: "bfloat16"})
+    assert open_checkpoint(str(folder)).config.dtype == torch.bfloat16
+
+
+def test_unknown_keys_are_named_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(folder, {"my_notes": 1, "auto_map": {"AutoModel": "x.y"}})
+    with caplog.at_level(logging.WARNING, "outrider"):
+        open_checkpoint(str(folder))
+        open_checkpoint(str(folder))
+    assert len(caplog.messages) == 1
+    assert "'my_notes', 'auto_map'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 2**31}, "num_hidden_layers = 2147483648; it has to be at least 1 and at most"),
+        ({"num_hidden_layers": 4000}, "'model.layers.1.input_layernorm.weight' is missing"),
+        ({"head_dim": 2**30}, "head_dim"),
+        ({"head_dim": 4096}, "config.json implies"),
+        ({"vocab_size": 2**31}, "vocab_size"),
+        ({"num_attention_heads": 0}, "num_attention_heads = 0"),
+        ({"hidden_size": True}, "hidden_size = True"),
+        ({"hidden_size": 16.0}, "hidden_size = 16.0"),
+        ({"intermediate_size": "16"}, "intermediate_size = '16'"),
+        ({"max_position_embeddings": 2**31}, "max_position_embeddings"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps = -1e-05"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps = nan"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps = '1e-5'"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings = 'false'; it has to be true or false"),
+        ({"attention_bias": None}, "attention_bias = None"),
+        ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype = 'float8_e4m3fn'; it has to be one of float32"),
+        ({"dtype": ["float32"]}, "dtype = ['float32']"),
+        ({"hidden_act": ["silu"]}, "activation ['silu']"),
+        ({"sliding_window": "4"}, "sliding_window = '4'"),
+        ({"rope_scaling": [1]}, "rope_scaling = [1]; it has to be an object"),
+        ({"rope_parameters": None, "rope_theta": "1e4"}, "rope_theta = '1e4'"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta = 0"),
+        ({"rope_parameters": {"rope_theta": 10**400}}, "rope_theta"),
+        ({"rope_parameters": {"rope_type": []}}, "rope scaling [] is not supported"),
+        ({"rope_parameters": {"factor": 4.0}}, "rope scaling 'default' does not use 'factor' = 4.0"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": "2"}}, "factor = '2'"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": float("nan")}}, "factor = nan"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "factor"),
+        ({"rope_parameters": {"rope_type": "linear", "type": "yarn", "factor": 2}}, "give one"),
+        ({"rope_parameters": SCALED | {"high_freq_factor": 1.0}}, "greater than low_freq_factor"),
+        ({"rope_parameters": {"mrope_section": [1], "rope_type": "default"}}, "mrope_section"),
+        ({"rope_theta": 5e5}, "rope_theta = 500000.0, and 10000.0 in rope_parameters"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling and rope_parameters differ"),
+        ({"architectures": None, "model_type": None}, "has no 'architectures'"),
+        ({"architectures": None, "model_type": []}, "model_type []"),
+        ({"model_type": "mistral"}, "architecture 'LlamaForCausalLM' and model_type 'mistral'"),
+        ({"eos_token_id": "2"}, "eos_token_id = '2'"),
+        ({"eos_token_id": [[2]]}, "eos_token_id = [[2]]"),
+        ({"eos_token_id": True}, "eos_token_id = True"),
+        ({"eos_token_id": [2, -1]}, "eos_token_id = [2, -1]"),
+        ({"eos_token_id": 10**6}, "eos_token_id = 1000000; token ids are whole numbers from 0 to"),
+    ],
+    ids=str,
+)
+def test_values_that_no_model_has(folder: Path, changes: dict[str, Any], said: str) -> None:
+    edit(folder, changes)
+    assert said in refusal(folder)
+
+
+def test_yarn_that_cannot_be_computed(folder: Path) -> None:
+    yarn = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1, "original_max_position_embeddings": 64}
+    edit(folder, {"rope_parameters": yarn})
+    assert "fails: " in refusal(folder)
+
+
+def test_other_stop_tokens_out_of_range_name_their_file(folder: Path) -> None:
+    edit(folder, {"eos_token_id": [2, 10**6]}, "generation_config.json")
+    assert "eos_token_id of generation_config.json = [2, 1000000]" in refusal(folder)
+
+
+def test_a_missing_stop_token_is_not_that_of_llama_2(folder: Path) -> None:
+    """transformers would add token 2, whatever it is in this vocabulary."""
+    for file in ("config.json", "generation_config.json"):
+        raw = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({key: raw[key] for key in raw if key != "eos_token_id"}))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).unlink()
+    assert open_checkpoint(str(folder)).config.eos_token_ids == ()
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])
+def test_json_that_is_nested_too_deep(folder: Path, name: str) -> None:
+    (folder / name).write_text('{"a": ' + "[" * 10**5 + "]" * 10**5 + "}")
+    assert f"{name} is not valid JSON" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "model.safetensors.index.json"])
+def test_a_folder_in_place_of_a_file(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    assert f"{name} is not a file" in refusal(folder)
+
+
+def test_a_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert "config.json cannot be read: Permission denied" in refusal(folder)
