@@ -11,11 +11,12 @@ import pytest
 from outrider import LLM, SamplingParams
 from outrider.errors import ConfigError, ModelError
 from outrider.models.checkpoint import open_checkpoint
+from tests.fuzz.conftest import Cases
 from tests.fuzz.head_mutations import mutate
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES
 
-LOTS, EACH = 5, 40
+LEAST = 200
 PROMPT = (5, 6, 7, 5, 6, 7, 5, 6)
 PARAMS = SamplingParams(temperature=0.7, seed=1, max_tokens=6)
 
@@ -45,12 +46,11 @@ def tokens(llm: LLM) -> tuple[int, ...]:
     return tuple(llm.generate(PROMPT, PARAMS, use_tqdm=False)[0].outputs[0].token_ids)
 
 
-@pytest.mark.parametrize("lot", range(LOTS))
 def test_damaged_heads(
-    lot: int, target: Path, heads: list[Path], alone: tuple[int, ...], tmp_path: Path
+    fuzz_cases: Cases, target: Path, heads: list[Path], alone: tuple[int, ...], tmp_path: Path
 ) -> None:
     came = Counter[bool]()
-    for seed in range(lot * EACH, (lot + 1) * EACH):
+    for seed in fuzz_cases(LEAST):
         head = tmp_path / str(seed)
         shutil.copytree(heads[seed % len(heads)], head)
         done = mutate(head, seed)
@@ -65,4 +65,5 @@ def test_damaged_heads(
         assert len(said) < 1000, (seed, done)
         assert "\n" not in said, (seed, done)
         came[said == "works"] += 1
+        shutil.rmtree(head)
     assert set(came) == {False, True}, came  # else damage is too heavy, or too light, to show anything

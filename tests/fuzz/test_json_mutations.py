@@ -10,11 +10,12 @@ import pytest
 
 from outrider.errors import OutriderError
 from outrider.models.checkpoint import open_checkpoint
+from tests.fuzz.conftest import Cases
 from tests.fuzz.json_mutations import mutate_json, mutate_safetensors
 from tests.models.factories import tiny_config, write_hf
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
-RUNS = {
+LEAST = {
     "config.json": 120,
     "generation_config.json": 20,
     "tokenizer_config.json": 40,
@@ -36,10 +37,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("name", RUNS)
-def test_opened_or_refused(saved: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", LEAST)
+def test_opened_or_refused(fuzz_cases: Cases, saved: Path, tmp_path: Path, name: str) -> None:
     folder, refused = tmp_path / "model", 0
-    for seed in range(RUNS[name]):
+    for seed in fuzz_cases(LEAST[name], share=1 / len(LEAST)):
         shutil.copytree(saved / ("several" if name == INDEX else "one"), folder)
         change = mutate_safetensors if name == WEIGHTS else mutate_json
         change(folder / name, random.Random(seed))
