@@ -15,6 +15,7 @@ from outrider.engine.engine import Engine
 from outrider.errors import ConfigError, RequestError
 from outrider.fair_lock import FairLock
 from outrider.messages import shown
+from outrider.models.characters import bound_of
 from outrider.models.chat_template import ChatTemplate
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
@@ -68,6 +69,7 @@ class LLM:
         # A tokenizer that was saved with truncation drops it at its first use, which must not be while
         # another thread reads it.
         self.tokenizer.encode("")
+        self._bound = bound_of(self.tokenizer.backend_tokenizer)
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self._lock = FairLock()
         self._inboxes: dict[str, deque[Increment]] = {}
@@ -140,7 +142,18 @@ class LLM:
         if template is None:
             raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
         text = template.render(messages, add_generation_prompt=add_generation_prompt)
+        self.check_length(text)
         return self.encode(text, add_special_tokens=False)  # the template has written them
+
+    def check_length(self, text: str) -> None:
+        """Raise RequestError for a text of more characters than the tokens of a prompt can hold. That costs
+        nothing, and tokenizing megabytes takes seconds."""
+        limit = self.engine.max_model_len
+        if self._bound is not None and self._bound.excludes(text, limit - 1):
+            raise RequestError(
+                f"the prompt has {len(text)} characters, and no token more than {self._bound.longest}: with "
+                f"max_model_len = {limit} it can have {limit - 1} tokens at most, and one is generated"
+            )
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text, as the model reads a prompt."""
@@ -192,6 +205,7 @@ class LLM:
                 )
             given = next(iter(prompt.values()))
         if isinstance(given, str):
+            self.check_length(given)
             try:
                 return self.encode(given), given
             except TypeError:

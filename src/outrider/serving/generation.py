@@ -89,5 +89,5 @@ async def _prompts(service: Service, body: CompletionRequest) -> list[TextPrompt
         return tokens
     texts = [prompt for prompt in given if isinstance(prompt, str)]
     for text in texts:
-        service.prompts.check_length(text)
+        service.llm.check_length(text)
     return await service.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens is not False)

@@ -9,7 +9,6 @@ from typing import Any
 from outrider.engine.generation import TextPrompt
 from outrider.errors import RequestError
 from outrider.llm import LLM
-from outrider.serving.characters import bound_of
 from outrider.serving.requests import Message
 
 
@@ -21,24 +20,10 @@ class Prompts:
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
-        # A tokenizer that was saved with truncation drops it at its first use, which must not be while the
-        # engine's thread reads it.
-        self._tokenizer.encode("")
-        self._bound = bound_of(self._tokenizer.backend_tokenizer)
 
     @property
     def _tokenizer(self) -> Any:
         return self._llm.tokenizer
-
-    def check_length(self, text: str) -> None:
-        """Raise RequestError for a text of more characters than the tokens of a prompt can hold. That costs
-        nothing, and tokenizing megabytes takes seconds."""
-        limit = self._llm.engine.max_model_len
-        if self._bound is not None and self._bound.excludes(text, limit - 1):
-            raise RequestError(
-                f"the prompt has {len(text)} characters, and no token more than {self._bound.longest}: with "
-                f"max_model_len = {limit} it can have {limit - 1} tokens at most, and one is generated"
-            )
 
     async def of_texts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[TextPrompt]:
         """One prompt a text."""
