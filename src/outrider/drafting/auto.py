@@ -153,6 +153,8 @@ class AutoLength:
             read, seconds = self._read[number], timing.drafted[number]
             for request in link.learn(number, outcomes, read=read, seconds=seconds):
                 probing.tried(request)
+            if self.bounds.least or not any(lengths[number] for lengths in self._decision.lengths.values()):
+                link.tell_if_useless(target)
         self._settle(outcomes, timing.whole)
         if not self._steps:
             self._stands = max(self._stands, math.ceil(self._deciding / (OVERHEAD * timing.whole)))
