@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,17 @@ class Chain:
 
     A drafter is asked for the requests whose plan gives it a length above zero and that have no draft yet;
     one that is not asked costs nothing. readers: those who read the target's states, drafters or not.
+    clock: seconds.
     """
 
-    def __init__(self, drafters: Sequence[Drafter] = (), readers: Sequence[StateReader] = ()) -> None:
+    def __init__(
+        self,
+        drafters: Sequence[Drafter] = (),
+        readers: Sequence[StateReader] = (),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.drafters = tuple(drafters)
+        self._clock = clock
         self._readers = tuple(readers)
         both: list[Drafter | StateReader] = [*self.drafters, *self._readers]
         self._all = tuple({id(each): each for each in both}.values())
@@ -39,14 +46,14 @@ class Chain:
             asked = [
                 i for i, plan in enumerate(plans) if not drafts[i].tokens and plan.limits[source].length > 0
             ]
-            began = time.perf_counter()
+            began = self._clock()
             if asked:
                 offered = drafter.draft(
                     [requests[i] for i in asked], [plans[i].limits[source] for i in asked]
                 )
                 for i, draft in zip(asked, offered, strict=True):
                     drafts[i] = replace(draft, source=source)
-            self.seconds[source] = time.perf_counter() - began
+            self.seconds[source] = self._clock() - began
         return drafts
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -59,6 +59,7 @@ class Engine:
         lending: Lending,
         max_model_len: int,
         seed: int,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.target = target
         self.tokenizer = tokenizer
@@ -71,6 +72,7 @@ class Engine:
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)
         self.report = StepReport(0.0, 0.0, 0.0, 0)
         """Of the last step."""
+        self._clock = clock
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
@@ -82,19 +84,19 @@ class Engine:
             return self._step()
 
     def _step(self) -> list[Increment]:
-        began = time.perf_counter()
+        began = self._clock()
         schedule = self._schedule()
         if not schedule.work:
             return []
         requests = [work.request for work in schedule.work]
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
         drafts = [_in_grammar(work, draft) for work, draft in zip(schedule.work, drafts, strict=True)]
-        drafted = time.perf_counter()
+        drafted = self._clock()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
-        verified = time.perf_counter() - drafted
+        verified = self._clock() - drafted
         self._tell_drafters(judged)
         increments = [self._commit(j) for j in judged]
-        whole = time.perf_counter() - began
+        whole = self._clock() - began
         self._tell_policy(judged, verified, whole)
         self._release_finished(requests)
         self.report = StepReport(sum(self.drafters.seconds), verified, whole, len(schedule.preempted))
