@@ -14,23 +14,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from outrider.drafting.allot import Base, Position, allot
-from outrider.drafting.base import Draft, Drafter
-from outrider.drafting.costs import OUTLIER, QUICK, DraftCost, TargetCost
-from outrider.drafting.forecast import Forecast
+from outrider.drafting.costs import OUTLIER, QUICK, TargetCost
 from outrider.drafting.length import Load, Outcome, Timing, fixed_plan
 from outrider.drafting.limit import Fixed, Limit, Plan
+from outrider.drafting.link import Link as Link
 from outrider.drafting.priced import Priced
 from outrider.drafting.probing import Probing
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
 
-HORIZON = 64
-"""Steps over which the reading that a drafter has to catch up with is written off, or as many as are left."""
 TRIAL_AT_LEAST = 0.1
 """Share of its cost that a trial counts as a loss, however promising."""
 OVERHEAD = 0.005
@@ -59,15 +55,6 @@ WORKLOADS = {
 }
 
 
-@dataclass
-class Link:
-    """A drafter of the chain, what it costs, and what can be expected of it."""
-
-    drafter: Drafter
-    cost: DraftCost
-    forecast: Forecast
-
-
 @dataclass(frozen=True)
 class Decision:
     """What to ask each drafter of the chain for, by request, 0 for nothing; and what rows cost then.
@@ -84,16 +71,23 @@ class Decision:
 
 
 class AutoLength:
-    """See the head of the file. save: called now and then, since costs are learnt."""
+    """See the head of the file. save: called now and then, since costs are learnt; clock: seconds, of the
+    machine if none is given."""
 
     def __init__(
-        self, links: Sequence[Link], target: TargetCost, bounds: Bounds, save: Callable[[], None]
+        self,
+        links: Sequence[Link],
+        target: TargetCost,
+        bounds: Bounds,
+        save: Callable[[], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.links = links
         self.target = target
         self.bounds = bounds
         self._save = save
-        self._saved = time.monotonic()
+        self._clock = clock or time.perf_counter
+        self._saved = self._clock()
         self._probing = [Probing() for _ in links]
         self._requests: Sequence[Request] = ()
         self._load = Load(0, 0, 0, 0)
@@ -103,6 +97,7 @@ class AutoLength:
         self._deciding = 0.0  # seconds that it takes, on average
         self._planning = 0.0  # seconds of this step
         self._idle = False  # nothing is drafted in this step
+        self._looks = False  # nothing is drafted to see what that takes
         self._plain = 0.0  # seconds of a step of the same requests without drafts; 0: not known
         self._read = [0] * len(links)  # tokens that each drafter has to catch up with in this step
         self._nothing = Plan((NOTHING,) * len(links))
@@ -116,7 +111,7 @@ class AutoLength:
         return self._nothing
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        began = time.perf_counter()
+        began = self._clock()
         self._load = load
         if not requests:
             self._planning, self._read = 0.0, [0] * len(self.links)
@@ -131,34 +126,47 @@ class AutoLength:
             self._requests = requests
             self._decide()
             self._steps = 0
-            self._deciding += QUICK * (time.perf_counter() - began - self._deciding)
+            self._deciding += QUICK * (self._clock() - began - self._deciding)
         self._read = [0] * len(self.links)
         plans = [self._plan(request) for request in requests]
         self._idle = all(plan is self._nothing for plan in plans)
-        self._planning = time.perf_counter() - began
+        self._planning = self._clock() - began
         return plans
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
-        if self._idle and self._steps % LOOK_EVERY:
+        if self._idle and self._steps % LOOK_EVERY and not self.target.surprised:
             return
         load, target = self._load, self.target
         drafted = [len(outcome.draft.tokens) for outcome in outcomes]
         pairs = sum(n * len(outcome.request.tokens) for n, outcome in zip(drafted, outcomes, strict=True))
         attention = target.attention(load.positions, load.pairs + pairs)
         rest = timing.whole - timing.verified - sum(timing.drafted) - self._planning
-        target.observe(load.rows + sum(drafted), attention, max(1, len(outcomes)), timing.verified, rest)
-        for number in range(len(self.links)):
-            self._learn(number, outcomes, timing)
+        target.observe(
+            load.rows + sum(drafted),
+            attention,
+            max(1, len(outcomes)),
+            timing.verified,
+            rest,
+            judged=load.rows == len(outcomes),
+        )
+        for number, (link, probing) in enumerate(zip(self.links, self._probing, strict=True)):
+            read, seconds = self._read[number], timing.drafted[number]
+            for request in link.learn(number, outcomes, read=read, seconds=seconds):
+                probing.tried(request)
+            if self.bounds.least or not any(lengths[number] for lengths in self._decision.lengths.values()):
+                link.tell_if_useless(target)
         self._settle(outcomes, timing.whole)
         if not self._steps:
             self._stands = max(self._stands, math.ceil(self._deciding / (OVERHEAD * timing.whole)))
-        if time.monotonic() - self._saved > SAVE_EVERY:
-            self._saved = time.monotonic()
+        if self._looks:
+            self._stands = 0
+        if self._clock() - self._saved > SAVE_EVERY:
+            self._saved = self._clock()
             self._save()
 
     def end(self, request: Request) -> None:
         for link, probing in zip(self.links, self._probing, strict=True):
-            link.forecast.forget(request)
+            link.end(request)
             probing.forget(request)
 
     def _plan(self, request: Request) -> Plan:
@@ -204,14 +212,20 @@ class AutoLength:
             for chances in asked
         ]
         allotment = allot(prospects, depths, base, target)
-        wanted = [max(length, self.bounds.least) for length in allotment.lengths]
+        # Costs that only steps with drafts were seen to have may be the drafts' or everybody's: look which.
+        decoding = load.rows == len(self._requests)
+        self._looks = decoding and not self.bounds.least and target.doubtful(base.rows)
+        wanted = [0 if self._looks else max(length, self.bounds.least) for length in allotment.lengths]
         lengths = {
             request: [length * asked for asked in use]
             for request, use, length in zip(free, used, wanted, strict=True)
         }
         row = target.row(allotment.rows)
         self._decision = Decision(lengths, (), allotment.rate, row, sum(length > 0 for length in wanted))
-        if free:
+        self._stands = 0
+        if self._looks:
+            self._decision = replace(self._decision, trials=[set()] * len(self.links))
+        elif free:
             trials = self._trials(target.one_pass(base.rows) + others)
             self._decision = replace(self._decision, trials=trials)
 
@@ -228,23 +242,11 @@ class AutoLength:
         """What the chain promises a request, if its drafters are asked with these chances."""
         attention = self.target.attention(0, len(request.tokens))
         parts = [
-            self._of_link(link, request, chance)
-            for link, chance in zip(self.links, asked, strict=True)
-            if chance
+            link.positions(request, chance) for link, chance in zip(self.links, asked, strict=True) if chance
         ]
         for at in zip(*parts, strict=True):
             tokens, rows, seconds = (sum(values) for values in zip(*at, strict=True))
             yield Position(tokens, rows, seconds + rows * attention)
-
-    def _of_link(self, link: Link, request: Request, asked: float) -> Iterator[Position]:
-        """What one drafter promises a request, if it is asked with this chance."""
-        steps = min(HORIZON, max(1, request.room))
-        seconds = link.cost.first + link.cost.catch_up * link.drafter.behind(request) / steps
-        before = asked
-        for survival, offered in link.forecast.curve(request):
-            offered *= asked
-            yield Position(offered * survival, offered, seconds * asked + link.cost.each * before)
-            before, seconds = offered, 0.0
 
     def _worth_asking(self, request: Request, row: float, drafting: int) -> list[bool]:
         """By drafter, whether to ask it for a request, or rather leave the request to those behind it."""
@@ -254,19 +256,11 @@ class AutoLength:
         rest = 0.0  # seconds that those behind save at best, where the current rate is had otherwise
         for n in reversed(range(len(self.links))):
             silent = 1 - self.links[n].forecast.first(request)[1]
-            worth = self._worth(self.links[n], request, row, drafting) + silent * rest
+            worth = self.links[n].worth(request, rate=self._decision.rate, row=row, drafting=drafting)
+            worth += silent * rest
             used[n] = worth >= rest
             rest = max(worth, rest)
         return used
-
-    def _worth(self, link: Link, request: Request, row: float, drafting: int) -> float:
-        """Seconds that asking a drafter is expected to save, at best, if so many requests draft."""
-        fixed = link.cost.fixed / max(1, drafting)
-        gains = (
-            tokens / self._decision.rate - rows * row - seconds - fixed
-            for tokens, rows, seconds in self._of_link(link, request, 1.0)
-        )
-        return max(accumulate(gains))
 
     def _trials(self, plain: float) -> list[set[Request]]:
         """By drafter, for whom it is tried although it does not pay; a plain step takes `plain` seconds.
@@ -283,6 +277,7 @@ class AutoLength:
             if idle:
                 shared = self.links[n].cost.fixed if len(idle) == len(lengths) else 0.0
                 losses = [self._loss(n, request) for request in idle]
+                probing.grant(min(losses) + shared, plain)
                 chosen = probing.choose(idle, losses, shared=shared, most=plain)
                 self._stands = min(self._stands, probing.steps_until(min(losses) + shared, plain))
             if chosen or len(idle) < len(lengths):
@@ -299,7 +294,10 @@ class AutoLength:
         spent += offered * row
         for behind in range(number + 1, len(self.links)):
             if decision.lengths[request][behind]:
-                spent += offered * max(0.0, self._worth(self.links[behind], request, row, decision.drafting))
+                worth = self.links[behind].worth(
+                    request, rate=decision.rate, row=row, drafting=decision.drafting
+                )
+                spent += offered * max(0.0, worth)
                 break
         return max(spent - offered * survival / decision.rate, TRIAL_AT_LEAST * spent)
 
@@ -314,25 +312,3 @@ class AutoLength:
             gain = sum(outcome.verdict.accepted for outcome in outcomes) / self._decision.rate
             for probing in tried:
                 probing.settle(max(0.0, whole - self._plain - gain) / len(tried))
-
-    def _learn(self, number: int, outcomes: Sequence[Outcome], timing: Timing) -> None:
-        """From what a drafter was asked for: how much of it came, how much stood, and what it cost."""
-        link = self.links[number]
-        asked = tokens = depth = 0
-        for outcome in outcomes:
-            draft, accepted = outcome.draft, outcome.verdict.accepted
-            length = outcome.plan.limits[number].length
-            if not length or (draft.tokens and draft.source < number):
-                continue  # not asked
-            if draft.source != number:
-                draft, accepted = Draft(source=number), 0
-            if not draft.tokens and link.drafter.behind(outcome.request) >= len(outcome.verdict.tokens):
-                continue  # still reading, which says nothing of what it will offer
-            asked += 1
-            tokens += max(1, len(draft.tokens))
-            depth = max(depth, 1, len(draft.tokens))
-            link.forecast.observe(outcome.request, draft, length, accepted)
-            self._probing[number].tried(outcome.request)
-        if asked:
-            link.cost.observe(asked, tokens, depth, self._read[number], timing.drafted[number])
-            link.forecast.refresh()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,20 @@ class Chain:
 
     A drafter is asked for the requests whose plan gives it a length above zero and that have no draft yet;
     one that is not asked costs nothing. readers: those who read the target's states, drafters or not.
+    clock: seconds.
 
     A fault of a drafter costs its drafts and ends no request. It forgets what it kept of the requests at
     hand, which may be half done, and begins anew with them.
     """
 
-    def __init__(self, drafters: Sequence[Drafter] = (), readers: Sequence[StateReader] = ()) -> None:
+    def __init__(
+        self,
+        drafters: Sequence[Drafter] = (),
+        readers: Sequence[StateReader] = (),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.drafters = tuple(drafters)
+        self._clock = clock
         self._readers = tuple(readers)
         both: list[Drafter | StateReader] = [*self.drafters, *self._readers]
         self._all = tuple({id(each): each for each in both}.values())
@@ -44,13 +51,13 @@ class Chain:
         """One draft a request, empty where nobody offers anything."""
         drafts = [Draft()] * len(requests)
         for source, drafter in enumerate(self.drafters):
-            began = time.perf_counter()
+            began = self._clock()
             try:
                 for i, draft in self._offered(source, requests, plans, drafts).items():
                     drafts[i] = replace(draft, source=source)
             except Exception:
                 self._forget(drafter, requests, "draft")
-            self.seconds[source] = time.perf_counter() - began
+            self.seconds[source] = self._clock() - began
         return drafts
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:

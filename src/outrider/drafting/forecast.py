@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -117,6 +119,10 @@ class Hazards:
         factor = self._factor(request)
         return (_bounded(factor * hazard) for hazard in self._base.hazards)
 
+    def shared(self) -> Iterator[float]:
+        """The same for a request that nobody knows yet."""
+        return map(_bounded, self._base.hazards)
+
     def observe(self, request: Request, cells: Sequence[int], fell: bool) -> None:
         """A request's trials in these cells, of which the last fell or all stood."""
         own = self._factors.get(request)
@@ -165,6 +171,11 @@ class Forecast:
     def first(self, request: Request) -> tuple[float, float]:
         """The first pair of `curve`."""
         return next(self.curve(request))
+
+    def shared(self) -> Iterator[float]:
+        """Position by position, the chance that the tokens up to it stand if they are offered, for a request
+        that nobody knows yet."""
+        return accumulate((1 - fall for fall in self._positions.shared()), mul)
 
     def chance(self, request: Request, position: int, confidence: float | None) -> float:
         """That a token stands, given those before it."""

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 SHARE = 0.005
 """Of the time that may go into trials that are expected to cost more than they yield."""
+FIRST, DEAREST = 3, 4.0
+"""Trials for which no time has to be saved up, and steps that each may cost: whether costs that were kept are
+still true can only be found out by paying them, and three are believed."""
 
 
 class Probing:
@@ -20,11 +23,19 @@ class Probing:
         self._spent = 0.0  # of it, for the trials last chosen
         self._steps = 0
         self._tried: dict[Request, int] = {}  # in which step
+        self._granted = 0  # trials
+        self._asked = 0
 
     def save_up(self, seconds: float, steps: int = 1) -> None:
         """So many steps pass, each of which takes so long without trials."""
         self._steps += steps
         self._credit += SHARE * seconds * steps
+
+    def grant(self, cost: float, plain: float) -> None:
+        """Credit for one of the first trials, which costs so much; a step without takes `plain` seconds."""
+        if max(self._granted, self._asked) < FIRST and cost <= DEAREST * plain:
+            self._granted += 1
+            self._credit = max(self._credit, cost)
 
     def choose(
         self, requests: Sequence[Request], costs: Sequence[float], *, shared: float, most: float
@@ -59,6 +70,7 @@ class Probing:
     def tried(self, request: Request) -> None:
         """The request has a draft in this step."""
         self._tried[request] = self._steps
+        self._asked += 1
 
     def forget(self, request: Request) -> None:
         self._tried.pop(request, None)

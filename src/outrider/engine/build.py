@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import psutil
@@ -31,10 +32,16 @@ NATIVE_PROMPT_CHUNK = 64
 SHORTEST = 2  # positions that a request takes: a token of a prompt, and one that is generated
 
 
-def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -> Engine:
+def build_engine(
+    config: EngineConfig,
+    *,
+    observer: StateReader | None = None,
+    clock: Callable[[], float] | None = None,
+) -> Engine:
     """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built.
 
-    observer: reads the target's states beside the drafters.
+    observer: reads the target's states beside the drafters; clock: seconds, by which passes and drafts are
+    timed, of the machine if none is given.
     """
     if config.max_num_batched_tokens < config.max_num_seqs:
         raise ConfigError(
@@ -95,10 +102,10 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
     return Engine(
         target=target,
         tokenizer=tokenizer,
-        drafters=Chain(drafters, readers),
+        drafters=Chain(drafters, readers, clock or time.perf_counter),
         acceptance=RULES["coupled" if config.speculative is None else config.speculative.acceptance],
         scheduler=Scheduler(
-            length_policy(config, target, tokenizer, drafters, max_model_len, checkpoint.stored_as),
+            length_policy(config, target, tokenizer, drafters, max_model_len, checkpoint.stored_as, clock),
             max_num_seqs=config.max_num_seqs,
             max_rows=config.max_num_batched_tokens,
             prompt_rows=prompt_rows,
@@ -107,6 +114,7 @@ def build_engine(config: EngineConfig, *, observer: StateReader | None = None) -
         max_model_len=max_model_len,
         scheduling_policy=config.scheduling_policy,
         seed=config.seed,
+        clock=clock or time.perf_counter,
     )
 
 

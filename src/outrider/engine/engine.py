@@ -65,6 +65,7 @@ class Engine:
         max_model_len: int,
         scheduling_policy: SchedulingPolicy,
         seed: int,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.target = target
         self.tokenizer = tokenizer
@@ -79,6 +80,7 @@ class Engine:
         self.report = StepReport(0.0, 0.0, 0.0, 0)
         """Of the last step."""
         self._faults = Faults(logger)
+        self._clock = clock
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
@@ -90,7 +92,7 @@ class Engine:
             return self._step()
 
     def _step(self) -> list[Increment]:
-        began = time.perf_counter()
+        began = self._clock()
         schedule = self._schedule()
         if not schedule.work:
             if self.unfinished:
@@ -99,12 +101,12 @@ class Engine:
         requests = [work.request for work in schedule.work]
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
         drafts = [self._in_grammar(work, draft) for work, draft in zip(schedule.work, drafts, strict=True)]
-        drafted = time.perf_counter()
+        drafted = self._clock()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
-        verified = time.perf_counter() - drafted
+        verified = self._clock() - drafted
         self._tell_drafters(judged)
         increments = [self._commit(j) for j in judged]
-        whole = time.perf_counter() - began
+        whole = self._clock() - began
         self._tell_policy(judged, verified, whole)
         self._release_finished(requests)
         self.report = StepReport(sum(self.drafters.seconds), verified, whole, len(schedule.preempted))

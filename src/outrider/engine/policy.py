@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import platform
+import time
 from collections.abc import Sequence
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,16 @@ from transformers import PreTrainedTokenizerBase
 from outrider.config import EngineConfig
 from outrider.drafting.auto import WORKLOADS, AutoLength, Link
 from outrider.drafting.base import Drafter
+from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import FixedLength, LengthPolicy
+from outrider.engine.cost_check import costs_hold
 from outrider.engine.cost_file import CostFile
-from outrider.engine.profile import SECONDS, draft_cost, target_cost
+from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, draft_cost, target_cost
 from outrider.models.runner import ModelRunner
+from outrider.ops.cpu import extension
+
+logger = logging.getLogger(__name__)
 
 
 def length_policy(
@@ -27,29 +36,53 @@ def length_policy(
     drafters: Sequence[Drafter],
     max_model_len: int,
     stored_as: str,
+    clock: Clock | None = None,
 ) -> LengthPolicy:
-    """The policy, which for 'auto' knows the costs: those that were saved, or measured now."""
+    """The policy, which for 'auto' knows the costs: those that were saved, if they still hold, or measured
+    now. clock: of the machine if none is given."""
     speculative = config.speculative
     if speculative is None:
         return FixedLength(0, 0)
     if speculative.num_speculative_tokens != "auto":
         return FixedLength(speculative.num_speculative_tokens, len(drafters))
     file = CostFile(_setting(config, target, stored_as, max_model_len))
-    saved = file.load()
-    if saved is None or len(saved[1]) != len(drafters):
-        with target.model.backend.undisturbed():
-            costs = target_cost(target, max_rows=config.max_num_batched_tokens, max_model_len=max_model_len)
+    now, rows = clock or time.perf_counter, config.max_num_batched_tokens
+    with target.model.backend.undisturbed():
+        saved = file.load()
+        if saved is not None and not _hold(saved, target, tokenizer, drafters, rows, max_model_len, now):
+            logger.info("%s is no longer true and is measured again", file.path)
+            saved = None
+        if saved is None:
+            costs = target_cost(target, max_rows=rows, max_model_len=max_model_len, clock=now)
             share = SECONDS / 2 / len(drafters)
-            drafting = [draft_cost(drafter, target, tokenizer, seconds=share) for drafter in drafters]
-        file.save(costs, drafting)
-    else:
-        costs, drafting = saved
+            drafting = [draft_cost(each, target, tokenizer, seconds=share, clock=now) for each in drafters]
+            file.save(costs, drafting)
+        else:
+            costs, drafting = saved
     bounds = WORKLOADS[speculative.workload]
     links = [
-        Link(drafter, cost, Forecast(bounds.most, bounds.acceptance))
-        for drafter, cost in zip(drafters, drafting, strict=True)
+        Link(drafter, cost, Forecast(bounds.most, bounds.acceptance), named.name)
+        for drafter, cost, named in zip(drafters, drafting, speculative.drafters, strict=True)
     ]
-    return AutoLength(links, costs, bounds, save=lambda: file.save(costs, drafting))
+    return AutoLength(links, costs, bounds, save=lambda: file.save(costs, drafting), clock=clock)
+
+
+def _hold(
+    saved: tuple[TargetCost, Sequence[DraftCost]],
+    target: ModelRunner,
+    tokenizer: PreTrainedTokenizerBase,
+    drafters: Sequence[Drafter],
+    max_rows: int,
+    max_model_len: int,
+    clock: Clock,
+) -> bool:
+    """Whether saved costs are of these drafters, and a few passes and drafts take what they say."""
+    costs, drafting = saved
+    if len(drafting) != len(drafters):
+        return False
+    timer = TargetTimer(target, max_rows=max_rows, max_model_len=max_model_len, clock=clock)
+    timers = [DraftTimer(drafter, target, tokenizer, clock) for drafter in drafters]
+    return costs_hold(costs, timer, drafting, timers)
 
 
 def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_model_len: int) -> dict[str, Any]:
@@ -66,7 +99,8 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
         "kv_cache": str(backend.cache_dtype),
         "machine": platform.node(),
         "device": torch.cuda.get_device_name(backend.device) if cuda else str(backend.device),
-        "kernels": backend.instruction_set or f"torch {torch.__version__}",
+        "kernels": backend.instruction_set,
+        "build": _build(native=backend.instruction_set is not None),
         "threads": backend.num_threads,
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "max_model_len": max_model_len,
@@ -77,6 +111,15 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
         ],
         "draft_quantization": config.speculative.draft_quantization,
     }
+
+
+def _build(*, native: bool) -> list[str]:
+    """What tells apart the code that costs were measured with: versions, and the bytes of the native kernels,
+    since two builds of one version may differ."""
+    versions = [version("outrider"), platform.python_version(), torch.__version__]
+    if native:
+        versions.append(sha256(Path(str(extension.require().__file__)).read_bytes()).hexdigest())
+    return versions
 
 
 def _resolved(name: str) -> str:

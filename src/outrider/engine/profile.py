@@ -1,11 +1,17 @@
-"""Measuring what target and drafters cost, when an engine is built."""
+"""Measuring what target and drafters cost, when an engine is built.
+
+Other work on the machine only ever makes a pass slower. So the quickest of several passes is what one takes,
+and more rows in less time show that fewer rows do not take longer either.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -23,6 +29,9 @@ from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars
 from outrider.verification.accept import Verdict
 
+Clock = Callable[[], float]
+"""Seconds from any time on."""
+
 SECONDS = 0.9  # for the target, and half of it for the drafters together
 ROWS = (1, 8, 4, 2, 16, 3, 6, 32, 12, 64, 24, 48, 96)
 """Numbers of rows to time, the most useful first, since the time may not do for all."""
@@ -32,76 +41,126 @@ READ = 33  # tokens of a prompt that a drafter catches up with
 TOGETHER, CONTEXT = 8, 192  # requests and positions of each, to time attention with
 
 
-def target_cost(target: ModelRunner, *, max_rows: int, max_model_len: int) -> TargetCost:
+class TargetTimer:
+    """Passes of the target over made-up tokens. `rows`: how many there is room for at most."""
+
+    def __init__(self, target: ModelRunner, *, max_rows: int, max_model_len: int, clock: Clock) -> None:
+        self.rows = max(2, min(max_rows, max_model_len, target.pool.num_free * target.block_size))
+        self.clock = clock
+        self._target = target
+        self._max_model_len = max_model_len
+        self._tables: list[BlockTable] = []
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """With blocks of the cache, and after a first pass, which allocates."""
+        try:
+            self._extended(self.rows)
+            self.seconds(1)
+            yield
+        finally:
+            for table in self._tables:
+                table.truncate(0)
+
+    def seconds(self, rows: int) -> float:
+        """Of one pass over so many rows, with an empty context."""
+        return self._seconds(self._tables[:1], 0, rows)
+
+    def attention(self) -> tuple[float, float]:
+        """Seconds for a cached position, and for a row that attends to it: by rows of several requests with
+        and without context. Both are 0 where there is no room to find out."""
+        rows = 5
+        context = min(CONTEXT, self._max_model_len - rows)
+        if context < 1:
+            return 0.0, 0.0
+        try:
+            together = [self._extended(context + rows) for _ in range(TOGETHER)]
+        except OutOfBlocks:
+            return 0.0, 0.0
+        extra = []
+        for n in (1, rows):
+            within, without = (
+                min(self._seconds(together, start, n) for _ in range(5)) for start in (context, 0)
+            )
+            extra.append(max(0.0, within - without) / (TOGETHER * context))
+        pair = max(0.0, extra[1] - extra[0]) / (rows - 1)
+        return max(0.0, extra[0] - pair), pair
+
+    def _extended(self, positions: int) -> BlockTable:
+        table = self._target.table()
+        table.extend(positions)
+        self._tables.append(table)
+        return table
+
+    def _seconds(self, tables: Sequence[BlockTable], start: int, rows: int) -> float:
+        spans = [Span([1] * rows, start, table.blocks, rows) for table in tables]
+        began = self.clock()
+        self._target.forward(spans)[-1, -1].item()  # a GPU may still be at it
+        return self.clock() - began
+
+
+def target_cost(
+    target: ModelRunner, *, max_rows: int, max_model_len: int, clock: Clock = time.perf_counter
+) -> TargetCost:
     """Time passes of the target over rows of up to `max_rows`, within `SECONDS`."""
-    deadline = time.perf_counter() + SECONDS
-    tables: list[BlockTable] = []
-    try:
-        most = max(2, min(max_rows, max_model_len, target.pool.num_free * target.block_size))
-        table = _table(target, most, tables)
-        _forward(target, [table], 0, 1)  # the first pass allocates
-        rows = [n for n in ROWS if n <= most]
-        times: dict[int, list[float]] = {}
+    deadline = clock() + SECONDS
+    timer = TargetTimer(target, max_rows=max_rows, max_model_len=max_model_len, clock=clock)
+    with timer.ready():
+        rows = [n for n in ROWS if n <= timer.rows]
+        least: dict[int, float] = {}
         draw = random.Random(0)
-        while not times or time.perf_counter() < deadline:
-            for n in rows if not times else draw.sample(rows, len(rows)):
-                if len(times) > 1 and time.perf_counter() > deadline:
+        while not least or clock() < deadline:
+            for n in rows if not least else draw.sample(rows, len(rows)):
+                if len(least) > 1 and clock() > deadline:
                     break
-                times.setdefault(n, []).append(_forward(target, [table], 0, n))
-        counts = sorted(times)
-        seconds = [median(times[n]) for n in counts]
-        position, pair = _attention(target, max_model_len, tables)
-    finally:
-        for table in tables:
-            table.truncate(0)
+                least[n] = min(least.get(n, math.inf), timer.seconds(n))
+        position, pair = timer.attention()
+    counts = sorted(least)
+    seconds = [*accumulate((least[n] for n in reversed(counts)), min)][::-1]
     return TargetCost(counts, seconds, position=position, position_row=pair, request=1e-4)
 
 
-def _attention(target: ModelRunner, max_model_len: int, tables: list[BlockTable]) -> tuple[float, float]:
-    """Seconds for a cached position, and for a row that attends to it: by rows of several requests with and
-    without context. Both are 0 where there is no room to find out."""
-    rows = 5
-    context = min(CONTEXT, max_model_len - rows)
-    if context < 1:
-        return 0.0, 0.0
-    try:
-        together = [_table(target, context + rows, tables) for _ in range(TOGETHER)]
-    except OutOfBlocks:
-        return 0.0, 0.0
-    extra = []
-    for n in (1, rows):
-        times = [_forward(target, together, context, n) - _forward(target, together, 0, n) for _ in range(5)]
-        extra.append(max(0.0, median(times)) / (TOGETHER * context))
-    pair = max(0.0, extra[1] - extra[0]) / (rows - 1)
-    return max(0.0, extra[0] - pair), pair
+class DraftTimer:
+    """Drafts for made-up requests."""
 
+    def __init__(
+        self, drafter: Drafter, target: ModelRunner, tokenizer: PreTrainedTokenizerBase, clock: Clock
+    ) -> None:
+        self.clock = clock
+        self._drafter = drafter
+        self._target = target
+        self._tokenizer = tokenizer
+        self._grammars = Grammars(tokenizer, target.model.config.vocab_size, ())  # never asked
+        self._draw = random.Random(0)
+        self._feed = _feeder(drafter, target.model.config.hidden_size)
+        self._requests = [self._made_up(2) for _ in range(MANY)]
+        self._newcomers: list[Request] = []
 
-def _table(target: ModelRunner, positions: int, tables: list[BlockTable]) -> BlockTable:
-    table = target.table()
-    table.extend(positions)
-    tables.append(table)
-    return table
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """After a first pass, which allocates."""
+        try:
+            self._seconds(self._requests, 1)
+            yield
+        finally:
+            for request in [*self._requests, *self._newcomers]:
+                self._drafter.end(request)
 
+    def seconds(self, requests: int, length: int) -> float:
+        """Of a draft of so many tokens for each of so many requests, `MANY` at most."""
+        return self._seconds(self._requests[:requests], length)
 
-def _forward(target: ModelRunner, tables: Sequence[BlockTable], start: int, rows: int) -> float:
-    """Seconds."""
-    spans = [Span([1] * rows, start, table.blocks, rows) for table in tables]
-    began = time.perf_counter()
-    target.forward(spans)[-1, -1].item()  # a GPU may still be at it
-    return time.perf_counter() - began
+    def reading(self) -> float:
+        """Of a draft of a token for a request whose prompt of `READ` tokens was not read yet."""
+        self._newcomers.append(self._made_up(READ))
+        return self._seconds(self._newcomers[-1:], 1)
 
+    def line_up(self) -> None:
+        """All requests stand at the same place again, after a round of drafts for one and for all."""
+        self._seconds(self._requests[FEW:], 1)
 
-def draft_cost(
-    drafter: Drafter, target: ModelRunner, tokenizer: PreTrainedTokenizerBase, *, seconds: float
-) -> DraftCost:
-    """Time a drafter on made-up requests, within about `seconds`."""
-    deadline = time.perf_counter() + seconds
-    vocab = target.model.config.vocab_size
-    grammars = Grammars(tokenizer, vocab, ())  # never asked
-    draw = random.Random(0)
-
-    def made_up(prompt: int) -> Request:
-        tokens = [draw.randrange(vocab) for _ in range(prompt)]
+    def _made_up(self, prompt: int) -> Request:
+        tokens = [self._token() for _ in range(prompt)]
         params = SamplingParams(temperature=0, max_tokens=None)
         return admit(
             "",
@@ -109,51 +168,58 @@ def draft_cost(
             params,
             prompt=None,
             seed=0,
-            target=target,
-            tokenizer=tokenizer,
+            target=self._target,
+            tokenizer=self._tokenizer,
             max_model_len=10**6,
-            grammars=grammars,
+            grammars=self._grammars,
         ).requests[0]
 
-    def timed(requests: Sequence[Request], length: int) -> float:
+    def _token(self) -> int:
+        return self._draw.randrange(self._target.model.config.vocab_size)
+
+    def _seconds(self, requests: Sequence[Request], length: int) -> float:
         for request in requests:
-            feed(request)
-        began = time.perf_counter()
-        drafter.draft(requests, [Fixed(length, informed=True)] * len(requests))
-        took = time.perf_counter() - began
-        token = draw.randrange(vocab)
-        drafter.observe(requests, [Verdict(0, (token,))] * len(requests))
+            self._feed(request)
+        began = self.clock()
+        self._drafter.draft(requests, [Fixed(length, informed=True)] * len(requests))
+        took = self.clock() - began
+        token = self._token()
+        self._drafter.observe(requests, [Verdict(0, (token,))] * len(requests))
         for request in requests:
             request.tokens.append(token)
         return took
 
-    feed = _feeder(drafter, target.model.config.hidden_size)
-    requests = [made_up(2) for _ in range(MANY)]
-    newcomers: list[Request] = []
-    times: dict[tuple[int, int], list[float]] = {}
+
+def draft_cost(
+    drafter: Drafter,
+    target: ModelRunner,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+) -> DraftCost:
+    """Time a drafter on made-up requests, within about `seconds`."""
+    deadline = clock() + seconds
+    timer = DraftTimer(drafter, target, tokenizer, clock)
+    least: dict[tuple[int, int], float] = {}
     reading: list[float] = []
-    try:
-        timed(requests, 1)  # the first pass allocates
-        while not reading or (time.perf_counter() < deadline and len(reading) < 9):
-            newcomers.append(made_up(READ))
-            reading.append(timed(newcomers[-1:], 1))
-            for count in (FEW, MANY):
+    with timer.ready():
+        while not reading or (clock() < deadline and len(reading) < 9):
+            reading.append(timer.reading())
+            for requests in (FEW, MANY):
                 for length in (1, DEPTH):
-                    times.setdefault((count, length), []).append(timed(requests[:count], length))
-            timed(requests[FEW:], 1)  # all stand at the same place again
-    finally:
-        for request in [*requests, *newcomers]:
-            drafter.end(request)
+                    took = timer.seconds(requests, length)
+                    least[requests, length] = min(least.get((requests, length), math.inf), took)
+            timer.line_up()
     # Asking n requests for a token, and for another.
-    first = [median(times[n, 1]) for n in (FEW, MANY)]
+    first = [least[n, 1] for n in (FEW, MANY)]
     another = [
-        max(0.0, median(times[n, DEPTH]) - asking) / (DEPTH - 1)
-        for n, asking in zip((FEW, MANY), first, strict=True)
+        max(0.0, least[n, DEPTH] - asking) / (DEPTH - 1) for n, asking in zip((FEW, MANY), first, strict=True)
     ]
     each = max(0.0, another[1] - another[0]) / (MANY - FEW)
     fixed = max(0.0, another[0] - FEW * each)
     asking = max(0.0, first[1] - fixed - MANY * each) / MANY
-    catch_up = max(0.0, median(reading) - first[0]) / (READ - 1)
+    catch_up = max(0.0, min(reading) - first[0]) / (READ - 1)
     return DraftCost(fixed, each, asking, catch_up)
 
 

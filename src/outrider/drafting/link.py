@@ -1,0 +1,135 @@
+"""One drafter of a chain: what it costs, and what it promises."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from outrider.drafting.allot import Position
+from outrider.drafting.base import Draft, Drafter
+from outrider.drafting.costs import DraftCost, TargetCost
+from outrider.drafting.forecast import Forecast
+from outrider.drafting.length import Outcome
+
+if TYPE_CHECKING:
+    from outrider.engine.request import Request
+
+logger = logging.getLogger(__name__)
+
+HORIZON = 64
+"""Steps over which the reading that a drafter has to catch up with is written off, or as many as are left."""
+DRAFTS, REQUESTS = 24, 4
+"""Drafts, and requests that had one, before a drafter can be found useless: one request is no measure."""
+
+
+@dataclass
+class Shown:
+    """What a drafter has offered so far. stood: drafts whose first token stood."""
+
+    drafts: int = 0
+    stood: int = 0
+    requests: int = 0
+    running: set[Request] = field(default_factory=set)
+
+    def add(self, request: Request, accepted: int) -> None:
+        self.drafts += 1
+        self.stood += accepted > 0
+        self.requests += request not in self.running
+        self.running.add(request)
+
+
+@dataclass
+class Link:
+    """A drafter of the chain, what it costs, and what can be expected of it. name: as users have it."""
+
+    drafter: Drafter
+    cost: DraftCost
+    forecast: Forecast
+    name: str = "drafter"
+    _shown: Shown = field(default_factory=Shown, init=False, repr=False)
+    _told: bool = field(default=False, init=False, repr=False)
+
+    def positions(self, request: Request, asked: float) -> Iterator[Position]:
+        """What the drafter promises a request, if it is asked with this chance."""
+        steps = min(HORIZON, max(1, request.room))
+        seconds = self.cost.first + self.cost.catch_up * self.drafter.behind(request) / steps
+        before = asked
+        for survival, offered in self.forecast.curve(request):
+            offered *= asked
+            yield Position(offered * survival, offered, seconds * asked + self.cost.each * before)
+            before, seconds = offered, 0.0
+
+    def worth(self, request: Request, *, rate: float, row: float, drafting: int) -> float:
+        """Seconds that asking the drafter is expected to save, at best, if so many requests draft.
+
+        rate: tokens a second that are had otherwise; row: seconds of one more row.
+        """
+        fixed = self.cost.fixed / max(1, drafting)
+        gains = (
+            tokens / rate - rows * row - seconds - fixed
+            for tokens, rows, seconds in self.positions(request, 1.0)
+        )
+        return max(accumulate(gains))
+
+    def learn(
+        self, number: int, outcomes: Sequence[Outcome], *, read: int, seconds: float
+    ) -> Sequence[Request]:
+        """Learn from what the drafter, of this number in the chain, was asked for: how much of it came, how
+        much stood, and what it cost. Returns the requests that it was asked for."""
+        asked: list[Request] = []
+        tokens = depth = 0
+        for outcome in outcomes:
+            request, draft, accepted = outcome.request, outcome.draft, outcome.verdict.accepted
+            length = outcome.plan.limits[number].length
+            if not length or (draft.tokens and draft.source < number):
+                continue  # not asked
+            if draft.source != number:
+                draft, accepted = Draft(source=number), 0
+            if not draft.tokens and self.drafter.behind(request) >= len(outcome.verdict.tokens):
+                continue  # still reading, which says nothing of what it will offer
+            asked.append(request)
+            tokens += max(1, len(draft.tokens))
+            depth = max(depth, 1, len(draft.tokens))
+            self.forecast.observe(request, draft, length, accepted)
+            if draft.tokens:
+                self._shown.add(request, accepted)
+        if asked:
+            self.cost.observe(len(asked), tokens, depth, read, seconds)
+            self.forecast.refresh()
+        return asked
+
+    def end(self, request: Request) -> None:
+        """The request has ended; what it taught about others stays."""
+        self.forecast.forget(request)
+        self._shown.running.discard(request)
+
+    def tell_if_useless(self, target: TargetCost) -> None:
+        """Say once that the drafter does not pay."""
+        shown = self._shown
+        if self._told or shown.drafts < DRAFTS or shown.requests < REQUESTS or self._pays(target):
+            return
+        self._told = True
+        logger.warning(
+            "speculative_model %r does not pay: of %d drafts for %d requests %.0f %% began with the right "
+            "token; a draft of one token takes %.2f ms, and a step without drafts %.2f ms",
+            self.name,
+            shown.drafts,
+            shown.requests,
+            100 * shown.stood / shown.drafts,
+            1e3 * self.cost.foreseen(1, 1, 1, 0),
+            1e3 * (target.one_pass(1) + target.request),
+        )
+
+    def _pays(self, target: TargetCost) -> bool:
+        """Whether what it offers gains anything at some length, for a request that nobody knows yet and that
+        runs alone, where drafts pay most: one that is silent, or that rests under load, is not useless."""
+        plain, tokens = target.one_pass(1) + target.request, 1.0
+        for length, survival in enumerate(self.forecast.shared(), start=1):
+            tokens += survival
+            drafting = self.cost.foreseen(1, length, length, 0)
+            if tokens * plain > target.one_pass(1 + length) + target.request + drafting:
+                return True
+        return False

@@ -1,0 +1,62 @@
+"""Whether kept costs are still true: a few passes and drafts, against what they are said to take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from outrider.drafting.costs import DraftCost, TargetCost
+from outrider.engine.profile import DEPTH, FEW, MANY, READ, DraftTimer, TargetTimer
+
+ROWS = (1, 4, 2, 8, 16)
+"""Of the passes that are compared: most drafts are verified with these or between them."""
+AGREES = 1.5
+"""Times longer or shorter than was kept. The quickest passes of two quiet moments differ by some percent;
+what is off by less than this is followed by what steps take."""
+SECONDS, TRIES = 0.3, 5
+"""That may go into one pass that is too slow, and how often it is tried however long it takes."""
+JITTER = 1e-4  # seconds that say nothing of a cost
+NEGLIGIBLE = 0.05
+"""Of a pass over one row: a drafter that is off by less changes no decision."""
+
+
+def costs_hold(
+    target: TargetCost, timer: TargetTimer, drafting: Sequence[DraftCost], timers: Sequence[DraftTimer]
+) -> bool:
+    """Whether the target's passes, and each drafter's drafts, still take what was kept."""
+    slack = NEGLIGIBLE * target.one_pass(1)
+    return _passes_hold(target, timer) and all(
+        _drafts_hold(cost, timer, slack) for cost, timer in zip(drafting, timers, strict=True)
+    )
+
+
+def _passes_hold(cost: TargetCost, timer: TargetTimer) -> bool:
+    with timer.ready():
+        rows = [n for n in ROWS if n <= timer.rows]
+        return all(_agrees(cost.one_pass(n), partial(timer.seconds, n), JITTER) for n in rows)
+
+
+def _drafts_hold(cost: DraftCost, timer: DraftTimer, slack: float) -> bool:
+    with timer.ready():
+        return all(
+            _agrees(cost.foreseen(n, n * DEPTH, DEPTH, 0), partial(timer.seconds, n, DEPTH), JITTER + slack)
+            for n in (FEW, MANY)
+        ) and _agrees(cost.foreseen(1, 1, 1, READ - 1), timer.reading, JITTER + slack)
+
+
+def _agrees(foreseen: float, timed: Callable[[], float], slack: float) -> bool:
+    """Whether something takes about the seconds that are foreseen.
+
+    Other work makes nothing quicker, so that once too quick is enough. What is too slow may have been
+    disturbed, and is tried again.
+    """
+    spent, tries = 0.0, 0
+    while tries < TRIES or spent < SECONDS:
+        took = timed()
+        if took < foreseen / AGREES - slack:
+            return False
+        if took <= foreseen * AGREES + slack:
+            return True
+        spent += took
+        tries += 1
+    return False
