@@ -74,10 +74,9 @@ def test_no_descriptors_left(target: str, log: io.StringIO, monkeypatch: pytest.
             assert wire.rest().startswith(b"HTTP/1.1 200 ")
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     told = [line for line in lines if line["level"] != "info"]
-    assert len(told) == MOST_LINES
-    assert {line["message"] for line in told} == {
+    assert [line["message"] for line in told] == [
         "connections cannot be accepted for now: Too many open files"
-    }
+    ] * MOST_LINES
     assert not any("exception" in line for line in lines)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from transformers import LlamaConfig
 
 from outrider.errors import ModelError
@@ -188,4 +189,6 @@ def _with_rope_factors(
             f"{source}: tensor {ROPE_FREQS!r} holds numbers that are not finite and greater than 0"
         )
     scaled = tuple(f / d for f, d in zip(config.rope_inv_freq, divisors, strict=True))
+    if max(scaled) > torch.finfo(torch.float32).max:
+        raise ModelError(f"{source}: tensor {ROPE_FREQS!r} makes frequencies that are not finite")
     return replace(config, rope_inv_freq=scaled)
