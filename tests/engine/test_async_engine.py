@@ -20,6 +20,7 @@ from outrider.engine.generation import EngineFailed, EngineStopped, Generation, 
 from outrider.engine.request import RequestGroup
 from outrider.params import StructuredOutputs
 from outrider.sampling.sampler import Sampler
+from outrider.sandbox.workers import GivenUp
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 
 LONG = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
@@ -374,6 +375,30 @@ def test_draining(target: str) -> None:
             with pytest.raises(EngineStopped, match="shutting down"):
                 await running
             await until_free(llm)
+
+    asyncio.run(run())
+
+
+def test_an_end_does_not_wait_for_a_grammar(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = load(target)
+    begun = threading.Event()
+
+    def compile_for_ever(_: Any, given_up: threading.Event) -> Any:
+        begun.set()
+        assert given_up.wait(30)
+        raise GivenUp
+
+    monkeypatch.setattr(llm.engine.grammars, "compile", compile_for_ever)
+    params = SamplingParams(structured_outputs=StructuredOutputs(regex="a+"))
+
+    async def run() -> None:
+        async with serving(llm) as engine:
+            waiting = asyncio.create_task(finish(engine.generate(prompt(PROMPTS[0]), params)))
+            assert await asyncio.to_thread(begun.wait, 30)
+            assert not await engine.drain(timeout=0)
+            with pytest.raises(EngineStopped, match="shutting down"):
+                await waiting
+            assert engine.num_sequences == 0
 
     asyncio.run(run())
 
