@@ -93,6 +93,7 @@ class Engine:
         began = time.perf_counter()
         schedule = self._schedule()
         if not schedule.work:
+            self.report = StepReport(0.0, 0.0, 0.0, len(schedule.preempted))
             if self.unfinished:
                 time.sleep(WAIT)  # for grammars
             return []
