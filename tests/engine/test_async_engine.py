@@ -403,6 +403,23 @@ def test_an_end_does_not_wait_for_a_grammar(target: str, monkeypatch: pytest.Mon
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("prepared", [False, True])
+def test_who_is_there_at_the_close_is_told(target: str, prepared: bool) -> None:
+    """Also who is still being prepared, and would be queued for a thread that is gone."""
+
+    async def run() -> None:
+        async with serving(load(target)) as engine:
+            generation = engine.generate(prompt(PROMPTS[0]), LONG)
+            running = asyncio.create_task(finish(generation))
+            while not (generation.ids if prepared else engine.num_sequences):
+                await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            with pytest.raises(EngineStopped, match="shutting down"):
+                await running
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("method", ["queue", "step"])
 def test_a_fault_that_cannot_be_confined_is_told_to_all(
     target: str, method: str, monkeypatch: pytest.MonkeyPatch

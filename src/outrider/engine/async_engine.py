@@ -117,8 +117,9 @@ class AsyncEngine:
         return True
 
     async def close(self) -> None:
-        """Stop the thread, whatever runs."""
+        """Stop the thread, whatever runs, and end what is left."""
         self._stopped = self._stopped or "the server is shutting down"
+        self._stop_all()
         if self._thread.is_alive():
             self._orders.put(self._quit)
             await asyncio.to_thread(self._thread.join)
