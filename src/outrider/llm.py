@@ -12,6 +12,7 @@ from outrider.cache.pages import release_freed
 from outrider.config import resolve
 from outrider.engine.build import build_engine
 from outrider.engine.engine import Engine
+from outrider.engine.request import RequestGroup
 from outrider.errors import ConfigError, RequestError
 from outrider.fair_lock import FairLock
 from outrider.messages import shown
@@ -103,10 +104,13 @@ class LLM:
             batch = _together(_as_batch(prompts), sampling_params, priority)
             for index, (prompt, params, rank) in enumerate(batch):
                 try:
-                    ids.append(self._add(prompt, params, inbox, rank))
+                    group = self._prepare(prompt, params, rank)
                 except RequestError as error:
                     ids.append(None)
                     errors[index] = str(error)
+                else:
+                    ids.append(group.id)  # before it is queued: a Ctrl-C may come at any time
+                    self._queue(group, inbox)
             added = [i for i in ids if i is not None]
             with GenerationProgress(len(added), enabled=use_tqdm) as progress:
                 for increment in self._increments(added, inbox):
@@ -134,6 +138,14 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         """The token ids of a conversation, up to where the assistant's answer begins.
 
+        As `chat_text`, whose text it tokenizes.
+        """
+        text = self.chat_text(messages, add_generation_prompt=add_generation_prompt)
+        return self.encode(text, add_special_tokens=False)  # the template has written them
+
+    def chat_text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """A conversation as the model reads it, up to where the assistant's answer begins.
+
         messages: each has a `role` and a `content`, which is text or a list of OpenAI's text parts.
         add_generation_prompt: False leaves out what the template puts before an answer.
         Raises ConfigError where the model has no chat template, and RequestError for what it cannot lay out.
@@ -143,7 +155,7 @@ class LLM:
             raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
         text = template.render(messages, add_generation_prompt=add_generation_prompt)
         self.check_length(text)
-        return self.encode(text, add_special_tokens=False)  # the template has written them
+        return text
 
     def check_length(self, text: str) -> None:
         """Raise RequestError for a text of more characters than the tokens of a prompt can hold. That costs
@@ -177,8 +189,10 @@ class LLM:
         request cannot run.
         """
         inbox: deque[Increment] = deque()
-        request_id = self._add(prompt, sampling_params or SamplingParams(), inbox)
+        group = self._prepare(prompt, sampling_params or SamplingParams())
+        request_id = group.id
         try:
+            self._queue(group, inbox)
             yield from self._increments([request_id], inbox)
             output = self._take(request_id)
             if output.error is not None:
@@ -187,13 +201,16 @@ class LLM:
         finally:
             self._abandon([request_id])
 
-    def _add(self, prompt: Prompt, params: SamplingParams, inbox: deque[Increment], priority: int = 0) -> str:
-        """Queue a request whose increments go to `inbox`. It is prepared first, while others may step."""
+    def _prepare(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> RequestGroup:
+        """A request that can be queued; meanwhile others may step."""
         ids, text = self._tokens(prompt)
-        group = self.engine.prepare(ids, params, prompt=text, priority=priority)
+        return self.engine.prepare(ids, params, prompt=text, priority=priority)
+
+    def _queue(self, group: RequestGroup, inbox: deque[Increment]) -> None:
+        """Its increments go to `inbox`."""
         with self._alone() as engine:
             self._inboxes[group.id] = inbox
-            return engine.queue(group)
+            engine.queue(group)
 
     def _tokens(self, prompt: Prompt) -> tuple[Sequence[int], str | None]:
         """The prompt's token ids, and its text if it was given as text."""

@@ -9,6 +9,7 @@ import psutil
 
 from outrider import LLM, SamplingParams
 from outrider.config import parse_bytes
+from outrider.engine.request import RequestGroup
 
 FEW = 6  # tokens of an answer: the code is to run, not to impress
 
@@ -44,9 +45,9 @@ def stand_in(models: Models) -> type[LLM]:
                 options["memory_limit"] = _size(limit) + psutil.Process().memory_info().rss
             super().__init__(models.of(model, model), device="cpu", **options)
 
-        def _add(self, prompt: Any, params: SamplingParams, *others: Any, **named: Any) -> str:
+        def _prepare(self, prompt: Any, params: SamplingParams, *others: Any, **named: Any) -> RequestGroup:
             brief = {"max_tokens": min(FEW, params.max_tokens or FEW)}
-            return super()._add(prompt, params.model_copy(update=brief), *others, **named)
+            return super()._prepare(prompt, params.model_copy(update=brief), *others, **named)
 
     return StandIn
 

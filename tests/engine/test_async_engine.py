@@ -20,6 +20,7 @@ from outrider.engine.generation import EngineFailed, EngineStopped, Generation, 
 from outrider.engine.request import RequestGroup
 from outrider.params import StructuredOutputs
 from outrider.sampling.sampler import Sampler
+from outrider.sandbox.workers import GivenUp
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 
 LONG = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
@@ -374,6 +375,47 @@ def test_draining(target: str) -> None:
             with pytest.raises(EngineStopped, match="shutting down"):
                 await running
             await until_free(llm)
+
+    asyncio.run(run())
+
+
+def test_an_end_does_not_wait_for_a_grammar(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = load(target)
+    begun = threading.Event()
+
+    def compile_for_ever(_: Any, given_up: threading.Event) -> Any:
+        begun.set()
+        assert given_up.wait(30)
+        raise GivenUp
+
+    monkeypatch.setattr(llm.engine.grammars, "compile", compile_for_ever)
+    params = SamplingParams(structured_outputs=StructuredOutputs(regex="a+"))
+
+    async def run() -> None:
+        async with serving(llm) as engine:
+            waiting = asyncio.create_task(finish(engine.generate(prompt(PROMPTS[0]), params)))
+            assert await asyncio.to_thread(begun.wait, 30)
+            assert not await engine.drain(timeout=0)
+            with pytest.raises(EngineStopped, match="shutting down"):
+                await waiting
+            assert engine.num_sequences == 0
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_who_is_there_at_the_close_is_told(target: str, prepared: bool) -> None:
+    """Also who is still being prepared, and would be queued for a thread that is gone."""
+
+    async def run() -> None:
+        async with serving(load(target)) as engine:
+            generation = engine.generate(prompt(PROMPTS[0]), LONG)
+            running = asyncio.create_task(finish(generation))
+            while not (generation.ids if prepared else engine.num_sequences):
+                await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            with pytest.raises(EngineStopped, match="shutting down"):
+                await running
 
     asyncio.run(run())
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -297,6 +297,45 @@ def test_drafts_that_make_the_pass_fail_are_left_out(
 
     monkeypatch.setattr(llm.engine.target, "run", faulty)
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
+    check_nothing_is_left(llm)
+
+
+@both
+def test_a_grammar_that_fails_ends_its_request_alone(
+    target: str, draft: str, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is asked, after some tokens; also before the step, whether it is ready."""
+    llm = load(target, draft, num_speculative_tokens=3)
+    sound = llm.engine.queue
+    prompts = [*PROMPTS[:3], (POISON, 9), *PROMPTS[3:]]
+
+    class Faulty:
+        def prepare(self, output: Sequence[int]) -> bool:
+            return len(output) < 5 or 1 // 0 == 0
+
+        ready = prepare
+
+        def apply(self, logits: Any, output: Sequence[int]) -> None:
+            self.prepare(output)
+
+        def forced(self, output: Sequence[int]) -> tuple[int, ...]:
+            return (0,) * (not self.prepare(output))
+
+        def count(self, output: Sequence[int], tokens: Sequence[int]) -> int:
+            return len(tokens) if self.prepare(output) else 0
+
+    def queue(group: RequestGroup) -> str:
+        (request,) = group.requests
+        if POISON in request.tokens:
+            request.sampler = request.sampler.within(cast(Any, Faulty()))
+        return sound(group)
+
+    monkeypatch.setattr(llm.engine, "queue", queue)
+    outputs = run(llm, prompts, PARAMS)
+    bad = outputs.pop(3)
+    assert bad.error == INTERNAL_ERROR
+    assert len(bad.outputs[0].token_ids) == 5
+    check_all_equal(target, outputs)
     check_nothing_is_left(llm)
 
 

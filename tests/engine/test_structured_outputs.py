@@ -20,6 +20,7 @@ from outrider.drafting.ngram import NgramDrafter
 from outrider.engine.request import Request
 from outrider.llm import RequestsFailed
 from outrider.sampling import grammar
+from outrider.sampling.grammar import InGrammar
 from outrider.sandbox import grammar_task
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 
@@ -278,6 +279,18 @@ def test_what_excludes_a_grammar(target: str) -> None:
     params = SamplingParams(structured_outputs=of({"choice": ["he"]}), min_tokens=5)
     with pytest.raises(RequestError, match="leave no token to choose"):
         load(target).generate(PROMPTS[0], params, use_tqdm=False)
+
+
+def test_a_step_that_only_waits_reports_nothing(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds reports up would count the step before once more."""
+    engine = load(target).engine
+    request_id = engine.add(PROMPTS[0], SamplingParams(structured_outputs=of({"regex": "[a-z]{20,}"})))
+    engine.step()
+    assert engine.report.whole > 0
+    monkeypatch.setattr(InGrammar, "prepare", lambda *_: False)
+    assert engine.step() == []
+    assert engine.report.whole == engine.report.verifying == engine.report.drafting == 0
+    engine.discard(request_id)
 
 
 def test_who_runs_into_a_limit_ends_alone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from outrider import LLM, RequestError, SamplingParams
+from outrider.engine.request import RequestGroup
 from outrider.fair_lock import FairLock
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
 
@@ -158,6 +159,31 @@ def test_a_stream_that_is_collected_in_the_middle_of_a_step(
     monkeypatch.setattr(llm.engine.drafters, "draft", collecting)
     (output,) = llm.generate([PROMPTS[1]], PARAMS, use_tqdm=False)
     assert token_ids(output) == token_ids(expected(target, PROMPTS[1], PARAMS))
+    check_free(llm)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_ctrl_c_while_a_request_is_queued(llm: LLM, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of a batch: neither is left behind."""
+    sound, queued = llm.engine.queue, []
+
+    def queue(group: RequestGroup) -> str:
+        queued.append(group)
+        if len(queued) == 2 and not late:
+            raise KeyboardInterrupt
+        name = sound(group)
+        if len(queued) == 2:
+            raise KeyboardInterrupt
+        return name
+
+    monkeypatch.setattr(llm.engine, "queue", queue)
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(PROMPTS[:3], PARAMS, use_tqdm=False)
+    check_free(llm)
+    stream = llm.stream(PROMPTS[0], PARAMS)
+    queued.pop()
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
     check_free(llm)
 
 

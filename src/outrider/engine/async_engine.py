@@ -30,6 +30,7 @@ from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
 from outrider.faults import Faults
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
+from outrider.sandbox.workers import GivenUp
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +112,14 @@ class AsyncEngine:
             async with asyncio.timeout(timeout):
                 await self._all_left.wait()
         except TimeoutError:
-            for generation in self._seated:
-                generation.inbox.put_nowait(EngineStopped(self._stopped))
+            self._stop_all()
             return False
         return True
 
     async def close(self) -> None:
-        """Stop the thread, whatever runs."""
+        """Stop the thread, whatever runs, and end what is left."""
         self._stopped = self._stopped or "the server is shutting down"
+        self._stop_all()
         if self._thread.is_alive():
             self._orders.put(self._quit)
             await asyncio.to_thread(self._thread.join)
@@ -133,8 +134,8 @@ class AsyncEngine:
         try:
             await self._compile(generation)
             groups = await asyncio.to_thread(self._prepare, generation)
-            if self._stopped is not None:
-                raise EngineStopped(self._stopped)
+            if generation.given_up.is_set():
+                raise EngineStopped(str(self._stopped))
             queued = generation.queued = self._loop.create_future()
             self._orders.put(lambda: self._queue(generation, groups, queued))
             await queued
@@ -144,18 +145,19 @@ class AsyncEngine:
 
     async def _compile(self, generation: Generation) -> None:
         """Compile a grammar before the engine's thread has to, and not beyond the caller's leaving."""
-        wanted, given_up = generation.params.structured_outputs, threading.Event()
+        wanted, given_up = generation.params.structured_outputs, generation.given_up
         if wanted is None:
             return
+        compiling = aside(lambda: self._engine.grammars.compile(wanted, given_up))
         try:
-            compiling = aside(lambda: self._engine.grammars.compile(wanted, given_up))
             generation.grammar = await asyncio.wrap_future(compiling)
-        finally:
-            given_up.set()
+        except GivenUp:
+            raise EngineStopped(str(self._stopped)) from None
 
     def leave(self, generation: Generation) -> None:
         """What `Generation.leave` does: free the seats at once, and the blocks before the next step."""
         if generation in self._seated:
+            generation.given_up.set()
             self._orders.put(lambda: self._give_up(generation))
             self._unseat(generation)
 
@@ -303,10 +305,16 @@ class AsyncEngine:
 
     def _die(self) -> None:
         self._stopped = "the engine has stopped after a fault; the log says more"
+        self._stop_all()
+
+    def _stop_all(self) -> None:
+        """Tell all calls, wherever they are, that the engine does no more for them."""
+        stopped = EngineStopped(str(self._stopped))
         for generation in self._seated:
+            generation.given_up.set()
             if generation.queued is not None:
-                _answer(generation.queued, EngineStopped(self._stopped))
-            generation.inbox.put_nowait(EngineStopped(self._stopped))
+                _answer(generation.queued, stopped)
+            generation.inbox.put_nowait(stopped)
 
 
 def _answer(queued: asyncio.Future[None], failure: Exception | None = None) -> None:

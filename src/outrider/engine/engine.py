@@ -95,6 +95,7 @@ class Engine:
         began = self._clock()
         schedule = self._schedule()
         if not schedule.work:
+            self.report = StepReport(0.0, 0.0, 0.0, len(schedule.preempted))
             if self.unfinished:
                 time.sleep(WAIT)  # for grammars
             return []

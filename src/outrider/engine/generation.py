@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -74,6 +75,8 @@ class Generation:
     """Of its structured outputs. While it is held, the engine's thread finds it compiled."""
     queued: asyncio.Future[None] | None = None
     """Whether the engine has taken it, once it was asked."""
+    given_up: Event = field(default_factory=Event)
+    """Set once nobody waits for it any more, or the engine does no more for it."""
 
     @property
     def sequences(self) -> int:

@@ -224,9 +224,15 @@ class Scheduler:
 
 
 def _ready(request: Request) -> bool:
-    """Whether what follows can be chosen in this step: a grammar may first have to be compiled again."""
+    """Whether what follows can be chosen in this step: a grammar may first have to be compiled again.
+
+    One that fails may go on: it fails again where its token is chosen, which ends that request alone.
+    """
     grammar = request.sampler.grammar
-    return grammar is None or grammar.prepare(request.output)
+    try:
+        return grammar is None or grammar.prepare(request.output)
+    except Exception:
+        return True
 
 
 def _without(plan: Plan, drafters: Sequence[int]) -> Plan:

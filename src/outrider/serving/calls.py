@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -51,15 +52,15 @@ class Call:
         Raises ApiError when time is up, and what the engine raises.
         """
         try:
-            await _unless_left(request, self._generation.enter())
-            if stream:
-                return _EventStream(self._generation, self._events())
-            outputs = await _unless_left(request, self._finish())
+            with ExitStack() as leaving:
+                leaving.callback(self._generation.leave)
+                await _unless_left(request, self._generation.enter())
+                if stream:
+                    leaving.pop_all()  # the response sees to it
+                    return _EventStream(self._generation, self._events())
+                outputs = await _unless_left(request, self._finish())
         except ClientLeft:
             return Response(status_code=CLIENT_LEFT)
-        finally:
-            if not stream:
-                self._generation.leave()
         return JSONResponse(self._answer.whole(outputs))
 
     async def _finish(self) -> list[RequestOutput]:

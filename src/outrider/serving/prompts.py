@@ -6,10 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from outrider.aside import aside
+from outrider.cache.pages import release_freed
 from outrider.engine.generation import TextPrompt
 from outrider.errors import RequestError
 from outrider.llm import LLM
 from outrider.serving.requests import Message
+
+LONG = 2**18
+"""Characters from which texts are tokenized one call after the other: 4 MB of them take seconds, and
+hundreds of megabytes."""
 
 
 class Prompts:
@@ -20,6 +26,7 @@ class Prompts:
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
+        self._long = asyncio.Semaphore()
 
     @property
     def _tokenizer(self) -> Any:
@@ -32,18 +39,26 @@ class Prompts:
             special = add_special_tokens
             return [TextPrompt(self._llm.encode(text, add_special_tokens=special), text) for text in texts]
 
-        return await asyncio.to_thread(encode)
+        if sum(map(len, texts)) < LONG:
+            return await asyncio.to_thread(encode)
+        async with self._long:
+            prompts = await asyncio.to_thread(encode)
+            await asyncio.to_thread(release_freed)  # the threads' heaps would keep it
+            return prompts
 
     async def of_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> TextPrompt:
         """A conversation as the model's template lays it out. Raises RequestError where it does not."""
         if not getattr(self._tokenizer, "chat_template", None):
             raise RequestError("the model has no chat template; use /v1/completions")
-        plain = [message.for_template() for message in messages]
 
-        def lay_out() -> list[int]:
-            return self._llm.chat_prompt(plain, add_generation_prompt=add_generation_prompt)
+        def lay_out() -> str:
+            plain = [message.for_template() for message in messages]
+            return self._llm.chat_text(plain, add_generation_prompt=add_generation_prompt)
 
-        return TextPrompt(await asyncio.to_thread(lay_out))
+        # Aside: it waits for a worker, and no text may have to wait for that.
+        text = await asyncio.wrap_future(aside(lay_out))
+        (prompt,) = await self.of_texts([text], add_special_tokens=False)  # the template has written them
+        return TextPrompt(prompt.token_ids)
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """Special tokens included. Raises RequestError for a token id that the model does not have."""
