@@ -189,7 +189,7 @@ def test_biases_are_all_there(file: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [0.0, -1.0, 1e-42, float("nan"), float("inf")])
 def test_divisors_of_frequencies_are_positive(file: Path, model: Any, bad: float) -> None:
     write_gguf(file, model, None, tensors={"rope_freqs.weight": np.array([1, bad], np.float32)})
     assert "'rope_freqs.weight' holds numbers that are not finite and greater than 0" in refusal(file)
