@@ -26,6 +26,10 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, or its name where it says nothing."""
-    lines = str(error).splitlines()
-    return lines[0][:LONGEST_REASON] if lines else type(error).__name__
+    """The first line of what an error says, with the second where the first only announces it.
+
+    It is the error's name where the error says nothing.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = lines[: 2 if lines[0].endswith(":") else 1]
+    return " ".join(said)[:LONGEST_REASON]

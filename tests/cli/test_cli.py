@@ -172,9 +172,19 @@ def test_version() -> None:
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
-def test_ctrl_c_during_the_imports(tmp_path: Path) -> None:
-    """In place of PyTorch there is a module that takes a minute."""
-    (tmp_path / "torch.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+SLOW = "import time; print('importing', flush=True); time.sleep(60)"
+SWALLOWING = f"""
+try:
+    {SLOW}
+except BaseException as error:
+    raise ModuleNotFoundError("torch") from error
+"""
+
+
+@pytest.mark.parametrize("module", [SLOW, SWALLOWING], ids=["slow", "swallowing"])
+def test_ctrl_c_during_the_imports(tmp_path: Path, module: str) -> None:
+    """In place of PyTorch there is a module that takes a minute, and one that makes it another exception."""
+    (tmp_path / "torch.py").write_text(module)
     command = [sys.executable, "-c", f"{INTERRUPTIBLE}from outrider.cli import main; main()", "demo"]
     with subprocess.Popen(
         command,

@@ -105,6 +105,8 @@ def test_unsupported_architecture_names_the_supported(folder: Path, changes: dic
         ({"head_dim": 3}, "even"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"rms_norm_eps": None}, "rms_norm_eps"),
+        ({"rope_parameters": []}, "'rope_parameters' with value []"),
+        ({"hidden_size": 15}, "hidden size (15) is not a multiple"),
     ],
 )
 def test_settings_that_would_go_wrong(folder: Path, changes: dict[str, Any], named: str) -> None:

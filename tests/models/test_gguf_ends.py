@@ -137,6 +137,16 @@ def test_ids_out_of_range_name_the_key(tmp_path: Path, model: Any, key: str, tok
             open_checkpoint(str(file))
 
 
+@pytest.mark.parametrize("value", [len(tiny_tokenizer()), 2**32 - 1])
+def test_a_padding_token_that_is_not_there_is_none(tmp_path: Path, model: Any, value: int) -> None:
+    """As in llama.cpp's stories15M.gguf."""
+    file = tmp_path / "m.gguf"
+    write_gguf(file, model, tiny_tokenizer(), metadata={"tokenizer.ggml.padding_token_id": value})
+    checkpoint = open_checkpoint(str(file))
+    assert checkpoint.tokenizer().pad_token is None
+    assert checkpoint.config.eos_token_ids
+
+
 def test_a_file_without_an_end_says_so(tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:
     write_gguf(tmp_path / "m.gguf", model, None, metadata=vocabulary_of())
     with caplog.at_level(logging.WARNING):

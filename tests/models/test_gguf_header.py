@@ -115,6 +115,12 @@ def test_what_a_header_may_say(tmp_path: Path, plain: GGUF, change: Change, said
     assert said in refusal(file, change(plain).encode())
 
 
+@pytest.mark.parametrize("version", [1, 4, 3 << 24])
+def test_a_file_of_another_form_is_not_called_corrupt(tmp_path: Path, plain: GGUF, version: int) -> None:
+    said = refusal(tmp_path / "m.gguf", replace(plain, version=version).encode())
+    assert said.startswith(f"{tmp_path / 'm.gguf'} cannot be used: it is ")
+
+
 def test_names_are_shortened(tmp_path: Path, plain: GGUF) -> None:
     name = b"blk." + b"9" * 10**5 + b"\n.attn_q.weight"
     refusal(tmp_path / "tensor.gguf", with_tensor(name=name)(plain).encode())

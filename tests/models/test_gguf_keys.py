@@ -189,7 +189,7 @@ def test_biases_are_all_there(file: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [0.0, -1.0, 1e-42, float("nan"), float("inf")])
 def test_divisors_of_frequencies_are_positive(file: Path, model: Any, bad: float) -> None:
     write_gguf(file, model, None, tensors={"rope_freqs.weight": np.array([1, bad], np.float32)})
     assert "'rope_freqs.weight' holds numbers that are not finite and greater than 0" in refusal(file)
@@ -207,8 +207,3 @@ def test_defaults_of_sampling_are_not_passed_over_silently(
     with caplog.at_level(logging.WARNING):
         LLM(str(file), device="cpu", kv_cache_memory=2**22)
     assert "are not applied: temp = 0.5" in caplog.text
-
-
-def test_a_divisor_that_makes_a_frequency_infinite(file: Path, model: Any) -> None:
-    write_gguf(file, model, None, tensors={"rope_freqs.weight": np.array([1e-40, 1], np.float32)})
-    assert "'rope_freqs.weight' makes frequencies that are not finite" in refusal(file)

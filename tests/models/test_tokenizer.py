@@ -97,6 +97,13 @@ def test_a_library_that_makes_another_tokenizer_of_the_file(
     assert "\n" not in text
 
 
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"the tokenizer cannot be loaded without a tokenizer\.json: .+[^:]$"
+    ):
+        load_tokenizer(tmp_path)
+
+
 def test_settings_of_a_wrong_type(tmp_path: Path) -> None:
     byte_level(tmp_path)
     named(tmp_path, model_max_length="long")

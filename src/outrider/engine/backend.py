@@ -8,6 +8,7 @@ import torch
 
 from outrider.config import EngineConfig, Quantization
 from outrider.errors import ConfigError
+from outrider.messages import reason
 from outrider.models.checkpoint import Checkpoint
 from outrider.ops.base import Backend
 from outrider.ops.cpu import extension
@@ -170,8 +171,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device = {name!r} cannot be used: {reason}; try 'cpu'") from error
+        raise ConfigError(f"device = {name!r} cannot be used: {reason(error)}; try 'cpu'") from error
     return device
 
 

@@ -13,6 +13,7 @@ from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from outrider.drafting.costs import DraftCost, TargetCost
+from outrider.messages import reason
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,7 @@ class CostFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, ValidationError) as error:
-            logger.warning(
-                "%s cannot be used and is measured again: %s", self.path, str(error).splitlines()[0]
-            )
+            logger.warning("%s cannot be used and is measured again: %s", self.path, reason(error))
             return None
         return target, [DraftCost(**cost.model_dump()) for cost in contents.drafters]
 

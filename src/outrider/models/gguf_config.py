@@ -183,12 +183,11 @@ def _with_rope_factors(
             f"{source}: tensor {ROPE_FREQS!r} has {math.prod(stored.shape)} values; head_dim implies "
             f"{len(config.rope_inv_freq)}"
         )
-    divisors = dequantized(stored).tolist()
-    if not all(0 < divisor < math.inf for divisor in divisors):
+    divisors = dequantized(stored)
+    scaled = torch.tensor(config.rope_inv_freq) / divisors  # float32: a small divisor leaves its range
+    if not (divisors.isfinite() & (divisors > 0) & scaled.isfinite()).all():
         raise ModelError(
-            f"{source}: tensor {ROPE_FREQS!r} holds numbers that are not finite and greater than 0"
+            f"{source}: tensor {ROPE_FREQS!r} holds numbers that are not finite and greater than 0, or are "
+            "too small"
         )
-    scaled = tuple(f / d for f, d in zip(config.rope_inv_freq, divisors, strict=True))
-    if max(scaled) > torch.finfo(torch.float32).max:
-        raise ModelError(f"{source}: tensor {ROPE_FREQS!r} makes frequencies that are not finite")
-    return replace(config, rope_inv_freq=scaled)
+    return replace(config, rope_inv_freq=tuple(scaled.tolist()))

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
+from outrider.messages import reason
 from outrider.models.config import read_together
 from outrider.models.folder import PROBE, with_ends
 from outrider.models.gguf_blocks import CHANGED, FORMATS, dequantized, weight_of
@@ -26,7 +27,6 @@ from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
-LONGEST_REASON = 300  # characters: a library's message may hold a token of any length
 SAMPLING = "general.sampling."
 
 
@@ -118,8 +118,7 @@ def _reading(path: Path) -> Iterator[None]:
         what = foreign(path)
         if what is not None:
             raise ModelError(f"{path} {what}") from error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path} is truncated or corrupt: {reason[:LONGEST_REASON]}") from error
+        raise ModelError(f"{path} is truncated or corrupt: {reason(error)}") from error
 
 
 def _half_split(rows: int, heads: int) -> Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from outrider.errors import ModelError
 from outrider.messages import shown
 from outrider.models.gguf_magic import MAGIC
 
@@ -73,8 +74,8 @@ class GGUFHeader:
 
 
 def read_header(path: Path) -> GGUFHeader:
-    """Raises ValueError for a file that is not GGUF or contradicts itself, and OSError for one that cannot be
-    read."""
+    """Raises ModelError for a GGUF file that is not ours to read, ValueError for one that is not GGUF or
+    contradicts itself, and OSError for one that cannot be opened."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise ValueError("it is empty")
@@ -82,7 +83,7 @@ def read_header(path: Path) -> GGUFHeader:
     cursor = _Cursor(mapping)
     if cursor.take(4) != MAGIC:
         raise ValueError("its magic number is not that of GGUF")
-    _check_version(cursor.take(4))
+    _check_version(cursor.take(4), path)
     tensor_count, value_count = cursor.number("Q"), cursor.number("Q")
     if tensor_count > MOST_TENSORS:
         raise ValueError(f"it is to have {tensor_count} tensors; {MOST_TENSORS} are the most")
@@ -109,12 +110,18 @@ def read_header(path: Path) -> GGUFHeader:
     return GGUFHeader(metadata, tensors)
 
 
-def _check_version(stored: bytes) -> None:
+def _check_version(stored: bytes, path: Path) -> None:
+    """Such a file is whole; it is its form that is not supported."""
     version, swapped = (int.from_bytes(stored, order) for order in ("little", "big"))
     if swapped in (1, *VERSIONS):
-        raise ValueError("it is big-endian; convert it with gguf_convert_endian.py of llama.cpp")
+        raise ModelError(
+            f"{path} cannot be used: it is big-endian; convert it with gguf_convert_endian.py of llama.cpp"
+        )
     if version not in VERSIONS:
-        raise ValueError(f"it is of version {version}; supported are {', '.join(map(str, VERSIONS))}")
+        raise ModelError(
+            f"{path} cannot be used: it is of version {version}; supported are "
+            f"{', '.join(map(str, VERSIONS))}"
+        )
 
 
 def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:

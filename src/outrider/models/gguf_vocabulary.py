@@ -84,8 +84,10 @@ def _special(metadata: Metadata, count: int) -> dict[str, int]:
     for role, name in ROLES.items():
         key = f"tokenizer.ggml.{name}_token_id"
         if key in metadata:
-            special[role] = metadata.integer(key, below=2**32)
-            if special[role] >= count:
+            token = metadata.integer(key, below=2**32)
+            if token < count:
+                special[role] = token
+            elif role != "pad":  # nothing is padded here, and llama.cpp's own small files have 2**32 - 1
                 raise metadata.wrong(
                     key, f"the vocabulary has {count} tokens, and their ids are less than that"
                 )

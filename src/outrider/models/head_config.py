@@ -10,6 +10,7 @@ from typing import Any
 from transformers import LlamaConfig
 
 from outrider.errors import ModelError
+from outrider.messages import reason
 from outrider.models.config import DecoderConfig, decoder_config
 from outrider.models.head_fields import Fields
 from outrider.models.head_kinds import ARCHITECTURE, refuse_other_configs
@@ -237,8 +238,7 @@ def _decoder(fields: Fields, source: str) -> tuple[DecoderConfig, dict[str, Any]
     except ModelError:
         raise
     except Exception as error:  # validation errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{source} is not a valid configuration: {reason}") from error
+        raise ModelError(f"{source} is not a valid configuration: {reason(error)}") from error
     if not all(map(isfinite, (*decoder.rope_inv_freq, decoder.rope_attention_factor))):
         raise ModelError(f"{source}: the rotary embedding {rope!r:.200} has frequencies that are not finite")
     return decoder, rope

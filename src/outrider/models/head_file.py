@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from outrider.errors import ModelError
+from outrider.messages import reason
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 LAYER = "midlayer."
@@ -47,8 +48,7 @@ class HeadFile:
             else:
                 held = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # unpickling raises anything
-            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise ModelError(f"{file} is truncated or corrupt: {reason:.200}") from error
+            raise ModelError(f"{file} is truncated or corrupt: {reason(error)}") from error
         tensors = dict(_named(held, file))
         mapped = mapped and all(tensor.is_contiguous() for tensor in tensors.values())
         return cls(file, {name: tensor.contiguous() for name, tensor in tensors.items()}, mapped)

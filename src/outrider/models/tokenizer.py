@@ -48,7 +48,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         found = _behaviour(tokenizer.backend_tokenizer) if whole else None
         tokenizer(list(PROBES))  # settings of a wrong type come up only here
     except Exception as error:  # the libraries below raise anything, bare Exception included
-        raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason(error)}") from error
+        without = "" if whole else f" without a {FILE}"
+        raise ModelError(f"{path}: the tokenizer cannot be loaded{without}: {reason(error)}") from error
     if not is_fast:
         raise ModelError(f"{path}: only a slow tokenizer is available; a tokenizer.json is needed")
     if expected is not None and found is not None:
