@@ -48,7 +48,7 @@ def test_a_short_text_waits_for_no_long_ones(chat: bool, monkeypatch: pytest.Mon
     prompts = Prompts(cast(Any, model))
 
     async def run() -> None:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
         slow: Sequence[asyncio.Task[Any]] = [
             asyncio.create_task(prompts.of_chat([]) if chat else prompts.of_texts(["x" * module.LONG]))
             for _ in range(4)

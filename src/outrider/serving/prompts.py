@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from outrider.aside import aside
 from outrider.cache.pages import release_freed
 from outrider.engine.generation import TextPrompt
 from outrider.errors import RequestError
 from outrider.llm import LLM
+from outrider.models.chat_template import AT_ONCE
 from outrider.serving.requests import Message
 
 LONG = 2**18
@@ -26,7 +26,9 @@ class Prompts:
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
+        # Who waits for these holds none of the threads that everybody needs.
         self._long = asyncio.Semaphore()
+        self._layouts = asyncio.Semaphore(AT_ONCE)
 
     @property
     def _tokenizer(self) -> Any:
@@ -55,8 +57,8 @@ class Prompts:
             plain = [message.for_template() for message in messages]
             return self._llm.chat_text(plain, add_generation_prompt=add_generation_prompt)
 
-        # Aside: it waits for a worker, and no text may have to wait for that.
-        text = await asyncio.wrap_future(aside(lay_out))
+        async with self._layouts:
+            text = await asyncio.to_thread(lay_out)
         (prompt,) = await self.of_texts([text], add_special_tokens=False)  # the template has written them
         return TextPrompt(prompt.token_ids)
 
