@@ -147,7 +147,9 @@ def _of_shape(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
 def _of_values(tensors: Tensors, name: str, draw: random.Random) -> Tensors:
     value = draw.choice((0, -1, 1, 2**40, float("nan"), float("inf"), 1e38))
     tensor = tensors[name]
-    if not tensor.is_floating_point() and not isinstance(value, int):
+    if tensor.is_floating_point():  # full_like refuses what the type holds as an infinity
+        return tensors | {name: torch.full_like(tensor, value, dtype=torch.float64).to(tensor.dtype)}
+    if not isinstance(value, int):
         value = -(2**62)
     return tensors | {name: torch.full_like(tensor, bool(value) if tensor.dtype == torch.bool else value)}
 
