@@ -242,6 +242,12 @@ def test_values_that_no_model_has(folder: Path, changes: dict[str, Any], said: s
     assert said in refusal(folder)
 
 
+def test_a_base_beyond_what_pytorch_takes_as_an_integer(folder: Path) -> None:
+    edit(folder, {"rope_parameters": {"rope_theta": 2**70}})
+    frequencies = open_checkpoint(str(folder)).config.rope_inv_freq
+    assert frequencies[1] == pytest.approx(2 ** (-70 / len(frequencies)))
+
+
 def test_yarn_that_cannot_be_computed(folder: Path) -> None:
     yarn = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1, "original_max_position_embeddings": 64}
     edit(folder, {"rope_parameters": yarn})

@@ -97,6 +97,16 @@ def test_a_library_that_makes_another_tokenizer_of_the_file(
     assert "\n" not in text
 
 
+def test_a_file_at_which_the_library_panics(tmp_path: Path) -> None:
+    byte_level(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    contents = json.loads(file.read_text())
+    contents["model"]["continuing_subword_prefix"] = "longer than any token"
+    file.write_text(json.dumps(contents))
+    with pytest.raises(ModelError, match="the tokenizer cannot be loaded: range end index"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"the tokenizer cannot be loaded without a tokenizer\.json: .+[^:]$"

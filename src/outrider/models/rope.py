@@ -41,7 +41,7 @@ def rotary(config: Any, head_dim: int, source: str) -> tuple[tuple[float, ...], 
     kind = parameters.get("rope_type", "default")
     if kind == "default":
         exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-        inv_freq, factor = 1.0 / parameters["rope_theta"] ** exponents, 1.0
+        inv_freq, factor = 1.0 / float(parameters["rope_theta"]) ** exponents, 1.0
     else:
         try:
             inv_freq, factor = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))

@@ -47,7 +47,9 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         is_fast = tokenizer.is_fast
         found = _behaviour(tokenizer.backend_tokenizer) if whole else None
         tokenizer(list(PROBES))  # settings of a wrong type come up only here
-    except Exception as error:  # the libraries below raise anything, bare Exception included
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the libraries below raise anything, and a panic of Rust is no Exception
         without = "" if whole else f" without a {FILE}"
         raise ModelError(f"{path}: the tokenizer cannot be loaded{without}: {reason(error)}") from error
     if not is_fast:
