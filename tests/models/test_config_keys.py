@@ -114,6 +114,7 @@ def test_public_configurations_are_read_without_noise(name: str, caplog: pytest.
         {"clip_qkv": None, "qk_norm": False, "logits_scaling": 1.0, "num_experts": 0, "vision_config": {}},
         {"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 28},
         {"layer_types": ["full_attention"], "no_rope_layers": [1]},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": None}},
         {"num_labels": 2**31, "id2label": {str(i): "x" for i in range(3)}},
         {"pretraining_tp": 2, "attention_dropout": 0.1, "quantization_config": {}},
     ],

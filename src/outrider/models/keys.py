@@ -95,7 +95,9 @@ def _rope(used: Mapping[str, Any], source: str) -> dict[str, Any]:
     if len(places) == 2 and places["rope_scaling"] != places["rope_parameters"]:
         raise ModelError(f"{source}: rope_scaling and rope_parameters differ; give one of them")
     return {
-        name: {key: value[key] for key in value if key not in HARMLESS_OF_ROPE}
+        name: {
+            key: given for key, given in value.items() if given is not None and key not in HARMLESS_OF_ROPE
+        }
         for name, value in places.items()
     }
 
