@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import json
@@ -16,7 +17,7 @@ import pytest
 
 from outrider.errors import ConfigError
 from outrider.serving.logs import MOST_LINES, PERIOD, JsonFormatter, LimitLines
-from outrider.serving.server import OWN_DESCRIPTORS, reserve_descriptors
+from outrider.serving.server import OWN_DESCRIPTORS, _on_loop_error, reserve_descriptors
 from tests.engine.helpers import load
 from tests.serving.harness import Wire, running
 
@@ -56,7 +57,10 @@ def log() -> Iterator[io.StringIO]:
 
 
 def test_no_descriptors_left(target: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some lines, without tracebacks; and once there are some again, connections are accepted."""
+    """Some lines, without tracebacks; and once there are some again, connections are accepted.
+
+    The server is closed before asyncio has tried anew as often as it was refused.
+    """
     accept, refused = socket.socket.accept, 0
 
     def exhausted(listening: socket.socket) -> Any:
@@ -78,6 +82,17 @@ def test_no_descriptors_left(target: str, log: io.StringIO, monkeypatch: pytest.
         "connections cannot be accepted for now: Too many open files"
     ] * MOST_LINES
     assert not any("exception" in line for line in lines)
+
+
+def test_a_socket_that_is_closed_is_not_served(log: io.StringIO) -> None:
+    loop, listening = asyncio.new_event_loop(), socket.socket()
+    loop.set_exception_handler(_on_loop_error)
+    listening.close()
+    loop.call_soon(loop._start_serving, asyncio.Protocol, listening)  # type: ignore[attr-defined]
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert not log.getvalue()
 
 
 @pytest.mark.parametrize(

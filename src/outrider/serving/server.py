@@ -86,11 +86,15 @@ class _Server(uvicorn.Server):
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A lack of descriptors is the system's, and no fault whose traceback would help."""
+    """A lack of descriptors is the system's, and no fault whose traceback would help.
+
+    For each connection that it could not accept asyncio tries anew a second later, when the server may have
+    closed its socket.
+    """
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         logger.warning("connections cannot be accepted for now: %s", error.strerror)
-    else:
+    elif not (isinstance(error, ValueError) and "._start_serving(" in context["message"]):
         loop.default_exception_handler(context)
 
 
