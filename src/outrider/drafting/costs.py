@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from outrider.drafting import tracking
-from outrider.drafting.tracking import Surprises, Tracker, Vector, within
+from outrider.drafting.tracking import NOISE, Surprises, Tracker, Vector, within
 
 OUTLIER, QUICK = tracking.OUTLIER, tracking.QUICK
 SLOW = 0.03  # how far one step moves what Python adds for a request
@@ -26,6 +26,8 @@ REACH = 3.0
 """How far numbers of rows are apart, as a logarithm, before they are hardly off by the same."""
 BEYOND = 1.25
 """Times the last count: a pass over more rows is foreseen too vaguely for its time to be worth much."""
+TAKEN = 4
+"""Of steps in a row that take what was foreseen, one of so many is learnt from: learning takes time too."""
 LEAST = 1e-9  # seconds over what was foreseen, or the other way round, so that logarithms are finite
 
 
@@ -64,6 +66,7 @@ class TargetCost:
         if not seconds[0] > 0:
             raise ValueError(f"times {seconds} have to be above 0")
         self._tracker = Tracker(_doubt(self._counts))
+        self._as_foreseen = 0  # steps in a row that took what was foreseen
 
     @property
     def surprised(self) -> bool:
@@ -102,9 +105,13 @@ class TargetCost:
 
         judged: whether all rows had logits, as when they were measured; prompts have fewer, and take less.
         """
+        self.request += SLOW * (min(max(0.0, rest) / requests, 5 * self.request + 1e-4) - self.request)
         alone = self.one_pass(rows)
-        mix = self._mix(rows, alone / (alone + attention))
         off = math.log(max(LEAST, passed) / (alone + attention))
+        self._as_foreseen = self._as_foreseen + 1 if abs(off) < NOISE else 0
+        if self._as_foreseen > 1 and self._as_foreseen % TAKEN:
+            return
+        mix = self._mix(rows, alone / (alone + attention))
         learn = self._tracker.observe if judged and rows <= BEYOND * self._counts[-1] else self._tracker.nudge
         *points, of_attention = np.exp(learn(mix, off)).tolist()
         moved = [seconds * point for seconds, point in zip(self._seconds, points, strict=True)]
@@ -114,7 +121,6 @@ class TargetCost:
         self._seconds = [*reversed(list(fewer)), *list(more)[1:]]
         self.position *= of_attention
         self.position_row *= of_attention
-        self.request += SLOW * (min(max(0.0, rest) / requests, 5 * self.request + 1e-4) - self.request)
 
     def _mix(self, rows: float, alone: float) -> Vector:
         """What a pass of so many rows shows of the points and, last, of attention. alone: the share of its
