@@ -20,7 +20,7 @@ from outrider.models.generation import sampling_defaults
 from outrider.models.json_file import read_json
 from outrider.models.keys import transformers_config
 from outrider.models.schemes import refuse_scheme
-from outrider.models.shards import Shards, Stored
+from outrider.models.shards import Stored, WeightFiles
 from outrider.models.tokenizer import load_tokenizer
 from outrider.quantization.quantize import convert
 from outrider.quantization.slabs import by_rows
@@ -54,7 +54,7 @@ class FolderCheckpoint:
             generation if generation_file.exists() else raw
         )
         self._shapes = self.config.shapes()
-        self._shards = Shards(path)
+        self._shards = WeightFiles(path)
         _check_tensors(self._shards.tensors, self._shapes, path)
 
     def tensor(self, name: str) -> Tensor:

@@ -16,7 +16,7 @@ from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_vocabulary import (
     BYTE_LEVEL,
     SENTENCEPIECE,
-    Vocabulary,
+    TokenTable,
     check_length,
     read_vocabulary,
 )
@@ -133,7 +133,7 @@ def _byte_level_bpe(metadata: Metadata, tokens: list[str]) -> tuple[Tokenizer, b
     return backend, pre in BEGINS_WITH_BOS
 
 
-def _sentencepiece(metadata: Metadata, vocabulary: Vocabulary) -> tuple[Tokenizer, bool]:
+def _sentencepiece(metadata: Metadata, vocabulary: TokenTable) -> tuple[Tokenizer, bool]:
     """SentencePiece's BPE: the merge order is that of the scores; unknown characters become bytes."""
     tokens = vocabulary.tokens
     vocab = {token: i for i, token in enumerate(tokens)}

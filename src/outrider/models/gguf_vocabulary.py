@@ -26,7 +26,7 @@ USUAL = {"unk": 0, "bos": 1, "eos": 2}
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class TokenTable:
     """tokens: by id; special: ids by role; ends: ids of tokens that end a turn;
     control, user_defined: ids of tokens that are found in a text before it is split."""
 
@@ -37,7 +37,7 @@ class Vocabulary:
     user_defined: list[int]
 
 
-def read_vocabulary(metadata: Metadata, rows: int = 2**31) -> Vocabulary:
+def read_vocabulary(metadata: Metadata, rows: int = 2**31) -> TokenTable:
     """Raises ModelError for metadata that contradict themselves.
 
     A file without tokens gives an empty vocabulary, whose special ids are those of the keys; they have to be
@@ -59,7 +59,7 @@ def read_vocabulary(metadata: Metadata, rows: int = 2**31) -> Vocabulary:
     special = _special(metadata, len(tokens) or rows)
     ends = _ends_by_text(metadata, ids, types)
     named = {i for role, i in special.items() if role in ENDS}
-    return Vocabulary(
+    return TokenTable(
         tokens,
         special,
         frozenset(ends | named),

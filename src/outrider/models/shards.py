@@ -28,7 +28,7 @@ class Stored:
     shape: tuple[int, ...]
 
 
-class Shards:
+class WeightFiles:
     """Files are memory-mapped and read one tensor at a time. Raises ModelError for what is missing or broken.
 
     tensors: by name, in the order of the files.
