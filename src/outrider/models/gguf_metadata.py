@@ -9,6 +9,8 @@ from typing import Any
 
 from outrider.errors import ModelError
 from outrider.messages import shown
+from outrider.models.config import is_whole
+from outrider.models.rope import is_number
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Metadata:
 
     def integer(self, key: str, default: int | None = None, *, below: int = 2**31) -> int:
         """A number of things, or an index: 0 <= value < below."""
-        value: int = self._value(key, default, _is_integer, "a whole number")
+        value: int = self._value(key, default, is_whole, "a whole number")
         if not 0 <= value < below:
             raise self.wrong(key, f"it has to be at least 0 and less than {below}")
         return value
@@ -56,7 +58,7 @@ class Metadata:
 
     def integers(self, key: str) -> list[int]:
         """An empty list if the key is missing."""
-        return self._list(key, _is_integer, "whole numbers")
+        return self._list(key, is_whole, "whole numbers")
 
     def numbers(self, key: str) -> list[float]:
         """An empty list if the key is missing."""
@@ -86,9 +88,5 @@ class Metadata:
         return value
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float) and not math.isnan(value))
+    return is_number(value) and not math.isnan(value)

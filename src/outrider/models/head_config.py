@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from typing import Any
 
 from transformers import LlamaConfig
@@ -239,8 +238,6 @@ def _decoder(fields: Fields, source: str) -> tuple[DecoderConfig, dict[str, Any]
         raise
     except Exception as error:  # validation errors of many kinds
         raise ModelError(f"{source} is not a valid configuration: {reason(error)}") from error
-    if not all(map(isfinite, (*decoder.rope_inv_freq, decoder.rope_attention_factor))):
-        raise ModelError(f"{source}: the rotary embedding {rope!r:.200} has frequencies that are not finite")
     return decoder, rope
 
 
