@@ -13,13 +13,14 @@ import pytest
 
 from outrider.drafting import auto
 from outrider.drafting.allot import allot
-from outrider.drafting.auto import LONGEST_QUIET, OVERHEAD, WORKLOADS, AutoLength, Bounds, Link
+from outrider.drafting.auto import LONGEST_QUIET, OVERHEAD, WORKLOADS, AutoLength, Bounds
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import Load, Outcome, Timing
 from outrider.drafting.limit import Limit, Plan
+from outrider.drafting.link import Link
 from outrider.drafting.probing import SHARE
 from outrider.verification.accept import Verdict
 from tests.drafting import stub

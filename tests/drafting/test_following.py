@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from outrider.drafting.auto import AutoLength, Link
+from outrider.drafting.auto import AutoLength
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
+from outrider.drafting.link import Link
 from outrider.drafting.tracking import QUICK_STEPS, SLOW_STEPS
 from tests.drafting.test_auto import BOUND, CHEAP, CURVE, Player, World, best_rate, requests, target_cost
 

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-KEY = (
-    20  # as wide as what tells rows apart may be in any case; a longer name is folded where there is no room
-)
+KEY = 20
+"""What tells rows apart may be this wide in any case; a longer name is folded where there is no room."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Of the widest cell, or of the longest word of the heading."""
+        """The width of the widest cell, or of the longest word of the heading."""
         return max(_text(part).cell_len for part in (*self.heading.split(), *self.cells))
 
 

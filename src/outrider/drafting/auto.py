@@ -20,7 +20,7 @@ from outrider.drafting.allot import Base, Position, allot
 from outrider.drafting.costs import OUTLIER, QUICK, TargetCost
 from outrider.drafting.length import Load, Outcome, Timing, fixed_plan
 from outrider.drafting.limit import Fixed, Limit, Plan
-from outrider.drafting.link import Link as Link
+from outrider.drafting.link import Link
 from outrider.drafting.priced import Priced
 from outrider.drafting.probing import Probing
 

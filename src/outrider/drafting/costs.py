@@ -27,7 +27,7 @@ REACH = 3.0
 BEYOND = 1.25
 """Times the last count: a pass over more rows is foreseen too vaguely for its time to be worth much."""
 TAKEN = 4
-"""Of steps in a row that take what was foreseen, one of so many is learnt from: learning takes time too."""
+"""One of so many steps in a row that take what was foreseen is learnt from: learning takes time too."""
 LEAST = 1e-9  # seconds over what was foreseen, or the other way round, so that logarithms are finite
 
 

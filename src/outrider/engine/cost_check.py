@@ -9,15 +9,15 @@ from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.engine.profile import DEPTH, FEW, MANY, READ, DraftTimer, TargetTimer
 
 ROWS = (1, 4, 2, 8, 16)
-"""Of the passes that are compared: most drafts are verified with these or between them."""
+"""The rows of the passes that are compared: most drafts are verified with these or between them."""
 AGREES = 1.5
 """Times longer or shorter than was kept. The quickest passes of two quiet moments differ by some percent;
 what is off by less than this is followed by what steps take."""
 SECONDS, TRIES = 0.3, 5
-"""That may go into one pass that is too slow, and how often it is tried however long it takes."""
+"""The time that may go into one pass that is too slow, and how often it is tried however long it takes."""
 JITTER = 1e-4  # seconds that say nothing of a cost
 NEGLIGIBLE = 0.05
-"""Of a pass over one row: a drafter that is off by less changes no decision."""
+"""A share of a pass over one row: a drafter that is off by less changes no decision."""
 
 
 def costs_hold(

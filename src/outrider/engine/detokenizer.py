@@ -81,7 +81,7 @@ class OutputText:
         self._held.append(Piece(token, added, origin))
         if not stops or not added:
             return None
-        # Of each string only the places where this token completes it, however long the others are.
+        # Each string is looked for only where this token completes it, however long the others are.
         places = ((self.text.find(s, max(0, before - len(s) + 1)), s) for s in self._stop)
         found = [(at, s) for at, s in places if at >= 0]
         if not found:
