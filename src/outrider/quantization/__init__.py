@@ -1,1 +1,0 @@
-"""Weight formats, and how other weights are turned into them."""
