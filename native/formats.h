@@ -1,93 +1,108 @@
-// How weights and activations lie in memory.
+// The formats of weights: how a row lies in a file, and how 16 of them lie in memory.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "activations.h"
+
 namespace outrider {
 
-inline constexpr int kLanes = 16;   // outputs of one panel: what one vector register holds
-inline constexpr int kGroup = 32;   // inputs that share one scale in the integer formats
-inline constexpr int kAlign = 64;   // bytes of a cache line
+inline constexpr int kLanes = 16;  // outputs of one panel: what one vector register holds
+inline constexpr int kAlign = 64;  // bytes of a cache line
 
-// Shared by files that are compiled for different machines: nothing here may be emitted out of line, or the
-// linker would keep one machine's copy for all.
-#define OUTRIDER_INLINE __attribute__((always_inline)) inline
-
-template <typename T>
-OUTRIDER_INLINE constexpr T round_up(T value, T to) {
-  return (value + to - 1) / to * to;
-}
-
-// Formats of a weight. The integer ones take activations quantised to int8 a group at a time.
 enum class Format : int {
-  kFloat32,
-  kBfloat16,
-  kInt8,         // w = scale[group] * (code - 128)      GGUF Q8_0
-  kInt8Channel,  // w = scale[output] * (code - 128)
-  kInt4,         // w = scale[group] * (code - 8)        GGUF Q4_0
-  kInt4Min,      // w = scale[group] * code + min[group] GGUF Q4_1, Q4_K
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ8_CHANNEL,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kIQ4_XS,
+  kMXFP4,
+  kU4_32,
+  kU4_64,
+  kU4_128,
+  kF8_E4M3,
+  kF8_BLOCK,
 };
-inline constexpr int kFormats = 6;
+inline constexpr int kFormats = 22;
 
-// What activations are turned into before a linear layer.
-enum class Form : int { kFloat32, kBfloat16, kInt8 };
-inline constexpr int kForms = 3;
+// A row in a file is `head` bytes, then `size` bytes for each block of `inputs` inputs. A panel in memory has the
+// same bytes of 16 rows in another order, the heads and then block by block, so that a kernel reads one stream.
+// Of formats that store each input by itself a block is 32 inputs here.
+struct Layout {
+  const char* name;
+  Form form;
+  int inputs;
+  int size;
+  int head = 0;
 
-OUTRIDER_INLINE constexpr Form form_of(Format format) {
-  if (format == Format::kFloat32) return Form::kFloat32;
-  if (format == Format::kBfloat16) return Form::kBfloat16;
-  return Form::kInt8;
-}
+  OUTRIDER_INLINE constexpr int block() const { return inputs < kGroup ? kGroup : inputs; }
+  OUTRIDER_INLINE constexpr int row_block_bytes() const { return size * (block() / inputs); }
+  OUTRIDER_INLINE constexpr int block_bytes() const { return kLanes * row_block_bytes(); }  // of a panel
 
-// Prepared activations are cut into records, one a row and group of 32 inputs. `record_units` is the size of
-// one in units of 32 bits. After its codes, a record of int8 has four more: the scale; minus eight times the
-// sum of the codes, which is what a zero point of 8 adds to a sum of products; scale times sum; and the same
-// for a zero point of 128.
-inline constexpr int kCodeUnits = kGroup / 4;
-
-OUTRIDER_INLINE constexpr int record_units(Form form) {
-  switch (form) {
-    case Form::kFloat32: return kGroup;
-    case Form::kBfloat16: return kGroup / 2;
-    case Form::kInt8: return kCodeUnits + 4;
+  OUTRIDER_INLINE constexpr int blocks(int width) const { return (width + block() - 1) / block(); }
+  OUTRIDER_INLINE constexpr size_t row_bytes(int width) const {
+    return static_cast<size_t>(head) + static_cast<size_t>((width + inputs - 1) / inputs) * size;
   }
-  return 0;
-}
-
-OUTRIDER_INLINE constexpr int units_of(Form form, int inputs) { return inputs / kGroup * record_units(form); }
-
-// The rows of one pass, cut into blocks of nearly equal size. The records of a block go group by group, row
-// by row, so that a kernel walks one pointer for all rows.
-struct RowBlocks {
-  int rows;
-  int count;
-
-  OUTRIDER_INLINE RowBlocks(int rows, int most) : rows(rows), count((rows + most - 1) / most) {}
-  OUTRIDER_INLINE int first(int block) const {
-    return block * (rows / count) + (block < rows % count ? block : rows % count); }
-  OUTRIDER_INLINE int of(int row) const {
-    const int larger = (rows / count + 1) * (rows % count);  // rows in the larger blocks, which come first
-    return row < larger ? row / (rows / count + 1) : rows % count + (row - larger) / (rows / count);
+  OUTRIDER_INLINE constexpr int head_bytes() const { return kLanes * head; }
+  OUTRIDER_INLINE constexpr size_t panel_bytes(int width) const {
+    return round_up(head_bytes() + static_cast<size_t>(blocks(width)) * block_bytes(), size_t{kAlign});
   }
-  OUTRIDER_INLINE int size(int block) const { return rows / count + (block < rows % count ? 1 : 0); }
 };
 
-// A packed weight: `panels` panels of 16 outputs each, `panel_bytes` apart, each of which holds
-// [scales][mins][codes]; scales and mins are float16, 16 a group.
+// In the order of `Format`. Names are GGUF's, and ours for what GGUF does not have.
+inline constexpr Layout kLayouts[kFormats] = {
+    {"F32", Form::kFloat32, 1, 4},
+    {"F16", Form::kFloat32, 1, 2},
+    {"BF16", Form::kBfloat16, 1, 2},
+    {"Q8_0", Form::kInt8, 32, 34},
+    {"Q8_CHANNEL", Form::kInt8, 1, 1, 4},
+    {"Q4_0", Form::kInt8, 32, 18},
+    {"Q4_1", Form::kInt8, 32, 20},
+    {"Q5_0", Form::kInt8, 32, 22},
+    {"Q5_1", Form::kInt8, 32, 24},
+    {"Q2_K", Form::kInt8, 256, 84},
+    {"Q3_K", Form::kInt8, 256, 110},
+    {"Q4_K", Form::kInt8, 256, 144},
+    {"Q5_K", Form::kInt8, 256, 176},
+    {"Q6_K", Form::kInt8, 256, 210},
+    {"IQ4_NL", Form::kInt8, 32, 18},
+    {"IQ4_XS", Form::kInt8, 256, 136},
+    {"MXFP4", Form::kInt8, 32, 17},
+    {"U4_32", Form::kInt8, 32, 19},
+    {"U4_64", Form::kInt8, 64, 35},
+    {"U4_128", Form::kInt8, 128, 67},
+    {"F8_E4M3", Form::kFloat32, 1, 1, 4},
+    {"F8_BLOCK", Form::kFloat32, 128, 132},
+};
+
+OUTRIDER_INLINE constexpr const Layout& layout_of(Format format) {
+  return kLayouts[static_cast<int>(format)];
+}
+
+// A packed weight.
 struct MatrixView {
   Format format;
   int outputs;
-  int inputs;         // padded to whole groups
+  int inputs;
   const uint8_t* data;
   size_t panel_bytes;
-  size_t codes_offset;
-  const float* bias;  // null, or padded like the outputs
+  const float* bias;       // null, or padded to whole panels
+  const int32_t* columns;  // null, or the input that each column is multiplied with
 
-  OUTRIDER_INLINE int panels() const { return round_up(outputs, kLanes) / kLanes; }
-  OUTRIDER_INLINE const uint8_t* panel(int index) const {
-    return data + panel_bytes * static_cast<size_t>(index);
-  }
+  OUTRIDER_INLINE int panels() const { return (outputs + kLanes - 1) / kLanes; }
+  OUTRIDER_INLINE const Layout& layout() const { return layout_of(format); }
 };
 
 }  // namespace outrider

@@ -1,4 +1,4 @@
-// Dot products of a panel of 16 outputs with the rows of a block, in AMX tiles. For bfloat16 alone: integers
+// Dot products of a panel of 16 outputs with the rows of a strip, in AMX tiles. For bfloat16 alone: integers
 // gained nothing, since each group's sums would have to leave their tile to be scaled.
 //
 // A tile of weights, 16 outputs by one group of inputs, is loaded once for all rows, and the time it takes
@@ -10,10 +10,6 @@
 namespace outrider::OUTRIDER_ISA {
 namespace {
 namespace tiles {
-
-using registers::dot_float32;
-using registers::dot_int4;
-using registers::dot_int8;
 
 constexpr int kTileRows = 16;
 
@@ -57,9 +53,10 @@ inline void prefetch_weights(const uint8_t* first) {
 
 // Even groups of inputs are summed in one tile, odd ones in another, so that neither waits for the other.
 template <int M>
-Sums<M> dot_bfloat16(const MatrixView& w, const uint8_t* codes, const uint32_t* x) {
-  constexpr int units = M * record_units(Form::kBfloat16), bytes = 16 * kLine;
-  const int groups = w.inputs / kGroup;
+Sums<M> dot_bfloat16(const Panel& panel, const uint32_t* x) {
+  constexpr int units = M * slice_units(Form::kBfloat16), bytes = 16 * kLine;
+  const uint8_t* codes = panel.blocks;
+  const int groups = panel.count;
   _tile_zero(0);
   _tile_zero(1);
   for (int g = 0; g < groups; ++g, codes += bytes, x += units) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "formats.h"
+#include "threads.h"
 
 namespace outrider {
 
@@ -31,35 +32,32 @@ Aligned<T> aligned(size_t count) {
 // fault.
 std::shared_ptr<uint8_t[]> weight_memory(size_t bytes);
 
-const char* name_of(Format format);
 Format format_named(const std::string& name);  // throws std::invalid_argument
 
-// What a weight [outputs, inputs] is made of before packing. Which of the arrays a format has:
-// float32 floats; bfloat16 halves; the integer ones codes and scales, one a group of 32 inputs, or an output
-// (int8_channel: float32 in `floats`); int4_min mins too. Scales and mins are float16.
+// What a matrix is made of. rows: where each output's row begins, which has `Layout::row_bytes(inputs)` bytes
+// as a file has them; they are read while it is packed, and no longer. bias: empty, or one an output. columns:
+// empty, or the input that each column of a row is multiplied with, each once.
 struct Parts {
-  int outputs;
+  Format format;
   int inputs;
-  const float* floats = nullptr;
-  const uint16_t* halves = nullptr;
-  const uint8_t* codes = nullptr;
-  const uint16_t* scales = nullptr;
-  const uint16_t* mins = nullptr;
-  const float* bias = nullptr;
+  std::vector<const uint8_t*> rows;
+  std::vector<float> bias;
+  std::vector<int32_t> columns;
 };
 
 class Matrix {
  public:
-  Matrix(Format format, const Parts& parts);
+  // Packs on all `threads`, a panel at a time.
+  Matrix(Threads& threads, Parts parts);
 
   const MatrixView& view() const { return view_; }
-  int inputs() const { return inputs_; }
-  size_t bytes() const { return view_.panel_bytes * static_cast<size_t>(view_.panels()); }
+  size_t bytes() const { return bytes_of(view_.format, view_.outputs, view_.inputs); }
+  static size_t bytes_of(Format format, int outputs, int inputs);
 
  private:
-  int inputs_;
   std::shared_ptr<uint8_t[]> data_;
-  Aligned<float> bias_;
+  std::vector<float> bias_;  // padded to whole panels
+  std::vector<int32_t> columns_;
   MatrixView view_;
 };
 

@@ -6,13 +6,17 @@
 #include <cstdint>
 #include <cstring>
 
+// Loops over rows and lines become straight code, whose accumulators are registers.
+#define OUTRIDER_UNROLL(n) OUTRIDER_PRAGMA(GCC unroll n)
+#define OUTRIDER_PRAGMA(x) _Pragma(#x)
+#define OUTRIDER_HOT __attribute__((always_inline)) inline
+
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 3;  // 16 registers: two sums of two registers each for every row
 
 struct F32 { __m256 a, b; };
 struct I32 { __m256i a, b; };
-struct Codes { __m256i a, b; };
 
 inline F32 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, F32 x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
@@ -113,32 +117,60 @@ inline float reduce_add(F32 x) {
   return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
 }
 
-inline Codes load_codes(const uint8_t* p) {
-  const auto* q = reinterpret_cast<const __m256i*>(p);
-  return {_mm256_load_si256(q), _mm256_load_si256(q + 1)};
+inline I32 load_line(const void* p) {
+  const auto* q = static_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
 }
-inline Codes low_nibbles(Codes x) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
+inline void store_line(void* p, I32 x) {
+  auto* q = static_cast<__m256i*>(p);
+  _mm256_storeu_si256(q, x.a);
+  _mm256_storeu_si256(q + 1, x.b);
 }
-inline Codes high_nibbles(Codes x) {
-  return low_nibbles({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)});
+inline __m128i load_8(const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); }
+inline I32 load_u8(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(load_8(p)), _mm256_cvtepu8_epi32(load_8(p + 8))};
+}
+inline I32 load_i8(const uint8_t* p) {
+  return {_mm256_cvtepi8_epi32(load_8(p)), _mm256_cvtepi8_epi32(load_8(p + 8))};
+}
+inline I32 load_u16(const uint8_t* p) {
+  const auto* q = reinterpret_cast<const __m128i*>(p);
+  return {_mm256_cvtepu16_epi32(_mm_loadu_si128(q)), _mm256_cvtepu16_epi32(_mm_loadu_si128(q + 1))};
+}
+inline __m256i shift_left(__m256i x, int n) { return (__m256i)((__v8su)x << static_cast<unsigned>(n)); }
+inline __m256i shift_right(__m256i x, int n) { return (__m256i)((__v8su)x >> static_cast<unsigned>(n)); }
+inline I32 shift_left(I32 x, int n) { return {shift_left(x.a, n), shift_left(x.b, n)}; }
+inline I32 shift_right(I32 x, int n) { return {shift_right(x.a, n), shift_right(x.b, n)}; }
+inline I32 operator&(I32 x, I32 y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+inline I32 operator|(I32 x, I32 y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+inline I32 operator+(I32 x, I32 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+inline F32 as_float(I32 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
+// Half 0 or 1 of a line, as float16.
+template <int kHalf>
+inline F32 float_of_halves(I32 x) {
+  const __m256i half = kHalf ? x.b : x.a;
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(half)), _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
+// table[byte] of each byte, which is 0 to 15
+inline I32 look_up(const uint8_t* table, I32 x) {
+  const __m256i line = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  return {_mm256_shuffle_epi8(line, x.a), _mm256_shuffle_epi8(line, x.b)};
 }
 inline __m256i add_pairs(__m256i acc, __m256i products) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
 }
 // Codes up to 127 only: the sum of two products has to fit 16 bits.
-inline I32 dot4(I32 acc, Codes w, int32_t x) {
+inline I32 dot4(I32 acc, I32 w, int32_t x) {
   const __m256i b = _mm256_set1_epi32(x);
   return {add_pairs(acc.a, _mm256_maddubs_epi16(w.a, b)), add_pairs(acc.b, _mm256_maddubs_epi16(w.b, b))};
 }
 // Codes around 128, centred here: |code - 128| <= 128 and |x| <= 127 keep two products within 16 bits.
-inline I32 begin8(int32_t) { return set1_i32(0); }
+inline I32 begin_centred(int32_t) { return set1_i32(0); }
 inline __m256i dot4_centred(__m256i acc, __m256i w, __m256i x) {
   const __m256i centred = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
   return add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(x, centred)));
 }
-inline I32 dot4_centred(I32 acc, Codes w, int32_t x) {
+inline I32 dot4_centred(I32 acc, I32 w, int32_t x) {
   const __m256i b = _mm256_set1_epi32(x);
   return {dot4_centred(acc.a, w.a, b), dot4_centred(acc.b, w.b, b)};
 }

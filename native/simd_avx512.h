@@ -5,13 +5,17 @@
 
 #include <cstdint>
 
+// Loops over rows and lines become straight code, whose accumulators are registers.
+#define OUTRIDER_UNROLL(n) OUTRIDER_PRAGMA(GCC unroll n)
+#define OUTRIDER_PRAGMA(x) _Pragma(#x)
+#define OUTRIDER_HOT __attribute__((always_inline)) inline
+
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 12;  // 32 registers: an integer and a float sum for every row
 
 struct F32 { __m512 v; };
 struct I32 { __m512i v; };
-struct Codes { __m512i v; };
 
 inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 
@@ -70,14 +74,34 @@ inline F32 select_range(F32 x, int first, int last, F32 other) {
 inline float reduce_max(F32 x) { return _mm512_reduce_max_ps(x.v); }
 inline float reduce_add(F32 x) { return _mm512_reduce_add_ps(x.v); }
 
-inline Codes load_codes(const uint8_t* p) { return {_mm512_load_si512(p)}; }
-inline Codes low_nibbles(Codes x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
-inline Codes high_nibbles(Codes x) { return low_nibbles({_mm512_srli_epi16(x.v, 4)}); }
-inline I32 dot4(I32 acc, Codes w, int32_t x) {
-  return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(x))};
+inline I32 load_line(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_line(void* p, I32 x) { _mm512_storeu_si512(p, x.v); }
+inline I32 load_u8(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
-inline I32 begin8(int32_t zero) { return set1_i32(zero); }
-inline I32 dot4_centred(I32 acc, Codes w, int32_t x) { return dot4(acc, w, x); }
+inline I32 load_i8(const uint8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline I32 load_u16(const uint8_t* p) {
+  return {_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline I32 shift_left(I32 x, int n) { return {(__m512i)((__v16su)x.v << static_cast<unsigned>(n))}; }
+inline I32 shift_right(I32 x, int n) { return {(__m512i)((__v16su)x.v >> static_cast<unsigned>(n))}; }
+inline I32 operator&(I32 x, I32 y) { return {_mm512_and_si512(x.v, y.v)}; }
+inline I32 operator|(I32 x, I32 y) { return {_mm512_or_si512(x.v, y.v)}; }
+inline I32 operator+(I32 x, I32 y) { return {_mm512_add_epi32(x.v, y.v)}; }
+inline F32 as_float(I32 x) { return {_mm512_castsi512_ps(x.v)}; }
+// Half 0 or 1 of a line, as float16.
+template <int kHalf>
+inline F32 float_of_halves(I32 x) { return {_mm512_cvtph_ps(_mm512_extracti64x4_epi64(x.v, kHalf))}; }
+// table[byte] of each byte, which is 0 to 15
+inline I32 look_up(const uint8_t* table, I32 x) {
+  const __m128i line = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(line), x.v)};
+}
+inline I32 dot4(I32 acc, I32 w, int32_t x) { return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(x))}; }
+inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
+inline I32 dot4_centred(I32 acc, I32 w, int32_t x) { return dot4(acc, w, x); }
 inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   const __m512i codes = _mm512_load_si512(w);
 #ifdef __AVX512BF16__

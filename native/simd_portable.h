@@ -5,13 +5,15 @@
 #include <cstdint>
 #include <cstring>
 
+#define OUTRIDER_UNROLL(n)  // the code would be too long to compile in reasonable time
+#define OUTRIDER_HOT inline
+
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 4;
 
 struct F32 { float v[16]; };
 struct I32 { int32_t v[16]; };
-struct Codes { uint8_t v[64]; };
 
 #define OUTRIDER_EACH for (int i = 0; i < 16; ++i)
 
@@ -91,19 +93,46 @@ inline float reduce_add(F32 a) {
   return a.v[0];
 }
 
-inline Codes load_codes(const uint8_t* p) { Codes r; std::memcpy(r.v, p, 64); return r; }
-inline Codes low_nibbles(Codes a) { for (auto& x : a.v) x &= 15; return a; }
-inline Codes high_nibbles(Codes a) { for (auto& x : a.v) x >>= 4; return a; }
-// acc[i] += sum over j < 4 of a[4 i + j] * x[j]
-inline I32 dot4(I32 acc, Codes a, int32_t x) {
+// A line of 64 bytes: 16 lanes of 32 bits, or of four codes each.
+inline I32 load_line(const void* p) { I32 r; std::memcpy(r.v, p, 64); return r; }
+inline void store_line(void* p, I32 a) { std::memcpy(p, a.v, 64); }
+inline I32 load_u8(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = p[i]; return r; }
+inline I32 load_i8(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = static_cast<int8_t>(p[i]); return r; }
+inline I32 load_u16(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = p[2 * i] | p[2 * i + 1] << 8; return r; }
+inline uint32_t bits_of(int32_t x) { return static_cast<uint32_t>(x); }
+inline I32 shift_left(I32 a, int n) { OUTRIDER_EACH a.v[i] = static_cast<int32_t>(bits_of(a.v[i]) << n); return a; }
+inline I32 shift_right(I32 a, int n) { OUTRIDER_EACH a.v[i] = static_cast<int32_t>(bits_of(a.v[i]) >> n); return a; }
+inline I32 operator&(I32 a, I32 b) { OUTRIDER_EACH a.v[i] &= b.v[i]; return a; }
+inline I32 operator|(I32 a, I32 b) { OUTRIDER_EACH a.v[i] |= b.v[i]; return a; }
+inline I32 operator+(I32 a, I32 b) { OUTRIDER_EACH a.v[i] += b.v[i]; return a; }
+inline F32 as_float(I32 a) { F32 r; std::memcpy(r.v, a.v, 64); return r; }
+// NaN where all bits are set, x where none is.
+// Half 0 or 1 of a line, as float16.
+template <int kHalf>
+inline F32 float_of_halves(I32 a) {
+  uint16_t halves[32];
+  std::memcpy(halves, a.v, 64);
+  return load_f16(halves + 16 * kHalf);
+}
+// table[byte] of each byte, which is 0 to 15
+inline I32 look_up(const uint8_t* table, I32 a) {
+  uint8_t bytes[64];
+  std::memcpy(bytes, a.v, 64);
+  for (uint8_t& byte : bytes) byte = table[byte];
+  return load_line(bytes);
+}
+// acc[i] += sum over j < 4 of a[4 i + j] * x[j], codes of 0 to 127
+inline I32 dot4(I32 acc, I32 a, int32_t x) {
+  uint8_t codes[64];
   int8_t b[4];
+  std::memcpy(codes, a.v, 64);
   std::memcpy(b, &x, 4);
-  OUTRIDER_EACH for (int j = 0; j < 4; ++j) acc.v[i] += int32_t{a.v[4 * i + j]} * b[j];
+  OUTRIDER_EACH for (int j = 0; j < 4; ++j) acc.v[i] += int32_t{codes[4 * i + j]} * b[j];
   return acc;
 }
 // Codes around 128: `zero` is -128 times the sum of the group's activations.
-inline I32 begin8(int32_t zero) { return set1_i32(zero); }
-inline I32 dot4_centred(I32 acc, Codes a, int32_t x) { return dot4(acc, a, x); }
+inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
+inline I32 dot4_centred(I32 acc, I32 a, int32_t x) { return dot4(acc, a, x); }
 // acc[i] += sum over j < 2 of w[2 i + j] * x[j], both bfloat16
 inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   const float even = bits_to_float(x << 16), odd = bits_to_float(x & 0xffff0000u);

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from outrider.quantization.weight import Format
 from tests.ops.native import FORMATS, INSTRUCTION_SETS, native, one_op, random_weight
 
 Side = Literal["end", "start"]
@@ -50,11 +49,11 @@ def guarded_tensor(x: Tensor, side: Side, beyond: int = 0) -> Tensor:
     return torch.from_numpy(guarded(bits.contiguous().numpy(), side, beyond)).view(x.dtype)
 
 
-def packed(format: Format, outputs: int, inputs: int, side: Side) -> Any:
+def packed(format: str, outputs: int, inputs: int, side: Side, beyond: int = 0) -> Any:
     weight = random_weight(outputs, inputs, format)
-    values, bias = guarded_tensor(weight.values, side), guarded_tensor(torch.randn(outputs), side)
-    scales, mins = (None if x is None else guarded_tensor(x, side) for x in (weight.scales, weight.mins))
-    return native.Matrix.pack(format, values, scales=scales, mins=mins, bias=bias)
+    rows = guarded(weight.data, side, beyond)
+    bias = guarded_tensor(torch.randn(outputs), side)
+    return native.Matrix.pack(native.Threads(1), format, [(rows, None)], inputs, bias=bias)
 
 
 def check_linear(instruction_set: str, side: Side) -> None:
@@ -63,7 +62,7 @@ def check_linear(instruction_set: str, side: Side) -> None:
             weight = packed(format, outputs, inputs, side)
 
             def record(p: Any, x: int, weight: Any = weight) -> int:
-                return int(p.linear(x, [weight], p.gated(x, weight, weight)))
+                return int(p.linear(x, [weight], p.gated(x, [weight], [weight], "gelu")))
 
             layer = one_op(inputs, record, instruction_set)
             for rows in (1, 2, 5, 17, 33):
@@ -78,12 +77,12 @@ def check_embed(instruction_set: str, side: Side) -> None:
             program.run([0, outputs - 1], [0], [2], [[]], [0])
 
 
-def check_rms_norm(instruction_set: str, side: Side) -> None:
+def check_norm(instruction_set: str, side: Side) -> None:
     for width in (1, 3, 16, 17, 577):
         weight = guarded_tensor(torch.randn(width), side)
 
         def record(p: Any, x: int, weight: Tensor = weight) -> int:
-            return int(p.rms_norm(x, weight, 0.1))
+            return int(p.norm(x, weight, 0.1, x))
 
         one_op(width, record, instruction_set)(guarded_tensor(torch.randn(5, width), side))
 
@@ -105,16 +104,50 @@ def attend(
     keys = guarded_tensor(cache, side, shift["keys"])
     values = guarded_tensor(cache.view(blocks, kv_heads, block_size, head_dim), side, shift["values"])
     width = (heads + 2 * kv_heads) * head_dim
-    program = native.Program(
-        native.Threads(1), instruction_set, [heads, kv_heads, head_dim, window], [0.5] * (head_dim // 2)
+    program = native.Program(native.Threads(1), instruction_set)
+    vectors = {name: guarded_tensor(torch.ones(head_dim), side) for name in ("q_norm", "k_norm")}
+    program.output(
+        program.attend(
+            program.input(width),
+            keys,
+            values,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            scale=0.3,
+            rope=program.rope(guarded_tensor(torch.full((head_dim // 2,), 0.5), side)),
+            window=window,
+            soft_cap=5.0,
+            sinks=guarded_tensor(torch.zeros(heads), side),
+            **vectors,
+        )
     )
-    q = program.rotate_and_store(program.input(width), keys, values)
-    program.output(program.attend(q, keys, values))
     table = list(reversed(range(blocks)))
     for start, rows in ((0, 40), (40, 1), (41, 2)):
         for order in (table, table[::-1]):  # the last position is in the first block, and in the last
             x = guarded_tensor(torch.randn(rows, width), side)
-            program.run([0] * rows, [start], [rows], [order], [0], x)
+            program.run([0] * rows, [start], [rows], [[order]], [0], x)
+
+
+def check_experts(instruction_set: str, side: Side) -> None:
+    for format in FORMATS:
+        for inputs in (1, 33, 80):
+            gates, downs = packed(format, 5 * 16, inputs, side), packed(format, 5 * 32, 16, side)
+            router = packed("F32", 5, inputs, side)
+
+            def record(p: Any, x: int, gates: Any = gates, downs: Any = downs, router: Any = router) -> int:
+                scores = p.linear(x, [router])
+                return int(p.experts(x, scores, gates, gates, downs, count=5, chosen=3, activation="silu"))
+
+            layer = one_op(inputs, record, instruction_set)
+            for rows in (1, 2, 17, 33):
+                layer(guarded_tensor(torch.randn(rows, inputs), side))
+
+
+def check_soft_cap(instruction_set: str, side: Side) -> None:
+    for width in (1, 3, 16, 17, 577):
+        capped = one_op(width, lambda p, x: p.soft_cap(x, 5.0), instruction_set)
+        capped(guarded_tensor(torch.randn(5, width), side))
 
 
 def check_attention(instruction_set: str, side: Side) -> None:
@@ -137,12 +170,12 @@ def check_choice(side: Side) -> None:
 def read_beyond(what: str, instruction_set: str) -> None:
     """Kernels given an array of which the last element is in the page: they have to read it there."""
     x = torch.randn(3, 17)
-    norm = one_op(17, lambda p, x: p.rms_norm(x, torch.ones(17), 0.1), instruction_set)
+    norm = one_op(17, lambda p, x: p.norm(x, torch.ones(17), 0.1), instruction_set)
     match what:
         case "input":
             norm(guarded_tensor(x, "end", beyond=1))
         case "weight":
-            native.Matrix.pack("float32", guarded_tensor(x, "end", beyond=1))
+            packed("Q6_K", 3, 512, "end", beyond=1)
         case "logits":
             native.choose(
                 guarded_tensor(x, "end", beyond=1).numpy(), [1, 2, 3], None, 0.7, 0.0, 0, 1.0, instruction_set
@@ -151,7 +184,7 @@ def read_beyond(what: str, instruction_set: str) -> None:
             attend(instruction_set, "end", torch.float32, 20, 5, 1000, beyond={what: 1})
 
 
-OPERATIONS = (check_linear, check_embed, check_rms_norm, check_attention)
+OPERATIONS = (check_linear, check_embed, check_norm, check_experts, check_soft_cap, check_attention)
 FAULTS = ("input", "weight", "logits", "keys", "values")
 
 

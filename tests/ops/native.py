@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from outrider.ops.cpu import extension
-from outrider.quantization.quantize import convert
-from outrider.quantization.weight import Format, Weight, groups_of
+from tests.ops import matrices
+from tests.ops.matrices import KINDS, Stored
 
 native = extension.require()
 INSTRUCTION_SETS: list[str] = native.instruction_sets()
-FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "int8", "int8_channel", "int4", "int4_min")
+FORMATS = tuple(KINDS)
 ROWS = 64
 
 
@@ -25,13 +25,21 @@ def threads(count: int) -> Any:
     return native.Threads(count)
 
 
-def random_weight(outputs: int, inputs: int, format: Format, seed: int = 0) -> Weight:
-    generator = torch.Generator().manual_seed(seed)
-    return convert(Weight("float32", torch.randn(outputs, inputs, generator=generator)), format)
+def random_weight(outputs: int, inputs: int, format: str, seed: int = 0) -> Stored:
+    return matrices.random_stored(outputs, inputs, format, seed)
 
 
-def pack(weight: Weight, bias: Tensor | None = None) -> Any:
-    return native.Matrix.pack(weight.format, weight.values, scales=weight.scales, mins=weight.mins, bias=bias)
+def float_weight(values: Tensor) -> Stored:
+    return Stored(KINDS["F32"], values.contiguous().numpy().view(np.uint8), values.shape[1])
+
+
+def pack(*weights: Stored, bias: Tensor | None = None, count: int = 2) -> Any:
+    """Weights of one format, one below the other, packed by `count` threads."""
+    parts = [(weight.data, weight.order) for weight in weights]
+    first = weights[0]
+    return native.Matrix.pack(
+        threads(count), first.format, parts, first.inputs, columns=first.columns, bias=bias
+    )
 
 
 def one_op(
@@ -48,18 +56,14 @@ def one_op(
     return run
 
 
-def as_computed(x: Tensor, format: Format) -> Tensor:
+def as_computed(x: Tensor, format: str) -> Tensor:
     """float64: the activations that a format's kernel multiplies, after their rounding."""
-    if format == "float32":
-        return x.double()
-    if format == "bfloat16":
-        return x.bfloat16().double()
-    groups = groups_of(x)
-    largest = groups.abs().amax(dim=-1, keepdim=True)
-    # Not `127 / largest`, which PyTorch rounds twice: a code on the edge would fall to the other side.
-    inverse = torch.div(torch.tensor(127.0), largest)
-    codes = (groups * inverse.masked_fill(largest < 2.0**-121, 0.0)).round()
-    return (codes.double() * (largest / 127).double()).flatten(1)[:, : x.shape[1]]
+    return torch.from_numpy(matrices.as_computed(x.numpy(), format))
+
+
+def exact(weight: Stored) -> Tensor:
+    """float64 [outputs, inputs]."""
+    return torch.from_numpy(weight.dequantize()).double()
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -68,15 +72,15 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float(error.max())
 
 
-def linear_error(actual: Tensor, x: Tensor, weight: Weight, bias: Tensor | None = None) -> float:
+def linear_error(actual: Tensor, x: Tensor, weight: Stored, bias: Tensor | None = None) -> float:
     """The largest error of a linear layer's output, of the sum of the magnitudes that were added up in it.
 
     x: float64, as the kernel multiplies it.
     """
-    w = weight.dequantize().double().T
-    b = torch.zeros(w.shape[1], dtype=torch.float64) if bias is None else bias.double()
-    error = (actual.double() - (x @ w + b)).abs() / (x.abs() @ w.abs() + b.abs() + 1e-30)
-    return float(error.max())
+    magnitudes = torch.from_numpy(weight.magnitudes()).double()
+    b = torch.zeros(weight.outputs, dtype=torch.float64) if bias is None else bias.double()
+    error = (actual.double() - (x @ exact(weight).T + b)).abs()
+    return float((error / (x.abs() @ magnitudes.T + b.abs() + 1e-30)).max())
 
 
 def row_depends_on_others(f: Callable[[Tensor], Tensor], x: Tensor, seed: int = 0) -> list[int]:

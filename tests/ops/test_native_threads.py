@@ -19,9 +19,8 @@ from torch import Tensor
 
 from outrider import OutriderError, SamplingParams
 from outrider.ops.cpu.backend import NativeBackend
-from outrider.quantization.weight import Weight
 from tests.engine.helpers import PROMPTS, load, token_ids
-from tests.ops.native import INSTRUCTION_SETS, native, pack, random_weight
+from tests.ops.native import INSTRUCTION_SETS, float_weight, native, pack, random_weight
 
 T = TypeVar("T")
 WIDTH = 512  # a run takes long enough to meet another
@@ -44,8 +43,8 @@ def layers(pool: Any, seed: int) -> Callable[[Tensor], Tensor]:
     program = native.Program(pool, INSTRUCTION_SETS[0])
     value = program.input(WIDTH)
     for layer in range(3):
-        weight = pack(random_weight(WIDTH, WIDTH, "int8", seed + layer))
-        value = program.linear(program.rms_norm(value, torch.ones(WIDTH), 1e-5), [weight], value)
+        weight = pack(random_weight(WIDTH, WIDTH, "Q8_0", seed + layer))
+        value = program.linear(program.norm(value, torch.ones(WIDTH), 1e-5), [weight], value)
     program.output(value)
 
     def run(x: Tensor) -> Tensor:
@@ -91,7 +90,7 @@ def test_a_program_runs_once_at_a_time() -> None:
 def test_more_tasks_than_a_stage_can_count() -> None:
     rows = 2**17 + 3
     program = native.Program(native.Threads(2), INSTRUCTION_SETS[0])
-    program.output(program.rms_norm(program.input(1), torch.ones(1), 0.0))
+    program.output(program.norm(program.input(1), torch.ones(1), 0.0))
     x = torch.randn(rows, 1)
     y = torch.from_numpy(program.run([0] * rows, [0], [rows], [[]], [0], x))
     torch.testing.assert_close(y, x.sign())
@@ -103,8 +102,8 @@ def test_no_thread_sleeps_while_others_hold_long_tasks() -> None:
     others = {thread.id for thread in process.threads()}
     program = native.Program(native.Threads(2), "portable")
     (worker,) = {thread.id for thread in process.threads()} - others
-    weight = pack(random_weight(16 * 8, 4096, "float32"))
-    narrow = pack(random_weight(4096, 16 * 8, "float32"))
+    weight = pack(random_weight(16 * 8, 4096, "F32"))
+    narrow = pack(random_weight(4096, 16 * 8, "F32"))
     value = program.input(4096)
     for _ in range(12):
         value = program.linear(program.linear(value, [weight]), [narrow])
@@ -134,7 +133,7 @@ def flushing() -> Iterator[None]:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_bits_do_not_depend_on_whether_the_caller_flushes_subnormal_numbers(count: int) -> None:
-    weight = pack(Weight("float32", 1e-20 * torch.randn(WIDTH, WIDTH)))
+    weight = pack(float_weight(1e-20 * torch.randn(WIDTH, WIDTH)))
     x = 1e-22 * torch.randn(9, WIDTH)
 
     def bits(pool: Any) -> Tensor:
@@ -245,7 +244,7 @@ for i in range(300):
     pool = native.Threads(4)
     if i % 2:
         program = native.Program(pool, native.instruction_sets()[0])
-        program.output(program.rms_norm(program.input(8), x[0], 0.0))
+        program.output(program.norm(program.input(8), x[0], 0.0))
         program.run([0] * 9, [0], [9], [[]], [0], x)
         del program
     del pool
@@ -259,7 +258,7 @@ import os, numpy
 pool = native.Threads(4)
 program = native.Program(pool, native.instruction_sets()[0])
 x = numpy.ones((9, 8), numpy.float32)
-program.output(program.rms_norm(program.input(8), x[0], 0.0))
+program.output(program.norm(program.input(8), x[0], 0.0))
 run = lambda program: program.run([0] * 9, [0], [9], [[]], [0], x)
 if os.fork() == 0:
     try:
@@ -268,7 +267,7 @@ if os.fork() == 0:
         print(str(error).replace(str(os.getppid()), "N"), flush=True)
     del program, pool
     program = native.Program(native.Threads(4), native.instruction_sets()[0])
-    program.output(program.rms_norm(program.input(8), x[0], 0.0))
+    program.output(program.norm(program.input(8), x[0], 0.0))
     print("of its own:", run(program).shape, flush=True)
     raise SystemExit(7)
 print("ended:", os.waitstatus_to_exitcode(os.wait()[1]), run(program).shape)
