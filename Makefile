@@ -47,7 +47,7 @@ sanitize: $(VENV)/.test
 		--config-settings=install.strip=false --config-settings=cmake.build-type=RelWithDebInfo .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(SANITIZE)/bin/python -m pytest --capture=sys tests/ops/test_native_*.py \
+		$(SANITIZE)/bin/python -m pytest --capture=sys tests/ops/test_native_*.py tests/ops/test_program_*.py \
 		tests/sampling/test_native_choice.py tests/fuzz/test_native.py
 
 # The native kernels without Python: those of this machine, and those of an ARM64 one that is emulated.

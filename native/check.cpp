@@ -5,11 +5,13 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <thread>
 
 #include "instruction_sets.h"
-#include "program.h"
+#include "pass.h"
+#include "refuse.h"
 
 namespace outrider {
 namespace {
@@ -45,45 +47,59 @@ float from_bfloat16(uint16_t x) {
   return value;
 }
 
-double from_float16(uint16_t x) { return std::ldexp(1024 + (x & 1023), (x >> 10) - 25); }  // above 0, normal
+template <typename T>
+void put(uint8_t* at, T value) {
+  std::memcpy(at, &value, sizeof value);
+}
 
-// A random weight, and what it is in double precision.
-struct Weight {
+// Any bytes are a block but for its scales, which have to be sane: 2^-7 to 2^-5 in float16.
+void put_scales(Format format, uint8_t* block, Random& random) {
+  const auto half = [&](int at) { put(block + at, static_cast<uint16_t>(8 << 10 | (random() & 2047))); };
+  switch (format) {
+    case Format::kF32: return put(block, uniform(random, 1)[0]);
+    case Format::kBF16: return put(block, to_bfloat16(uniform(random, 1)[0]));
+    case Format::kQ8_CHANNEL: return;
+    case Format::kQ4_1:
+    case Format::kQ5_1:
+    case Format::kQ4_K:
+    case Format::kQ5_K: return half(0), half(2);
+    case Format::kQ2_K: return half(80), half(82);
+    case Format::kQ3_K: return half(108);
+    case Format::kQ6_K: return half(208);
+    case Format::kMXFP4: return put(block, static_cast<uint8_t>(120 + random() % 4));
+    case Format::kF8_E4M3: return put(block, static_cast<uint8_t>(random() % 127));  // no NaN
+    case Format::kF8_BLOCK:
+      put(block, uniform(random, 1)[0]);
+      for (int i = 4; i < 132; ++i) put(block + i, static_cast<uint8_t>(random() % 127));
+      return;
+    default: return half(0);
+  }
+}
+
+// A random weight, and what it is worth: as the portable kernels say, which Python compares with gguf's own
+// dequantisation.
+struct RandomWeight {
   std::shared_ptr<const Matrix> packed;
-  std::vector<double> exact;  // [outputs, inputs]
+  Values exact;  // [outputs, inputs]
 
-  Weight(Format format, int outputs, int inputs, Random& random)
+  RandomWeight(Format format, int outputs, int inputs, Random& random)
       : exact(static_cast<size_t>(outputs * inputs)) {
-    const int groups = round_up(inputs, kGroup) / kGroup;
-    const Values floats = uniform(random, exact.size());  // the scales too, of a format with one an output
-    std::vector<uint16_t> halves, scales, mins;
-    std::vector<uint8_t> codes;
-    for (const float x : floats) halves.push_back(to_bfloat16(x));
-    const bool four_bits = format == Format::kInt4 || format == Format::kInt4Min;
-    for (size_t i = 0; i < exact.size(); ++i)
-      codes.push_back(static_cast<uint8_t>(random() & (four_bits ? 15 : 255)));
-    for (int i = 0; i < outputs * groups; ++i) {  // 2^-7 to 2^-5
-      scales.push_back(static_cast<uint16_t>(8 << 10 | (random() & 2047)));
-      mins.push_back(static_cast<uint16_t>(8 << 10 | (random() & 2047)));
-    }
+    const Layout& layout = layout_of(format);
+    const size_t bytes = layout.row_bytes(inputs), size = static_cast<size_t>(layout.size);
+    std::vector<uint8_t> data(bytes * static_cast<size_t>(outputs));
+    for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+    Parts parts{format, inputs, {}, {}, {}};
     for (int o = 0; o < outputs; ++o) {
-      for (int k = 0; k < inputs; ++k) {
-        const auto i = static_cast<size_t>(o * inputs + k), g = static_cast<size_t>(o * groups + k / kGroup);
-        const double channel = floats[static_cast<size_t>(o)];
-        switch (format) {
-          case Format::kFloat32: exact[i] = floats[i]; break;
-          case Format::kBfloat16: exact[i] = from_bfloat16(halves[i]); break;
-          case Format::kInt8: exact[i] = from_float16(scales[g]) * (codes[i] - 128); break;
-          case Format::kInt8Channel: exact[i] = channel * (codes[i] - 128); break;
-          case Format::kInt4: exact[i] = from_float16(scales[g]) * (codes[i] - 8); break;
-          case Format::kInt4Min:
-            exact[i] = from_float16(scales[g]) * codes[i] + from_float16(mins[g]);
-            break;
-        }
-      }
+      uint8_t* row = data.data() + bytes * static_cast<size_t>(o);
+      if (layout.head) put(row, uniform(random, 1)[0]);
+      for (size_t at = static_cast<size_t>(layout.head); at < bytes; at += size)
+        put_scales(format, row + at, random);
+      parts.rows.push_back(row);
     }
-    packed = std::make_shared<Matrix>(format, Parts{outputs, inputs, floats.data(), halves.data(),
-                                                    codes.data(), scales.data(), mins.data()});
+    Threads threads(2);
+    packed = std::make_shared<Matrix>(threads, std::move(parts));
+    const Kernels& portable = kernels_named("portable");
+    for (int o = 0; o < outputs; ++o) portable.weight_row(packed->view(), o, exact.data() + o * inputs);
   }
 };
 
@@ -103,26 +119,44 @@ std::vector<double> as_computed(Form form, const float* x, int width) {
   return y;
 }
 
-// The program run for rows first.. of a text whose K/V blocks are 0, 1, 2...
-Values run(Program& program, const Values& x, int first, int count, int block_size) {
-  const size_t width = static_cast<size_t>(*program.input_width());
-  Span span{first, count, {}, 0};
-  for (int block = 0; block * block_size < first + count; ++block) span.table.push_back(block);
-  const int rows = program.prepare(std::vector<int32_t>(static_cast<size_t>(count)), {span});
-  Values y(static_cast<size_t>(rows * program.output_width()));
-  program.run(x.data() + width * static_cast<size_t>(first), y.data(), nullptr);
-  return y;
-}
+// What becomes of an input.
+class Program {
+ public:
+  Program(const std::string& set, int threads, int width, const std::function<Value(Graph&, Value)>& record) {
+    const Value y = record(graph_, graph_.input(width));
+    width_ = static_cast<size_t>(width);
+    output_width_ = static_cast<size_t>(graph_.width(y));
+    pass_.emplace(std::make_unique<Plan>(graph_, y, kernels_named(set)), std::make_shared<Threads>(threads));
+  }
+
+  size_t output_width() const { return output_width_; }
+
+  // For rows first.. of a text whose K/V blocks are 0, 1, 2...
+  Values run(const Values& x, int first, int count, int block_size) {
+    std::vector<int32_t> table;
+    for (int block = 0; block * block_size < first + count; ++block) table.push_back(block);
+    const Span span{.start = first, .rows = count, .tables = {table}, .logit_rows = 0};
+    const int rows = pass_->prepare(std::vector<int32_t>(static_cast<size_t>(count)), {span});
+    Values y(static_cast<size_t>(rows) * output_width_);
+    pass_->run(x.data() + width_ * static_cast<size_t>(first), y.data(), nullptr);
+    return y;
+  }
+
+ private:
+  Graph graph_;
+  std::optional<Pass> pass_;
+  size_t width_, output_width_;
+};
 
 // Cuts the text into runs of every length from 1 on, in turn, and compares them with the whole.
 void expect_rows_invariant(Program& program, const Values& x, const Values& whole, int block_size,
                            const std::string& what) {
-  const size_t width = static_cast<size_t>(program.output_width());
+  const size_t width = program.output_width();
   const int length = static_cast<int>(whole.size() / width);
   for (int most = 1; most <= kRows; ++most) {
     bool same = true;
     for (int first = 0; first < length; first += most) {
-      const Values part = run(program, x, first, std::min(most, length - first), block_size);
+      const Values part = program.run(x, first, std::min(most, length - first), block_size);
       const float* expected = whole.data() + width * static_cast<size_t>(first);
       same = same && std::memcmp(part.data(), expected, part.size() * sizeof(float)) == 0;
     }
@@ -132,20 +166,21 @@ void expect_rows_invariant(Program& program, const Values& x, const Values& whol
 
 void check_linear(const std::string& set, Format format, int outputs, int inputs, int threads) {
   const std::string what =
-      set + " " + name_of(format) + " " + std::to_string(outputs) + " x " + std::to_string(inputs);
+      set + " " + layout_of(format).name + " " + std::to_string(outputs) + " x " + std::to_string(inputs);
   Random random;
-  const Weight weight(format, outputs, inputs, random);
+  const RandomWeight weight(format, outputs, inputs, random);
   const Values x = uniform(random, static_cast<size_t>(2 * kRows * inputs));
-  Program program(std::make_shared<Threads>(threads), kernels_named(set), std::nullopt, {}, 1);
-  program.output(program.linear(program.input(inputs), {weight.packed}, std::nullopt));
-  const Values y = run(program, x, 0, 2 * kRows, 1);
+  Program program(set, threads, inputs, [&](Graph& graph, Value x) {
+    return graph.linear({.x = x, .weights = {weight.packed}, .residual = std::nullopt, .scale = 1});
+  });
+  const Values y = program.run(x, 0, 2 * kRows, 1);
   double worst = 0;  // error, of the sum of the magnitudes that were added up
   for (int row = 0; row < 2 * kRows; ++row) {
-    const std::vector<double> in = as_computed(form_of(format), x.data() + row * inputs, inputs);
+    const std::vector<double> in = as_computed(layout_of(format).form, x.data() + row * inputs, inputs);
     for (int o = 0; o < outputs; ++o) {
       double sum = 0, magnitude = 1e-30;
       for (int k = 0; k < inputs; ++k) {
-        const double product = weight.exact[static_cast<size_t>(o * inputs + k)] * in[static_cast<size_t>(k)];
+        const double product = double{weight.exact[static_cast<size_t>(o * inputs + k)]} * in[static_cast<size_t>(k)];
         sum += product;
         magnitude += std::fabs(product);
       }
@@ -163,14 +198,18 @@ void check_attention(const std::string& set, bool bfloat16, int head_dim, int wi
   const int width = (kHeads + 2 * kKvHeads) * head_dim, blocks = (kLength + block_size - 1) / block_size;
   Random random;
   const Values x = uniform(random, static_cast<size_t>(kLength * width));
-  const Values inv_freq(static_cast<size_t>(head_dim / 2), 0.0f);  // no rotation: it is checked in Python
   std::vector<uint32_t> keys(static_cast<size_t>(blocks * block_size * kKvHeads * head_dim));
   std::vector<uint32_t> values(keys.size());
   const CacheView cache{keys.data(), values.data(), bfloat16, blocks, block_size, kKvHeads, head_dim};
-  Program program(std::make_shared<Threads>(2), kernels_named(set),
-                  Shape{kHeads, kKvHeads, head_dim, window}, inv_freq, 1);
-  program.output(program.attend(program.rotate_and_store(program.input(width), cache), cache));
-  const Values y = run(program, x, 0, kLength, block_size);
+  Program program(set, 2, width, [&](Graph& graph, Value x) {  // ropes, norms and caps are checked in Python
+    const Attention attention{.heads = kHeads,
+                              .kv_heads = kKvHeads,
+                              .head_dim = head_dim,
+                              .scale = 1 / std::sqrt(static_cast<float>(head_dim)),
+                              .window = window};
+    return graph.attend({.qkv = x, .cache = cache, .attention = attention});
+  });
+  const Values y = program.run(x, 0, kLength, block_size);
   const auto stored = [&](int row, int head, int d) {
     const float value = x[static_cast<size_t>(row * width + head * head_dim + d)];
     return static_cast<double>(bfloat16 ? from_bfloat16(to_bfloat16(value)) : value);

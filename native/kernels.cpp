@@ -9,6 +9,9 @@
 #include "simd_portable.h"
 #endif
 
+#include "kernels_functions.h"
+#include "kernels_norm.h"
+#include "kernels_cache.h"
 #include "kernels_attention.h"
 #include "kernels_linear.h"
 #include "kernels_rows.h"
@@ -24,10 +27,11 @@ const Kernels& kernels() {
       .name = OUTRIDER_NAME(OUTRIDER_ISA),
       .max_rows = {max_rows(Form::kFloat32), max_rows(Form::kBfloat16), max_rows(Form::kInt8)},
       .linear = linear,
-      .gated = gated,
       .prepare = prepare,
-      .rms_norm = rms_norm,
+      .pack = pack,
       .weight_row = weight_row,
+      .rms_norm = rms_norm,
+      .soft_cap = soft_cap,
       .rotate = rotate,
       .store = store_kv,
       .attend = attend,

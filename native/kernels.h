@@ -15,12 +15,34 @@ struct Panels {
   int last;
 };
 
-// Where the results of a linear layer go: y + residual, or written as they are.
+// What a gated layer makes of its two halves: activation(gate) * up. kSwiGluClamped is gpt-oss's:
+// g * sigmoid(1.702 g) * (u + 1) of g = min(gate, 7) and u = up within -7 and 7.
+enum class Activation : int { kNone, kSilu, kGeluTanh, kGelu, kSwiGluClamped };
+
+// Where the results y = W x + b of a linear layer go: residual + scale * y. With an activation the values
+// that are there already are the gate, and y is the other half.
 struct Output {
-  float* values;          // [rows, stride]
-  size_t stride;
-  const float* residual;  // null, or [rows, residual_stride]
-  size_t residual_stride;
+  float* values;                              // [rows, stride]
+  size_t stride;                              // floats from row to row, of the residual too
+  float scale = 1;
+  const float* residual = nullptr;            // null, or [rows, stride]
+  Activation activation = Activation::kNone;  // kNone: there is no gate
+};
+
+// A row to be prepared for a linear layer.
+struct Source {
+  const float* x;
+  int width;
+  const float* norm;       // null, or its weight [width]: the row is normed first
+  float eps;
+  const int32_t* columns;  // null, or the input that each column of the weight is multiplied with
+};
+
+// Where the slices of row `row` of a strip of `rows` rows go.
+struct Slices {
+  uint32_t* strip;
+  int rows;
+  int row;
 };
 
 // K and V of one layer. keys: [blocks, kv_heads, head_dim, block_size], so that one load takes the same
@@ -51,7 +73,8 @@ struct AttendTask {
   int window;            // keys that a row sees, its own among them
   int first_key;
   int last_key;          // exclusive
-  float scale;
+  float scale;           // of the scores
+  float soft_cap;        // score -> soft_cap * tanh(score / soft_cap); 0: none
   float* state;          // [rows, share, state_size(head_dim)]: merged into
   float* scratch;        // scratch_size(...) floats, 64-byte aligned
 };
@@ -66,25 +89,28 @@ OUTRIDER_INLINE constexpr size_t attend_scratch_size(int head_dim, int queries) 
 
 struct Kernels {
   const char* name;
-  int max_rows[kForms];  // of one block of activations
+  int max_rows[kForms];  // of one strip
 
-  // Panel `panel` of `weight` for all rows of prepared activations.
+  // Panels of `weight` for all rows of prepared activations.
   void (*linear)(const MatrixView& weight, Panels panels, const uint32_t* x, int rows, const Output& out);
-  // silu(gate) * up, both weights of one shape.
-  void (*gated)(const MatrixView& gate, const MatrixView& up, Panels panels, const uint32_t* x, int rows,
-                const Output& out);
-  // Row `row` of a block of `rows` rows, normed if `norm` is not null, into the interleaved `form`.
-  void (*prepare)(Form form, const float* x, const float* norm, float eps, int width, int inputs, int rows,
-                  int row, uint32_t* block, float* scratch);
-  void (*rms_norm)(const float* x, const float* norm, float eps, int width, float* y);
-  // The weights of one output, as floats.
+  // scratch: `width` floats.
+  void (*prepare)(Form form, const Source& source, float* scratch, Slices slices);
+  // Packs 16 rows of a file, each `Layout::row_bytes(inputs)` long.
+  void (*pack)(Format format, const uint8_t* const* rows, int inputs, uint8_t* panel);
+  // The weights [inputs] of one output.
   void (*weight_row)(const MatrixView& weight, int output, float* y);
-  // Rotate `heads` heads of one row (cos, sin: head_dim / 2).
-  void (*rotate)(const float* x, const float* cos, const float* sin, int heads, int head_dim, float* y);
+  // residual + the normed x; residual may be null, and y may be x.
+  void (*rms_norm)(const float* x, const float* norm, float eps, int width, const float* residual, float* y);
+  // y = cap * tanh(x / cap); y may be x.
+  void (*soft_cap)(const float* x, float cap, size_t count, float* y);
+  // Turns the first 2 * pairs dimensions of `heads` heads of one row, in place. cos, sin: [pairs].
+  void (*rotate)(float* x, const float* cos, const float* sin, int pairs, bool interleaved, int heads,
+                 int head_dim);
   void (*store)(const CacheView& cache, int block, int offset, const float* k, const float* v);
   void (*attend)(const AttendTask& task);
   void (*merge)(float* state, const float* other, int head_dim);
-  void (*finish)(const float* state, int head_dim, float* y);
+  // The weighted mean of the values. sink: null, or the logit that takes part in it without a value.
+  void (*finish)(const float* state, int head_dim, const float* sink, float* y);
   float (*maximum)(const float* values, size_t count);  // of those that are numbers
   // y = (x - top) / by. Whether any of them is NaN.
   bool (*scale)(const float* x, float top, float by, size_t count, float* y);

@@ -20,6 +20,7 @@ import torch
 
 from outrider import LLM, RequestError, SamplingParams
 from outrider.models.checkpoint import open_checkpoint
+from outrider.models.leaves import tensors
 from tests.fuzz.limits import FAILED, attempt
 from tests.fuzz.mutate import mutated_gguf
 
@@ -31,9 +32,8 @@ def use(path: Path) -> None:
     checkpoint = open_checkpoint(str(path))
     tokenizer = checkpoint.tokenizer()
     tokenizer.decode(tokenizer.encode("some text, and 12 <|im_end|> é"))
-    for name, shape in checkpoint.config.shapes().items():
-        checkpoint.format(name)
-        checkpoint.weight(name) if len(shape) == 2 else checkpoint.tensor(name)
+    for tensor in tensors(checkpoint.config.tree):
+        checkpoint.floats(tensor)
     llm = LLM(str(path), device="cpu", num_threads=1, kv_cache_memory=2**22)
     try:
         llm.generate([PROMPT], SamplingParams(max_tokens=3, seed=0), use_tqdm=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.ops.native import FORMATS, INSTRUCTION_SETS, native, pack, random_weight, threads
 
 WIDTH = 32
-SHAPE = [4, 2, 8, 100]  # heads, kv_heads, head_dim, window; q is as wide as WIDTH
+LAYER = [4, 2, 8, 0.3]  # heads, kv_heads, head_dim, scale; q is as wide as WIDTH
 NUMBERS: tuple[Any, ...] = (
     None, -1, 0, 1, 2, 33, 2**24 + 1, 2**30, 2**31 - 1, 2**31, -(2**31), 2**63, 2**64, -(2**63) - 1,
     0.5, -0.0, 1e-45, 1e300, float("nan"), float("inf"), -float("inf"), True, "x", b"", object(), [], [None],
@@ -65,6 +65,9 @@ def damaged(draw: random.Random, value: Any) -> Any:
         return draw.choice(NUMBERS)
     if isinstance(value, Tensor):
         return damaged_array(draw, value.clone())
+    if isinstance(value, tuple):
+        at = draw.randrange(len(value))
+        return (*value[:at], damaged(draw, value[at]), *value[at + 1 :])
     if isinstance(value, list):
         at = draw.randint(0, len(value))
         inner = damaged(draw, draw.choice(value)) if value else draw.choice(NUMBERS)
@@ -77,11 +80,24 @@ def some_weight(draw: random.Random, outputs: int = WIDTH) -> Any:
 
 
 def a_program(draw: random.Random) -> Any:
-    return native.Program(threads(2), draw.choice(INSTRUCTION_SETS), SHAPE, [0.5] * 4)
+    return native.Program(threads(2), draw.choice(INSTRUCTION_SETS))
 
 
 def a_cache() -> tuple[Tensor, Tensor]:
     return torch.zeros(3, 2, 8, 16), torch.zeros(3, 2, 16, 8)
+
+
+def attend(program: Any, x: int, keys: Any, values: Any, *layer: Any) -> Any:
+    names = (
+        "heads", "kv_heads", "head_dim", "scale", "rope", "window", "soft_cap", "q_norm", "k_norm",
+        "norm_eps", "sinks", "group",
+    )  # fmt: skip
+    return program.attend(x, keys, values, **dict(zip(names, layer, strict=False)))
+
+
+def experts(program: Any, x: int, scores: int, *given: Any) -> Any:
+    names = ("count", "chosen", "activation", "scoring", "normalised", "factor", "bias", "residual", "scale")
+    return program.experts(x, scores, *given[:3], **dict(zip(names, given[3:], strict=False)))
 
 
 def made(draw: random.Random) -> None:
@@ -91,8 +107,19 @@ def made(draw: random.Random) -> None:
     how: list[Any] = [0.7, 0.1, 5, 0.9, name]
     calls: tuple[tuple[Callable[..., Any], list[Any]], ...] = (
         (native.Threads, [2]),
-        (native.Program, [threads(1), name, SHAPE, [0.5] * 4, 1.0]),
-        (native.Matrix.pack, [weight.format, weight.values, weight.scales, weight.mins, torch.zeros(5)]),
+        (native.Program, [threads(1), name]),
+        (
+            native.Matrix.pack,
+            [
+                threads(1),
+                weight.format,
+                [(torch.from_numpy(weight.data), None)],
+                40,
+                torch.arange(40).int(),
+                torch.zeros(5),
+            ],
+        ),
+        (native.Matrix.bytes_of, [weight.format, 5, 40]),
         (native.largest, [logits, name]),
         (native.confidences, [logits, name]),
         (native.filtered, [logits, *how]),
@@ -105,15 +132,22 @@ def recorded(draw: random.Random) -> None:
     """An operation of a program. What it accepts has to run."""
     program, (keys, values) = a_program(draw), a_cache()
     x = program.input(draw.choice((WIDTH, 64)))
+    rope = program.rope(torch.ones(2))
+    layer: list[Any] = [rope, 20, 5.0, torch.ones(8), torch.ones(16), 1e-5, torch.zeros(4), 0]
+    stacks = [some_weight(draw, WIDTH * WIDTH)] * 3  # of as many experts as x has columns
+    mixed: list[Any] = [WIDTH, 3, "silu", "sigmoid", True, 1.0, torch.zeros(WIDTH), x, 0.5]
     calls: tuple[tuple[Callable[..., Any], list[Any]], ...] = (
         (program.input, [WIDTH]),
-        (program.embed, [some_weight(draw)]),
-        (program.rms_norm, [x, torch.randn(WIDTH), 1e-5]),
+        (program.rope, [torch.ones(3), 1.5, True]),
+        (program.embed, [some_weight(draw), 3.0]),
+        (program.norm, [x, torch.randn(WIDTH), 1e-5, None]),
+        (program.norm, [x, torch.randn(WIDTH), 1e-5, x]),
         (program.linear, [x, [some_weight(draw), some_weight(draw, 7)], None]),
-        (program.linear, [x, [some_weight(draw)], x]),
-        (program.gated, [x, some_weight(draw), some_weight(draw)]),
-        (program.rotate_and_store, [x, keys, values]),
-        (program.attend, [x, keys, values]),
+        (program.linear, [x, [some_weight(draw)], x, 0.5]),
+        (program.gated, [x, [some_weight(draw)], [some_weight(draw)], "silu"]),
+        (partial(experts, program), [x, x, *stacks, *mixed]),
+        (partial(attend, program), [x, keys, values, *LAYER, *layer]),
+        (program.soft_cap, [x, 30.0]),
         (program.select_logit_rows, [x]),
         (program.keep, [x]),
         (program.output, [x]),
@@ -123,20 +157,21 @@ def recorded(draw: random.Random) -> None:
     given = torch.randn(3, WIDTH)
     attempt(draw, program.output, last[-1:], damage=False)
     room = torch.empty(3, program.kept_width) if program.kept_width < 2**20 else None
-    attempt(draw, program.run, [[0, 1, 2], [0], [3], [[2]], [1], given, room], damage=False)
+    attempt(draw, program.run, [[0, 1, 2], [0], [3], [[[2]]], [1], given, room], damage=False)
 
 
 def ran(draw: random.Random) -> None:
     """A run of a program, which is as good as before after one that was refused."""
     program, (keys, values) = a_program(draw), a_cache()
-    q = program.rotate_and_store(program.input(64), keys, values)
-    program.keep(q)
-    program.output(program.linear(program.attend(q, keys, values), [some_weight(draw)], q))
+    rope = program.rope(torch.full((4,), 0.5))
+    seen = attend(program, program.input(64), keys, values, *LAYER, rope, 100)
+    program.keep(seen)
+    program.output(program.linear(seen, [some_weight(draw)], seen))
     good: list[Any] = [
         [0] * 5,
         [0, 14],
         [2, 3],
-        [[2], [0, 1]],
+        [[[2]], [[0, 1]]],
         [0, 1],
         torch.randn(5, 64),
         torch.zeros(5, 32),

@@ -13,20 +13,23 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from outrider.quantization.weight import Weight
 from outrider.sampling.distribution import NO_TOKEN, Categorical, Greedy, confidences
 from outrider.sampling.filters import Filters
 from outrider.verification.noise import Noise, Stream
 from outrider.verification.rules import Spot, SpotDraw
 from tests.fuzz.hostile import hostile
+from tests.ops.matrices import Stored
 from tests.ops.native import (
     FORMATS,
     INSTRUCTION_SETS,
@@ -36,7 +39,12 @@ from tests.ops.native import (
     random_weight,
     threads,
 )
-from tests.ops.test_native_attention import Machine, Setting, by_definition, chunked, text
+from tests.ops.native import (
+    exact as exact_of,
+)
+from tests.ops.oracle import Array, Attention, Rope
+from tests.ops.programs import Layer, Piece, numbers, rounded
+from tests.ops.test_program_attention import chunked
 
 MOST_THREADS = 3
 
@@ -60,36 +68,32 @@ class Operation:
 
 
 def linear(draw: random.Random, width: int) -> tuple[Operation, int]:
-    """One to three weights side by side, with or without bias and residual."""
+    """One to three weights side by side, with or without bias, residual and scale."""
     sizes = [draw.choice((1, 5, 16, 17, 33, 70)) for _ in range(draw.randint(1, 3))]
     weights = [random_weight(n, width, draw.choice(FORMATS), draw.getrandbits(16)) for n in sizes]
     biases = [some_tensor(draw, n) if draw.random() < 0.4 else None for n in sizes]
-    packed = [pack(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+    packed = [pack(weight, bias=bias) for weight, bias in zip(weights, biases, strict=True)]
     residual = draw.random() < 0.3 and sum(sizes) == width
+    scale = draw.choice((1.0, 1.0, 0.25, -3.0))
 
     def error(x: Tensor, y: Tensor) -> float:
         added = x.double() if residual else torch.zeros(len(x), sum(sizes), dtype=torch.float64)
         first, errors = 0, []
         for weight, bias in zip(weights, biases, strict=True):
-            part = slice(first, first := first + weight.shape[0])
-            b = torch.zeros(weight.shape[0]) if bias is None else bias
+            part = slice(first, first := first + weight.outputs)
+            b = torch.zeros(weight.outputs) if bias is None else bias
             inputs = as_computed(x, weight.format)
-            exact = inputs @ weight.dequantize().double().T + b + added[:, part]
-            room = inputs.abs() @ magnitudes(weight) + b.abs() + added[:, part].abs()
+            exact = scale * (inputs @ exact_of(weight).T + b) + added[:, part]
+            room = abs(scale) * (inputs.abs() @ magnitudes(weight) + b.abs()) + added[:, part].abs()
             errors.append(worst(y[:, part], exact, room))
         return max(errors, key=lambda error: (math.isnan(error), error))
 
-    return Operation(lambda p, x: p.linear(x, packed, x if residual else None), error), sum(sizes)
+    return Operation(lambda p, x: p.linear(x, packed, x if residual else None, scale), error), sum(sizes)
 
 
-def magnitudes(weight: Weight) -> Tensor:
+def magnitudes(weight: Stored) -> Tensor:
     """float64 [in, out]: of what is added up for each weight. A scale and a minimum may nearly cancel."""
-    parts = (
-        Weight(weight.format, weight.values, weight.scales, weight.mins.abs())
-        if weight.mins is not None
-        else weight
-    )
-    return parts.dequantize().double().abs().T
+    return torch.from_numpy(weight.magnitudes()).double().T
 
 
 def worst(y: Tensor, exact: Tensor, room: Tensor) -> float:
@@ -106,32 +110,51 @@ def same(a: Tensor, b: Tensor) -> bool:
     )
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+
+
 def gated(draw: random.Random, width: int) -> tuple[Operation, int]:
-    size, format = draw.choice((1, 16, 23, 70)), draw.choice(FORMATS)
-    gate, up = (random_weight(size, width, format, draw.getrandbits(16)) for _ in range(2))
+    size, name = draw.choice((1, 16, 23, 70)), draw.choice(tuple(ACTIVATIONS))
+    gate, up = (random_weight(size, width, draw.choice(FORMATS), draw.getrandbits(16)) for _ in range(2))
     a, b = pack(gate), pack(up)
 
     def error(x: Tensor, y: Tensor) -> float:
-        inputs = as_computed(x, format)
-        g, u = (inputs @ w.dequantize().double().T for w in (gate, up))
-        # silu multiplies an error of its argument by its slope, 1.1 at most, and is no larger than it.
-        of_g, of_u = (inputs.abs() @ magnitudes(w) for w in (gate, up))
-        room = of_g * u.abs() + of_u * (g * torch.sigmoid(g)).abs()
+        g, u = (as_computed(x, w.format) @ exact_of(w).T for w in (gate, up))
+        # An activation multiplies an error of its argument by its slope, 1.13 at most, and is no larger.
+        of_g, of_u = (as_computed(x, w.format).abs() @ magnitudes(w) for w in (gate, up))
+        active = ACTIVATIONS[name](g)
+        room = of_g * u.abs() + of_u * active.abs()
         room = room.masked_fill(torch.maximum(of_g, of_u) > 1e37, torch.inf)
-        return worst(y, g * torch.sigmoid(g) * u, room) / 4
+        return worst(y, active * u, room) / 4
 
-    return Operation(lambda p, x: p.gated(x, a, b), error), size
+    return Operation(lambda p, x: p.gated(x, [a], [b], name), error), size
 
 
 def norm(draw: random.Random, width: int) -> tuple[Operation, int]:
     weight, eps = torch.randn(width, generator=torch.Generator().manual_seed(draw.getrandbits(32))), 1e-5
+    residual = draw.random() < 0.3
 
     def error(x: Tensor, y: Tensor) -> float:
         squares = x.double().pow(2).sum(dim=1, keepdim=True).float()  # beyond float32: infinite, the norm 0
         exact = x.double() / (squares.double() / width + eps).sqrt() * weight.double()
+        added = x.double() if residual else torch.zeros(1, dtype=torch.float64)
+        return worst(y, exact + added, exact.abs() + added.abs())
+
+    return Operation(lambda p, x: p.norm(x, weight, eps, x if residual else None), error), width
+
+
+def soft_cap(draw: random.Random, width: int) -> tuple[Operation, int]:
+    cap = draw.choice((0.5, 30.0))
+
+    def error(x: Tensor, y: Tensor) -> float:
+        exact = cap * (x.double() / cap).tanh()
         return worst(y, exact, exact.abs())
 
-    return Operation(lambda p, x: p.rms_norm(x, weight, eps), error), width
+    return Operation(lambda p, x: p.soft_cap(x, cap), error), width
 
 
 @dataclass(frozen=True)
@@ -164,7 +187,7 @@ def chain(draw: random.Random) -> None:
     width = draw.choice((1, 3, 16, 31, 33, 64, 80, 140))
     x, widths, operations = some_tensor(draw, draw.randint(1, 40), width), [width], []
     for _ in range(draw.randint(1, 5)):
-        operation, width = draw.choice((linear, linear, gated, norm))(draw, width)
+        operation, width = draw.choice((linear, linear, gated, norm, soft_cap))(draw, width)
         operations.append(operation)
         widths.append(width)
     select = draw.random() < 0.5
@@ -201,34 +224,58 @@ def chain(draw: random.Random) -> None:
 
 def attention(draw: random.Random) -> None:
     """Requests over scattered blocks, mixed in chunks: each row by definition, and as it is alone."""
-    kv_heads = draw.randint(1, 3)
-    setting = Setting(
-        heads=kv_heads * draw.randint(1, 5),
-        kv_heads=kv_heads,
-        head_dim=draw.choice((2, 6, 16, 20, 64)),
-        window=draw.choice((1, 7, 40, 10**6)),
-        block_size=draw.choice((1, 5, 16, 24, 32, 48)),
-        dtype=draw.choice((torch.float32, torch.bfloat16)),
-        instruction_set=draw.choice(INSTRUCTION_SETS),
-        threads=draw.randint(1, MOST_THREADS),
-    )
-    texts = [text(setting, draw.randint(1, 200), draw.getrandbits(16)) for _ in range(draw.randint(1, 3))]
-    blocks = sum(-(-len(t) // setting.block_size) for t in texts)
-    mixed = Machine(setting, 2 * blocks, draw.getrandbits(16))
-    waiting = [chunked(len(t), draw) for t in texts]
-    rows: list[list[Tensor]] = [[] for _ in texts]
+    layer = some_layer(draw)
+    texts = [
+        numbers(draw.randint(1, 200), layer.attention.width, seed=draw.getrandbits(16))
+        for _ in range(draw.randint(1, 3))
+    ]
+    blocks = sum(-(-len(x) // layer.block_size) for x in texts)
+    mixed = replace(layer, blocks=blocks, seed=draw.getrandbits(16), tables={})
+    waiting = [chunked(len(x), draw) for x in texts]
+    rows: list[list[Array]] = [[] for _ in texts]
     while any(waiting):
         chosen = [i for i, chunks in enumerate(waiting) if chunks and draw.random() < 0.7]
         if chosen:
-            spans = [(i, texts[i], *waiting[i].pop(0)) for i in chosen]
-            for i, out in zip(chosen, mixed.run(spans), strict=True):
+            pieces = [Piece(i, texts[i], *waiting[i].pop(0)) for i in chosen]
+            for i, out in zip(chosen, mixed.run(pieces), strict=True):
                 rows[i].append(out)
-    for t, parts in zip(texts, rows, strict=True):
-        alone = Machine(setting, -(-len(t) // setting.block_size), draw.getrandbits(16))
-        (whole,) = alone.run([(0, t, 0, len(t))])
-        assert torch.equal(torch.cat(parts), whole)
-        error = (whole.double() - by_definition(setting, t)).abs().max() / t.qkv.abs().max()
-        assert error < (1e-5 if setting.dtype == torch.float32 else 2e-2), error
+    for x, parts in zip(texts, rows, strict=True):
+        alone = replace(layer, blocks=-(-len(x) // layer.block_size), seed=draw.getrandbits(16), tables={})
+        whole = alone.whole(x)
+        assert np.array_equal(np.concatenate(parts), whole)
+        exact = layer.attention(x, rounded(layer.kind))
+        error = np.abs(whole - exact).max() / np.abs(x).max()
+        assert error < (2e-5 if layer.kind == "float32" else 2e-2), error
+
+
+def some_layer(draw: random.Random) -> Layer:
+    kv_heads, head_dim = draw.randint(1, 3), draw.choice((2, 6, 16, 20, 64))
+    heads = kv_heads * draw.randint(1, 5)
+    pairs = draw.choice((0, head_dim // 4, head_dim // 2))
+    inv_freq = np.float32(0.3) ** np.arange(pairs, dtype=np.float32)
+
+    def norm(count: int) -> Array | None:
+        size = draw.choice((0, 0, head_dim, count * head_dim))
+        return numbers(size, seed=size) if size else None
+
+    return Layer(
+        Attention(
+            heads,
+            kv_heads,
+            head_dim,
+            draw.choice((head_dim**-0.5, 0.3)),
+            Rope(inv_freq, draw.choice((1.0, 1.2)), draw.random() < 0.5) if pairs else None,
+            window=draw.choice((1, 7, 40, None)),
+            soft_cap=draw.choice((None, 3.0)),
+            q_norm=norm(heads),
+            k_norm=norm(kv_heads),
+            sinks=draw.choice((None, numbers(heads))),
+        ),
+        draw.choice((1, 5, 16, 24, 32, 48)),
+        draw.choice(("float32", "bfloat16")),
+        draw.choice(INSTRUCTION_SETS),
+        draw.randint(1, MOST_THREADS),
+    )
 
 
 def choice(draw: random.Random) -> None:

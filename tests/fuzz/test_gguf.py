@@ -15,7 +15,7 @@ from gguf import GGMLQuantizationType
 from outrider.errors import ModelError
 from tests.fuzz.limits import FAILED, REFUSED, WORKS, Limits, attempt
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
-from tests.models.test_gguf_tokenizer import sentencepiece
+from tests.models.gguf_vocabularies import sentencepiece
 
 ROOT = Path(__file__).parents[2]
 

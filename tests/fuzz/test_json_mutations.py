@@ -10,6 +10,7 @@ import pytest
 
 from outrider.errors import OutriderError
 from outrider.models.checkpoint import open_checkpoint
+from outrider.models.leaves import tensors
 from tests.fuzz.conftest import Cases
 from tests.fuzz.json_mutations import mutate_json, mutate_safetensors
 from tests.models.factories import tiny_config, write_hf
@@ -46,8 +47,8 @@ def test_opened_or_refused(fuzz_cases: Cases, saved: Path, tmp_path: Path, name:
         change(folder / name, random.Random(seed))
         try:
             checkpoint = open_checkpoint(str(folder))
-            for tensor in checkpoint.config.shapes():
-                checkpoint.tensor(tensor)
+            for tensor in tensors(checkpoint.config.tree):
+                checkpoint.floats(tensor)
             checkpoint.tokenizer()("some text")
         except OutriderError as error:
             refused += 1

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from outrider.cache.groups import blocks_behind
 from outrider.cache.store import LayerCache
-from outrider.ops.base import AttentionShape, CacheShape, Rope
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight
+from outrider.ops.base import Activation, AttentionShape, HeadVectors, Rope, Routing
 from outrider.ops.batch import Batch, Span
 from outrider.ops.torch import TorchBackend, TorchOps
 from outrider.ops.torch.linear import pack_linear
@@ -68,6 +73,54 @@ def test_linear_against_float64(dtype: torch.dtype, rows: int, bias: bool) -> No
         assert relative_error(y, expected) < TOLERANCE.get(dtype, 5e-3)
 
 
+# --- experts ------------------------------------------------------------------------------------------
+
+
+def by_definition(
+    x: Tensor, scores: Tensor, stacks: tuple[Tensor, Tensor, Tensor], routing: Routing, clamped: bool
+) -> Tensor:
+    """Row by row, in float64, and experts in the order of their rank."""
+    gates, ups, downs = (stack.double() for stack in stacks)
+    rows = []
+    for row, score in zip(x.double(), scores.double(), strict=True):
+        chosen = sorted(range(routing.count), key=lambda e: (-float(score[e]), e))[: routing.chosen]
+        of = score[chosen] if routing.normalised else score
+        total = torch.zeros(downs.shape[1], dtype=torch.float64)
+        for expert in chosen:
+            gate, up = gates[expert] @ row, ups[expert] @ row
+            if clamped:
+                gate, up = gate.clamp(max=7), up.clamp(-7, 7) + 1
+            opened = gate * torch.sigmoid(gate * (1.702 if clamped else 1))
+            total += (score[expert] - of.logsumexp(0)).exp() * (downs[expert] @ (opened * up))
+        rows.append(total)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("activation", ["silu", "swiglu_clamped"])
+def test_experts_against_float64(normalised: bool, activation: Activation) -> None:
+    torch.manual_seed(1)
+    routing, backend = Routing(6, 3, normalised), TorchBackend(CPU, torch.float32)
+    stacks = torch.randn(6, 24, 16) * 2, torch.randn(6, 24, 16) * 2, torch.randn(6, 16, 24)
+    x, scores, residual = torch.randn(20, 16), torch.randn(20, 6), torch.randn(20, 16)
+    scores[::3] = scores[::3].round()  # many are equal
+    gates, ups, downs = (
+        backend.stack([Weight(FORMATS["F32"], one.numpy().view(np.uint8), one.shape[1]) for one in stack])
+        for stack in stacks
+    )
+    ops = TorchOps(Batch.of([Span([0], 0, ([0],), 1)], 8, CPU), torch.float32)
+
+    def run(rows: slice) -> Tensor:
+        given = x[rows], scores[rows]
+        return ops.experts(*given, gates, ups, downs, routing, activation, residual[rows], 0.5)
+
+    whole = run(slice(20))
+    expected = residual + 0.5 * by_definition(x, scores, stacks, routing, activation != "silu")
+    assert relative_error(whole, expected) < 1e-5
+    alone = torch.cat([run(slice(row, row + 1)) for row in range(20)])
+    assert relative_error(alone, expected) < 1e-5
+
+
 # --- attention ----------------------------------------------------------------------------------------
 
 
@@ -79,7 +132,9 @@ def layouts(draw: st.DrawFn) -> tuple[AttentionShape, int, list[tuple[int, int]]
         heads=kv_heads * draw(st.integers(1, 3)),
         kv_heads=kv_heads,
         head_dim=draw(st.sampled_from((2, 8, 12))),
-        sliding_window=draw(st.none() | st.integers(1, 30)),
+        scale=draw(st.sampled_from((0.1, 0.5))),
+        window=draw(st.none() | st.integers(1, 30)),
+        soft_cap=draw(st.none() | st.just(2.0)),
     )
     rows = st.integers(1, 6) | st.integers(30, 50)  # those to be padded, and those to stand alone
     requests = st.lists(st.tuples(st.integers(0, 60), rows), min_size=1, max_size=5)
@@ -91,65 +146,76 @@ def scattered_spans(requests: list[tuple[int, int]], block_size: int, seed: int)
     needed = [-(-(start + rows) // block_size) for start, rows in requests]
     blocks = random.Random(seed).sample(range(2 * sum(needed)), sum(needed))
     spans = [
-        Span([0] * rows, start, [blocks.pop() for _ in range(count)], rows)
+        Span([0] * rows, start, ([blocks.pop() for _ in range(count)],), rows)
         for (start, rows), count in zip(requests, needed, strict=True)
     ]
     return spans, 2 * sum(needed)
 
 
+def without_what_is_behind(span: Span, shape: AttentionShape, block_size: int) -> Span:
+    """With -1 in place of the blocks that no row sees."""
+    (table,) = span.tables
+    behind = blocks_behind(shape.window, span.start, block_size)
+    return replace(span, tables=([-1] * behind + list(table[behind:]),))
+
+
 def empty_cache(shape: AttentionShape, num_blocks: int, block_size: int, dtype: torch.dtype) -> LayerCache:
     """Nothing but NaN, save where the store has zeros: reading what nobody wrote shows."""
-    (layer,) = TorchBackend(CPU, dtype).new_cache(CacheShape(1, num_blocks, block_size), shape)
+    (layer,) = TorchBackend(CPU, dtype).new_cache(num_blocks, block_size, [shape])
     for data in (layer.keys, layer.values):
         assert not data[:block_size].any()
         data[block_size:] = torch.nan
     return layer
 
 
-def attention_by_definition(q: Tensor, k: Tensor, v: Tensor, positions: range, window: int | None) -> Tensor:
+def attention_by_definition(
+    q: Tensor, k: Tensor, v: Tensor, positions: range, shape: AttentionShape, sinks: Tensor | None
+) -> Tensor:
     """float64; q: [rows, heads, head_dim]; k, v: [length, kv_heads, head_dim]; one row at a time."""
     share = q.shape[1] // k.shape[1]
     out = torch.empty(q.shape, dtype=torch.float64)
     for row, position in enumerate(positions):
-        first = 0 if window is None else max(0, position - window + 1)
+        first = 0 if shape.window is None else max(0, position - shape.window + 1)
         for head in range(q.shape[1]):
             keys = k[first : position + 1, head // share].double()
             values = v[first : position + 1, head // share].double()
-            scores = keys @ q[row, head].double() / math.sqrt(q.shape[2])
-            out[row, head] = torch.softmax(scores, dim=0) @ values
+            scores = keys @ q[row, head].double() * shape.scale
+            if shape.soft_cap is not None:
+                scores = shape.soft_cap * torch.tanh(scores / shape.soft_cap)
+            sink = 0.0 if sinks is None else torch.exp(sinks[head].double())
+            out[row, head] = torch.exp(scores) @ values / (torch.exp(scores).sum() + sink)
     return out.flatten(1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @settings(max_examples=40, deadline=None)
-@given(layout=layouts(), seed=st.integers(0, 2**32 - 1))
+@given(layout=layouts(), has_sinks=st.booleans(), seed=st.integers(0, 2**32 - 1))
 def test_attention_of_ragged_batches(
-    dtype: torch.dtype, layout: tuple[AttentionShape, int, list[tuple[int, int]]], seed: int
+    dtype: torch.dtype,
+    layout: tuple[AttentionShape, int, list[tuple[int, int]]],
+    has_sinks: bool,
+    seed: int,
 ) -> None:
     shape, block_size, requests = layout
     spans, num_blocks = scattered_spans(requests, block_size, seed)
     generator = torch.Generator().manual_seed(seed)
     layer = empty_cache(shape, num_blocks, block_size, dtype)
-    batch = Batch.of(spans, block_size, CPU)
+    contexts = Batch.of(spans, block_size, CPU).contexts[0]
+    batch = Batch.of([without_what_is_behind(span, shape, block_size) for span in spans], block_size, CPU)
     features = shape.heads + 2 * shape.kv_heads
     qkv = torch.randn((batch.rows, features * shape.head_dim), generator=generator).to(dtype)
-    for span, context in zip(spans, batch.contexts, strict=True):
+    for span, context in zip(spans, contexts, strict=True):
         past = (span.start, shape.kv_heads, shape.head_dim)
         layer.keys[context[: span.start]] = torch.randn(past, generator=generator).to(dtype)
         layer.values[context[: span.start]] = torch.randn(past, generator=generator).to(dtype)
 
-    still = Rope(torch.zeros(shape.head_dim // 2), 1.0)  # no rotation
-    ops = TorchOps.over(batch, shape, still, dtype)
-    q = ops.rotate_and_store(qkv, layer)
-    out = ops.attend(q, layer)
-
-    assert torch.equal(q.flatten(1), qkv[:, : shape.heads * shape.head_dim])
-    for span, context, start, end in zip(
-        spans, batch.contexts, batch.offsets, batch.offsets[1:], strict=False
-    ):
+    sinks = torch.randn(shape.heads, generator=generator).to(dtype) if has_sinks else None
+    out = TorchOps(batch, dtype).attend(qkv, layer, shape, HeadVectors(sinks=sinks))
+    q = qkv[:, : shape.heads * shape.head_dim].view(batch.rows, shape.heads, shape.head_dim)
+    for span, context, start, end in zip(spans, contexts, batch.offsets, batch.offsets[1:], strict=False):
         positions = range(span.start, span.end)
         k, v = layer.keys[context], layer.values[context]
-        expected = attention_by_definition(q[start:end], k, v, positions, shape.sliding_window)
+        expected = attention_by_definition(q[start:end], k, v, positions, shape, sinks)
         error = (out[start:end].double() - expected).abs().max() / v.double().abs().max()
         assert float(error) < TOLERANCE[dtype]  # of the values that are averaged: an average may be near zero
 
@@ -158,47 +224,52 @@ def test_attention_of_ragged_batches(
 
 
 def test_rotation_and_where_k_and_v_go() -> None:
-    shape, block_size = AttentionShape(heads=4, kv_heads=2, head_dim=6, sliding_window=None), 4
-    spans = [Span([0] * 3, 5, [4, 2], 3), Span([0], 0, [1], 1)]
+    inv_freq, block_size = torch.tensor([1.0, 0.1, 0.01]), 4
+    shape = AttentionShape(4, 4, 6, scale=1.0, rope=Rope((1.0, 0.1, 0.01), 1.5))
+    spans = [Span([0] * 3, 5, ([4, 2],), 3), Span([0], 0, ([1],), 1)]
     layer = empty_cache(shape, 6, block_size, torch.float32)
     torch.manual_seed(0)
-    qkv, inv_freq = torch.randn(4, 8 * 6), torch.tensor([1.0, 0.1, 0.01])
-    ops = TorchOps.over(Batch.of(spans, block_size, CPU), shape, Rope(inv_freq, 1.5), torch.float32)
-    q = ops.rotate_and_store(qkv, layer)
+    qkv = torch.randn(4, 12 * 6)
+    TorchOps(Batch.of(spans, block_size, CPU), torch.float32).attend(qkv, layer, shape, HeadVectors())
 
     def rotated(row: int, head: int, position: int) -> Tensor:
         """Pair i of a head is a complex number, turned by position * inv_freq[i]."""
-        low, high = qkv[row].view(8, 2, 3)[head].double()
+        low, high = qkv[row].view(12, 2, 3)[head].double()
         turned = torch.complex(low, high) * torch.polar(torch.full((3,), 1.5), position * inv_freq)
         return torch.cat([turned.real, turned.imag])
 
     places = {0: (5, 2 * 4 + 1), 1: (6, 2 * 4 + 2), 2: (7, 2 * 4 + 3), 3: (0, 1 * 4)}  # row: position, slot
     for row, (position, slot) in places.items():
         for head in range(4):
-            assert torch.allclose(q[row, head].double(), rotated(row, head, position), atol=1e-6)
-        for head in range(2):
             key = layer.keys[slot, head].double()
             assert torch.allclose(key, rotated(row, 4 + head, position), atol=1e-6)
-            assert torch.equal(layer.values[slot, head], qkv[row].view(8, 6)[6 + head])
+            assert torch.equal(layer.values[slot, head], qkv[row].view(12, 6)[8 + head])
     written = {slot for _, slot in places.values()} | set(range(block_size))
     assert set(layer.keys[:, 0, 0].isnan().logical_not().nonzero().flatten().tolist()) == written
 
 
 def test_norm_gate_and_embedding() -> None:
     torch.manual_seed(0)
-    shape = AttentionShape(heads=1, kv_heads=1, head_dim=2, sliding_window=None)
-    batch = Batch.of([Span([3, 0, 3], 0, [0], 2)], 4, CPU)
-    ops = TorchOps.over(batch, shape, Rope(torch.zeros(1), 1.0), torch.float32)
+    batch = Batch.of([Span([3, 0, 3], 0, ([0],), 2)], 4, CPU)
+    ops = TorchOps(batch, torch.float32)
     x, weight = torch.randn(5, 4), torch.randn(4)
     gate, up = torch.randn(6, 4), torch.randn(6, 4)
     norm = x.double() / (x.double().pow(2).mean(dim=1, keepdim=True) + 0.1).sqrt() * weight.double()
-    assert relative_error(ops.rms_norm(x, weight, 0.1), norm) < 1e-6
+    assert relative_error(ops.norm(x, weight, 0.1), norm) < 1e-6
+    assert relative_error(ops.norm(x, weight, 0.1, residual=x), x.double() + norm) < 1e-6
     left, right = (x.double() @ w.double().T for w in (gate, up))
-    gated = ops.gated(x, pack_linear(gate, None), pack_linear(up, None))
-    assert relative_error(gated, left * torch.sigmoid(left) * right) < 1e-6
-    added = ops.linear(x, pack_linear(gate, None), residual=torch.ones(5, 6))
-    assert relative_error(added, left + 1) < 1e-6
-    assert torch.equal(ops.embed(x), x[[3, 0, 3]])
+    opened: dict[Activation, Tensor] = {
+        "silu": left * torch.sigmoid(left),
+        "gelu": left * (1 + torch.erf(left / math.sqrt(2))) / 2,
+        "gelu_tanh": left * (1 + torch.tanh(math.sqrt(2 / math.pi) * (left + 0.044715 * left**3))) / 2,
+    }
+    for activation, of_gate in opened.items():
+        gated = ops.gated(x, pack_linear(gate, None), pack_linear(up, None), activation)
+        assert relative_error(gated, of_gate * right) < 1e-6
+    added = ops.linear(x, pack_linear(gate, None), residual=torch.ones(5, 6), scale=0.5)
+    assert relative_error(added, 0.5 * left + 1) < 1e-6
+    assert relative_error(ops.soft_cap(x, 2.0), 2 * torch.tanh(x.double() / 2)) < 1e-6
+    assert torch.equal(ops.embed(x, 3.0), 3 * x[[3, 0, 3]])
     assert torch.equal(ops.select_logit_rows(x[:3]), x[1:3])
 
 
@@ -207,27 +278,36 @@ def test_norm_gate_and_embedding() -> None:
         st.tuples(st.integers(0, 9), st.integers(1, 7), st.integers(0, 7)), min_size=1, max_size=4
     ),
     block_size=st.integers(1, 5),
+    groups=st.integers(1, 3),
 )
 @settings(max_examples=50, deadline=None)
-def test_batch_of_spans(sizes: list[tuple[int, int, int]], block_size: int) -> None:
-    """Row by row, what `Batch.of` lays out."""
+def test_batch_of_spans(sizes: list[tuple[int, int, int]], block_size: int, groups: int) -> None:
+    """Row by row, what `Batch.of` lays out, with tables of several groups; some lack first blocks."""
     spans: list[Span] = []
     first_block = 0
     for start, length, logits in sizes:
         count = -(-(start + length) // block_size)
-        blocks = list(range(first_block, first_block + count))[::-1]
-        spans.append(Span(list(range(length)), start, blocks, min(logits, length)))
-        first_block += count
+        tables = []
+        for group in range(groups):
+            blocks = list(range(first_block, first_block + count))[::-1]
+            behind = group * (start // block_size) // 2
+            tables.append([-1] * behind + blocks[behind:])
+            first_block += count
+        spans.append(Span(list(range(length)), start, tuple(tables), min(logits, length)))
     batch = Batch.of(spans, block_size, CPU)
-    slots = [
-        [span.blocks[p // block_size] * block_size + p % block_size for p in range(span.end)]
-        for span in spans
-    ]
+
+    def slot(span: Span, group: int, position: int) -> int:
+        block = span.tables[group][position // block_size]
+        return block * block_size + position % block_size if block >= 0 else slot(span, group, span.start)
+
+    slots = [[[slot(span, g, p) for p in range(span.end)] for span in spans] for g in range(groups)]
     rows = [(i, p) for i, span in enumerate(spans) for p in range(span.start, span.end)]
     assert batch.rows == len(rows)
-    assert [context.tolist() for context in batch.contexts] == slots
+    assert [[context.tolist() for context in of_group] for of_group in batch.contexts] == slots
     assert batch.positions.tolist() == [p for _, p in rows]
-    assert batch.slots.tolist() == [slots[i][p] for i, p in rows]
+    assert [of_group.tolist() for of_group in batch.slots] == [
+        [of_group[i][p] for i, p in rows] for of_group in slots
+    ]
     assert batch.tokens.tolist() == [p - spans[i].start for i, p in rows]
     wanted = [n for n, (i, p) in enumerate(rows) if p >= spans[i].end - spans[i].logit_rows]
     assert batch.logit_rows.tolist() == wanted

@@ -1,0 +1,45 @@
+// The rows of one pass, laid out for a plan.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "pieces.h"
+#include "plan.h"
+
+namespace outrider {
+
+// The rows that one request adds to a pass. tables: for each group of layers, the blocks of its cache; those
+// that lie behind the group's window are never read and may be -1. logit_rows: counted from the last row.
+struct Span {
+  int start;
+  int rows;
+  std::vector<std::vector<int32_t>> tables;
+  int logit_rows;
+};
+
+// Where the rows' K and V go in the caches of one group.
+struct Places {
+  std::vector<int32_t> blocks, offsets;
+};
+
+// By how much one rope turns each row: [rows, pairs].
+struct Turns {
+  std::vector<float> cos, sin;
+};
+
+struct Batch {
+  int rows = 0;
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;
+  std::vector<int32_t> logit_rows;
+  std::vector<Span> spans;
+  std::vector<Places> places;  // of each group
+  std::vector<Turns> turns;    // of each rope
+  std::vector<Pieces> pieces;  // of each class of layers
+};
+
+// Throws std::invalid_argument for what cannot be run.
+Batch lay_out(const Plan& plan, std::vector<int32_t> tokens, std::vector<Span> spans, int threads);
+
+}  // namespace outrider

@@ -1,0 +1,250 @@
+// What Python sees of threads and programs. A program is a graph until it has its output, and a pass from then on.
+#include <mutex>
+#include <optional>
+
+#include "bindings.h"
+#include "instruction_sets.h"
+#include "pass.h"
+
+namespace outrider {
+namespace {
+
+using Matrices = std::vector<std::shared_ptr<Matrix>>;
+
+std::vector<Weight> weights_of(const Matrices& matrices) { return {matrices.begin(), matrices.end()}; }
+
+Floats floats_of(const Input& array, const char* name) {
+  const auto* first = static_cast<const float*>(checked(array, name, nb::dtype<float>(), {-1}));
+  return Floats(first, first + array.shape(0));
+}
+
+Floats floats_of(const std::optional<Input>& array, const char* name) {
+  return array ? floats_of(*array, name) : Floats();
+}
+
+Activation activation_named(const std::string& name) {
+  if (name == "silu") return Activation::kSilu;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "swiglu_clamped") return Activation::kSwiGluClamped;
+  refuse("activation = '" + name + "' is not known; known are silu, gelu_tanh, gelu, swiglu_clamped");
+}
+
+Routing::Scoring scoring_named(const std::string& name) {
+  if (name == "softmax") return Routing::Scoring::kSoftmax;
+  if (name == "sigmoid") return Routing::Scoring::kSigmoid;
+  refuse("scoring = '" + name + "' is not known; known are softmax, sigmoid");
+}
+
+class Program {
+ public:
+  Program(std::shared_ptr<Threads> threads, const std::string& instruction_set)
+      : threads_(std::move(threads)), kernels_(kernels_named(instruction_set)) {}
+
+  Graph& graph() { return graph_; }
+
+  // The arrays of a layer's cache, which the program holds from here on.
+  CacheView cache(const Array& keys, const Array& values, int kv_heads, int head_dim) {
+    const auto type = keys.dtype();
+    const bool bfloat16 = type == kBf16 || type == nb::dtype<uint16_t>();
+    const auto wanted = bfloat16 ? type : nb::dtype<float>();
+    void* k = checked(keys, "keys", wanted, {-1, kv_heads, head_dim, -1});
+    const int blocks = size_of(keys.shape(0), "keys", "blocks");
+    const int block_size = size_of(keys.shape(3), "keys", "positions a block");
+    void* v = checked(values, "values", wanted, {blocks, kv_heads, block_size, head_dim});
+    arrays_.push_back(keys);
+    arrays_.push_back(values);
+    return {.keys = k,
+            .values = v,
+            .bfloat16 = bfloat16,
+            .blocks = blocks,
+            .block_size = block_size,
+            .kv_heads = kv_heads,
+            .head_dim = head_dim};
+  }
+
+  // There is an output only if there is memory for what each thread needs.
+  void output(Value x) {
+    graph_.check_output(x);
+    pass_.emplace(std::make_unique<Plan>(graph_, x, kernels_), threads_);
+    graph_.output(x);
+    output_width_ = graph_.width(x);
+  }
+
+  nb::ndarray<nb::numpy, float> run(std::vector<int32_t> tokens, const std::vector<int>& starts,
+                                    const std::vector<int>& rows,
+                                    std::vector<std::vector<std::vector<int32_t>>> tables,
+                                    const std::vector<int>& logit_rows, const std::optional<Input>& input,
+                                    const std::optional<Array>& kept) {
+    const std::unique_lock running(running_, std::try_to_lock);
+    if (!running) throw std::runtime_error("the program is already running, on another thread");
+    if (!pass_) refuse("the program has no output yet; call output()");
+    if (rows.size() != starts.size() || tables.size() != starts.size() || logit_rows.size() != starts.size())
+      refuse("starts, rows, tables and logit_rows have to be of one length");
+    std::vector<Span> spans;
+    for (size_t i = 0; i < starts.size(); ++i)
+      spans.push_back({starts[i], rows[i], std::move(tables[i]), logit_rows[i]});
+    const auto row_count = static_cast<int64_t>(tokens.size());
+    int count = 0;
+    {
+      const nb::gil_scoped_release release;
+      count = pass_->prepare(std::move(tokens), std::move(spans));
+    }
+    const float* x = input_of(input, row_count);
+    float* k = kept_of(kept);
+    auto out = new_floats(static_cast<size_t>(count), static_cast<size_t>(output_width_));
+    const nb::gil_scoped_release release;
+    pass_->run(x, out.data(), k);
+    return out;
+  }
+
+ private:
+  const float* input_of(const std::optional<Input>& input, int64_t rows) const {
+    const std::optional<Value> x = graph_.input();
+    if (input.has_value() != x.has_value())
+      refuse(std::string("input: the program ") + (x ? "needs one" : "takes none"));
+    if (!input) return nullptr;
+    return static_cast<const float*>(checked(*input, "input", nb::dtype<float>(), {rows, graph_.width(*x)}));
+  }
+
+  float* kept_of(const std::optional<Array>& kept) const {
+    if (kept.has_value() != (graph_.kept_width() > 0))
+      refuse(std::string("kept: the program ") + (kept ? "keeps nothing" : "needs room for what it keeps"));
+    if (!kept) return nullptr;
+    return static_cast<float*>(
+        checked(*kept, "kept", nb::dtype<float>(), {pass_->kept_rows(), graph_.kept_width()}));
+  }
+
+  std::shared_ptr<Threads> threads_;
+  const Kernels& kernels_;
+  Graph graph_;
+  std::optional<Pass> pass_;
+  int output_width_ = 0;
+  std::mutex running_;
+  std::vector<Array> arrays_;
+};
+
+Value experts(Program& p, Value x, Value scores, std::shared_ptr<Matrix> gates, std::shared_ptr<Matrix> ups,
+              std::shared_ptr<Matrix> downs, int count, int chosen, const std::string& activation,
+              const std::string& scoring, bool normalised, float factor, const std::optional<Input>& bias,
+              std::optional<Value> residual, float scale) {
+  return p.graph().experts({.x = x,
+                            .scores = scores,
+                            .gates = std::move(gates),
+                            .ups = std::move(ups),
+                            .downs = std::move(downs),
+                            .routing = {.count = count,
+                                        .chosen = chosen,
+                                        .scoring = scoring_named(scoring),
+                                        .normalised = normalised,
+                                        .factor = factor,
+                                        .bias = floats_of(bias, "bias")},
+                            .activation = activation_named(activation),
+                            .residual = residual,
+                            .scale = scale});
+}
+
+Value attend(Program& p, Value qkv, const Array& keys, const Array& values, int heads, int kv_heads,
+             int head_dim, float scale, std::optional<int> rope, std::optional<int> window,
+             std::optional<float> soft_cap, const std::optional<Input>& q_norm,
+             const std::optional<Input>& k_norm, float norm_eps,
+             const std::optional<std::pair<float, int>>& temperature, const std::optional<Input>& sinks,
+             int group) {
+  std::optional<Temperature> grows;
+  if (temperature) grows = Temperature{temperature->first, temperature->second};
+  if (soft_cap && *soft_cap == 0) refuse(named("soft_cap", *soft_cap) + " has to be above 0");
+  return p.graph().attend({.qkv = qkv,
+                           .cache = p.cache(keys, values, kv_heads, head_dim),
+                           .attention = {.heads = heads,
+                                         .kv_heads = kv_heads,
+                                         .head_dim = head_dim,
+                                         .scale = scale,
+                                         .rope = rope,
+                                         .window = window.value_or(kMostPositions),
+                                         .soft_cap = soft_cap.value_or(0),
+                                         .q_norm = floats_of(q_norm, "q_norm"),
+                                         .k_norm = floats_of(k_norm, "k_norm"),
+                                         .norm_eps = norm_eps,
+                                         .temperature = grows,
+                                         .sinks = floats_of(sinks, "sinks"),
+                                         .group = group}});
+}
+
+}  // namespace
+
+void bind_program(nb::module_& m) {
+  nb::class_<Threads>(m, "Threads", "Threads that run programs; may be shared by several.")
+      .def("__init__", [](Threads* self, int count) {
+             if (count < 1 || count > 1024)
+               refuse(named("count", count) + " has to be 1 to 1024");
+             new (self) Threads(count);
+           }, "count"_a)
+      .def_prop_ro("count", &Threads::count)
+      .def("check_process", &Threads::check_process,
+           "Raises RuntimeError in a process that is a fork of the one that started the threads.");
+
+  nb::class_<Program>(m, "Program",
+                      "Operations recorded once, run in one call. Values are numbered as they are recorded.\n"
+                      "What cannot be is refused with ValueError or TypeError, and the program is as before.")
+      .def(nb::init<std::shared_ptr<Threads>, const std::string&>(), "threads"_a, "instruction_set"_a)
+      .def("rope", [](Program& p, const Input& inv_freq, float factor, bool interleaved) {
+             return p.graph().rope({floats_of(inv_freq, "inv_freq"), factor, interleaved});
+           }, "inv_freq"_a, "factor"_a = 1.0f, "interleaved"_a = false,
+           "A rotary embedding of a head's first 2 * pairs dimensions. inv_freq: float32 [pairs]; factor: of cos\n"
+           "and sin. Returns its number; equal ones have the same.")
+      .def("input", [](Program& p, int width) { return p.graph().input(width); }, "width"_a)
+      .def("embed", [](Program& p, std::shared_ptr<Matrix> table, float scale) {
+             return p.graph().embed({std::move(table), scale});
+           }, "table"_a, "scale"_a = 1.0f, "scale * the tokens' rows of the table.")
+      .def("norm", [](Program& p, Value x, const Input& weight, float eps, std::optional<Value> residual) {
+             return p.graph().norm({x, floats_of(weight, "weight"), eps, residual});
+           }, "x"_a, "weight"_a, "eps"_a, "residual"_a = nb::none(), "residual + rms_norm(x).")
+      .def("linear", [](Program& p, Value x, const Matrices& weights, std::optional<Value> residual,
+                        float scale) {
+             return p.graph().linear({x, weights_of(weights), residual, scale});
+           }, "x"_a, "weights"_a, "residual"_a = nb::none(), "scale"_a = 1.0f,
+           "residual + scale * (W x + b), with the outputs of several weights side by side.")
+      .def("gated", [](Program& p, Value x, const Matrices& gates, const Matrices& ups,
+                       const std::string& activation) {
+             return p.graph().gated({x, weights_of(gates), weights_of(ups), activation_named(activation)});
+           }, "x"_a, "gates"_a, "ups"_a, "activation"_a,
+           "activation(gate(x)) * up(x), with the outputs of several pairs side by side. activation: 'silu',\n"
+           "'gelu_tanh', 'gelu' or, as in gpt-oss, 'swiglu_clamped'.")
+      .def("experts", experts, "x"_a, "scores"_a, "gates"_a, "ups"_a, "downs"_a, nb::kw_only(), "count"_a,
+           "chosen"_a, "activation"_a, "scoring"_a = "softmax", "normalised"_a = true, "factor"_a = 1.0f,
+           "bias"_a = nb::none(), "residual"_a = nb::none(), "scale"_a = 1.0f,
+           "residual + scale * the sum, in order of rank, of weight * down(activation(gate(x)) * up(x)) over the\n"
+           "`chosen` of `count` experts that score highest. scores: [rows, count], of a linear layer; scoring:\n"
+           "'softmax' or 'sigmoid' of them is the weight, times factor; normalised: weights of the chosen add up\n"
+           "to 1 before the factor. bias: float32 [count], added where experts are chosen, not to weights. gates,\n"
+           "ups: [count * inner, hidden]; downs: [count * outputs, inner], experts one below the other; inner and\n"
+           "outputs are multiples of 16. A tie goes to the lower number.")
+      .def("attend", attend, "qkv"_a, "keys"_a, "values"_a, nb::kw_only(), "heads"_a, "kv_heads"_a,
+           "head_dim"_a, "scale"_a, "rope"_a = nb::none(), "window"_a = nb::none(), "soft_cap"_a = nb::none(),
+           "q_norm"_a = nb::none(), "k_norm"_a = nb::none(), "norm_eps"_a = 0.0f,
+           "temperature"_a = nb::none(), "sinks"_a = nb::none(),
+           "group"_a = 0,
+           "Norms q and k, turns them, writes k and v to the cache, and attends: [rows, heads * head_dim].\n"
+           "qkv: [rows, (heads + 2 kv_heads) * head_dim]. keys: [blocks, kv_heads, head_dim, block_size];\n"
+           "values: the last two the other way round; float32, bfloat16, or uint16 as bfloat16. window: keys\n"
+           "that a row sees at most, its own among them. q_norm, k_norm: float32 [head_dim], of each head by\n"
+           "itself, or [heads * head_dim], of all together. temperature: (beta, length), by which scores grow\n"
+           "with 1 + beta * ln(1 + position // length). sinks: float32 [heads], logits that take part in\n"
+           "the softmax without a value. group: which of a span's block tables the layer reads.")
+      .def("soft_cap", [](Program& p, Value x, float cap) { return p.graph().soft_cap({x, cap}); }, "x"_a,
+           "cap"_a, "cap * tanh(x / cap).")
+      .def("select_logit_rows", [](Program& p, Value x) { return p.graph().select_logit_rows({x}); }, "x"_a)
+      .def("keep", [](Program& p, Value x) { p.graph().keep(x); }, "x"_a,
+           "Hand x out beside the output, to the right of what was kept before.")
+      .def_prop_ro("kept_width", [](Program& p) { return p.graph().kept_width(); })
+      .def_prop_ro("keeps_logit_rows", [](Program& p) { return p.graph().keeps_logit_rows(); })
+      .def("output", &Program::output, "x"_a, "Ends the recording: x is what a run returns.")
+      .def("run", &Program::run, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a,
+           "input"_a = nb::none(), "kept"_a = nb::none(),
+           "Run the recorded operations for the spans; float32 [output rows, width]. tables: of each span and\n"
+           "group of layers, the blocks of its cache; those behind the window are not read and may be -1. kept:\n"
+           "where to write what the program keeps, float32 [rows, sum of widths]. Raises RuntimeError while\n"
+           "another thread runs the same program.");
+}
+
+}  // namespace outrider

@@ -1,0 +1,46 @@
+// How the attention of a pass is cut into pieces that threads take.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "plan.h"
+
+namespace outrider {
+
+struct Span;
+
+inline constexpr int kRowsPerPiece = 16;
+
+// Some rows of one request, and all the keys that they see or one chunk of them.
+struct Piece {
+  int span;
+  int row;  // of the pass
+  int rows;
+  int position;  // of the first row
+  int first_key;
+  int last_key;
+  ptrdiff_t state = -1;  // where the states of a chunk go, for one K/V head after the other
+
+  bool is_whole() const { return state < 0; }
+};
+
+// Rows of which attention was split over keys: the states to merge, `count` of them.
+struct Split {
+  int row;
+  int rows;
+  int count;
+  ptrdiff_t state;
+};
+
+struct Pieces {
+  std::vector<Piece> pieces;
+  std::vector<Split> splits;
+  size_t states = 0;  // floats
+};
+
+// A piece that would keep a thread busy while others wait is split at every chunk of its keys. The arithmetic is
+// the same: chunks are merged in order either way.
+Pieces cut(const std::vector<Span>& spans, const AttentionClass& layers, int threads);
+
+}  // namespace outrider
