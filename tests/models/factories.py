@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
+from gguf import GGML_QUANT_SIZES, MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter, get_tensor_name_map
 from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from outrider.formats.convert import convert
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight
+from outrider.models.checkpoint import open_checkpoint
+from outrider.models.leaves import tensors as tensors_of
 from outrider.ops.base import Backend
 from outrider.ops.cpu.backend import Formats, NativeBackend
 from outrider.ops.torch import TorchBackend
-from outrider.quantization.quantize import convert
-from outrider.quantization.weight import Weight
 from tests import factories
 from tests.factories import tiny_tokenizer
+from tests.models.gguf_metadata import LLAMA_LIKE, model_metadata
 
-__all__ = ["exact_backend", "permuted", "tiny_config", "tiny_tokenizer", "write_gguf", "write_hf"]
+__all__ = ["exact_backend", "permuted", "read_all", "tiny_config", "tiny_tokenizer", "write_gguf", "write_hf"]
 
-GGUF_NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
+GEMMA = ("gemma2", "gemma3")
+"""Architectures whose norms are stored less 1 by transformers."""
 SCALES_AT = {
     "Q2_K": slice(80, 84),
     "Q3_K": slice(108, 110),
@@ -46,6 +39,7 @@ SCALES_AT = {
     "Q5_K": slice(0, 4),
     "Q6_K": slice(208, 210),
 }  # bytes of a block: f16
+ARCHITECTURES = {name: kind for kind, name in MODEL_ARCH_NAMES.items()}
 NORMAL, CONTROL = 1, 3  # tokenizer.ggml.token_type
 
 
@@ -55,7 +49,7 @@ def exact_backend(name: str) -> Backend:
         return TorchBackend(torch.device("cpu"), torch.float32)
 
     def exact(weight: Weight) -> Weight:
-        return convert(weight, "float32")
+        return convert(weight, FORMATS["F32"])
 
     return NativeBackend(Formats(exact, exact), cache_dtype=torch.float32, num_threads=2)
 
@@ -72,13 +66,15 @@ def write_hf(
     seed: int = 0,
     shards: int = 1,
     tokenizer: PreTrainedTokenizerFast | None = None,
+    auto_class: Any = AutoModelForCausalLM,
 ) -> Any:
     """Save a random model and its tokenizer, in about `shards` files; returns the transformers model.
 
     Norms and biases are random too: transformers starts them at one and zero, which hides mistakes.
     """
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config or tiny_config(), attn_implementation="eager").eval()
+    make = auto_class.from_config if auto_class is AutoModelForCausalLM else auto_class._from_config
+    model = make(config or tiny_config(), attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
@@ -87,6 +83,17 @@ def write_hf(
     model.save_pretrained(path, max_shard_size=size // shards + 1)
     (tokenizer or tiny_tokenizer()).save_pretrained(path)
     return model
+
+
+def read_all(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The values of a checkpoint's tensors by Hugging Face's names, in float32."""
+    checkpoint = open_checkpoint(str(path))
+    return {
+        tensor.hf.name: checkpoint.weight(tensor).dequantize()
+        if len(tensor.shape) == 2
+        else checkpoint.floats(tensor)
+        for tensor in tensors_of(checkpoint.config.tree)
+    }
 
 
 def write_gguf(
@@ -98,6 +105,7 @@ def write_gguf(
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, NDArray[np.float32] | None] | None = None,
     types: Mapping[str, GGMLQuantizationType] | None = None,
+    architecture: str = "llama",
 ) -> dict[str, NDArray[np.float32]]:
     """Write `model` as llama.cpp does; returns, by Hugging Face name and order, the values it holds.
 
@@ -105,27 +113,30 @@ def write_gguf(
     are random blocks instead of the model's. metadata and tensors (by llama.cpp's name) come on top; None
     leaves one out. types: of single matrices, by llama.cpp's name.
     """
-    writer = GGUFWriter(path, "llama")
-    for key, value in (_metadata(model.config, tokenizer) | dict(metadata or {})).items():
+    writer = GGUFWriter(path, architecture)
+    described = model_metadata(model.config, architecture) | vocabulary_metadata(tokenizer)
+    for key, value in (described | dict(metadata or {})).items():
         _add(writer, key, value)
+    names = get_tensor_name_map(ARCHITECTURES[architecture], model.config.num_hidden_layers)
 
     held: dict[str, NDArray[np.float32]] = {}
-    extra = dict(tensors or {})
-    for name, parameter in model.state_dict().items():
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
-            continue
-        values = parameter.float().numpy()
-        own = (types or {}).get(gguf_name(name), qtype)
-        kind = own if values.ndim == 2 else GGMLQuantizationType.F32
-        stored = _random_blocks(values.shape, kind, len(held)) if kind.name in SCALES_AT else None
+    extra = rope_tensors(model.config, architecture) | dict(tensors or {})
+    for name, values in converted(model):
+        llama_cpp = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert llama_cpp is not None, name
+        own = (types or {}).get(llama_cpp, qtype)
+        kind = own if values.ndim > 1 and name.endswith("weight") else GGMLQuantizationType.F32
+        stored: Any = _random_blocks(values.shape, kind, len(held)) if kind.name in SCALES_AT else None
         stored = quantize(values, kind) if stored is None else stored
         held[name] = dequantize(stored, kind).astype(np.float32)
+        if architecture in GEMMA and name.endswith("norm.weight"):
+            stored = stored + np.float32(1)
         heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
         part = name.split(".")[-2]
-        if part in heads:
+        if part in heads and architecture in LLAMA_LIKE:
             stored = permuted(stored, heads[part])
-        if gguf_name(name) not in extra:
-            writer.add_tensor(gguf_name(name), stored, raw_dtype=kind)
+        if llama_cpp not in extra:
+            writer.add_tensor(llama_cpp, stored, raw_dtype=kind)
     for name, array in extra.items():
         if array is not None:
             writer.add_tensor(name, array)
@@ -136,13 +147,49 @@ def write_gguf(
     return held
 
 
-def gguf_name(name: str) -> str:
-    """llama.cpp's name of a tensor."""
-    stem, kind = name.rsplit(".", 1)
-    if stem in GGUF_NAMES:
-        return f"{GGUF_NAMES[stem]}.{kind}"
-    layer, part = stem.removeprefix("model.layers.").split(".", 1)
-    return f"blk.{layer}.{GGUF_NAMES[part]}.{kind}"
+def converted(model: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The tensors that llama.cpp's converter makes of a model's: those of experts as stacks [experts, out,
+    in] of each matrix, which transformers has fused."""
+    for name, parameter in model.state_dict().items():
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        values = parameter.float().numpy()
+        begins, found, fused = name.partition(".experts.")
+        if not found:
+            stem = name.replace("block_sparse_moe.router.", "block_sparse_moe.router.layer.")
+            yield f"{stem}.weight" if stem.endswith("sinks") else stem, values
+            continue
+        interleaved = model.config.model_type == "gpt_oss"
+        kind = "bias" if fused.endswith("_bias") else "weight"
+        if interleaved and kind == "weight":
+            values = values.swapaxes(1, 2)
+        parts = {"down_proj": values}
+        if fused.startswith("gate_up"):
+            gate, up = np.split(values, 2, axis=1)
+            if interleaved:
+                gate, up = values[:, ::2], values[:, 1::2]
+            parts = {"gate_proj": gate, "up_proj": up}
+        for part, own in parts.items():
+            yield (
+                f"{begins.replace('block_sparse_moe', 'mlp')}.experts.{part}.{kind}",
+                np.ascontiguousarray(own),
+            )
+
+
+def rope_tensors(config: Any, architecture: str) -> dict[str, NDArray[np.float32]]:
+    """What llama.cpp's converter writes of scaling that differs by frequency."""
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "llama3" and architecture in LLAMA_LIKE:
+        head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
+        plain = 1 / rope["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)
+        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+        return {"rope_freqs.weight": (plain / scaled.numpy()).astype(np.float32)}
+    if rope.get("rope_type") == "longrope" and architecture == "phi3":
+        return {
+            f"rope_factors_{length}.weight": np.array(rope[f"{length}_factor"], np.float32)
+            for length in ("long", "short")
+        }
+    return {}
 
 
 def permuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
@@ -163,26 +210,13 @@ def _random_blocks(shape: tuple[int, ...], kind: GGMLQuantizationType, seed: int
     return blocks.reshape(shape[0], -1)
 
 
-def _metadata(config: Any, tokenizer: PreTrainedTokenizerFast | None) -> dict[str, Any]:
-    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
-    metadata = {
-        "llama.block_count": config.num_hidden_layers,
-        "llama.context_length": config.max_position_embeddings,
-        "llama.embedding_length": config.hidden_size,
-        "llama.feed_forward_length": config.intermediate_size,
-        "llama.attention.head_count": config.num_attention_heads,
-        "llama.attention.head_count_kv": config.num_key_value_heads,
-        "llama.attention.key_length": head_dim,
-        "llama.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "llama.rope.dimension_count": head_dim,
-        "llama.rope.freq_base": float(config.rope_parameters["rope_theta"]),
-        "llama.vocab_size": config.vocab_size,
-    }
+def vocabulary_metadata(tokenizer: PreTrainedTokenizerFast | None) -> dict[str, Any]:
+    """Of a tokenizer of bytes, as `tiny_tokenizer` makes them."""
     if tokenizer is None:
-        return metadata
+        return {}
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     special = set(tokenizer.all_special_tokens) | set(factories.SPECIAL)
-    return metadata | {
+    return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,

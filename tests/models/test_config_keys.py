@@ -8,81 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.keys import transformers_config
-
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "hidden_act": "silu",
-    "hidden_size": 2048,
-    "initializer_range": 0.02,
-    "intermediate_size": 8192,
-    "max_position_embeddings": 131072,
-    "mlp_bias": False,
-    "model_type": "llama",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 16,
-    "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-05,
-    "rope_theta": 500000.0,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.45.0.dev0",
-    "use_cache": True,
-    "vocab_size": 128256,
-}
-SCALED = {
-    "factor": 32.0,
-    "high_freq_factor": 4.0,
-    "low_freq_factor": 1.0,
-    "original_max_position_embeddings": 8192,
-    "rope_type": "llama3",
-}
-MISTRAL = LLAMA | {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 4096}
-PUBLIC: dict[str, dict[str, Any]] = {
-    "Llama-3.2-1B-Instruct": LLAMA
-    | {"eos_token_id": [128001, 128008, 128009], "head_dim": 64, "pretraining_tp": 1, "rope_scaling": SCALED},
-    "Llama-2-7b": LLAMA
-    | {"_name_or_path": "meta-llama/Llama-2-7b-hf", "rope_scaling": None, "pad_token_id": 0},
-    "TinyLlama-1.1B-Chat": LLAMA | {"pretraining_tp": 1, "rope_scaling": None, "rope_theta": 10000.0},
-    "SmolLM2-135M-Instruct": LLAMA
-    | {
-        "is_llama_config": True,
-        "rope_interleaved": False,
-        "rope_scaling": None,
-        "rope_theta": 100000,
-        "transformers.js_config": {"kv_cache_dtype": {"fp16": "float16", "q4f16": "float16"}},
-    },
-    "Mistral-7B-v0.1": MISTRAL,
-    "Mistral-7B-Instruct-v0.3": MISTRAL | {"sliding_window": None, "head_dim": 64},
-    "Yarn-Mistral-7b-128k": MISTRAL
-    | {
-        "rope_scaling": {
-            "factor": 16.0,
-            "finetuned": True,
-            "original_max_position_embeddings": 8192,
-            "type": "yarn",
-        }
-    },
-    "unsloth": LLAMA
-    | {"unsloth_version": "2025.3.19", "unsloth_fixed": True, "_attn_implementation_autoset": True},
-    "saved by transformers 5": {
-        key: value for key, value in LLAMA.items() if key not in ("rope_theta", "torch_dtype")
-    }
-    | {"dtype": "bfloat16", "rope_parameters": {**SCALED, "rope_theta": 500000.0}},
-}
-"""Configurations of public models, written by hand; sizes are those of one of them."""
+from outrider.models.config import model_config
+from outrider.models.registry import config_settings
+from outrider.ops.base import Rope
+from tests.models.public_configs import PUBLIC, SCALED, WINDOWED
 
 
 def edit(folder: Path, changes: dict[str, Any], file: str = "config.json") -> None:
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | changes))
+
+
+def rope_of(folder: Path) -> Rope:
+    rope = open_checkpoint(str(folder)).config.tree.attention_shapes[0].rope
+    assert rope is not None
+    return rope
 
 
 def refusal(folder: Path) -> str:
@@ -98,11 +40,15 @@ def refusal(folder: Path) -> str:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_configurations_are_read_without_noise(name: str, caplog: pytest.LogCaptureFixture) -> None:
     raw = PUBLIC[name]
-    config = transformers_config(raw, name)
+    config = model_config(*config_settings(raw, name, None))
     assert not caplog.messages
-    for key in ("hidden_size", "num_key_value_heads", "rms_norm_eps", "eos_token_id"):
-        assert getattr(config, key) == raw[key]
-    assert config.rope_parameters["rope_theta"] in (raw.get("rope_theta"), 500000.0)
+    eos, sizes = raw["eos_token_id"], raw.get("text_config", raw)
+    assert config.eos_token_ids == tuple(sorted(eos if isinstance(eos, list) else [eos]))
+    assert (config.hidden_size, config.num_layers) == (sizes["hidden_size"], sizes["num_hidden_layers"])
+    assert config.tree.norm.eps == sizes.get("rms_norm_eps", 1e-6)
+    shapes = config.tree.attention_shapes
+    assert {shape.kv_heads for shape in shapes} == {sizes.get("num_key_value_heads", 4)}
+    assert shapes[0].window == (sizes["sliding_window"] if name in WINDOWED else None)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +72,7 @@ def test_what_changes_nothing(
     edit(folder, changes)
     config = open_checkpoint(str(folder)).config
     assert config.architecture == "LlamaForCausalLM"
-    assert config.sliding_window is None
+    assert {shape.window for shape in config.tree.attention_shapes} == {None}
     assert not caplog.messages
 
 
@@ -178,7 +124,7 @@ def test_labels_are_not_counted(folder: Path, tokens: str) -> None:
 def test_type_of_the_weights(folder: Path, key: str) -> None:
     """What `dtype="auto"` means on a GPU."""
     edit(folder, {"dtype": None} | {key: "bfloat16"})
-    assert open_checkpoint(str(folder)).config.dtype == torch.bfloat16
+    assert open_checkpoint(str(folder)).config.dtype == "bfloat16"
 
 
 def test_unknown_keys_are_named_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,7 +140,7 @@ def test_unknown_keys_are_named_once(folder: Path, caplog: pytest.LogCaptureFixt
     ("changes", "said"),
     [
         ({"num_hidden_layers": 2**31}, "num_hidden_layers = 2147483648; it has to be at least 1 and at most"),
-        ({"num_hidden_layers": 4000}, "'model.layers.1.input_layernorm.weight' is missing"),
+        ({"num_hidden_layers": 4000}, "'model.layers.1.self_attn.q_proj.weight' is missing"),
         ({"head_dim": 2**30}, "head_dim"),
         ({"head_dim": 4096}, "config.json implies"),
         ({"vocab_size": 2**31}, "vocab_size"),
@@ -225,7 +171,7 @@ def test_unknown_keys_are_named_once(folder: Path, caplog: pytest.LogCaptureFixt
         ({"rope_parameters": {"rope_type": "linear", "type": "yarn", "factor": 2}}, "give one"),
         ({"rope_parameters": SCALED | {"high_freq_factor": 1.0}}, "greater than low_freq_factor"),
         ({"rope_parameters": {"mrope_section": [1], "rope_type": "default"}}, "mrope_section"),
-        ({"rope_theta": 5e5}, "rope_theta = 500000.0, and 10000.0 in rope_parameters"),
+        ({"rope_theta": 5e5}, "rope_theta = 500000.0, and 10000.0 in the rope's"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling and rope_parameters differ"),
         ({"architectures": None, "model_type": None}, "has no 'architectures'"),
         ({"architectures": None, "model_type": []}, "model_type []"),
@@ -245,7 +191,7 @@ def test_values_that_no_model_has(folder: Path, changes: dict[str, Any], said: s
 
 def test_a_base_beyond_what_pytorch_takes_as_an_integer(folder: Path) -> None:
     edit(folder, {"rope_parameters": {"rope_theta": 2**70}})
-    frequencies = open_checkpoint(str(folder)).config.rope_inv_freq
+    frequencies = rope_of(folder).inv_freq
     assert frequencies[1] == pytest.approx(2 ** (-70 / len(frequencies)))
 
 

@@ -11,16 +11,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, MistralConfig
+from transformers import AutoModelForCausalLM
 
 from outrider.models.checkpoint import locate, open_checkpoint
-from outrider.models.llama import Llama
+from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from tests.models.factories import exact_backend, tiny_config, write_hf
+from tests.models.families.table import FAMILIES
 
 TOLERANCE = 1e-4  # of the largest |logit| of a row
 BLOCK_SIZE = 8
+Tables = tuple[Sequence[int], ...]
 LENGTHS = (90, 1, 37, 8, 61)  # of the requests of a ragged batch; the first is also run alone
 
 
@@ -29,33 +31,16 @@ def _scaled(rope_type: str, **parameters: Any) -> Callable[[], Any]:
     return lambda: tiny_config(rope_parameters=rope)
 
 
-def _mistral() -> Any:
-    sizes = tiny_config().to_dict()
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    return MistralConfig(
-        **{name: sizes[name] for name in (*names, "num_key_value_heads", "initializer_range")},
-        max_position_embeddings=512,
-        sliding_window=20,
-        architectures=["MistralForCausalLM"],
-        eos_token_id=2,
-    )
-
-
 VARIANTS: dict[str, Callable[[], Any]] = {
     "multi-head": lambda: tiny_config(num_key_value_heads=4),
     "grouped-query": lambda: tiny_config(num_hidden_layers=3),
     "multi-query": lambda: tiny_config(num_key_value_heads=1),
-    "rope-llama3": _scaled(
-        "llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
-    ),
     "rope-linear": _scaled("linear"),
     "rope-yarn": _scaled("yarn", original_max_position_embeddings=32),
     "rope-theta": lambda: tiny_config(rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
-    "attention-bias": lambda: tiny_config(attention_bias=True),
-    "mlp-bias": lambda: tiny_config(mlp_bias=True),
     "tied": lambda: tiny_config(tie_word_embeddings=True),
     "head-dim": lambda: tiny_config(head_dim=20),
-    "mistral-sliding-window": _mistral,
+    **{name: tiny.config for name, tiny in FAMILIES.items()},
 }
 
 
@@ -69,12 +54,19 @@ class Case:
 
 
 def _case(checkpoint: str, reference: Any, requests: list[list[int]], backend: str) -> Case:
-    model = Llama(open_checkpoint(checkpoint), exact_backend(backend))
+    model = Model(open_checkpoint(checkpoint), exact_backend(backend))
     blocks = sum(-(-len(tokens) // BLOCK_SIZE) for tokens in requests)
     runner = ModelRunner(model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False)
     with torch.inference_mode():
-        expected = [reference(torch.tensor([tokens])).logits[0].float() for tokens in requests]
+        expected = [_logits(reference, tokens) for tokens in requests]
     return Case(runner, requests, expected)
+
+
+def _logits(reference: Any, tokens: list[int]) -> Tensor:
+    """[tokens, vocab], in a text of the longest request's length: LongRoPE goes by it in transformers."""
+    padded = tokens + [0] * (max(LENGTHS) - len(tokens))
+    logits: Tensor = reference(torch.tensor([padded])).logits[0, : len(tokens)].float()
+    return logits
 
 
 @pytest.fixture(scope="module", params=["torch", "native"])
@@ -103,11 +95,14 @@ def smollm2(backend: str) -> Case:
     return _case("smollm2", reference.eval(), [tokens, tokens[::-1][:10]], backend)
 
 
-def scattered(case: Case, seed: int) -> list[list[int]]:
-    """A block table for each request, from blocks in random order."""
-    blocks = list(range(case.runner.pool.num_blocks))
-    random.Random(seed).shuffle(blocks)
-    return [[blocks.pop() for _ in range(0, len(tokens), BLOCK_SIZE)] for tokens in case.requests]
+def scattered(case: Case, seed: int) -> list[Tables]:
+    """Block tables for each request, of each group of layers from its blocks in random order."""
+    draw, needed = random.Random(seed), [-(-len(tokens) // BLOCK_SIZE) for tokens in case.requests]
+    groups = []
+    for pool in case.runner.pool.of_groups:
+        blocks = draw.sample(range(pool.num_blocks), sum(needed))
+        groups.append([[blocks.pop() for _ in range(count)] for count in needed])
+    return list(zip(*groups, strict=True))
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:
@@ -117,12 +112,12 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     assert error.max() < TOLERANCE
 
 
-def in_chunks(case: Case, request: int, blocks: Sequence[int], sizes: Callable[[], int]) -> Tensor:
+def in_chunks(case: Case, request: int, tables: Tables, sizes: Callable[[], int]) -> Tensor:
     """The logits of one request, computed alone in chunks of the given sizes."""
     tokens, logits, start = case.requests[request], [], 0
     while start < len(tokens):
         chunk = tokens[start : start + sizes()]
-        logits.append(case.runner.forward([Span(chunk, start, blocks, len(chunk))]))
+        logits.append(case.runner.forward([Span(chunk, start, tables, len(chunk))]))
         start += len(chunk)
     return torch.cat(logits)
 
@@ -167,19 +162,20 @@ def test_ragged_batch_with_scattered_blocks(case: Case) -> None:
 
 
 def test_decoding_after_truncated_drafts(case: Case) -> None:
-    """Drafts are all wrong, and rolled back; what they left in the cache is never seen."""
+    """Drafts are all wrong, and rolled back; what they left in the cache is never seen, nor what a window has
+    left behind."""
     tokens, draw = case.requests[0], random.Random(7)
-    table, logits, done = case.runner.table(), [], 30
+    table, logits, done = case.runner.table(), [], 60
     table.extend(done)
-    logits.append(case.runner.forward([Span(tokens[:done], 0, table.blocks, done)]))
+    logits.append(case.runner.forward([Span(tokens[:done], 0, table.tables, done)]))
     table.advance(tokens, done)
     while done < len(tokens):
         draft = [draw.randrange(case.runner.model.config.vocab_size) for _ in range(draw.randint(0, 12))]
         table.extend(done + 1 + len(draft))
-        out = case.runner.forward([Span([tokens[done], *draft], done, table.blocks, 1 + len(draft))])
+        out = case.runner.forward([Span([tokens[done], *draft], done, table.tables, 1 + len(draft))])
         logits.append(out[:1])
         done += 1
-        table.truncate(done)
+        table.settle(done)
     assert_close(torch.cat(logits), case.expected[0])
     table.truncate(0)
     assert case.runner.pool.num_free == case.runner.pool.num_blocks

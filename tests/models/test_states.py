@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.llama import Llama
+from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from tests.models.factories import exact_backend, tiny_config, write_hf
@@ -19,11 +19,11 @@ TOKENS = [5, 9, 2, 33, 17, 17, 4]
 @pytest.mark.parametrize("name", ["torch", "native"])
 def test_states_of_the_layers_that_were_asked_for(name: str, tmp_path: Path) -> None:
     reference = write_hf(tmp_path, tiny_config(num_hidden_layers=3))
-    model = Llama(open_checkpoint(str(tmp_path)), exact_backend(name))
+    model = Model(open_checkpoint(str(tmp_path)), exact_backend(name))
     runner = ModelRunner(model, num_blocks=2, block_size=8, prefix_caching=False, state_layers=(0, 2, 3))
     with torch.inference_mode():
         whole = reference(torch.tensor([TOKENS]), output_hidden_states=True)
-    passed = runner.run([Span(TOKENS, 0, [1, 0], 2)])
+    passed = runner.run([Span(TOKENS, 0, ([1, 0],), 2)])
     assert passed.kept is not None
     embedding, third, last = passed.kept.chunk(3, dim=-1)
     torch.testing.assert_close(embedding, whole.hidden_states[0][0])
@@ -34,6 +34,6 @@ def test_states_of_the_layers_that_were_asked_for(name: str, tmp_path: Path) -> 
 
 def test_nothing_is_handed_out_unasked(tmp_path: Path) -> None:
     write_hf(tmp_path)
-    model = Llama(open_checkpoint(str(tmp_path)), exact_backend("torch"))
+    model = Model(open_checkpoint(str(tmp_path)), exact_backend("torch"))
     runner = ModelRunner(model, num_blocks=1, block_size=8, prefix_caching=False)
-    assert runner.run([Span(TOKENS, 0, [0], 1)]).kept is None
+    assert runner.run([Span(TOKENS, 0, ([0],), 1)]).kept is None

@@ -15,6 +15,7 @@ from outrider.cli.console import stderr
 from outrider.cli.demo import demo
 from outrider.cli.distill import distill
 from outrider.cli.generate import generate
+from outrider.cli.models import models
 from outrider.cli.options import Command
 from outrider.cli.plan import plan
 from outrider.cli.serve import serve
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan):
+for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan, models):
     app.command(cls=Command)(command)
 
 

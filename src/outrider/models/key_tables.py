@@ -1,24 +1,18 @@
-"""What each key of config.json means in the Llama family."""
+"""What the keys of config.json mean that a family does not read."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from outrider.models.config import FLAGS, SIZES
 from outrider.models.generation import NEUTRAL as SAMPLING
 from outrider.models.schemes import KEYS as SCHEMES
 
-ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "original_max_position_embeddings")
-USED = frozenset(
-    (*SIZES, *FLAGS, *ROPE, "rms_norm_eps", "hidden_act", "eos_token_id", "dtype", "torch_dtype")
-)
-CHECKED = frozenset(
-    ("architectures", "model_type", "layer_types", "no_rope_layers", "use_sliding_window", *SCHEMES)
-)
-"""Keys that only have to fit what this package computes."""
+CHECKED = frozenset(("architectures", "model_type", *SCHEMES))
+"""Keys that are read elsewhere than in families."""
 
 ZERO = (
     "alibi",
+    "attention_bias",
     "attention_chunk_size",
     "attn_logit_softcapping",
     "attn_temperature_tuning",
@@ -29,7 +23,10 @@ ZERO = (
     "first_k_dense_replace",
     "is_encoder_decoder",
     "logit_soft_cap",
+    "llama_4_scaling_beta",
+    "lm_head_bias",
     "logits_soft_cap",
+    "mlp_bias",
     "moe_intermediate_size",
     "moe_layers",
     "n_routed_experts",
@@ -51,6 +48,7 @@ ZERO = (
     "audio_config",
     "vision_config",
     "use_alibi",
+    "use_bidirectional_attention",
     "use_mrope",
     "use_parallel_residual",
     "use_qk_norm",
@@ -58,6 +56,8 @@ ZERO = (
 ONE = (
     "embedding_multiplier",
     "embedding_scale",
+    "full_attn_mod",
+    "interpolate_factor",
     "lm_head_multiplier",
     "logit_scale",
     "logits_scaling",
@@ -72,9 +72,16 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("attention_multiplier", "dim_model_base", "query_pre_attn_scalar", "scale_depth"), ()),
     "hidden_activation": ("silu",),
     "is_causal": (True,),
+    "layer_types": ("full_attention",),
+    "no_rope_layers": (1, True),
+    "sliding_window": (),
+    "swiglu_alpha": (1.702,),
+    "swiglu_limit": (7.0,),
+    "use_sliding_window": (False,),
     "position_embedding_type": ("rope", "rotary"),
 }
-"""Keys that are not applied, and the values with which they would change nothing; null always is one."""
+"""Keys that are not applied, and the values with which they would change nothing, as do lists of nothing
+else; null always is one."""
 
 NOTES = (
     "transformers_version",
@@ -87,6 +94,7 @@ NOTES = (
     "prefix",
     "model_max_length",
     "max_sequence_length",
+    "initial_context_length",
     "vocab_type",
     "bos_token_id",
     "pad_token_id",
@@ -109,9 +117,13 @@ TRAINING = (
     "task_specific_params",
     "finetuning_task",
     "pruned_heads",
+    "output_router_logits",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
 )
 PROGRAMS = (
     "use_cache",
+    "cache_implementation",
     "pretraining_tp",
     "chunk_size_feed_forward",
     "output_attentions",

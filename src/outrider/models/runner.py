@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from outrider.cache.division import GroupSize
+from outrider.cache.groups import Group, groups_of
 from outrider.cache.pages import release_pages
 from outrider.cache.pool import BlockPool
+from outrider.cache.pools import Pools
+from outrider.cache.store import LayerCache
 from outrider.cache.table import BlockTable
-from outrider.models.llama import Llama
-from outrider.ops.base import AttentionShape, Backend, CacheShape, Definition, Forward, Passed, Rope
+from outrider.models.model import Model
+from outrider.ops.base import AttentionShape, Backend, Definition, Forward, Passed
 from outrider.ops.batch import Span
 
 
@@ -24,47 +29,59 @@ class Cached(Protocol):
     def backend(self) -> Backend: ...
 
     @property
-    def shape(self) -> AttentionShape: ...
+    def shapes(self) -> Sequence[AttentionShape]:
+        """The attention of each layer that keeps K and V."""
 
-    @property
-    def rope(self) -> Rope: ...
 
-    @property
-    def num_layers(self) -> int: ...
+def cache_groups(model: Cached) -> tuple[Group, ...]:
+    """The groups of the model's layers."""
+    return groups_of([shape.window for shape in model.shapes])
 
 
 class PagedRunner:
-    """`num_blocks` cache blocks of `block_size` positions for a model, and passes over them.
+    """Cache blocks of `block_size` positions for a model, and passes over them.
 
-    reserve: blocks beyond these, which on the CPU take no memory before `pool.lend` and after `reclaim`.
+    num_blocks: of each group of layers (`cache_groups`), or of every group alike. reserve: blocks of each
+    beyond these, which on the CPU take no memory before `pool.lend` and after `reclaim`.
     """
 
     def __init__(
-        self, model: Cached, *, num_blocks: int, block_size: int, prefix_caching: bool, reserve: int = 0
+        self,
+        model: Cached,
+        *,
+        num_blocks: int | Sequence[int],
+        block_size: int,
+        prefix_caching: bool,
+        reserve: Sequence[int] = (),
     ) -> None:
-        self.pool = BlockPool(num_blocks, reserve)
+        self._groups = cache_groups(model)
+        alike = [num_blocks] * len(self._groups) if isinstance(num_blocks, int) else num_blocks
+        self.pool = Pools(
+            [
+                BlockPool(own, spare, group.window)
+                for group, own, spare in zip(
+                    self._groups, alike, reserve or [0] * len(self._groups), strict=True
+                )
+            ]
+        )
         self.block_size = block_size
         self._paged = model
         self._prefix_caching = prefix_caching
-        self._blocks = num_blocks + reserve
-        self._cache = model.backend.new_cache(
-            CacheShape(model.num_layers, self._blocks, block_size), model.shape
-        )
+        self._cache = self._new_cache()
 
     def compile(self, definition: Definition) -> Forward:
         """A pass over this cache."""
-        model = self._paged
-        return model.backend.compile(definition, self._cache, self.block_size, model.shape, model.rope)
+        return self._paged.backend.compile(definition, self._cache, self.block_size)
 
     def table(self) -> BlockTable:
         """An empty block table for one request."""
-        return BlockTable(self.pool, self.block_size, prefix_caching=self._prefix_caching)
+        return BlockTable(self.pool.of_groups, self.block_size, prefix_caching=self._prefix_caching)
 
     def reclaim(self) -> bool:
-        """Take the pool's reserve back, with its memory; False, with nothing changed, if it is in use."""
+        """Take the pools' reserve back, with its memory; False, with nothing changed, if it is in use."""
         if not self.pool.reclaim():
             return False
-        self._forget_from(self.pool.num_blocks)
+        self._forget_from([pool.num_blocks for pool in self.pool.of_groups])
         return True
 
     def close(self) -> None:
@@ -72,29 +89,40 @@ class PagedRunner:
 
         Dropping it would not do: a freed tensor of some megabytes may stay in the process's heap.
         """
-        self._forget_from(0)
+        self._forget_from([0] * len(self._groups))
 
-    def _forget_from(self, block: int) -> None:
-        """Free the memory of this block and of those behind it."""
+    def _new_cache(self) -> Sequence[LayerCache]:
+        """By layer, each with as many blocks as its group has."""
+        model, layers = self._paged, dict[int, LayerCache]()
+        for number, (group, pool) in enumerate(zip(self._groups, self.pool.of_groups, strict=True)):
+            shapes = [model.shapes[layer] for layer in group.layers]
+            caches = model.backend.new_cache(pool.size, self.block_size, shapes)
+            layers |= zip(group.layers, (replace(cache, group=number) for cache in caches), strict=True)
+        return [layers[layer] for layer in range(len(layers))]
+
+    def _forget_from(self, blocks: Sequence[int]) -> None:
+        """Free the memory of these blocks of each group and of those behind them."""
         for layer in self._cache:
+            size, first = self.pool.of_groups[layer.group].size, blocks[layer.group]
             for tensor in (layer.keys, layer.values):  # blocks, or their slots, come first
-                release_pages(tensor[len(tensor) // self._blocks * block :])
+                if tensor.device.type == "cpu":
+                    release_pages(tensor[len(tensor) // size * first :].view(torch.uint8).numpy())
 
 
 class ModelRunner(PagedRunner):
     """Runs ragged forward passes of a language model.
 
-    state_layers: the layers whose inputs a pass hands out (`Llama.forward`).
+    state_layers: the layers whose inputs a pass hands out (`Decoder.forward`).
     """
 
     def __init__(
         self,
-        model: Llama,
+        model: Model,
         *,
-        num_blocks: int,
+        num_blocks: int | Sequence[int],
         block_size: int,
         prefix_caching: bool,
-        reserve: int = 0,
+        reserve: Sequence[int] = (),
         state_layers: Sequence[int] = (),
     ) -> None:
         super().__init__(
@@ -117,7 +145,12 @@ class ModelRunner(PagedRunner):
         return self.run(spans).logits
 
 
-def block_bytes(model: Cached, block_size: int) -> int:
-    """Bytes of K and V that one block takes."""
-    positions = 2 * model.num_layers * block_size
-    return positions * model.shape.kv_heads * model.shape.head_dim * model.backend.cache_dtype.itemsize
+def group_sizes(model: Cached, block_size: int, ahead: int) -> tuple[GroupSize, ...]:
+    """What a block of each group of layers takes. ahead: positions that a request adds at most until its next
+    commit: a chunk of its prompt, and a draft."""
+    itemsize = model.backend.cache_dtype.itemsize
+    layers = [2 * block_size * shape.kv_heads * shape.head_dim * itemsize for shape in model.shapes]
+    return tuple(
+        GroupSize(group.window, ahead, block_size, sum(layers[layer] for layer in group.layers))
+        for group in cache_groups(model)
+    )

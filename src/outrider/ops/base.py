@@ -7,47 +7,93 @@ definition does nothing with values but hand them from one operation to the next
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
+from outrider.formats.format import Floats
+from outrider.formats.weight import Weight
 from outrider.ops.batch import Span
-from outrider.quantization.weight import Weight
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "swiglu_clamped"]
+"""What a gated feed-forward does to its gate; `gelu_tanh` is the approximation by tanh.
+
+`swiglu_clamped` is gpt-oss's: with gate at most 7 and up within 7 of zero, gate * sigmoid(1.702 gate) *
+(up + 1).
+"""
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding (Su et al., 2021) in the half-split layout.
+    """Rotary position embedding (Su et al., 2021).
 
-    inv_freq: float32 [head_dim / 2], scaling applied; attention_factor multiplies cos and sin.
+    inv_freq: of each pair of dimensions, scaling applied; the first `2 * len(inv_freq)` dimensions of a head
+    turn. factor multiplies cos and sin. interleaved: dimension 2 i turns with 2 i + 1; else i with i +
+    len(inv_freq).
     """
 
-    inv_freq: Tensor
-    attention_factor: float
+    inv_freq: tuple[float, ...]
+    factor: float = 1.0
+    interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """How scores grow with a query's position: they are multiplied by 1 + beta * ln(1 + position //
+    length)."""
+
+    beta: float
+    length: int
 
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Heads of one layer; query head h reads K/V head `h * kv_heads // heads`."""
+    """The attention of one layer; query head h reads K/V head `h * kv_heads // heads`.
+
+    scale multiplies scores, which `soft_cap * tanh(score / soft_cap)` then bounds. window: positions that a
+    row sees, its own among them. norm_eps: of the norms of q and k, where a layer has them. temperature: see
+    `Temperature`; None: scores do not grow.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
-    sliding_window: int | None
+    scale: float
+    rope: Rope | None = None
+    window: int | None = None
+    soft_cap: float | None = None
+    norm_eps: float = 0.0
+    temperature: Temperature | None = None
 
 
 @dataclass(frozen=True)
-class CacheShape:
-    """Blocks of K and V that every layer has."""
+class Routing:
+    """How a mixture chooses experts: a row goes to the `chosen` of `count` experts that score highest.
 
-    layers: int
-    num_blocks: int
-    block_size: int
+    The weight of an expert is the softmax of scores: of those of the chosen experts where it is normalised,
+    else of all. Of equal scores, the expert of the lower number ranks first.
+    """
+
+    count: int
+    chosen: int
+    normalised: bool
+
+
+class HeadVectors(NamedTuple):
+    """What an attention layer may have beside its matrices, in the backend's form.
+
+    q_norm, k_norm: weights of RMS norms of q and k before they turn: [head_dim], for each head by itself, or
+    of all heads together. sinks: [heads], a logit that takes part in a head's softmax and has no value.
+    """
+
+    q_norm: Any = None
+    k_norm: Any = None
+    sinks: Any = None
 
 
 Value = TypeVar("Value")
@@ -66,23 +112,45 @@ class Ops(Protocol[Value, Packed, Table]):
     def input(self, width: int) -> Value:
         """What the caller gives beside the tokens: [rows, width]. Once a definition."""
 
-    def embed(self, table: Table) -> Value:
-        """The rows' tokens: [rows, hidden]."""
+    def embed(self, table: Table, scale: float = 1.0) -> Value:
+        """The rows' tokens, times `scale`: [rows, hidden]."""
 
-    def rms_norm(self, x: Value, weight: Tensor, eps: float) -> Value:
-        """Root-mean-square norm (Zhang and Sennrich, 2019) of each row."""
+    def norm(self, x: Value, weight: Any, eps: float, residual: Value | None = None) -> Value:
+        """Root-mean-square norm (Zhang and Sennrich, 2019) of each row, added to `residual` if there is
+        one."""
 
-    def linear(self, x: Value, weight: Packed, residual: Value | None = None) -> Value:
-        """[rows, in] -> [rows, out], added to `residual` if there is one."""
+    def linear(self, x: Value, weight: Packed, residual: Value | None = None, scale: float = 1.0) -> Value:
+        """scale times the layer's product and bias, [rows, in] -> [rows, out], added to `residual`."""
 
-    def gated(self, x: Value, gate: Packed, up: Packed) -> Value:
-        """silu(gate(x)) * up(x): [rows, in] -> [rows, out]."""
+    def gated(self, x: Value, gate: Packed, up: Packed, activation: Activation) -> Value:
+        """activation(gate(x)) * up(x): [rows, in] -> [rows, out]."""
 
-    def rotate_and_store(self, qkv: Value, cache: LayerCache) -> Value:
-        """Rotate q and k of [rows, (heads + 2 kv_heads) * head_dim], write k and v to the cache, return q."""
+    def experts(
+        self,
+        x: Value,
+        scores: Value,
+        gates: Any,
+        ups: Any,
+        downs: Any,
+        routing: Routing,
+        activation: Activation,
+        residual: Value | None = None,
+        scale: float = 1.0,
+    ) -> Value:
+        """A mixture of experts (Shazeer et al., 2017): scale times the weighted sum of what a row's experts
+        compute, down(activation(gate(x)) * up(x)), added to `residual`: [rows, in] -> [rows, out].
 
-    def attend(self, q: Value, cache: LayerCache) -> Value:
-        """Causal attention of q over each row's own cached positions: [rows, heads * head_dim]."""
+        scores: [rows, count], of a linear layer of float32; gates, ups, downs: of `Backend.stack`. A row's
+        experts are added in the order of their rank, so that it does not matter which other rows went to
+        them; rows that go to the same expert share the loads of its weights.
+        """
+
+    def attend(self, qkv: Value, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors) -> Value:
+        """Norm and rotate q and k of [rows, (heads + 2 kv_heads) * head_dim], write k and v to the cache, and
+        attend causally to each row's own cached positions: [rows, heads * head_dim]."""
+
+    def soft_cap(self, x: Value, cap: float) -> Value:
+        """cap * tanh(x / cap)."""
 
     def select_logit_rows(self, x: Value) -> Value:
         """The rows whose logits are wanted."""
@@ -123,13 +191,18 @@ class Backend(Protocol):
     instruction_set: str | None
     """Of the native kernels; None where PyTorch computes."""
     num_threads: int
-    """Of the processor, that compute."""
+    """Threads of the processor that compute."""
 
     def undisturbed(self) -> AbstractContextManager[None]:
         """For a whole step, and while weights are laid out: nothing else takes the cores from that."""
 
-    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> Any:
-        """Lay weights [out, in] out for `linear`, one below the other."""
+    def pack(self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False) -> Any:
+        """Lay weights [out, in] out for `linear`, one below the other. bias: float32 [sum of out]. float32:
+        in that type and computed in it, whatever the weights' is and others become."""
+
+    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Any:
+        """Lay the same matrix [out, in] of each expert out for `experts`. bias: float32 [experts * out].
+        Raises ModelError for experts that cannot be computed together."""
 
     def table(self, weight: Weight) -> Any:
         """Lay an embedding table [vocab, hidden] out for `embed`."""
@@ -137,15 +210,13 @@ class Backend(Protocol):
     def tied(self, table: Any) -> Any:
         """The linear layer whose weight is an embedding table."""
 
-    def new_cache(self, cache: CacheShape, shape: AttentionShape) -> Sequence[LayerCache]:
-        """Room for K and V; memory is taken as it is used."""
+    def vector(self, values: Floats) -> Any:
+        """A vector such as a norm's weight, float32, where the backend reads it."""
 
-    def compile(
-        self,
-        definition: Definition,
-        cache: Sequence[LayerCache],
-        block_size: int,
-        shape: AttentionShape,
-        rope: Rope,
-    ) -> Forward:
+    def new_cache(
+        self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
+    ) -> Sequence[LayerCache]:
+        """Room for K and V of one layer for each shape; memory is taken as it is used."""
+
+    def compile(self, definition: Definition, cache: Sequence[LayerCache], block_size: int) -> Forward:
         """The definition as a function of spans."""

@@ -16,13 +16,14 @@ class Span:
 
     tokens: the tokens to compute, one row each.
     start: the position of the first of them; K and V of all earlier positions are in the cache.
-    blocks: the request's block table, long enough for `start + len(tokens)` positions.
+    tables: the request's block tables, one a group of layers, each long enough for `start + len(tokens)`
+    positions. Negative entries stand for blocks that none of the rows sees; they are not read.
     logit_rows: how many rows, counted from the last, need logits.
     """
 
     tokens: Sequence[int]
     start: int
-    blocks: Sequence[int]
+    tables: tuple[Sequence[int], ...]
     logit_rows: int
 
     @property
@@ -34,25 +35,27 @@ class Span:
 class Batch:
     """Ragged rows of several requests; request i owns rows `offsets[i]:offsets[i + 1]`.
 
-    tokens, positions, slots: int64 [rows]; a slot is where a row's K and V go in the cache.
-    contexts: int64, one tensor a request: the slots of its positions 0 .. end - 1.
+    tokens, positions: int64 [rows].
+    slots: for each group of layers int64 [rows]; a slot is where a row's K and V go in the cache.
+    contexts: for each group int64, one tensor a request: the slots of its positions 0 .. end - 1. A position
+    that no row sees has the slot of the request's first row, which is written before it is read.
     logit_rows: int64 [n]; the rows whose logits are wanted, request by request.
     """
 
     tokens: Tensor
     positions: Tensor
-    slots: Tensor
+    slots: tuple[Tensor, ...]
     offsets: tuple[int, ...]
-    contexts: tuple[Tensor, ...]
+    contexts: tuple[tuple[Tensor, ...], ...]
     logit_rows: Tensor
 
     @classmethod
     def of(cls, spans: Sequence[Span], block_size: int, device: torch.device) -> Batch:
         """Lay the spans out one after the other."""
         offsets = (0, *accumulate(len(span.tokens) for span in spans))
-        within = torch.arange(block_size)
         contexts = tuple(
-            (torch.tensor(span.blocks)[:, None] * block_size + within).flatten()[: span.end] for span in spans
+            tuple(_context(table, span, block_size) for span, table in zip(spans, tables, strict=True))
+            for tables in zip(*(span.tables for span in spans), strict=True)
         )
 
         def join(parts: Sequence[Tensor]) -> Tensor:
@@ -61,9 +64,12 @@ class Batch:
         return cls(
             tokens=torch.tensor(list(chain.from_iterable(s.tokens for s in spans)), device=device),
             positions=join([torch.arange(s.start, s.end) for s in spans]),
-            slots=join([slots[s.start :] for s, slots in zip(spans, contexts, strict=True)]),
+            slots=tuple(
+                join([slots[s.start :] for s, slots in zip(spans, of_group, strict=True)])
+                for of_group in contexts
+            ),
             offsets=offsets,
-            contexts=tuple(slots.to(device) for slots in contexts),
+            contexts=tuple(tuple(slots.to(device) for slots in of_group) for of_group in contexts),
             logit_rows=join(
                 [torch.arange(end - s.logit_rows, end) for s, end in zip(spans, offsets[1:], strict=True)]
             ),
@@ -72,3 +78,9 @@ class Batch:
     @property
     def rows(self) -> int:
         return self.offsets[-1]
+
+
+def _context(table: Sequence[int], span: Span, block_size: int) -> Tensor:
+    """The slots of a span's positions in the caches of one group."""
+    slots = (torch.tensor(table)[:, None] * block_size + torch.arange(block_size)).flatten()[: span.end]
+    return torch.where(slots < 0, slots[span.start], slots)

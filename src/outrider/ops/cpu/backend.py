@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
-from outrider.errors import OutriderError
-from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Passed, Rope
+from outrider.errors import ModelError, OutriderError
+from outrider.formats.convert import convert
+from outrider.formats.format import Floats
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight, neighbours
+from outrider.ops.base import (
+    Activation,
+    AttentionShape,
+    Definition,
+    Forward,
+    HeadVectors,
+    Passed,
+    Routing,
+)
 from outrider.ops.batch import Span
 from outrider.ops.cpu import extension
-from outrider.quantization.weight import Weight, join
-
-UNLIMITED = 2**30  # a window that no position reaches the end of
 
 Convert = Callable[[Weight], Weight]
+LANES = 16
+"""Outputs that kernels compute together; an expert's have to be a multiple."""
 
 
 @dataclass(frozen=True)
@@ -82,50 +94,56 @@ class NativeBackend:
         finally:
             torch.set_num_threads(threads)
 
-    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> tuple[Any, ...]:
-        parts = join([self._formats.linear(weight) for weight in weights])
-        bias = None if biases is None else torch.cat(list(biases)).float()
-        packed = []
-        first = 0
-        for part in parts:
-            last = first + part.shape[0]
-            packed.append(self._pack(part, None if bias is None else bias[first:last].contiguous()))
+    def pack(
+        self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
+    ) -> tuple[Any, ...]:
+        to = _float32 if float32 else self._formats.linear
+        converted = [to(weight) for weight in weights]
+        packed, first = [], 0
+        for parts in neighbours(converted):
+            last = first + sum(part.shape[0] for part in parts)
+            packed.append(self._pack(parts, None if bias is None else bias[first:last]))
             first = last
         return tuple(packed)
 
+    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Any:
+        converted = [self._formats.linear(weight) for weight in weights]
+        formats = sorted({weight.format.name for weight in converted})
+        if len(formats) > 1:
+            raise ModelError(f"experts of one layer are {', '.join(formats)}; they have to be of one format")
+        if any(weight.columns is not None for weight in converted):
+            raise ModelError(
+                "experts have inputs in an order of their own (act-order), which is not supported"
+            )
+        if converted[0].shape[0] % LANES:
+            raise ModelError(
+                f"experts have {converted[0].shape[0]} outputs; they have to be a multiple of {LANES}"
+            )
+        return self._pack(converted, bias)
+
     def table(self, weight: Weight) -> Any:
-        return self._pack(self._formats.table(weight))
+        return self._pack((self._formats.table(weight),))
 
     def tied(self, table: Any) -> tuple[Any, ...]:
         return (table,)
 
-    def new_cache(self, cache: CacheShape, shape: AttentionShape) -> Sequence[LayerCache]:
+    def vector(self, values: Floats) -> Floats:
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+    def new_cache(
+        self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
+    ) -> Sequence[LayerCache]:
         """keys: [blocks, kv_heads, head_dim, block_size]; values: the last two the other way round."""
-        heads, dim, size = shape.kv_heads, shape.head_dim, cache.block_size
         return tuple(
             LayerCache(
-                keys=torch.empty((cache.num_blocks, heads, dim, size), dtype=self.cache_dtype),
-                values=torch.empty((cache.num_blocks, heads, size, dim), dtype=self.cache_dtype),
+                keys=torch.empty((blocks, s.kv_heads, s.head_dim, block_size), dtype=self.cache_dtype),
+                values=torch.empty((blocks, s.kv_heads, block_size, s.head_dim), dtype=self.cache_dtype),
             )
-            for _ in range(cache.layers)
+            for s in shapes
         )
 
-    def compile(
-        self,
-        definition: Definition,
-        cache: Sequence[LayerCache],
-        block_size: int,
-        shape: AttentionShape,
-        rope: Rope,
-    ) -> Forward:
-        window = min(shape.sliding_window or UNLIMITED, UNLIMITED)
-        program = self._native.Program(
-            self._threads,
-            self.instruction_set,
-            [shape.heads, shape.kv_heads, shape.head_dim, window],
-            rope.inv_freq.tolist(),
-            rope.attention_factor,
-        )
+    def compile(self, definition: Definition, cache: Sequence[LayerCache], block_size: int) -> Forward:
+        program = self._native.Program(self._threads, self.instruction_set)
         recorder = Recorder(program)
         program.output(definition(recorder, cache))
         run, from_numpy = program.run, torch.from_numpy
@@ -138,7 +156,7 @@ class NativeBackend:
                 tokens,
                 [span.start for span in spans],
                 [len(span.tokens) for span in spans],
-                [span.blocks for span in spans],
+                [span.tables for span in spans],
                 logit_rows,
                 input,
                 kept,
@@ -147,12 +165,22 @@ class NativeBackend:
 
         return forward
 
-    def _pack(self, weight: Weight, bias: Tensor | None = None) -> Any:
+    def _pack(self, parts: Sequence[Weight], bias: Floats | None = None) -> Any:
+        first = parts[0]
         packed = self._native.Matrix.pack(
-            weight.format, weight.values, scales=weight.scales, mins=weight.mins, bias=bias
+            self._threads,
+            first.format.name,
+            [(part.data, part.order) for part in parts],
+            first.inputs,
+            columns=first.columns,
+            bias=bias,
         )
         self.weight_bytes += packed.nbytes
         return packed
+
+
+def _float32(weight: Weight) -> Weight:
+    return convert(weight, FORMATS["F32"])
 
 
 class Recorder:
@@ -171,23 +199,74 @@ class Recorder:
     def input(self, width: int) -> int:
         return int(self.program.input(width))
 
-    def embed(self, table: Any) -> int:
-        return int(self.program.embed(table))
+    def embed(self, table: Any, scale: float = 1.0) -> int:
+        return int(self.program.embed(table, scale))
 
-    def rms_norm(self, x: int, weight: Tensor, eps: float) -> int:
-        return int(self.program.rms_norm(x, weight.float(), eps))
+    def norm(self, x: int, weight: Floats, eps: float, residual: int | None = None) -> int:
+        return int(self.program.norm(x, weight, eps, residual))
 
-    def linear(self, x: int, weight: tuple[Any, ...], residual: int | None = None) -> int:
-        return int(self.program.linear(x, list(weight), residual))
+    def linear(self, x: int, weight: tuple[Any, ...], residual: int | None = None, scale: float = 1.0) -> int:
+        return int(self.program.linear(x, list(weight), residual, scale))
 
-    def gated(self, x: int, gate: tuple[Any, ...], up: tuple[Any, ...]) -> int:
-        return int(self.program.gated(x, *gate, *up))
+    def gated(self, x: int, gate: tuple[Any, ...], up: tuple[Any, ...], activation: Activation) -> int:
+        return int(self.program.gated(x, list(gate), list(up), activation))
 
-    def rotate_and_store(self, qkv: int, cache: LayerCache) -> int:
-        return int(self.program.rotate_and_store(qkv, cache.keys, cache.values))
+    def experts(
+        self,
+        x: int,
+        scores: int,
+        gates: Any,
+        ups: Any,
+        downs: Any,
+        routing: Routing,
+        activation: Activation,
+        residual: int | None = None,
+        scale: float = 1.0,
+    ) -> int:
+        return int(
+            self.program.experts(
+                x,
+                scores,
+                gates,
+                ups,
+                downs,
+                count=routing.count,
+                chosen=routing.chosen,
+                normalised=routing.normalised,
+                activation=activation,
+                residual=residual,
+                scale=scale,
+            )
+        )
 
-    def attend(self, q: int, cache: LayerCache) -> int:
-        return int(self.program.attend(q, cache.keys, cache.values))
+    def attend(self, qkv: int, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors) -> int:
+        rope = shape.rope
+        turns = None
+        if rope is not None:
+            turns = self.program.rope(np.array(rope.inv_freq, np.float32), rope.factor, rope.interleaved)
+        return int(
+            self.program.attend(
+                qkv,
+                cache.keys,
+                cache.values,
+                heads=shape.heads,
+                kv_heads=shape.kv_heads,
+                head_dim=shape.head_dim,
+                scale=shape.scale,
+                rope=turns,
+                window=shape.window,
+                soft_cap=shape.soft_cap,
+                q_norm=vectors.q_norm,
+                k_norm=vectors.k_norm,
+                norm_eps=shape.norm_eps,
+                temperature=shape.temperature and (shape.temperature.beta, shape.temperature.length),
+                sinks=vectors.sinks,
+                group=cache.group,
+            )
+        )
+
+    def soft_cap(self, x: int, cap: float) -> int:
+        return int(self.program.soft_cap(x, cap))
 
     def select_logit_rows(self, x: int) -> int:
         return int(self.program.select_logit_rows(x))

@@ -1,4 +1,4 @@
-"""Attention of ragged requests over a paged cache, as padded groups for PyTorch's fused kernel."""
+"""Attention of ragged requests over a paged cache, as padded groups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -22,18 +21,20 @@ class AttentionGroup:
     """Requests computed together, padded to Q rows and L positions each.
 
     rows: int64 [requests * Q], padding repeats a request's last row; slots: int64 [requests, L];
-    mask: [requests, 1, group_heads * Q, L], added to the scores.
+    visible: [requests, 1, Q, L], the positions that each row sees.
     """
 
     rows: Tensor
     slots: Tensor
-    mask: Tensor
+    visible: Tensor
 
 
 def group_requests(
-    batch: Batch, shape: AttentionShape, dtype: torch.dtype
+    batch: Batch, window: int | None, layers: int
 ) -> tuple[tuple[AttentionGroup, ...], Tensor]:
     """Groups that cover the batch, and for every row its place in their joined output.
+
+    layers: the group of layers by whose block tables it is.
 
     Long chunks of prompts stand alone, so that nothing is padded to their length.
     """
@@ -50,45 +51,53 @@ def group_requests(
         row_of = torch.arange(width).expand(len(requests), width)
         last = torch.tensor([lengths[i] - 1 for i in requests])
         rows = torch.tensor([batch.offsets[i] for i in requests])[:, None] + row_of.minimum(last[:, None])
+        contexts = [batch.contexts[layers][i] for i in requests]
         for n, i in enumerate(requests):
             start = placed + n * width
             unpad[batch.offsets[i] : batch.offsets[i + 1]] = torch.arange(start, start + lengths[i])
         placed += rows.numel()
-        groups.append(_group(batch, requests, rows.to(batch.slots.device), shape, dtype))
-    return tuple(groups), unpad.to(batch.slots.device)
+        groups.append(_group(batch, contexts, rows.to(batch.tokens.device), window))
+    return tuple(groups), unpad.to(batch.tokens.device)
 
 
-def _group(
-    batch: Batch, requests: Sequence[int], rows: Tensor, shape: AttentionShape, dtype: torch.dtype
-) -> AttentionGroup:
+def _group(batch: Batch, contexts: list[Tensor], rows: Tensor, window: int | None) -> AttentionGroup:
     # Padding is the request's own first slot: its weight is zero, and must not meet the NaN of another.
-    slots = pad_sequence([batch.contexts[i] for i in requests], batch_first=True, padding_value=-1)
+    slots = pad_sequence(contexts, batch_first=True, padding_value=-1)
     slots = torch.where(slots < 0, slots[:, :1], slots)
     keys = torch.arange(slots.shape[1], device=slots.device)
     position = batch.positions[rows][:, :, None]  # [requests, Q, 1]
     visible = keys <= position  # [requests, Q, L]
-    if shape.sliding_window is not None:
-        visible &= keys > position - shape.sliding_window
-    mask = torch.zeros(visible.shape, dtype=dtype, device=slots.device).masked_fill_(~visible, -torch.inf)
-    share = shape.heads // shape.kv_heads
-    return AttentionGroup(rows=rows.flatten(), slots=slots, mask=mask.repeat(1, share, 1)[:, None])
+    if window is not None:
+        visible &= keys > position - window
+    return AttentionGroup(rows=rows.flatten(), slots=slots, visible=visible[:, None])
 
 
-def attend(q: Tensor, groups: Sequence[AttentionGroup], shape: AttentionShape, cache: LayerCache) -> Tensor:
-    """q [rows, heads, head_dim] -> [padded rows, heads, head_dim], the groups one after the other.
-
-    The query heads that share a K/V head are laid along the rows, so that it is read once for all.
-    """
+def attend(
+    q: Tensor,
+    groups: Sequence[AttentionGroup],
+    shape: AttentionShape,
+    cache: LayerCache,
+    sinks: Tensor | None,
+) -> Tensor:
+    """q [rows, heads, head_dim] -> [padded rows, heads, head_dim], the groups one after the other."""
     share = shape.heads // shape.kv_heads
     outputs = []
     for group in groups:
         requests = len(group.slots)
-        queries = q.index_select(0, group.rows).view(requests, -1, shape.kv_heads, share, shape.head_dim)
-        queries = queries.permute(0, 2, 3, 1, 4).flatten(2, 3)  # [requests, kv_heads, share * Q, head_dim]
-        keys = cache.keys[group.slots].transpose(1, 2).to(q.dtype)  # [requests, kv_heads, L, head_dim]
-        values = cache.values[group.slots].transpose(1, 2).to(q.dtype)
-        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask)
-        out = out.view(requests, shape.kv_heads, share, -1, shape.head_dim)
-        out = out.permute(0, 3, 1, 2, 4)  # [requests, Q, kv_heads, share, head_dim]
-        outputs.append(out.reshape(-1, shape.heads, shape.head_dim))
+        queries = (
+            q.index_select(0, group.rows).view(requests, -1, shape.heads, shape.head_dim).transpose(1, 2)
+        )
+        keys, values = (  # [requests, heads, L, head_dim]
+            stored[group.slots].transpose(1, 2).to(q.dtype).repeat_interleave(share, dim=1)
+            for stored in (cache.keys, cache.values)
+        )
+        scores = queries @ keys.transpose(-1, -2) * shape.scale  # [requests, heads, Q, L]
+        if shape.soft_cap is not None:
+            scores = shape.soft_cap * torch.tanh(scores / shape.soft_cap)
+        scores = scores.masked_fill(~group.visible, -torch.inf)
+        if sinks is not None:  # a key without a value
+            column = sinks.to(scores).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            scores = torch.cat([scores, column], dim=-1)
+        weights = scores.softmax(dim=-1)[..., : keys.shape[2]]
+        outputs.append((weights @ values).transpose(1, 2).reshape(-1, shape.heads, shape.head_dim))
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]

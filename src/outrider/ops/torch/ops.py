@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
-from outrider.ops.base import AttentionShape, CacheShape, Definition, Forward, Passed, Rope
+from outrider.formats.format import Floats
+from outrider.formats.weight import Weight
+from outrider.ops.base import (
+    Activation,
+    AttentionShape,
+    Definition,
+    Forward,
+    HeadVectors,
+    Passed,
+    Rope,
+    Routing,
+    Temperature,
+)
 from outrider.ops.batch import Batch, Span
 from outrider.ops.torch.attention import AttentionGroup, attend, group_requests
 from outrider.ops.torch.linear import Linear, pack_linear
-from outrider.quantization.weight import Weight
 
 
 class TorchBackend:
@@ -31,66 +43,62 @@ class TorchBackend:
     def undisturbed(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def pack(self, weights: Iterable[Weight], biases: Sequence[Tensor] | None = None) -> Linear:
-        weight = torch.cat([weight.dequantize() for weight in weights]).to(self.device, self.dtype)
-        bias = None if biases is None else torch.cat(list(biases)).to(self.device, self.dtype)
-        return pack_linear(weight, bias)
+    def pack(self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False) -> Linear:
+        dtype = torch.float32 if float32 else self.dtype
+        weight = torch.cat([torch.from_numpy(weight.dequantize()) for weight in weights])
+        added = None if bias is None else torch.from_numpy(bias).to(self.device, dtype)
+        linear = pack_linear(weight.to(self.device, dtype), added)
+        return (lambda x: linear(x.float())) if float32 else linear
+
+    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Sequence[Linear]:
+        biases = [None] * len(weights) if bias is None else np.split(bias, len(weights))
+        return [self.pack([weight], one) for weight, one in zip(weights, biases, strict=True)]
 
     def table(self, weight: Weight) -> Tensor:
-        return weight.dequantize().to(self.device, self.dtype)
+        return self._cast(weight.dequantize())
 
     def tied(self, table: Tensor) -> Linear:
         return pack_linear(table, None)
 
-    def new_cache(self, cache: CacheShape, shape: AttentionShape) -> Sequence[LayerCache]:
-        """keys and values: [slots, kv_heads, head_dim]; a slot is `block * block_size + offset`."""
-        slots = cache.num_blocks * cache.block_size
-        sizes = (cache.layers, 2, slots, shape.kv_heads, shape.head_dim)
-        data = torch.empty(sizes, dtype=self.cache_dtype, device=self.device)
-        data[:, :, : cache.block_size] = 0
-        return tuple(LayerCache(keys=layer[0], values=layer[1]) for layer in data)
+    def vector(self, values: Floats) -> Tensor:
+        return self._cast(values)
 
-    def compile(
-        self,
-        definition: Definition,
-        cache: Sequence[LayerCache],
-        block_size: int,
-        shape: AttentionShape,
-        rope: Rope,
-    ) -> Forward:
+    def new_cache(
+        self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
+    ) -> Sequence[LayerCache]:
+        """keys and values: [slots, kv_heads, head_dim]; a slot is `block * block_size + offset`."""
+
+        def room(shape: AttentionShape) -> Tensor:
+            size = (blocks * block_size, shape.kv_heads, shape.head_dim)
+            data = torch.empty(size, dtype=self.cache_dtype, device=self.device)
+            data[:block_size] = 0
+            return data
+
+        return tuple(LayerCache(keys=room(shape), values=room(shape)) for shape in shapes)
+
+    def compile(self, definition: Definition, cache: Sequence[LayerCache], block_size: int) -> Forward:
         def forward(spans: Sequence[Span], input: Tensor | None = None) -> Passed:
             batch = Batch.of(spans, block_size, self.device)
-            given = None if input is None else input.to(self.device, self.dtype)
-            ops = TorchOps.over(batch, shape, rope, self.dtype, given)
+            ops = TorchOps(batch, self.dtype, None if input is None else input.to(self.device, self.dtype))
             logits: Tensor = definition(ops, cache)
             return Passed(logits.float(), torch.cat(ops.kept, dim=-1).float() if ops.kept else None)
 
         return forward
 
+    def _cast(self, values: Floats) -> Tensor:
+        return torch.from_numpy(values).to(self.device, self.dtype)
 
-@dataclass(frozen=True)
+
 class TorchOps:
-    """One pass. cos, sin: [rows, 1, head_dim]; unpad: where each row stands in the groups' output; given: the
-    input, if the pass has one."""
+    """One pass. given: the input, if the pass has one."""
 
-    batch: Batch
-    shape: AttentionShape
-    cos: Tensor
-    sin: Tensor
-    groups: tuple[AttentionGroup, ...]
-    unpad: Tensor
-    given: Tensor | None = None
-    kept: list[Tensor] = field(default_factory=list)
-
-    @classmethod
-    def over(
-        cls, batch: Batch, shape: AttentionShape, rope: Rope, dtype: torch.dtype, given: Tensor | None = None
-    ) -> TorchOps:
-        """Prepare what the layers share: rotary tables and the layout of attention."""
-        angles = batch.positions[:, None].float() * rope.inv_freq.to(batch.positions.device)
-        angles = torch.cat([angles, angles], dim=-1)[:, None, :]  # [rows, 1, head_dim]
-        cos, sin = ((f(angles) * rope.attention_factor).to(dtype) for f in (torch.cos, torch.sin))
-        return cls(batch, shape, cos, sin, *group_requests(batch, shape, dtype), given)
+    def __init__(self, batch: Batch, dtype: torch.dtype, given: Tensor | None = None) -> None:
+        self.batch = batch
+        self.given = given
+        self.kept: list[Tensor] = []
+        self._dtype = dtype
+        self._turns = cache(self._turns_of)  # of each rope once, as of each window
+        self._groups = cache(self._groups_of)
 
     def input(self, width: int) -> Tensor:
         if self.given is None or self.given.shape[1] != width:
@@ -98,33 +106,116 @@ class TorchOps:
             raise ValueError(f"the pass needs an input of shape ({self.batch.rows}, {width}); it has {found}")
         return self.given
 
-    def embed(self, table: Tensor) -> Tensor:
-        return F.embedding(self.batch.tokens, table)
+    def embed(self, table: Tensor, scale: float = 1.0) -> Tensor:
+        return F.embedding(self.batch.tokens, table) * scale
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight.to(x), eps)
+    def norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+        y = F.rms_norm(x, weight.shape, weight.to(x), eps)
+        return y if residual is None else residual + y
 
-    def linear(self, x: Tensor, weight: Linear, residual: Tensor | None = None) -> Tensor:
-        return weight(x) if residual is None else residual + weight(x)
+    def linear(self, x: Tensor, weight: Linear, residual: Tensor | None = None, scale: float = 1.0) -> Tensor:
+        y = weight(x) if scale == 1 else weight(x) * scale
+        return y if residual is None else residual + y
 
-    def gated(self, x: Tensor, gate: Linear, up: Linear) -> Tensor:
-        return F.silu(gate(x)) * up(x)
+    def gated(self, x: Tensor, gate: Linear, up: Linear, activation: Activation) -> Tensor:
+        return GATES[activation](gate(x), up(x))
 
-    def rotate_and_store(self, qkv: Tensor, cache: LayerCache) -> Tensor:
-        shape = self.shape
-        heads = qkv.view(len(qkv), -1, shape.head_dim)
-        rotated = heads[:, : shape.heads + shape.kv_heads]
-        low, high = rotated.chunk(2, dim=-1)
-        rotated = rotated * self.cos + torch.cat([-high, low], dim=-1) * self.sin
-        cache.keys[self.batch.slots] = rotated[:, shape.heads :].to(cache.keys.dtype)
-        cache.values[self.batch.slots] = heads[:, shape.heads + shape.kv_heads :].to(cache.values.dtype)
-        return rotated[:, : shape.heads]
+    def experts(
+        self,
+        x: Tensor,
+        scores: Tensor,
+        gates: Sequence[Linear],
+        ups: Sequence[Linear],
+        downs: Sequence[Linear],
+        routing: Routing,
+        activation: Activation,
+        residual: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        ranked = scores.sort(descending=True, stable=True).indices[:, : routing.chosen]
+        weights = scores.softmax(dim=-1).gather(1, ranked)  # [rows, chosen], by rank
+        if routing.normalised:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        expert_of = ranked.flatten()  # of each slot: a row and one of its experts
+        slots, outputs = [], []
+        for expert in sorted({*expert_of.tolist()}):
+            own = (expert_of == expert).nonzero().flatten()
+            inner = self.gated(x[own // routing.chosen], gates[expert], ups[expert], activation)
+            slots.append(own)
+            outputs.append(downs[expert](inner))
+        by_rank = torch.cat(outputs)[torch.cat(slots).argsort()].view(len(x), routing.chosen, -1)
+        y = torch.zeros_like(by_rank[:, 0])
+        for rank in range(routing.chosen):
+            y += weights[:, rank, None].to(y) * by_rank[:, rank]
+        return scale * y if residual is None else residual + scale * y
 
-    def attend(self, q: Tensor, cache: LayerCache) -> Tensor:
-        return attend(q, self.groups, self.shape, cache).index_select(0, self.unpad).flatten(1)
+    def attend(self, qkv: Tensor, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors) -> Tensor:
+        ends = (shape.heads * shape.head_dim, (shape.heads + shape.kv_heads) * shape.head_dim)
+        q, k, v = torch.tensor_split(qkv, ends, dim=1)
+        q, k = self._normed(q, vectors.q_norm, shape), self._normed(k, vectors.k_norm, shape)
+        if shape.rope is not None:
+            q, k = self._turned(q, shape.rope), self._turned(k, shape.rope)
+        if shape.temperature is not None:
+            q = q * self._growth(shape.temperature)
+        slots = self.batch.slots[cache.group]
+        cache.keys[slots] = k.to(cache.keys.dtype)
+        cache.values[slots] = v.view(k.shape).to(cache.values.dtype)
+        groups, unpad = self._groups(shape.window, cache.group)
+        return attend(q, groups, shape, cache, vectors.sinks).index_select(0, unpad).flatten(1)
+
+    def soft_cap(self, x: Tensor, cap: float) -> Tensor:
+        return cap * torch.tanh(x / cap)
 
     def select_logit_rows(self, x: Tensor) -> Tensor:
         return x.index_select(0, self.batch.logit_rows)
 
     def keep(self, x: Tensor) -> None:
         self.kept.append(x)
+
+    def _normed(self, x: Tensor, weight: Tensor | None, shape: AttentionShape) -> Tensor:
+        """[rows, heads * head_dim] -> [rows, heads, head_dim], each head or the whole row normed if at
+        all."""
+        heads = x.reshape(len(x), -1, shape.head_dim)
+        if weight is None:
+            return heads
+        if len(weight) == shape.head_dim and heads.shape[1] != 1:
+            return self.norm(heads, weight, shape.norm_eps)
+        return self.norm(x, weight, shape.norm_eps).view(heads.shape)
+
+    def _turned(self, x: Tensor, rope: Rope) -> Tensor:
+        """x [rows, heads, head_dim] with its first dimensions turned by the rows' positions."""
+        cos, sin = self._turns(rope)  # [rows, 1, pairs]
+        turning, still = x[..., : 2 * cos.shape[-1]], x[..., 2 * cos.shape[-1] :]
+        if rope.interleaved:
+            first, second = turning[..., ::2], turning[..., 1::2]
+        else:
+            first, second = turning.chunk(2, dim=-1)
+        pair = (first * cos - second * sin, second * cos + first * sin)
+        turned = torch.stack(pair, dim=-1).flatten(-2) if rope.interleaved else torch.cat(pair, dim=-1)
+        return torch.cat([turned, still], dim=-1)
+
+    def _growth(self, temperature: Temperature) -> Tensor:
+        """[rows, 1, 1]"""
+        times = (self.batch.positions // temperature.length + 1).float()
+        return (1 + temperature.beta * torch.log(times)).to(self._dtype)[:, None, None]
+
+    def _turns_of(self, rope: Rope) -> tuple[Tensor, Tensor]:
+        inv_freq = torch.tensor(rope.inv_freq, device=self.batch.positions.device)
+        angles = self.batch.positions[:, None, None].float() * inv_freq
+        return tuple((f(angles) * rope.factor).to(self._dtype) for f in (torch.cos, torch.sin))  # type: ignore[return-value]
+
+    def _groups_of(self, window: int | None, layers: int) -> tuple[tuple[AttentionGroup, ...], Tensor]:
+        return group_requests(self.batch, window, layers)
+
+
+def _swiglu_clamped(gate: Tensor, up: Tensor) -> Tensor:
+    gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+    return gate * torch.sigmoid(1.702 * gate) * (up + 1)
+
+
+GATES: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
+    "silu": lambda gate, up: F.silu(gate) * up,
+    "gelu": lambda gate, up: F.gelu(gate) * up,
+    "gelu_tanh": lambda gate, up: F.gelu(gate, approximate="tanh") * up,
+    "swiglu_clamped": _swiglu_clamped,
+}

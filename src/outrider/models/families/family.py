@@ -1,0 +1,34 @@
+"""What a family of models is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from outrider.models.parts import Decoder
+from outrider.models.settings import Settings
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family, and how its files name it.
+
+    architecture, model_type: of config.json; defaults: settings that config.json may lack. gguf: of a GGUF
+    file, None where llama.cpp does not have it; where families share one, the first in the registry is built.
+    gguf_settings: keys of a GGUF file below the architecture's name, and what each is called in config.json,
+    beside those that all families share; gguf_fixed: settings that llama.cpp takes for granted, and gguf_rope
+    those of a rope that is scaled. gguf_mark: a number below the architecture's name that is above 0 in the
+    files of this family alone, where others have the same `gguf`.
+    """
+
+    name: str
+    architecture: str
+    model_type: str
+    build: Callable[[Settings], Decoder]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    gguf: str | None = None
+    gguf_settings: Mapping[str, str] = field(default_factory=dict)
+    gguf_fixed: Mapping[str, Any] = field(default_factory=dict)
+    gguf_rope: Mapping[str, Any] = field(default_factory=dict)
+    gguf_mark: str | None = None

@@ -1,0 +1,88 @@
+"""A language model that is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from outrider.cache.pages import release_freed
+from outrider.cache.store import LayerCache
+from outrider.models.config import ModelConfig
+from outrider.models.leaves import Leaf, Loaded, Source, Tied, Vector, load
+from outrider.ops.base import AttentionShape, Backend, Ops, Value
+
+
+class Weights(Source, Protocol):
+    """The tensors of a model, and what it is made of."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+
+class Model:
+    """A decoder in a backend.
+
+    given: leaves that another model of the same checkpoint has loaded. own_output: a table that is the output
+    layer too is loaded for that once more, in the backend's format.
+
+    Raises ModelError, from the checkpoint, for a tensor that cannot be read.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Weights,
+        backend: Backend,
+        given: Loaded | None = None,
+        *,
+        own_output: bool = False,
+    ) -> None:
+        self.config: ModelConfig = checkpoint.config
+        self.backend = backend
+        tree = self.config.tree
+        if own_output and isinstance(tree.output, Tied):
+            tree = replace(tree, output=replace(tree.output, own=True))
+        self.tree = tree
+        self._loaded = load(tree, checkpoint, backend, given)
+        release_freed()
+
+    @property
+    def shapes(self) -> Sequence[AttentionShape]:
+        """The attention of each layer that keeps K and V."""
+        return self.tree.attention_shapes
+
+    @property
+    def table(self) -> Any:
+        """The embedding table, as the backend has packed it."""
+        return self._loaded[self.tree.table]
+
+    @property
+    def output(self) -> Any:
+        """The output layer, as the backend has packed it."""
+        return self._loaded[self.tree.output]
+
+    @property
+    def norm(self) -> Any:
+        """The weight of the norm of what the output layer reads, as the backend has it."""
+        return self._loaded[self.tree.norm.weight]
+
+    @property
+    def linear(self) -> Any:
+        """A linear layer, as the backend has packed it: one that stands for all."""
+        return self._loaded[self.tree.linear]
+
+    def packed(self, leaf: Leaf) -> Any:
+        """A leaf of the tree, as the backend has it."""
+        return self._loaded[leaf]
+
+    def shared(self) -> Loaded:
+        """What a model of the same checkpoint, in other formats, takes from this one: vectors and the
+        table."""
+        kept = (leaf for leaf in self._loaded if isinstance(leaf, Vector) or leaf == self.tree.table)
+        return {leaf: self._loaded[leaf] for leaf in kept}
+
+    def forward(
+        self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache], *, state_layers: Sequence[int] = ()
+    ) -> Value:
+        """See `outrider.models.parts.Decoder.forward`."""
+        return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers)

@@ -1,0 +1,264 @@
+"""The parts that decoders are made of.
+
+A decoder is a tree of frozen values. Its leaves (`leaves.py`) name the tensors that they are loaded from; the
+other parts say how the leaves are computed with. Whatever else there is to know about a model is a walk over
+its tree: the tensors that a checkpoint has to have, loading, the bytes that it takes, and where hidden states
+can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from outrider.cache.store import LayerCache
+from outrider.models.leaves import Linear, Loaded, Stack, Table, Tied, Vector, leaves
+from outrider.ops.base import Activation, AttentionShape, HeadVectors, Ops, Routing, Value
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Root-mean-square norm."""
+
+    weight: Vector
+    eps: float
+
+    def forward(
+        self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, residual: Value | None = None
+    ) -> Value:
+        return ops.norm(x, loaded[self.weight], self.eps, residual)
+
+
+class Mixer(Protocol):
+    """What a residual branch computes."""
+
+    @property
+    def cached(self) -> AttentionShape | None:
+        """The attention whose K and V it keeps, if it keeps any."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of a row that it holds at once, beside what it reads and adds to."""
+
+    def forward(
+        self,
+        ops: Ops[Value, Any, Any],
+        loaded: Loaded,
+        x: Value,
+        cache: LayerCache | None,
+        residual: Value | None,
+        scale: float,
+    ) -> Value:
+        """residual + scale * its output."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Grouped-query attention (Ainslie et al., 2023). qkv: the matrices of q, k and v."""
+
+    qkv: Linear
+    out: Linear
+    shape: AttentionShape
+    q_norm: Vector | None = None
+    k_norm: Vector | None = None
+    sinks: Vector | None = None
+
+    @property
+    def cached(self) -> AttentionShape:
+        return self.shape
+
+    @property
+    def width(self) -> int:
+        return 2 * (self.shape.heads + self.shape.kv_heads) * self.shape.head_dim
+
+    def forward(
+        self,
+        ops: Ops[Value, Any, Any],
+        loaded: Loaded,
+        x: Value,
+        cache: LayerCache | None,
+        residual: Value | None,
+        scale: float,
+    ) -> Value:
+        assert cache is not None  # as `cached` says
+        vectors = HeadVectors(*(leaf and loaded[leaf] for leaf in (self.q_norm, self.k_norm, self.sinks)))
+        attended = ops.attend(ops.linear(x, loaded[self.qkv]), cache, self.shape, vectors)
+        return ops.linear(attended, loaded[self.out], residual, scale)
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A gated feed-forward (Shazeer, 2020)."""
+
+    gate: Linear
+    up: Linear
+    down: Linear
+    activation: Activation = "silu"
+
+    @property
+    def cached(self) -> None:
+        return None
+
+    @property
+    def width(self) -> int:
+        return 2 * self.down.matrices[0].shape[1]
+
+    def forward(
+        self,
+        ops: Ops[Value, Any, Any],
+        loaded: Loaded,
+        x: Value,
+        cache: LayerCache | None,
+        residual: Value | None,
+        scale: float,
+    ) -> Value:
+        gated = ops.gated(x, loaded[self.gate], loaded[self.up], self.activation)
+        return ops.linear(gated, loaded[self.down], residual, scale)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of gated feed-forwards (Shazeer et al., 2017). router: the scores of experts, by which
+    `routing` chooses."""
+
+    router: Linear
+    gates: Stack
+    ups: Stack
+    downs: Stack
+    routing: Routing
+    activation: Activation = "silu"
+
+    @property
+    def cached(self) -> None:
+        return None
+
+    @property
+    def stacks(self) -> tuple[Stack, Stack, Stack]:
+        return self.gates, self.ups, self.downs
+
+    @property
+    def width(self) -> int:
+        """Of each of a row's experts: what it reads and computes, each in a copy for the kernels too."""
+        outputs, inner = self.downs.matrices[0].shape
+        return 2 * self.routing.chosen * (outputs + inner) + 2 * self.routing.count
+
+    def forward(
+        self,
+        ops: Ops[Value, Any, Any],
+        loaded: Loaded,
+        x: Value,
+        cache: LayerCache | None,
+        residual: Value | None,
+        scale: float,
+    ) -> Value:
+        scores = ops.linear(x, loaded[self.router])
+        gates, ups, downs = (loaded[stack] for stack in self.stacks)
+        return ops.experts(x, scores, gates, ups, downs, self.routing, self.activation, residual, scale)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """x + scale * after(mixer(before(x))), with the norms that there are."""
+
+    mixer: Attention | Gated | Experts
+    before: Norm | None = None
+    after: Norm | None = None
+    scale: float = 1.0
+
+    def forward(self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, cache: LayerCache | None) -> Value:
+        read = x if self.before is None else self.before.forward(ops, loaded, x)
+        if self.after is None:
+            return self.mixer.forward(ops, loaded, read, cache, x, self.scale)
+        mixed = self.mixer.forward(ops, loaded, read, cache, None, self.scale)
+        return self.after.forward(ops, loaded, mixed, x)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A decoder layer."""
+
+    attention: Residual
+    feed_forward: Residual
+
+    def forward(self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, cache: LayerCache | None) -> Value:
+        x = self.attention.forward(ops, loaded, x, cache)
+        return self.feed_forward.forward(ops, loaded, x, None)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A language model. scale: of embeddings; logit_scale and logit_cap: of logits, in this order.
+
+    The largest weights come first: what loading needs beside them passes while little else is loaded.
+    """
+
+    table: Table
+    output: Linear | Tied
+    blocks: tuple[Block, ...]
+    norm: Norm
+    scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_cap: float | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        return self.table.tensor.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.table.tensor.shape[1]
+
+    @property
+    def tied(self) -> bool:
+        """Whether the embedding table is the output layer too."""
+        return isinstance(self.output, Tied)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a row that a pass holds at once."""
+        mixers = (branch.mixer for block in self.blocks for branch in (block.attention, block.feed_forward))
+        return 2 * self.hidden_size + max(mixer.width for mixer in mixers)
+
+    @property
+    def linear(self) -> Linear:
+        """A linear layer that stands for all."""
+        return next(leaf for leaf in leaves(self.blocks) if isinstance(leaf, Linear))
+
+    @property
+    def mixtures(self) -> tuple[Experts, ...]:
+        """Of the layers that have experts."""
+        mixers = (block.feed_forward.mixer for block in self.blocks)
+        return tuple(mixer for mixer in mixers if isinstance(mixer, Experts))
+
+    @property
+    def attention_shapes(self) -> tuple[AttentionShape, ...]:
+        """Of each layer that keeps K and V."""
+        shapes = (block.attention.mixer.cached for block in self.blocks)
+        return tuple(shape for shape in shapes if shape is not None)
+
+    def forward(
+        self,
+        ops: Ops[Value, Any, Any],
+        loaded: Loaded,
+        cache: Sequence[LayerCache],
+        *,
+        state_layers: Sequence[int] = (),
+    ) -> Value:
+        """Write the rows' K and V to `cache`; the logits [rows with logits, vocab].
+
+        state_layers: the layers whose inputs are kept, ascending; 0 is the embedding, the number of layers
+        what the last one leaves.
+        """
+        x = ops.embed(loaded[self.table], self.scale)
+        caches = iter(cache)
+        for number, block in enumerate(self.blocks):
+            if number in state_layers:
+                ops.keep(x)
+            own = None if block.attention.mixer.cached is None else next(caches)
+            x = block.forward(ops, loaded, x, own)
+        if len(self.blocks) in state_layers:
+            ops.keep(x)
+        x = self.norm.forward(ops, loaded, ops.select_logit_rows(x))
+        logits = ops.linear(x, loaded[self.output], None, self.logit_scale)
+        return logits if self.logit_cap is None else ops.soft_cap(logits, self.logit_cap)

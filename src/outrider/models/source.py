@@ -1,0 +1,126 @@
+"""The tensors of a model, found among those that a checkpoint stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outrider.errors import ModelError
+from outrider.formats.format import Floats
+from outrider.formats.weight import Weight
+from outrider.models.leaves import tensors as tensors_of
+from outrider.models.stored import StoredTensor
+from outrider.models.tensors import Place, Tensor
+
+IMAGES = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+"""Beginnings of names: of what a model reads images with."""
+TEXT = {"language_model.": "", "model.language_model.": "model."}
+"""Beginnings of names of the text part, and what they are in a model of text."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way of storing models. place: where it keeps a tensor; in_pairs: with the rows of q and k in pairs
+    where a tensor has `pairs`; less_one: less 1 where a tensor has `less_one`."""
+
+    place: Callable[[Tensor], Place]
+    in_pairs: bool
+    less_one: bool
+
+
+HUGGING_FACE = Layout(lambda tensor: tensor.hf, in_pairs=False, less_one=True)
+GGUF = Layout(lambda tensor: tensor.gguf, in_pairs=True, less_one=False)
+
+
+class StoredModel:
+    """`outrider.models.parts.Source` over stored tensors, which are read when they are used."""
+
+    def __init__(self, stored: Mapping[str, StoredTensor], layout: Layout) -> None:
+        self._stored = stored
+        self._layout = layout
+
+    def names(self, tree: object) -> list[str]:
+        """The stored tensors that a tree reads."""
+        return list(dict.fromkeys(self._layout.place(tensor).name for tensor in tensors_of(tree)))
+
+    def check(self, tree: object, source: str, implied_by: str) -> None:
+        """Raise ModelError for a tensor that is missing, of another shape, or no weight.
+
+        source: where they have to be; implied_by: what says of which shape.
+        """
+        for tensor in tensors_of(tree):
+            place = self._layout.place(tensor)
+            name = repr(place.name)
+            stored = self._stored.get(place.name)
+            if stored is None:
+                also = "" if place.name == tensor.hf.name else f" ({tensor.hf.name!r})"
+                raise ModelError(f"{source}: tensor {name}{also} is missing")
+            expected = tensor.stored_shape(place)
+            if stored.shape != expected:
+                raise ModelError(
+                    f"{stored.file}: tensor {name} has shape {stored.shape}; {implied_by} {expected}"
+                )
+            block = stored.format.block  # it is refused here where it is no weight
+            if place.column % block:
+                raise ModelError(
+                    f"{stored.file}: tensor {name} is {stored.format} and would be parted at input "
+                    f"{place.column}, within a block; it has to be parted at a multiple of {block}"
+                )
+            if place.turned and not stored.format.is_float:
+                raise ModelError(
+                    f"{stored.file}: tensor {name} is {stored.format}, of matrices [in, out]; those have to "
+                    "be of floating-point numbers"
+                )
+
+    def stored(self, tensor: Tensor) -> StoredTensor:
+        """The stored tensor that holds a tensor of the model."""
+        return self._stored[self._layout.place(tensor).name]
+
+    def weight(self, tensor: Tensor) -> Weight:
+        weight, place = self.stored(tensor).weight(), self._layout.place(tensor)
+        rows, inputs = tensor.shape[0], tensor.shape[-1]
+        first = place.first
+        if place.turned and place.shape is not None:
+            matrix, first = divmod(first, place.shape[-1])
+            weight = weight.rows(matrix * inputs, (matrix + 1) * inputs).turned()
+        if weight.shape[0] != rows:
+            weight = weight.rows(first, first + rows * place.step, place.step)
+        if weight.inputs != inputs:
+            weight = weight.part(place.column, place.column + inputs)
+        return weight.reordered(_half_split(tensor)) if self._in_pairs(tensor) else weight
+
+    def floats(self, tensor: Tensor) -> Floats:
+        stored, place = self.stored(tensor), self._layout.place(tensor)
+        values = stored.floats()
+        if stored.shape != tensor.shape:
+            last = place.first + tensor.shape[0] * place.step
+            values = values.reshape(-1, *tensor.shape[1:])[place.first : last : place.step]
+        if self._in_pairs(tensor):
+            values = values[_half_split(tensor)]
+        return values + np.float32(1) if tensor.less_one and self._layout.less_one else values
+
+    def release(self, tensor: Tensor) -> None:
+        self.stored(tensor).release()
+
+    def _in_pairs(self, tensor: Tensor) -> bool:
+        return self._layout.in_pairs and tensor.pairs > 0
+
+
+def text_tensors(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The tensors of a model's text part, by the names that a model of text has."""
+    found = {}
+    for name, tensor in stored.items():
+        if not name.startswith(IMAGES):
+            begins = next((begins for begins in TEXT if name.startswith(begins)), "")
+            found[TEXT.get(begins, "") + name.removeprefix(begins)] = tensor
+    return found
+
+
+def _half_split(tensor: Tensor) -> NDArray[np.int32]:
+    """Undo llama.cpp's order of Q and K rows: it pairs neighbouring rows for the rotation, Hugging Face
+    (and this package) row i with row i + head_dim / 2."""
+    rows = np.arange(tensor.shape[0], dtype=np.int32)
+    return rows.reshape(tensor.pairs, -1, 2).swapaxes(1, 2).flatten()
