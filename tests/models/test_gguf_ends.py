@@ -16,7 +16,7 @@ from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import read_vocabulary
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
-from tests.models.test_gguf_tokenizer import byte_level, sentencepiece
+from tests.models.gguf_vocabularies import byte_level, sentencepiece
 
 END_OF_TEXT, IM_START, IM_END = range(3)  # of the tiny tokenizer
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
@@ -117,6 +117,14 @@ def test_an_end_that_a_key_names_counts_whatever_its_text() -> None:
     assert len(ends(vocabulary_of(eot_token_id=0, eom_token_id=5))) == 2
 
 
+def test_ends_of_what_is_filled_in() -> None:
+    """Of the tokens for filling a gap in code, those after it end an answer, as in llama.cpp."""
+    keys = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
+    tokens = [f"<{key}>" for key in keys]
+    named: dict[str, Any] = {f"{key}_token_id": 259 + i for i, key in enumerate(keys)}
+    assert ends(vocabulary_of(*tokens, **named)) == ["<fim_pad>", "<fim_rep>", "<fim_sep>"]
+
+
 def test_sentencepieces_usual_ids_stand_in_for_keys() -> None:
     metadata = sentencepiece({"ab": -1.0}, bos_token_id=None, eos_token_id=None, unknown_token_id=None)
     tokenizer = build_tokenizer(metadata, "m.gguf")
@@ -145,6 +153,23 @@ def test_a_padding_token_that_is_not_there_is_none(tmp_path: Path, model: Any, v
     checkpoint = open_checkpoint(str(file))
     assert checkpoint.tokenizer().pad_token is None
     assert checkpoint.config.eos_token_ids
+
+
+def test_a_vocabulary_and_an_embedding_of_two_lengths(tmp_path: Path, model: Any) -> None:
+    """A token without a row is refused; rows without a token are padding."""
+    size = len(tiny_tokenizer())
+    for count in (size + 1, size - 1):
+        tokens = [*tiny_tokenizer().convert_ids_to_tokens(range(size)), "<more>"][:count]
+        metadata = {
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.token_type": [CONTROL] * 3 + [1] * (count - 3),
+        }
+        metadata["tokenizer.ggml.merges"] = ["h e"]
+        write_gguf(tmp_path / f"{count}.gguf", model, tiny_tokenizer(), metadata=metadata)
+    with pytest.raises(ModelError, match=rf"tokens has {size + 1} tokens; tensor .* has {size} rows"):
+        open_checkpoint(str(tmp_path / f"{size + 1}.gguf"))
+    checkpoint = open_checkpoint(str(tmp_path / f"{size - 1}.gguf"))
+    assert (len(checkpoint.tokenizer()), checkpoint.config.vocab_size) == (size - 1, size)
 
 
 def test_a_file_without_an_end_says_so(tmp_path: Path, model: Any, caplog: pytest.LogCaptureFixture) -> None:

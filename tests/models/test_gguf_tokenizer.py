@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +14,14 @@ from outrider.errors import ModelError
 from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.gguf_tokenizer import build_tokenizer
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
-
-TEXTS = (
-    "",
-    " ",
-    "Hello, world!",
-    "In 2024, 1234567 people; 3.14159 and 1,000,000; 007 x86_64 ½ ٣٤ Ⅷ",
-    "don't can't we'll I've they're it's I'm he'd DON'T WE'LL \u2019tis don\u2019t",
-    "👩‍👩‍👧‍👦 family 🏳️‍🌈 flag 🇯🇵 👍🏽!",
-    "日本語のテキスト。中文文本\uff0c한국어 텍스트",
-    "def f(x: int) -> str:\n    return f'{x!r:>10}'  # 42\n\n\nclass A:\n\tpass\n",
-    "  leading, trailing  \n\n\t\t tabs \r\n and\u00a0no-break\u3000wide   ",
-    "Ünïcödé, naïve café, e\u0301 combining, Ωμέγα, Привет, שלום, مرحبا",
-    "https://example.com/a?b=c&d=e#f  {'json': [1, 2.5e-10, null]}",
-    "a\0b\x7f\ufeffc",
+from tests.models.gguf_vocabularies import (
+    CONTROL,
+    TEXTS,
+    byte_level,
+    pieces_of,
+    sentencepiece,
+    unlikely_texts,
 )
-CONTROL, USER_DEFINED = 3, 4
-
-
-def unlikely_texts(count: int) -> list[str]:
-    """Random strings of pieces that pre-tokenizers treat differently."""
-    draw = random.Random(0)
-    pieces = [
-        "a",
-        "Zy",
-        " ",
-        "  ",
-        "\n",
-        "\r\n",
-        "\t",
-        "1",
-        "23",
-        "'s",
-        "'",
-        ".",
-        "?!",
-        "é",
-        "漢",
-        "🙂",
-        "_",
-        "\u00a0",
-    ]
-    return ["".join(draw.choices(pieces, k=draw.randint(1, 25))) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -130,83 +95,6 @@ def test_override(tmp_path: Path) -> None:
     assert checkpoint.tokenizer().convert_tokens_to_ids("<tool>") == len(tiny_tokenizer())
 
 
-# A SentencePiece vocabulary: unknown, beginning, end, the bytes, then pieces with their scores.
-SPACE = "▁"
-BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-LETTERS = dict.fromkeys((SPACE, *"abc"), -100.0)
-
-
-def sentencepiece(pieces: dict[str, float], **more: Any) -> dict[str, Any]:
-    pieces = LETTERS | pieces
-    tokens = ["<unk>", "<s>", "</s>", *BYTES, *pieces]
-    metadata = {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.scores": [0.0] * (3 + 256) + list(pieces.values()),
-        "tokenizer.ggml.token_type": [2, CONTROL, CONTROL] + [6] * 256 + [1] * len(pieces),
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.unknown_token_id": 0,
-    }
-    return metadata | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
-
-
-def pieces_of(text: str, metadata: dict[str, Any]) -> list[str]:
-    tokenizer = build_tokenizer(metadata, "m.gguf")
-    pieces: list[str] = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
-    return pieces
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        # ab first, then ab + c
-        ({"ab": -1, "bc": -2, "▁a": -3, "abc": -4}, ["▁", "abc"]),
-        # bc first, then ▁ + a, which leaves bc alone
-        ({"bc": -1, "ab": -2, "▁a": -3, "abc": -4}, ["▁a", "bc"]),
-        # bc first, then a + bc before ▁ + a
-        ({"bc": -1, "ab": -2, "abc": -3, "▁a": -4}, ["▁", "abc"]),
-        # ▁a first, then bc, then both
-        ({"▁a": -1, "bc": -2, "ab": -3, "▁abc": -4}, ["▁abc"]),
-    ],
-)
-def test_sentencepiece_merges_by_score(scores: dict[str, float], expected: list[str]) -> None:
-    assert pieces_of("abc", sentencepiece(scores)) == ["<s>", *expected]
-
-
-def test_sentencepiece_spaces_and_bytes() -> None:
-    metadata = sentencepiece({"▁a": -1.0})
-    assert pieces_of("a b  a", metadata) == ["<s>", "▁a", "▁", "b", "▁", "▁a"]
-    assert pieces_of("é\n", metadata) == ["<s>", "▁", "<0xC3>", "<0xA9>", "<0x0A>"]
-    assert pieces_of("a🙂", metadata) == ["<s>", "▁a", "<0xF0>", "<0x9F>", "<0x99>", "<0x82>"]
-
-
-def test_sentencepiece_settings() -> None:
-    metadata = sentencepiece({"▁a": -1.0}, add_space_prefix=False, add_bos_token=False)
-    assert pieces_of("a a", metadata) == ["a", "▁a"]
-
-
-@pytest.mark.parametrize("prefix", [True, False])
-def test_sentencepiece_decodes_what_it_encodes(prefix: bool) -> None:
-    tokenizer = build_tokenizer(sentencepiece({"ab": -1.0, "▁a": -2.0}, add_space_prefix=prefix), "m.gguf")
-    for text in (*TEXTS, *unlikely_texts(100)):
-        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
-
-
-def byte_level(**more: Any) -> dict[str, Any]:
-    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<tool>"]
-    metadata = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [CONTROL, *[1] * 257, USER_DEFINED],
-        "tokenizer.ggml.merges": ["a b"],
-        "tokenizer.ggml.bos_token_id": 0,
-        "tokenizer.ggml.eos_token_id": 0,
-    }
-    return metadata | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
-
-
 def test_beginning_of_sequence() -> None:
     """Llama 3 begins with it unless the file says otherwise; GPT-2's kind only if the file says so."""
     assert pieces_of("ab", byte_level()) == ["ab"]
@@ -235,9 +123,18 @@ def test_user_defined_tokens_are_kept_in_the_text() -> None:
     ("metadata", "named"),
     [
         ({}, "no tokenizer in the file"),
-        (byte_level(model="bert"), "tokenizer 'bert' is not supported"),
-        (byte_level(pre="qwen2"), "pre-tokenizer 'qwen2' is not known"),
-        (byte_level(pre=None), "pre-tokenizer None is not known"),
+        (byte_level(model="bert"), r"tokenizer 'bert' is not supported \(WordPiece\); supported are 'gpt2'"),
+        (byte_level(model="t5"), r"tokenizer 't5' is not supported \(unigram\)"),
+        (byte_level(model="rwkv"), "tokenizer 'rwkv' is not supported"),
+        (byte_level(model="plamo2"), "tokenizer 'plamo2' is not supported"),
+        (byte_level(model="gemma4"), "tokenizer 'gemma4' is not supported"),
+        (byte_level(model="strange"), "tokenizer 'strange' is not supported; supported are 'gpt2'"),
+        (byte_level(pre="gemma4"), "pre-tokenizer 'gemma4' is not supported"),
+        (byte_level(pre="qwen9"), "pre-tokenizer 'qwen9' is not known; near it are 'qwen2'"),
+        (byte_level(pre="?"), "pre-tokenizer '[?]' is not known; give"),
+        (byte_level(merges=None), "metadata 'tokenizer.ggml.merges' is missing"),
+        (byte_level(precompiled_charsmap=[1]), r"precompiled_charsmap = \[1\]; it is not supported"),
+        (byte_level(remove_extra_whitespaces=True), "remove_extra_whitespaces = True; it is not supported"),
     ],
 )
 def test_what_is_not_known_is_refused(metadata: dict[str, Any], named: str) -> None:
@@ -272,7 +169,7 @@ def a_token(at: int, token: str) -> dict[str, Any]:
     [
         (byte_level(tokens="abc"), "tokenizer.ggml.tokens = 'abc'; it has to be an array of strings"),
         (byte_level(tokens=["a", 1]), "tokenizer.ggml.tokens = ['a', 1]; it has to be an array of strings"),
-        (a_token(7, "ab"), "tokenizer.ggml.tokens holds 'ab' twice"),
+        (a_token(7, "ab"), "tokenizer.ggml.tokens holds 'ab' twice, as id 7 and 257; each token needs"),
         (a_token(7, "a" * 1025), "of 1025 characters; 1024 are the most"),
         (byte_level(token_type=[1]), "tokenizer.ggml.token_type has 1 values for the 259 tokens"),
         (byte_level(token_type=[1.5] * 259), "it has to be an array of whole numbers"),
@@ -280,12 +177,14 @@ def a_token(at: int, token: str) -> dict[str, Any]:
         (byte_level(merges=["a c"]), "tokenizer.ggml.merges holds 'a c', which is not two tokens"),
         (byte_level(merges=[" "]), "tokenizer.ggml.merges holds ' ', which is not two tokens"),
         (byte_level(merges=[1]), "tokenizer.ggml.merges = [1]; it has to be an array of strings"),
-        (byte_level(pre=["gpt-2"]), "pre-tokenizer ['gpt-2'] is not known"),
+        (byte_level(pre=["gpt-2"]), "tokenizer.ggml.pre = ['gpt-2']; it has to be a string"),
+        (byte_level(add_sep_token=1), "add_sep_token = 1; it has to be true or false"),
+        (byte_level(fim_pad_token_id=999), "fim_pad_token_id = 999; the vocabulary has 259 tokens"),
         (byte_level(model=3), "tokenizer.ggml.model = 3; it has to be a string"),
         (byte_level(unknown_token_id=259), "unknown_token_id = 259; the vocabulary has 259 tokens"),
         (byte_level(padding_token_id=-1), "padding_token_id = -1; it has to be at least 0"),
         (byte_level(add_bos_token="yes"), "add_bos_token = 'yes'; it has to be true or false"),
-        (byte_level(bos_token_id=None, pre="llama-bpe"), "tokenizer.ggml.bos_token_id is missing"),
+        (byte_level(bos_token_id=None, add_bos_token=True), "tokenizer.ggml.bos_token_id is missing"),
         (byte_level(eos_token_id=None, add_eos_token=True), "tokenizer.ggml.eos_token_id is missing"),
         (byte_level(suppress_tokens=[3]), "tokenizer.ggml.suppress_tokens = [3]; it is not supported"),
         (byte_level() | {"tokenizer.chat_template": 1}, "tokenizer.chat_template = 1; it has to be a string"),
@@ -304,3 +203,66 @@ def test_what_a_vocabulary_may_say(metadata: dict[str, Any], said: str) -> None:
 def test_the_end_is_added_where_the_file_says_so() -> None:
     assert pieces_of("ab", sentencepiece({"ab": -1.0}, add_eos_token=True)) == ["<s>", "▁", "ab", "</s>"]
     assert pieces_of("ab", byte_level(add_eos_token=True)) == ["ab", "<end>"]
+
+
+def test_a_file_that_names_no_pre_tokenizer(caplog: pytest.LogCaptureFixture) -> None:
+    """llama.cpp's default takes its place, with a warning; "default" says no more."""
+    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "12", "123", "1234", "?!"]
+    merges = ["1 2", "12 3", "123 4", "? !"]
+    vocabulary = {"tokens": tokens, "merges": merges, "token_type": [CONTROL, *[1] * 260]}
+    for pre, said in ((None, "is missing"), ("", "= 'default'"), ("default", "= 'default'")):
+        caplog.clear()
+        assert pieces_of("a1234?!", byte_level(pre=pre, **vocabulary)) == ["a", "123", "4", "?!"]
+        assert len(caplog.messages) == 1
+        assert f"m.gguf: tokenizer.ggml.pre {said}; text is split" in caplog.text
+    assert pieces_of("a1234?!", byte_level(**vocabulary)) == ["a", "1234", "?!"]
+
+
+def test_qwens_text_is_composed_first() -> None:
+    """As its tokenizer.json says; and as in no other vocabulary, text comes back composed."""
+    metadata = byte_level(pre="qwen2")
+    assert pieces_of("e\u0301", metadata) == pieces_of("\u00e9", metadata) == ["\u00c3", "\u00a9"]
+    assert len(pieces_of("e\u0301", byte_level())) == 3
+
+
+def test_words_that_are_tokens_are_kept_whole() -> None:
+    """Where the model's tokenizer ignores merges for them, as Llama 3's does."""
+    tokens = [*byte_level()["tokenizer.ggml.tokens"], "abc"]
+    vocabulary = {"tokens": tokens, "token_type": [CONTROL, *[1] * 259], "add_bos_token": False}
+    assert pieces_of("abc", byte_level(pre="llama-bpe", **vocabulary)) == ["abc"]
+    assert pieces_of("abc", byte_level(pre="dbrx", **vocabulary)) == ["ab", "c"]
+
+
+def test_llama3_without_bos(caplog: pytest.LogCaptureFixture) -> None:
+    assert pieces_of("ab", byte_level(pre="llama-bpe", bos_token_id=None)) == ["ab"]
+    assert "tokenizer.ggml.bos_token_id is missing; texts begin without" in caplog.text
+    caplog.clear()
+    assert pieces_of("ab", byte_level(pre="llama-bpe", bos_token_id=None, add_bos_token=False)) == ["ab"]
+    assert not caplog.messages
+
+
+def test_a_separator_is_for_pairs() -> None:
+    assert pieces_of("ab", byte_level(add_sep_token=True)) == ["ab"]
+
+
+def test_ids_without_a_token() -> None:
+    """Empty texts get a name, as in llama.cpp; padding of type 5 stays out of every text."""
+    known = byte_level()
+    tokens = [*known["tokenizer.ggml.tokens"], "", "", "[PAD261]"]
+    types = [*known["tokenizer.ggml.token_type"], 1, 1, 5]
+    tokenizer = build_tokenizer(byte_level(tokens=tokens, token_type=types), "m.gguf")
+    assert tokenizer.convert_ids_to_tokens([259, 260, 261]) == ["[EMPTY_259]", "[EMPTY_260]", "[PAD261]"]
+    text = "[PAD261] [EMPTY_259]"
+    ids = tokenizer(text)["input_ids"]
+    assert max(ids) < 259
+    assert tokenizer.decode(ids) == text
+
+
+def test_a_named_token_of_ordinary_text_stays_text() -> None:
+    """Converters fill in a padding token that is none."""
+    pad = byte_level()["tokenizer.ggml.tokens"].index("a")
+    tokenizer = build_tokenizer(byte_level(padding_token_id=pad), "m.gguf")
+    ids = tokenizer("ab")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["ab"]
+    ids = tokenizer("ba")["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "ba"

@@ -2,150 +2,249 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.convert_slow_tokenizer import generate_merges
 
 from outrider.errors import ModelError
-from outrider.messages import shown
+from outrider.messages import listed, shown
 from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_vocabulary import (
     BYTE_LEVEL,
+    MERGES,
+    NAMED,
     SENTENCEPIECE,
     TokenTable,
     check_length,
     read_vocabulary,
 )
+from outrider.models.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+
+logger = logging.getLogger(__name__)
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space
-LLAMA_3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-    r"\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def _byte_level(*, use_regex: bool = True) -> Any:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
-
-
-def _digit_by_digit() -> Any:
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _byte_level()])
-
-
-def _llama_3() -> Any:
-    words = pre_tokenizers.Split(Regex(LLAMA_3_WORDS), behavior="isolated")
-    return pre_tokenizers.Sequence([words, _byte_level(use_regex=False)])
-
-
-PRE_TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "gpt-2": _byte_level,
-    "smollm": _digit_by_digit,
-    "llama-bpe": _llama_3,
-    "llama3": _llama_3,
-}
-BEGINS_WITH_BOS = ("llama-bpe", "llama3")  # unless the file says otherwise
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 NEUTRAL: dict[str, Any] = {
-    "tokenizer.ggml.add_sep_token": False,
     "tokenizer.ggml.remove_extra_whitespaces": False,
     "tokenizer.ggml.precompiled_charsmap": [],
     "tokenizer.ggml.suppress_tokens": [],
 }
 """Keys that would change the tokens of a text or an answer, and the only values that change nothing."""
+OTHER_MODELS = {
+    "bert": "WordPiece",
+    "t5": "unigram",
+    "rwkv": "the longest token that fits",
+    "plamo2": "unigram of its own",
+    "gemma4": "merges over SentencePiece's pieces",
+    "whitespace": "words between spaces",
+    "hybriddna": "DNA in pieces of six bases",
+}
+OTHER_PRE_TOKENIZERS = {
+    "gemma4": "merges over SentencePiece's pieces",
+    "sarvam-moe": "merges over SentencePiece's pieces",
+    "granite-embed-multi-311m": "merges over SentencePiece's pieces",
+    "whitespace": "words between spaces",
+}
+GIVE = "give the model's Hugging Face tokenizer with tokenizer="
+LONGEST_NAME = 40  # characters of a pre-tokenizer's name that are compared with others
+STRIPPED_AFTER = re.compile(r"phi-?3")  # models whose special tokens take the space after them along
+NOT_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 
 
 def build_tokenizer(values: Mapping[str, Any], source: str) -> PreTrainedTokenizerBase:
     """A fast tokenizer with the special tokens and chat template of a file's metadata. Raises ModelError.
 
-    A pre-tokenizer that is not known is refused: a guess would split text otherwise than in training.
+    A pre-tokenizer that is not known is refused: a guess would split text otherwise than in training. A file
+    that names none is read as llama.cpp reads it, with a warning.
     """
     metadata = Metadata(values, source)
     vocabulary = read_vocabulary(metadata)
-    tokens = vocabulary.tokens
-    if not tokens:
+    if not vocabulary.tokens:
         raise ModelError(f"{source}: there is no tokenizer in the file; give one with tokenizer=")
     for key, neutral in NEUTRAL.items():
         if values.get(key, neutral) != neutral:
-            raise metadata.wrong(key, "it is not supported; give a Hugging Face tokenizer with tokenizer=")
-    kind = metadata.text("tokenizer.ggml.model", "")
-    if kind == BYTE_LEVEL:
-        backend, bos_first = _byte_level_bpe(metadata, tokens)
-    elif kind == SENTENCEPIECE:
-        backend, bos_first = _sentencepiece(metadata, vocabulary)
-    else:
-        raise ModelError(
-            f"{source}: tokenizer {shown(kind)} is not supported; supported are 'gpt2' and 'llama'; give a "
-            "Hugging Face tokenizer with tokenizer="
-        )
-    backend.add_special_tokens(
-        [AddedToken(tokens[i], special=True, normalized=False) for i in vocabulary.control]
-    )
-    backend.add_tokens([AddedToken(tokens[i], normalized=False) for i in vocabulary.user_defined])
+            raise metadata.wrong(key, f"it is not supported; {GIVE}")
+    metadata.flag("tokenizer.ggml.add_sep_token", False)  # of a pair of texts, which there is none of here
+    parts = _parts(metadata, vocabulary)
 
-    added = {"bos": bos_first, "eos": False}  # unless the file says otherwise
-    added = {role: metadata.flag(f"tokenizer.ggml.add_{role}_token", usual) for role, usual in added.items()}
-    for role, adds in added.items():
-        if adds and role not in vocabulary.special:
-            raise ModelError(
-                f"{source}: a token {role.upper()} is added to every text, and "
-                f"tokenizer.ggml.{role}_token_id is missing; give a Hugging Face tokenizer with tokenizer="
-            )
-    special = {role: (tokens[i], i) for role, i in vocabulary.special.items()}
-    if any(added.values()):
-        before, after = ([special[role][0]] if added[role] else [] for role in ("bos", "eos"))
-        backend.post_processor = processors.TemplateProcessing(
-            single=[*before, "$A", *after],
-            pair=[*before, "$A", *after, *before, "$B", *after],
-            special_tokens=[special[role] for role in added if added[role]],
-        )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        clean_up_tokenization_spaces=False,
-        **{f"{role}_token": special[role][0] for role in ("bos", "eos", "unk", "pad") if role in special},
-    )
+    shell = Tokenizer(BPE())
+    shell.post_processor = _template(metadata, vocabulary, bos=parts.bos)
+    # transformers copies what it is given, which takes longer than to build it: it is given an empty one.
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=shell, clean_up_tokenization_spaces=False)
+    backend = tokenizer.backend_tokenizer
+    backend.model, backend.decoder = parts.model, parts.decoder
+    if parts.normalizer is not None:
+        backend.normalizer = parts.normalizer
+    if parts.words is not None:
+        backend.pre_tokenizer = parts.words
+    backend.add_special_tokens(_added(metadata, vocabulary, vocabulary.control, special=True))
+    backend.add_tokens(_added(metadata, vocabulary, vocabulary.user_defined, special=False))
+    for role in NAMED:
+        if role in vocabulary.special:
+            setattr(tokenizer, f"{role}_token", vocabulary.tokens[vocabulary.special[role]])
     tokenizer.chat_template = metadata.text("tokenizer.chat_template", "") or None
     return tokenizer
 
 
-def _byte_level_bpe(metadata: Metadata, tokens: list[str]) -> tuple[Tokenizer, bool]:
-    pre = metadata.values.get("tokenizer.ggml.pre")
-    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
-        raise ModelError(
-            f"{metadata.source}: pre-tokenizer {shown(pre)} is not known; known are "
-            f"{', '.join(PRE_TOKENIZERS)}; give the model's Hugging Face tokenizer with tokenizer="
-        )
-    ids = {token: i for i, token in enumerate(tokens)}
-    merges = []
-    for merge in metadata.strings("tokenizer.ggml.merges"):
-        left, _, right = merge.partition(" ")
-        if not (left in ids and right in ids and left + right in ids):
+@dataclass(frozen=True)
+class _Parts:
+    """What makes tokens of a text, and text of tokens. bos: a text begins with BOS, unless the file says."""
+
+    model: Any
+    decoder: Any
+    normalizer: Any
+    words: Any
+    bos: bool
+
+
+def _parts(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
+    kind = metadata.text("tokenizer.ggml.model", "")
+    if kind == BYTE_LEVEL:
+        return _byte_level(metadata, vocabulary)
+    if kind == SENTENCEPIECE:
+        return _sentencepiece(metadata, vocabulary)
+    what = f" ({OTHER_MODELS[kind]})" if kind in OTHER_MODELS else ""
+    raise ModelError(
+        f"{metadata.source}: tokenizer {shown(kind)} is not supported{what}; supported are "
+        f"{BYTE_LEVEL!r} and {SENTENCEPIECE!r}; {GIVE}"
+    )
+
+
+def _template(metadata: Metadata, vocabulary: TokenTable, *, bos: bool) -> Any:
+    """What is put before and after a text. Raises ModelError if the file asks for a token and names none."""
+    usual = {"bos": bos, "eos": False}
+    around: dict[str, list[str]] = {}
+    tokens = []
+    for role, adds in usual.items():
+        key = f"tokenizer.ggml.add_{role}_token"
+        around[role] = []
+        if not metadata.flag(key, adds):
+            continue
+        token = vocabulary.special.get(role)
+        if token is not None:
+            around[role] = [vocabulary.tokens[token]]
+            tokens.append((vocabulary.tokens[token], token))
+        elif key in metadata:
             raise ModelError(
-                f"{metadata.source}: tokenizer.ggml.merges holds {shown(merge)}, which is not two tokens "
-                "with a space between that make a third"
+                f"{metadata.source}: a token {role.upper()} is added to every text, and "
+                f"tokenizer.ggml.{role}_token_id is missing; {GIVE}"
             )
-        merges.append((left, right))
-    backend = Tokenizer(BPE(ids, merges, ignore_merges=pre in BEGINS_WITH_BOS))
-    backend.pre_tokenizer = PRE_TOKENIZERS[pre]()
-    backend.decoder = decoders.ByteLevel()
-    return backend, pre in BEGINS_WITH_BOS
+        else:
+            logger.warning(
+                "%s: models with this pre-tokenizer begin a text with BOS, and "
+                "tokenizer.ggml.bos_token_id is missing; texts begin without",
+                metadata.source,
+            )
+    before, after = around["bos"], around["eos"]
+    return processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *before, "$B", *after],
+        special_tokens=tokens,
+    )
 
 
-def _sentencepiece(metadata: Metadata, vocabulary: TokenTable) -> tuple[Tokenizer, bool]:
-    """SentencePiece's BPE: the merge order is that of the scores; unknown characters become bytes."""
-    tokens = vocabulary.tokens
-    vocab = {token: i for i, token in enumerate(tokens)}
-    numbers = metadata.numbers("tokenizer.ggml.scores")
-    check_length(metadata, "tokenizer.ggml.scores", len(numbers), len(tokens))
-    scores = dict(zip(tokens, numbers, strict=True))
-    merges = generate_merges(vocab, scores)
-    unknown = tokens[vocabulary.special["unk"]]
-    backend = Tokenizer(BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+def _added(metadata: Metadata, vocabulary: TokenTable, ids: list[int], *, special: bool) -> list[AddedToken]:
+    """Tokens that are found in a text before it is split."""
+    names = (metadata.text("general.architecture", ""), metadata.text("general.name", ""))
+    sentencepiece = metadata.text("tokenizer.ggml.model", "") == SENTENCEPIECE
+    strips = sentencepiece and any(STRIPPED_AFTER.search(name.lower().replace(" ", "-")) for name in names)
+    return [
+        AddedToken(token, special=special, normalized=False, rstrip=strips and token not in NOT_STRIPPED)
+        for token in (vocabulary.tokens[i] for i in ids)
+    ]
+
+
+def _byte_level(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
+    words = _pre_tokenizer(metadata)
+    if MERGES not in metadata:
+        raise ModelError(f"{metadata.source}: metadata {MERGES!r} is missing; {GIVE}")
+    merges = metadata.strings(MERGES)
+    pairs = [merge.partition(" ")[::2] for merge in merges]
+    try:
+        model = BPE(vocabulary.ids, pairs, ignore_merges=words.ignore_merges)
+    except Exception as error:
+        raise _wrong_merge(metadata, vocabulary, merges) from error
+    normalizer = normalizers.NFC() if words.nfc else None
+    return _Parts(model, decoders.ByteLevel(), normalizer, words.build(), words.bos)
+
+
+def _wrong_merge(metadata: Metadata, vocabulary: TokenTable, merges: list[str]) -> ModelError:
+    """The error for the first merge that is none."""
+    for merge in merges:
+        left, _, right = merge.partition(" ")
+        if not {left, right, left + right} <= vocabulary.ids.keys():
+            return ModelError(
+                f"{metadata.source}: {MERGES} holds {shown(merge)}, which is not two tokens with a space "
+                "between that make a third"
+            )
+    return ModelError(f"{metadata.source}: {MERGES} is not a list of merges; {GIVE}")
+
+
+def _pre_tokenizer(metadata: Metadata) -> PreTokenizer:
+    key = "tokenizer.ggml.pre"
+    name = metadata.text(key, "") or "default"
+    if name == "default":
+        logger.warning(
+            "%s: %s; text is split into words as llama.cpp does then, which may be otherwise than in "
+            "training; if so, %s",
+            metadata.source,
+            f"{key} = 'default'" if key in metadata else f"{key} is missing",
+            GIVE,
+        )
+    if name in PRE_TOKENIZERS:
+        return PRE_TOKENIZERS[name]
+    if name in OTHER_PRE_TOKENIZERS:
+        what = f"is not supported ({OTHER_PRE_TOKENIZERS[name]})"
+    else:
+        near = difflib.get_close_matches(name[:LONGEST_NAME], PRE_TOKENIZERS, cutoff=0.5)
+        what = "is not known" + (f"; near it are {listed(near)}" if near else "")
+    raise ModelError(f"{metadata.source}: pre-tokenizer {shown(name)} {what}; {GIVE}")
+
+
+def _sentencepiece(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
+    """SentencePiece's BPE: the merge order is that of the scores; unknown characters become bytes.
+
+    A space is put before a text, and before what follows a special token. Mistral's tokenizer since v3, which
+    is known by its control token, puts it before a text alone that does not begin with one: the chat template
+    writes the others.
+    """
+    unknown = vocabulary.tokens[vocabulary.special["unk"]]
+    merges = list(_merges(metadata, vocabulary))
+    model = BPE(vocabulary.ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     prefix = metadata.flag("tokenizer.ggml.add_space_prefix", True)
-    steps = [normalizers.Prepend(SPACE)] if prefix else []
-    backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     restore = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*restore, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
-    return backend, True
+    decoder = decoders.Sequence([*restore, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    instruction = vocabulary.ids.get("[INST]")
+    if prefix and instruction in vocabulary.control:
+        first = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+        return _Parts(model, decoder, None, first, bos=True)
+    steps = [normalizers.Prepend(SPACE)] if prefix else []
+    return _Parts(
+        model, decoder, normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)]), None, bos=True
+    )
+
+
+def _merges(metadata: Metadata, vocabulary: TokenTable) -> Iterator[tuple[str, str]]:
+    """All pairs of tokens that make a third, the best third first.
+
+    Letters that spell a control token or a byte stay letters.
+    """
+    ids, tokens, control = vocabulary.ids, vocabulary.tokens, set(vocabulary.control)
+    key = "tokenizer.ggml.scores"
+    scores = metadata.numbers(key)
+    check_length(metadata, key, len(scores), len(tokens))
+    for i in sorted(range(len(tokens)), key=scores.__getitem__, reverse=True):
+        token = tokens[i]
+        if i in control or BYTE.fullmatch(token):
+            continue
+        for cut in range(len(token) - 1, 0, -1):
+            left, right = token[:cut], token[cut:]
+            if left in ids and right in ids:
+                yield left, right

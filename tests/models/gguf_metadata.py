@@ -1,0 +1,170 @@
+"""A model's settings as llama.cpp's converter writes them, key by key, for each architecture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+LLAMA_LIKE = ("llama", "smollm3", "granite", "granitemoe", "mistral3")
+"""Architectures that are converted as Llama is: with the rows of q and k in pairs."""
+Keys = dict[str, Any]
+
+
+def model_metadata(config: Any, architecture: str) -> Keys:
+    """config: of transformers."""
+    keys = KEYS.get(architecture, _common)(config)
+    if architecture in LLAMA_LIKE:
+        keys |= {"vocab_size": config.vocab_size, "rope.dimension_count": _head_dim(config)}
+    keys |= EXTRA.get(architecture, lambda config: {})(config) | _experts(config)
+    return {f"{architecture}.{key}": value for key, value in keys.items()}
+
+
+def _experts(config: Any) -> Keys:
+    count = getattr(config, "num_local_experts", None)
+    return {"expert_count": count, "expert_used_count": config.num_experts_per_tok} if count else {}
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _sizes(config: Any) -> Keys:
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+    }
+
+
+def _lengths(config: Any) -> Keys:
+    head_dim = getattr(config, "head_dim", None)
+    return {"attention.key_length": head_dim, "attention.value_length": head_dim} if head_dim else {}
+
+
+def _rope(config: Any) -> Keys:
+    of_types = config.rope_parameters
+    rope = of_types.get("full_attention", of_types)
+    keys = {"rope.freq_base": float(rope["rope_theta"])}
+    if "sliding_attention" in of_types:
+        keys["rope.freq_base_swa"] = float(of_types["sliding_attention"]["rope_theta"])
+    if rope["rope_type"] in ("linear", "yarn"):
+        keys |= {"rope.scaling.type": rope["rope_type"], "rope.scaling.factor": rope["factor"]}
+    if rope["rope_type"] == "yarn":
+        keys["rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
+        for name, key in (
+            ("attention_factor", "attn_factor"),
+            ("beta_fast", "beta_fast"),
+            ("beta_slow", "beta_slow"),
+        ):
+            if rope.get(name) is not None:
+                keys[f"rope.scaling.yarn_{key}"] = rope[name]
+    return keys
+
+
+def _common(config: Any) -> Keys:
+    return _sizes(config) | _lengths(config) | _rope(config)
+
+
+def _without_head_dim(config: Any) -> Keys:
+    return _sizes(config) | _rope(config)
+
+
+def _gemma2(config: Any) -> Keys:
+    return _sizes(config) | _lengths(config)
+
+
+def _phi3(config: Any) -> Keys:
+    rope = config.rope_parameters
+    share = rope.get("partial_rotary_factor", 1.0)
+    keys = _sizes(config) | {
+        "rope.scaling.original_context_length": config.original_max_position_embeddings,
+        "rope.dimension_count": int(share * config.hidden_size) // config.num_attention_heads,
+        "rope.freq_base": float(rope["rope_theta"]),
+        "attention.sliding_window": config.sliding_window or 0,
+    }
+    if rope["rope_type"] == "longrope":
+        keys["rope.scaling.attn_factor"] = rope_attention(config)
+    return keys
+
+
+def rope_attention(config: Any) -> float:
+    """The factor on cos and sin of LongRoPE."""
+    scale = config.max_position_embeddings / config.original_max_position_embeddings
+    return math.sqrt(1 + math.log(scale) / math.log(config.original_max_position_embeddings))
+
+
+def _of_gemma2(config: Any) -> Keys:
+    return {
+        "attn_logit_softcapping": config.attn_logit_softcapping,
+        "final_logit_softcapping": config.final_logit_softcapping,
+        "attention.sliding_window": config.sliding_window,
+    }
+
+
+def _of_gemma3(config: Any) -> Keys:
+    cap = config.final_logit_softcapping
+    return {"attention.sliding_window": config.sliding_window} | (
+        {"final_logit_softcapping": cap} if cap else {}
+    )
+
+
+def _of_olmo2(config: Any) -> Keys:
+    if not hasattr(config, "sliding_window"):
+        return {}
+    return {
+        "attention.sliding_window": config.sliding_window,
+        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in config.layer_types],
+    }
+
+
+def _of_granite(config: Any) -> Keys:
+    return {
+        "attention.scale": config.attention_multiplier,
+        "embedding_scale": config.embedding_multiplier,
+        "residual_scale": config.residual_multiplier,
+        "logit_scale": config.logits_scaling,
+    }
+
+
+def _of_gpt_oss(config: Any) -> Keys:
+    return {
+        "attention.sliding_window": config.sliding_window,
+        "expert_feed_forward_length": config.intermediate_size,
+    }
+
+
+def _of_glm4(config: Any) -> Keys:
+    share = config.rope_parameters.get("partial_rotary_factor", 0.5)
+    return {"rope.dimension_count": int(_head_dim(config) * share)}
+
+
+def _of_mistral3(config: Any) -> Keys:
+    rope = config.rope_parameters
+    return {
+        "rope.scaling.yarn_log_multiplier": rope["mscale_all_dim"],
+        "attention.temperature_scale": rope["llama_4_scaling_beta"],
+    }
+
+
+KEYS: dict[str, Callable[[Any], Keys]] = {
+    "gemma2": _gemma2,
+    "granite": _without_head_dim,
+    "granitemoe": _without_head_dim,
+    "phi3": _phi3,
+}
+EXTRA: dict[str, Callable[[Any], Keys]] = {
+    "gemma2": _of_gemma2,
+    "gemma3": _of_gemma3,
+    "glm4": _of_glm4,
+    "gpt-oss": _of_gpt_oss,
+    "granite": _of_granite,
+    "granitemoe": _of_granite,
+    "mistral3": _of_mistral3,
+    "olmo2": _of_olmo2,
+    "qwen3moe": lambda config: {"expert_feed_forward_length": config.moe_intermediate_size},
+}
