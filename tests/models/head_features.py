@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from outrider.models.config import DecoderConfig
+from outrider.models.config import ModelConfig
 from outrider.models.head_checkpoint import save_head
 from outrider.models.head_config import HeadConfig
+from outrider.models.head_parts import head_parts
+from outrider.models.leaves import tensors as tensors_of
 
 DRAFT_VOCAB = 96
 
 
-def random_head(path: Path, target: DecoderConfig, **changes: Any) -> dict[str, Tensor]:
+def random_head(path: Path, target: ModelConfig, **changes: Any) -> dict[str, Tensor]:
     """Write a head with every weight random; returns its tensors by public name.
 
     What two heads have in common, they have in the same values.
@@ -29,12 +31,17 @@ def random_head(path: Path, target: DecoderConfig, **changes: Any) -> dict[str, 
     tensors = {
         name: torch.randn(shape, generator=torch.Generator().manual_seed(len(name) + sum(name.encode())))
         * (0.2 if len(shape) == 2 else 1.0)
-        for name, shape in config.shapes().items()
+        for name, shape in shapes(config).items()
     }
     draw = torch.Generator().manual_seed(3)
     targets = torch.randperm(target.vocab_size, generator=draw)[: config.draft_vocab_size].sort().values
-    save_head(path, config, tensors, targets)
+    save_head(path, config, tensors, targets.numpy())
     return tensors
+
+
+def shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor by its public name, besides the embedding table, which is the target's if it lacks."""
+    return {tensor.hf.name: tensor.stored_shape(tensor.hf) for tensor in tensors_of(head_parts(config))}
 
 
 def edit(path: Path, *gone: str, **added: Tensor) -> None:
@@ -43,56 +50,61 @@ def edit(path: Path, *gone: str, **added: Tensor) -> None:
     save_file({name: t for name, t in (load_file(file) | added).items() if name not in gone}, file)
 
 
-def _decoder(target: DecoderConfig, **changes: Any) -> DecoderConfig:
-    return replace(HeadConfig.for_target(target, draft_vocab_size=DRAFT_VOCAB).decoder, **changes)
-
-
-def _with_table(path: Path, target: DecoderConfig) -> None:
+def _with_table(path: Path, target: ModelConfig) -> None:
     draw = torch.Generator().manual_seed(8)
     table = torch.randn(target.vocab_size, target.hidden_size, generator=draw) * 0.2
     edit(path, **{"embed_tokens.weight": table})
 
 
-def _own_table(path: Path, target: DecoderConfig) -> None:
+def _own_table(path: Path, target: ModelConfig) -> None:
     random_head(path, target)
     _with_table(path, target)
 
 
-def _output_of_target(path: Path, target: DecoderConfig) -> None:
+def _many_types(path: Path, target: ModelConfig) -> None:
+    tensors = random_head(path, target)
+    layer = "midlayer.mlp"
+    types = {
+        f"{layer}.gate_proj.weight": torch.bfloat16,
+        f"{layer}.up_proj.weight": torch.float16,
+        "midlayer.self_attn.o_proj.weight": torch.float64,
+        "midlayer.self_attn.k_proj.weight": torch.bfloat16,
+        "norm.weight": torch.float16,
+    }
+    edit(path, **{name: tensors[name].to(dtype) for name, dtype in types.items()})
+
+
+def _output_of_target(path: Path, target: ModelConfig) -> None:
     random_head(path, target, draft_vocab_size=target.vocab_size)
     edit(path, "lm_head.weight", "d2t", "t2d")
 
 
-def _tied_output(path: Path, target: DecoderConfig) -> None:
-    tied = _decoder(target, tie_word_embeddings=True)
-    random_head(path, target, draft_vocab_size=target.vocab_size, decoder=tied)
+def _tied_output(path: Path, target: ModelConfig) -> None:
+    random_head(path, target, draft_vocab_size=target.vocab_size, tie_word_embeddings=True)
     _with_table(path, target)
     edit(path, "lm_head.weight", "d2t", "t2d")
 
 
-def _having(**changes: Any) -> Callable[[Path, DecoderConfig], Any]:
+def _having(**changes: Any) -> Callable[[Path, ModelConfig], Any]:
     return lambda path, target: random_head(path, target, **changes)
 
 
-def _layer_having(**changes: Any) -> Callable[[Path, DecoderConfig], Any]:
-    return lambda path, target: random_head(path, target, decoder=_decoder(target, **changes))
-
-
-FEATURES: dict[str, Callable[[Path, DecoderConfig], Any]] = {
+FEATURES: dict[str, Callable[[Path, ModelConfig], Any]] = {
     "plain": random_head,
     "norm_before_residual": _having(norm_before_residual=True),
     "norm_before_fc": _having(norm_before_fc=True),
     "fc_norm": _having(fc_norm=True),
     "norm_output": _having(norm_output=True),
-    "attention_bias": _layer_having(attention_bias=True),
-    "mlp_bias": _layer_having(mlp_bias=True),
-    "sliding_window": _layer_having(sliding_window=5),
+    "attention_bias": _having(attention_bias=True),
+    "mlp_bias": _having(mlp_bias=True),
+    "sliding_window": _having(window=5),
     "own table": _own_table,
     "the target's output layer": _output_of_target,
     "tied output layer": _tied_output,
     "four layers": _having(state_layers=(1, 2, 5, 8)),
     "one layer": _having(state_layers=(4,)),
     "no layers": _having(state_layers=None, reads_output=True),
+    "many types": _many_types,
 }
 """What heads have, by name: each writes a head for a target of 64 and 8 layers."""
 
@@ -104,7 +116,8 @@ def plain_reading(
 
     target: its tensors. tokens: those after each row.
     """
-    w, config = load_file(path / "model.safetensors"), json.loads((path / "config.json").read_text())
+    w = {name: tensor.float() for name, tensor in load_file(path / "model.safetensors").items()}
+    config = json.loads((path / "config.json").read_text())
     heads, kv_heads, dim = (config[f] for f in ("num_attention_heads", "num_key_value_heads", "head_dim"))
     table = w.get("embed_tokens.weight", target["model.embed_tokens.weight"])
     output = w.get("lm_head.weight", table if config["tie_word_embeddings"] else target["lm_head.weight"])

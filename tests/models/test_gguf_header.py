@@ -79,6 +79,11 @@ def over_another_one(file: GGUF) -> GGUF:
         (with_value(ARRAY, array(BYTE, 2**63)), f"9223372036854775808 in all; {MOST_ELEMENTS} are the most"),
         (with_value(ARRAY, array(STRING, MOST_ELEMENTS + 1)), f"{MOST_ELEMENTS} are the most"),
         (with_value(ARRAY, array(STRING, 2**20)), "metadata 'general.x': "),
+        (with_value(ARRAY, array(STRING, 2, text(b"a") + text(b"\xff"))), "the string at byte"),
+        (
+            with_value(ARRAY, array(STRING, 2, text(b"a") + struct.pack("<Q", 2**64 - 1))),
+            "metadata 'general.x': 18446744073709551615 bytes",
+        ),
         (with_value(ARRAY, array(ARRAY, 2**20)), "an array of arrays"),
         (with_value(ARRAY, array(ARRAY, 1, array(ARRAY, 1) * 10**4)), "an array of arrays"),
         (
@@ -98,6 +103,7 @@ def over_another_one(file: GGUF) -> GGUF:
         (with_tensor(dimensions=(0, 16)), "of shape (16, 0) does not divide into blocks"),
         (with_tensor(dimensions=(2**62, 2**62, 2**62)), "ends at byte"),
         (with_tensor(type=4), "is of type number 4, which is not known"),
+        (with_tensor(type=33), "is of type Q4_0_8_8, which llama.cpp has given up; get the model as Q4_0"),
         (with_tensor(offset=2**64 - 32), "ends at byte"),
         (with_tensor(offset=1), "which is not a multiple of general.alignment = 32"),
         (over_another_one, "overlap"),

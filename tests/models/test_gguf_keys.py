@@ -13,7 +13,8 @@ from gguf.constants import Keys
 from outrider import LLM
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.gguf_keys import APPLIED, HARMLESS, NEUTRAL
+from outrider.models.gguf_keys import HARMLESS, NEUTRAL
+from outrider.ops.base import Rope
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
@@ -28,6 +29,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "m.gguf"
+
+
+def rope_of(file: Path) -> Rope:
+    rope = open_checkpoint(str(file)).config.tree.attention_shapes[0].rope
+    assert rope is not None
+    return rope
 
 
 def refusal(file: Path) -> str:
@@ -56,9 +63,9 @@ def test_every_key_is_applied_or_refused(file: Path, model: Any, name: str) -> N
     elif name == "rope.freq_base":
         assert "has to be greater than 1" in refusal(file)
     elif name == "attention.layer_norm_rms_epsilon":
-        assert open_checkpoint(str(file)).config.rms_norm_eps == NOT_NEUTRAL
+        assert open_checkpoint(str(file)).config.tree.norm.eps == NOT_NEUTRAL
     elif name in ("rope.scaling.factor", "rope.scale_linear"):
-        assert open_checkpoint(str(file)).config.rope_inv_freq[0] == pytest.approx(1 / NOT_NEUTRAL)
+        assert rope_of(file).inv_freq[0] == pytest.approx(1 / NOT_NEUTRAL)
     elif name == "rope.scaling.original_context_length":
         open_checkpoint(str(file))  # only YaRN asks for it
     else:
@@ -76,7 +83,7 @@ def test_the_value_that_changes_nothing_is_taken(file: Path, model: Any, name: s
 
 
 def test_no_key_stands_in_two_lists() -> None:
-    assert not APPLIED & (NEUTRAL.keys() | HARMLESS)
+    assert not NEUTRAL.keys() & HARMLESS
 
 
 def test_the_scale_of_attention(file: Path, model: Any) -> None:
@@ -90,8 +97,11 @@ def test_the_scale_of_attention(file: Path, model: Any) -> None:
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        ({"llama.expert_count": 8}, "llama.expert_count = 8; mixtures of experts are not supported"),
-        ({"split.count": 3, "split.no": 1}, "is part 2 of 3 of a model; merge them first"),
+        ({"llama.expert_count": 8}, "num_experts_per_tok is missing"),  # of a Mixtral
+        (
+            {"split.count": 3, "split.no": 1},
+            "is one of 3 parts of a model (split.count); the names of the parts have to end in",
+        ),
         ({"general.type": "adapter"}, "general.type = 'adapter'; the file is not a model by itself"),
         ({"general.quantization_version": 1}, "general.quantization_version = 1; it has to be 2"),
         ({"llama.attention.sliding_window": 64}, "llama.attention.sliding_window = 64"),
@@ -107,7 +117,11 @@ def test_the_scale_of_attention(file: Path, model: Any) -> None:
         ({"llama.attention.key_length": 2**31 - 2}, "of 2147483646 dimensions each, does not fit tensor"),
         ({"llama.attention.head_count": 2**31 - 1}, "llama.attention.head_count = 2147483647"),
         ({"llama.attention.head_count": 2**31}, "it has to be at least 0 and less than 2147483648"),
-        ({"llama.feed_forward_length": 2**30}, "tensor 'blk.0.ffn_gate.weight' has 16 rows"),
+        (
+            {"llama.feed_forward_length": 2**19},
+            "'blk.0.ffn_gate.weight' has shape (16, 16); the metadata implies",
+        ),
+        ({"llama.feed_forward_length": 2**30}, "intermediate_size = 1073741824; it has to be at least 1"),
         ({"llama.context_length": 0}, "max_position_embeddings = 0"),
         ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, "layer_norm_rms_epsilon = nan"),
         ({"llama.attention.layer_norm_rms_epsilon": -1e-5}, "has to be a finite number greater than 0"),
@@ -139,21 +153,21 @@ def test_linear_scaling_as_llama_cpp_reads_it(
     file: Path, model: Any, metadata: dict[str, Any], factor: float
 ) -> None:
     write_gguf(file, model, None)
-    plain = open_checkpoint(str(file)).config.rope_inv_freq
+    plain = rope_of(file).inv_freq
     file.unlink()
     write_gguf(file, model, None, metadata={f"llama.rope.{key}": value for key, value in metadata.items()})
-    assert open_checkpoint(str(file)).config.rope_inv_freq == pytest.approx([f / factor for f in plain])
+    assert rope_of(file).inv_freq == pytest.approx([f / factor for f in plain])
 
 
 def test_yarn_was_trained_at_the_context_length_unless_it_says_otherwise(file: Path, model: Any) -> None:
     yarn = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
-    configs = []
+    ropes = []
     for more in ({}, {"llama.rope.scaling.original_context_length": model.config.max_position_embeddings}):
         file.unlink(missing_ok=True)
         write_gguf(file, model, None, metadata=yarn | more)
-        configs.append(open_checkpoint(str(file)).config)
-    assert configs[0] == configs[1]
-    assert configs[0].rope_attention_factor > 1
+        ropes.append(rope_of(file))
+    assert ropes[0] == ropes[1]
+    assert ropes[0].factor > 1
 
 
 @pytest.mark.parametrize(
@@ -166,7 +180,7 @@ def test_yarn_was_trained_at_the_context_length_unless_it_says_otherwise(file: P
         "blk.0.ffn_gate_exps.weight",
         "blk.1.attn_q.weight",
         "position_embd.weight",
-        "rope_factors_long.weight",
+        "rope_factors_mid.weight",
         "rope_freqs.weight.scale",
     ],
 )
@@ -187,6 +201,21 @@ def test_biases_are_all_there(file: Path, tmp_path: Path) -> None:
     assert "tensor 'blk.0.attn_output.bias' ('model.layers.0.self_attn.o_proj.bias') is missing" in refusal(
         file
     )
+
+
+def test_divisors_for_long_texts_are_complete_and_have_no_other_scaling(file: Path, model: Any) -> None:
+    long, short = "rope_factors_long.weight", "rope_factors_short.weight"
+    tensors = {name: np.array([2, 3], np.float32) for name in (long, short)}
+    write_gguf(file, model, None, tensors=dict(tensors))
+    assert rope_of(file).inv_freq[0] == 1 / 2
+    for left_out in tensors:
+        write_gguf(file, model, None, tensors=tensors | {left_out: None})
+        assert f"tensor '{left_out}' is missing" in refusal(file)
+    kind = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0}
+    write_gguf(file, model, None, tensors=dict(tensors), metadata=kind)
+    assert "type = 'linear'; the file has the divisors of 'longrope'" in refusal(file)
+    write_gguf(file, model, None, tensors=tensors | {"rope_freqs.weight": np.ones(2, np.float32)})
+    assert f"has no use for: '{long}', '{short}'" in refusal(file)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, 1e-42, float("nan"), float("inf")])

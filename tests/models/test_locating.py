@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -142,14 +143,133 @@ def test_hub_repository_of_nothing_that_is_known(monkeypatch: pytest.MonkeyPatch
         open_checkpoint("org/name")
 
 
-def test_hub_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    write_gguf(tmp_path / "m.gguf", write_hf(tmp_path / "hf", tiny_config()), tiny_tokenizer())
-    download = Mock(side_effect=[str(tmp_path / "m.gguf"), http(RepositoryNotFoundError)])
+def gguf(folder: Path, *names: str) -> None:
+    """Copies of one model, which any of the names opens."""
+    write_gguf(folder / "first", write_hf(folder / "hf", tiny_config()), tiny_tokenizer())
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "first", folder / name)
+    (folder / "first").unlink()
+    shutil.rmtree(folder / "hf")
+
+
+def test_a_folder_with_one_gguf_model_is_that_model(tmp_path: Path) -> None:
+    """Whatever lies beside it: what sees images, and what it was quantised by."""
+    gguf(tmp_path, "m-Q4_K_M.gguf", "mmproj-F16.gguf", "m.imatrix.gguf")
+    (tmp_path / "config.json").write_text("{}")
+    assert open_checkpoint(str(tmp_path)).config.num_layers == 2
+    assert locate(str(tmp_path)) == tmp_path  # it may be meant for its tokenizer
+
+
+def test_a_folder_with_one_split_model_is_that_model(tmp_path: Path) -> None:
+    parts = [f"m-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    gguf(tmp_path, *parts[:1])
+    for name in parts[1:]:
+        (tmp_path / name).touch()
+    assert open_checkpoint(str(tmp_path)).config.num_layers == 2
+
+
+SEVERAL = (
+    "m-Q4_K_M.gguf",
+    "m-Q4_K_S.gguf",
+    "m-Q4_0.gguf",
+    "m.IQ4_NL.gguf",
+    "BF16/m-00001-of-00002.gguf",
+    "m-F16.gguf",
+)
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "name"),
+    [
+        ("Q4_K_M", "m-Q4_K_M.gguf"),
+        ("q4_k_m", "m-Q4_K_M.gguf"),
+        ("Q4_0", "m-Q4_0.gguf"),
+        ("iq4_nl", "m.IQ4_NL.gguf"),
+        ("F16", "m-F16.gguf"),
+        ("BF16", "BF16/m-00001-of-00002.gguf"),
+    ],
+)
+def test_a_quantisation_in_a_folder(tmp_path: Path, quantisation: str, name: str) -> None:
+    for other in SEVERAL:
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).touch()
+    assert locate(f"{tmp_path}:{quantisation}") == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "said"),
+    [
+        (
+            "Q4_K",
+            "holds no GGUF file of 'Q4_K'; there are 'BF16/m-00001-of-00002.gguf', 'm-F16.gguf'",
+        ),
+        ("4_0", "holds no GGUF file of '4_0'; there are"),
+        ("m", "holds several GGUF files of 'm': 'BF16/m-00001-of-00002.gguf', 'm-F16.gguf'"),
+    ],
+)
+def test_a_quantisation_that_is_not_in_a_folder(tmp_path: Path, quantisation: str, said: str) -> None:
+    for other in SEVERAL:
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).touch()
+    with pytest.raises(ModelError) as caught:
+        open_checkpoint(f"{tmp_path}:{quantisation}")
+    assert f"{tmp_path} {said}" in str(caught.value)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"holds no GGUF file, so that there is no 'Q8_0'"):
+        open_checkpoint(f"{tmp_path / 'empty'}:Q8_0")
+
+
+def hub_holds(monkeypatch: pytest.MonkeyPatch, folder: Path, *names: str) -> Mock:
+    """A repository of these files, which lie in a folder; gives what is downloaded."""
+    download = Mock(side_effect=lambda repository, name, revision: str(folder / name))
     monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    monkeypatch.setattr(checkpoints, "list_repo_files", Mock(return_value=[*names, "README.md"]))
+    return download
+
+
+def fetched(download: Mock) -> list[str]:
+    return [call.args[1] for call in download.call_args_list]
+
+
+def test_hub_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gguf(tmp_path, "q8/m.gguf")
+    download = hub_holds(monkeypatch, tmp_path)
     assert open_checkpoint("org/name:q8/m.gguf", revision="v2").config.num_layers == 2
     assert download.call_args.args == ("org/name", "q8/m.gguf")
     assert download.call_args.kwargs == {"revision": "v2"}
+    download.side_effect = http(RepositoryNotFoundError)
     assert "neither a local folder nor a model of the hub" in message("org/name:m.gguf")
+
+
+@pytest.mark.parametrize("quantisation", ["Q4_K_M", "q4_k_m"])
+def test_hub_quantisation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quantisation: str) -> None:
+    gguf(tmp_path, "m-Q4_K_M.gguf")
+    download = hub_holds(monkeypatch, tmp_path, *SEVERAL)
+    assert open_checkpoint(f"org/name:{quantisation}", revision="v2").config.num_layers == 2
+    assert download.call_args.args == ("org/name", "m-Q4_K_M.gguf")
+    assert download.call_args.kwargs == {"revision": "v2"}
+    listing = vars(checkpoints)["list_repo_files"]
+    assert listing.call_args.kwargs == {"revision": "v2"}
+
+
+@pytest.mark.parametrize("model", ["org/name:bf16", "org/name:BF16/m-00002-of-00002.gguf", "org/name"])
+def test_all_parts_come_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: str) -> None:
+    parts = ["BF16/m-00001-of-00002.gguf", "BF16/m-00002-of-00002.gguf"]
+    gguf(tmp_path, *parts)
+    hub_answers(monkeypatch, str(tmp_path / "snapshot"))
+    download = hub_holds(monkeypatch, tmp_path, *parts, "mmproj-F16.gguf")
+    assert open_checkpoint(model).config.num_layers == 2
+    assert fetched(download) == parts
+
+
+def test_a_quantisation_that_is_not_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    download = hub_holds(monkeypatch, tmp_path, *SEVERAL)
+    with pytest.raises(ModelError, match=r"org/name holds no GGUF file of 'Q6_K'; there are 'BF16/m-00001"):
+        open_checkpoint("org/name:Q6_K")
+    with pytest.raises(ModelError, match=r"org/name holds several GGUF files of 'm': "):
+        open_checkpoint("org/name:m")
+    download.assert_not_called()
 
 
 def test_empty_folder(tmp_path: Path) -> None:

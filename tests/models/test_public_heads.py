@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,9 +17,10 @@ from outrider import LLM, SamplingParams
 from outrider.errors import ModelError
 from outrider.models import checkpoint as checkpoints
 from outrider.models.checkpoint import locate, open_checkpoint
-from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
+from outrider.models.head_checkpoint import HeadCheckpoint, check_groups, is_head, locate_head, quantized
 from outrider.models.head_config import HeadConfig
-from outrider.models.head_fields import HARMLESS
+from outrider.models.head_settings import HARMLESS
+from outrider.models.tensors import Place, Tensor
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES, edit, random_head
 from tests.models.public_heads import LLAMA, READ, REFUSED
@@ -150,13 +152,51 @@ def test_tensors_that_are_not_read_are_refused(target: Path, tmp_path: Path) -> 
     HeadCheckpoint(tmp_path).layers(config, "the target")
 
 
-def test_gate_and_up_of_two_types_are_refused(target: Path, tmp_path: Path) -> None:
+def test_weights_of_no_float_type_are_refused(target: Path, tmp_path: Path) -> None:
     config = open_checkpoint(str(target)).config
     tensors = random_head(tmp_path, config)
-    name = "midlayer.mlp.gate_proj.weight"
-    edit(tmp_path, **{name: tensors[name].bfloat16()})
-    with pytest.raises(ModelError, match=r"gate_proj.weight is bfloat16, and .*up_proj.weight is float32"):
-        HeadCheckpoint(tmp_path).layers(config, "the target")
+    for name in ("fc.weight", "midlayer.mlp.gate_proj.weight", "norm.weight"):
+        random_head(tmp_path, config)
+        edit(tmp_path, **{name: tensors[name].to(torch.int64)})
+        with pytest.raises(ModelError, match=f"'{name}' is of type I64; supported are F32, F16, BF16, F64; "):
+            HeadCheckpoint(tmp_path).layers(config, "the target")
+    random_head(tmp_path, config)
+    edit(tmp_path, d2t=torch.zeros(96))
+    with pytest.raises(ModelError, match="'d2t' is of F32; it has to be of I64 or "):
+        HeadCheckpoint(tmp_path).targets()
+
+
+def test_parts_of_four_bits_that_do_not_fit(target: Path, tmp_path: Path) -> None:
+    config = open_checkpoint(str(target)).config
+    whole = random_head(tmp_path, config)
+    small, name = quantized(whole), "midlayer.self_attn.q_proj.weight"
+    parts = {part: small[name + part] for part in (".codes", ".scales")}
+
+    def refused(said: str, *gone: str, **changes: torch.Tensor) -> None:
+        random_head(tmp_path, config)
+        edit(tmp_path, *gone, **{name + part: tensor for part, tensor in (parts | changes).items()})
+        with pytest.raises(ModelError, match=said):
+            HeadCheckpoint(tmp_path).layers(config, "the target")
+
+    refused("'midlayer.self_attn.q_proj.weight' is there twice, in 4 bits too")
+    refused(r"cannot be in 4 bits: codes are U8 \(3, 64\)", name, **{".codes": parts[".codes"][:3].clone()})
+    refused("cannot be in 4 bits: .* scales F32 ", name, **{".scales": parts[".scales"].float()})
+    halved = {part: tensor[:, : tensor.shape[1] // 2].contiguous() for part, tensor in parts.items()}
+    refused(r"q_proj.weight' has shape \(64, 64\); config.json implies \(64, 128\)", name, **halved)
+
+
+def test_four_bits_that_would_be_parted_within_a_block_are_refused(tmp_path: Path) -> None:
+    """What reads [embedding, state] is parted between the two, and 48 inputs end within a block of 32."""
+    write_hf(tmp_path / "target", tiny_config(hidden_size=48, head_dim=16))
+    config = open_checkpoint(str(tmp_path / "target")).config
+    tensors = random_head(tmp_path / "head", config)
+    name = "midlayer.self_attn.v_proj.weight"
+    small = quantized({name: tensors[name]})
+    edit(tmp_path / "head", name, **small)
+    with pytest.raises(ModelError, match=r"v_proj.weight' is Q4_0 and would be parted at input 48"):
+        HeadCheckpoint(tmp_path / "head").layers(config, "the target")
+    with pytest.raises(ModelError, match=r"inputs; 4 bits need a multiple of 32"):
+        check_groups(HeadConfig.for_target(config, draft_vocab_size=96))
 
 
 def test_other_names_and_layouts_are_the_same_head(target: Path, tmp_path: Path) -> None:
@@ -181,7 +221,7 @@ def test_other_names_and_layouts_are_the_same_head(target: Path, tmp_path: Path)
     assert other.config == head.config
     assert other.layers(config, "the target") == head.layers(config, "the target")
     name = "midlayer.self_attn.q_proj.weight"
-    assert torch.equal(other.tensor(name), tensors[name])
+    assert np.array_equal(other.stored[name].floats(), tensors[name])
     save_file(renamed | {name: tensors[name]}, file)
     with pytest.raises(ModelError, match="there twice"):
         HeadCheckpoint(tmp_path)
@@ -241,8 +281,11 @@ def test_tied_tensors_of_an_old_pickle_are_read_twice(target: Path, tmp_path: Pa
     torch.save(held, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     changed(tmp_path, draft_vocab_size=config.vocab_size)
     head = HeadCheckpoint(tmp_path)
-    assert torch.equal(head.weight("embed_tokens.weight").dequantize(), table)
-    assert torch.equal(head.weight("lm_head.weight").dequantize(), table)
+    for name in ("embed_tokens.weight", "lm_head.weight"):
+        place = Place(name)
+        for _ in range(2):
+            assert np.array_equal(head.stored[name].floats(), table)
+            head.release(Tensor(place, place, (config.vocab_size, 64)))
 
 
 def test_the_pickle_of_a_head_is_downloaded_and_of_a_model_it_is_not(
@@ -266,7 +309,9 @@ def test_the_pickle_of_a_head_is_downloaded_and_of_a_model_it_is_not(
     assert ["pytorch_model.bin" in asked for asked in patterns()] == [False]
 
 
-@pytest.mark.parametrize("feature", ["fc_norm", "no layers", "the target's output layer", "attention_bias"])
+@pytest.mark.parametrize(
+    "feature", ["fc_norm", "no layers", "the target's output layer", "attention_bias", "many types"]
+)
 def test_tokens_are_the_targets(feature: str, target: Path, tmp_path: Path) -> None:
     FEATURES[feature](tmp_path, open_checkpoint(str(target)).config)
     params = SamplingParams(temperature=0.7, seed=1, max_tokens=12)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from typing import Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 
-def release_pages(tensor: Tensor) -> None:
-    """Free the memory of a contiguous tensor until it is written again; its content is lost, or read again
+def release_pages(array: NDArray[Any]) -> None:
+    """Free the memory of a contiguous array until it is written again; its content is lost, or read again
     from the file that it is mapped from.
 
-    Only whole pages go, so that what lies beside the tensor stays. Nothing is freed elsewhere than on the CPU
-    and on Linux.
+    Only whole pages go, so that what lies beside the array stays. Nothing is freed elsewhere than on Linux.
     """
-    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    begin, end = array.ctypes.data, array.ctypes.data + array.nbytes
     begin = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
     end = end // mmap.PAGESIZE * mmap.PAGESIZE
-    if sys.platform == "linux" and tensor.device.type == "cpu" and begin < end:
+    if sys.platform == "linux" and begin < end:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 

@@ -11,61 +11,62 @@ from typing import Any, Protocol
 
 from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
+from outrider.formats.format import Format
 from outrider.messages import listed, reason, shown
-from outrider.models.config import DecoderConfig
+from outrider.models.config import ModelConfig
 from outrider.models.folder import FolderCheckpoint
+from outrider.models.gguf_choice import gguf_models, of_quantization
 from outrider.models.gguf_file import GGUFCheckpoint
 from outrider.models.gguf_magic import is_gguf
-from outrider.quantization.weight import Format, Weight
+from outrider.models.gguf_split import part_names
+from outrider.models.leaves import Source
+from outrider.models.tensors import Tensor
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILE = re.compile(rf"({HUB_ID.pattern}):(.+\.gguf)", re.IGNORECASE)
+IN_HUB = re.compile(rf"({HUB_ID.pattern}):(.+)")
 
 
-class Checkpoint(Protocol):
+class Checkpoint(Source, Protocol):
     """Configuration, weights and tokenizer. Raises ModelError for whatever is missing or broken."""
 
     @property
-    def config(self) -> DecoderConfig: ...
+    def config(self) -> ModelConfig: ...
 
     @property
     def sampling_defaults(self) -> Mapping[str, Any]:
         """What its authors would have sampling be, where that is not neutral, by the names of the file."""
 
-    def tensor(self, name: str) -> Tensor:
-        """A weight by its Hugging Face name, in the type it is stored in or dequantised to float32."""
-
     @property
     def stored_as(self) -> str:
-        """The type of the linear layers, as safetensors and GGUF name it: 'F32', 'F16', 'BF16', 'Q8_0'."""
+        """The format of the linear layers, by its name: 'F32', 'BF16', 'Q8_0'."""
 
-    def weight(self, name: str) -> Weight:
-        """A matrix by its Hugging Face name, as it is stored or in the format that loses least."""
-
-    def format(self, name: str) -> Format:
-        """The format of `weight(name)`, from the file's header alone."""
+    def format(self, tensor: Tensor) -> Format:
+        """The format of a matrix, from the file's header alone."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
 
-def open_checkpoint(model: str, revision: str | None = None, tokenizer: str | None = None) -> Checkpoint:
-    """Open a folder, a GGUF file, the name 'smollm2', or a model of the Hugging Face hub, of which
-    'org/name:file.gguf' is one file.
+def open_checkpoint(
+    model: str, revision: str | None = None, tokenizer: str | None = None, positions: int | None = None
+) -> Checkpoint:
+    """Open a folder, a GGUF file, the name 'smollm2', or a model of the Hugging Face hub.
 
-    revision: of the hub's repository; tokenizer: a folder or hub id to take the tokenizer from instead.
-    Raises ModelError.
+    Of several GGUF files in a folder or in a repository, 'folder:Q4_K_M' is the one of that quantisation, and
+    'org/name:file.gguf' a file of the hub by its name. revision: of the hub's repository; tokenizer: a folder
+    or hub id to take the tokenizer from instead; positions: that requests may have at most, where that is not
+    what the model says. Raises ModelError.
     """
     tokenizer_path = None if tokenizer is None else locate(tokenizer)
     path = locate(model, revision)
+    if not path.is_file() and not any(path.glob("*.safetensors")):
+        path = _only_gguf(model, revision, path) or path
     if path.is_file():
-        return GGUFCheckpoint(path, tokenizer_path)
-    _check_kind(model, revision, path)
-    return FolderCheckpoint(path, tokenizer_path)
+        return GGUFCheckpoint(path, tokenizer_path, positions)
+    return FolderCheckpoint(path, tokenizer_path, positions)
 
 
 def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
@@ -78,15 +79,17 @@ def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_F
         return path
     if model == "smollm2":
         return _smollm2()
+    folder, _, quantization = model.rpartition(":")
+    if folder and quantization and _path(folder).is_dir():
+        return _path(folder) / of_quantization(gguf_models(_inside(_path(folder))), quantization, folder)
     if not model.startswith("."):
         if HUB_ID.fullmatch(model) and path.suffix.lower() != ".gguf":
             return _download(model, revision, files)
-        if found := HUB_FILE.fullmatch(model):
-            with _from_hub(model):
-                return Path(hf_hub_download(found[1], found[2], revision=revision))
+        if found := IN_HUB.fullmatch(model):
+            return _download_gguf(model, found[1], found[2], revision)
     raise ModelError(
         f"model {model!r} does not exist; give a folder with config.json, a .gguf file, a hub id such as "
-        "'org/name' or 'org/name:file.gguf', or 'smollm2'"
+        "'org/name', 'org/name:Q4_K_M' or 'org/name:file.gguf', or 'smollm2'"
     )
 
 
@@ -121,24 +124,51 @@ def _check_file(model: str, path: Path) -> None:
         raise ModelError(f"model {model!r} is a file that is not GGUF; give a .gguf file or a folder")
 
 
-def _check_kind(model: str, revision: str | None, folder: Path) -> None:
-    """Raises ModelError for a folder or a repository of GGUF files, which has to be told which of them."""
-    if any(folder.glob("*.safetensors")):
-        return
+def _only_gguf(model: str, revision: str | None, folder: Path) -> Path | None:
+    """The GGUF model that is alone in a folder or a repository; None where it is a folder of another kind.
+
+    Raises ModelError where there are several, or where nothing is a model.
+    """
     local = Path(model).expanduser()
     if local.is_dir():
-        names, give = sorted(file.name for file in local.iterdir()), "the path"
+        names, give = _inside(local), "the path"
     else:
         with _from_hub(model):
             names, give = list_repo_files(model, revision=revision), f"'{model}:NAME'"
-    files = [name for name in names if name.lower().endswith(".gguf")]
-    if files:
-        raise ModelError(f"model {model!r} holds GGUF files; give {give} of one of them: {listed(files)}")
+    models = gguf_models(names)
+    if len(models) > 1:
+        raise ModelError(f"model {model!r} holds GGUF files; give {give} of one of them: {listed(models)}")
+    if models:
+        return local / models[0] if local.is_dir() else _download_gguf(model, model, models[0], revision)
+    if (folder / "config.json").exists():
+        return None
+    raise ModelError(f"model {model!r} holds no config.json, and no .gguf file either")
+
+
+def _inside(folder: Path) -> list[str]:
+    """Names of the files in a folder and in its folders."""
+    files = [path for pattern in ("*", "*/*") for path in folder.glob(pattern)]
+    return [str(path.relative_to(folder)) for path in files]
 
 
 def _download(model: str, revision: str | None, files: Sequence[str]) -> Path:
     with _from_hub(model):
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(files)))
+
+
+def _download_gguf(model: str, repository: str, wanted: str, revision: str | None) -> Path:
+    """The file of a repository, or the first of the files of a split model.
+
+    wanted: its name, or its quantisation. model: for messages.
+    """
+    name = wanted
+    if not wanted.lower().endswith(".gguf"):
+        with _from_hub(model):
+            names = list_repo_files(repository, revision=revision)
+        name = of_quantization(gguf_models(names), wanted, repository)
+    with _from_hub(model):
+        parts = [hf_hub_download(repository, part, revision=revision) for part in part_names(name)]
+    return Path(parts[0])
 
 
 @contextmanager

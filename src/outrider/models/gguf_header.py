@@ -7,80 +7,73 @@ The reader of the package gguf keeps a NumPy view for every string, which is 150
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from numpy.typing import NDArray
 
 from outrider.errors import ModelError
+from outrider.formats.format import Bytes
 from outrider.messages import shown
-from outrider.models.gguf_magic import MAGIC
+from outrider.models.gguf_magic import MAGIC, reading
+from outrider.models.stored import map_file
 
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9  # types of a value; the others are numbers
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 ALIGNMENT = 32  # of the tensors, unless general.alignment says otherwise
 MOST_DIMENSIONS = 4
+LENGTH = struct.Struct("<Q")  # of a string
 MOST_TENSORS = 2**16
 MOST_ELEMENTS = 2**23  # of all arrays together: Python's numbers take up to 32 times the file's bytes
-BYTE: np.dtype[Any] = np.dtype(np.uint8)
-FLOATS: dict[GGMLQuantizationType, np.dtype[Any]] = {
-    GGMLQuantizationType.F32: np.dtype("<f4"),
-    GGMLQuantizationType.F16: np.dtype("<f2"),
+REPACKED = {
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
 }
+"""Types that older versions of llama.cpp wrote for some processors, and none reads any more."""
 
 
 @dataclass(frozen=True)
-class StoredTensor:
-    """A tensor in the file. shape: rows first, unlike the file's; nbytes: in the file."""
+class TensorInfo:
+    """What the header says of a tensor. shape: rows first, unlike the file's; nbytes: in the file."""
 
     name: str
     type: GGMLQuantizationType
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-    mapping: mmap.mmap
 
-    def read(self, first: int = 0, last: int | None = None) -> NDArray[Any]:
-        """Rows first..last as they are stored: [rows, columns] of floats, or uint8 [rows, bytes of a row]; a
-        vector as a whole."""
-        kind: np.dtype[Any] = FLOATS.get(self.type, BYTE)
-        rows = self.shape[0] if len(self.shape) > 1 else 1
-        width = self.nbytes // rows // kind.itemsize
-        count = (rows if last is None else min(last, rows)) - first
-        begin = self.offset + first * width * kind.itemsize
-        data: NDArray[Any] = np.frombuffer(self.mapping, dtype=kind, count=count * width, offset=begin)
-        return data.reshape(count, width) if len(self.shape) > 1 else data
-
-    def release(self) -> None:
-        """Give the memory of what was read back; it is read from the file again if it is asked for."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            begin = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
-            self.mapping.madvise(mmap.MADV_DONTNEED, begin, self.offset + self.nbytes - begin)
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
 
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """metadata: values by key, arrays as lists; tensors: by name."""
+    """metadata: values by key, arrays as lists; tensors: in the order of the header; data: the whole file, as
+    uint8 of a mapping."""
 
+    path: Path
     metadata: dict[str, Any]
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, TensorInfo]
+    data: Bytes
 
 
 def read_header(path: Path) -> GGUFHeader:
-    """Raises ModelError for a GGUF file that is not ours to read, ValueError for one that is not GGUF or
-    contradicts itself, and OSError for one that cannot be opened."""
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise ValueError("it is empty")
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    cursor = _Cursor(mapping)
+    """Raises ModelError for a file that is not GGUF, not ours to read, or contradicts itself."""
+    with reading(path):
+        return _read(path, map_file(path))
+
+
+def _read(path: Path, data: Bytes) -> GGUFHeader:
+    cursor = _Cursor(data)
     if cursor.take(4) != MAGIC:
         raise ValueError("its magic number is not that of GGUF")
     _check_version(cursor.take(4), path)
@@ -101,16 +94,16 @@ def read_header(path: Path) -> GGUFHeader:
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment = {shown(alignment)}; it has to be a power of two")
     start = -(-cursor.at // alignment) * alignment
-    tensors: dict[str, StoredTensor] = {}
+    tensors: dict[str, TensorInfo] = {}
     for name, shape, kind, offset in described:
         if name in tensors:
             raise ValueError(f"tensor {shown(name)} is there twice")
-        tensors[name] = StoredTensor(name, kind, shape, start + offset, _nbytes(name, shape, kind), mapping)
-    _check_places(tensors, len(mapping), alignment)
-    return GGUFHeader(metadata, tensors)
+        tensors[name] = TensorInfo(name, kind, shape, start + offset, _nbytes(name, shape, kind))
+    _check_places(tensors, len(data), alignment)
+    return GGUFHeader(path, metadata, tensors, data)
 
 
-def _check_version(stored: bytes, path: Path) -> None:
+def _check_version(stored: memoryview, path: Path) -> None:
     """Such a file is whole; it is its form that is not supported."""
     version, swapped = (int.from_bytes(stored, order) for order in ("little", "big"))
     if swapped in (1, *VERSIONS):
@@ -137,6 +130,12 @@ def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], GGMLQuantizationT
     try:
         return name, shape, GGMLQuantizationType(kind), offset
     except ValueError:
+        if kind in REPACKED:
+            plain = "_".join(REPACKED[kind].split("_")[:2])
+            raise ValueError(
+                f"tensor {shown(name)} is of type {REPACKED[kind]}, which llama.cpp has given up; get the "
+                f"model as {plain}"
+            ) from None
         raise ValueError(f"tensor {shown(name)} is of type number {kind}, which is not known") from None
 
 
@@ -147,7 +146,7 @@ def _nbytes(name: str, shape: tuple[int, ...], kind: GGMLQuantizationType) -> in
     return math.prod(shape) // int(block) * int(size)
 
 
-def _check_places(tensors: dict[str, StoredTensor], length: int, alignment: int) -> None:
+def _check_places(tensors: dict[str, TensorInfo], length: int, alignment: int) -> None:
     """Every tensor lies in the file, where the alignment allows, and over no other one."""
     for tensor in tensors.values():
         end = tensor.offset + tensor.nbytes
@@ -167,16 +166,16 @@ class _Cursor:
     """Reads values one after the other. Nothing is taken on trust: a count that the file cannot hold ends in
     an error when the file ends, not in an allocation."""
 
-    def __init__(self, mapping: mmap.mmap) -> None:
-        self._mapping = mapping
+    def __init__(self, data: Bytes) -> None:
+        self._data = memoryview(data)  # type: ignore[arg-type]
         self._elements = 0  # of the arrays so far
         self.at = 0
 
-    def take(self, size: int) -> bytes:
-        if size > len(self._mapping) - self.at:
-            raise ValueError(f"{size} bytes are to follow byte {self.at}; the file has {len(self._mapping)}")
+    def take(self, size: int) -> memoryview:
+        if size > len(self._data) - self.at:
+            raise ValueError(f"{size} bytes are to follow byte {self.at}; the file has {len(self._data)}")
         self.at += size
-        return self._mapping[self.at - size : self.at]
+        return self._data[self.at - size : self.at]
 
     def number(self, format: str) -> Any:
         return struct.unpack("<" + format, self.take(struct.calcsize("<" + format)))[0]
@@ -184,7 +183,7 @@ class _Cursor:
     def string(self) -> str:
         begin = self.at
         try:
-            return self.take(self.number("Q")).decode()
+            return str(self.take(LENGTH.unpack(self.take(8))[0]), "utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"the string at byte {begin} is not UTF-8") from error
 
@@ -208,4 +207,21 @@ class _Cursor:
             return list(struct.unpack(f"<{count}{NUMBERS[of]}", self.take(count * size)))
         if of == ARRAY:
             raise ValueError("it is an array of arrays, which llama.cpp does not read either")
-        return [self.value(of) for _ in range(count)]
+        return self._strings(count) if of == STRING else [self.value(of) for _ in range(count)]
+
+    def _strings(self, count: int) -> list[str]:
+        """What `count` calls of `string` return, in a third of the time: a vocabulary has some 100,000."""
+        data, size, at = self._data, len(self._data), self.at
+        strings: list[str] = []
+        try:
+            for _ in range(count):
+                begin = at + 8  # bytes of a length
+                end = begin + int.from_bytes(data[at:begin], "little")
+                if end > size:
+                    break
+                strings.append(str(data[begin:end], "utf-8"))
+                at = end
+        except UnicodeDecodeError:
+            pass
+        self.at = at
+        return strings + [self.string() for _ in range(count - len(strings))]  # the first of them raises

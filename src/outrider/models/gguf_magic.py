@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from outrider.errors import ModelError
+from outrider.messages import reason
 
 MAGIC = b"GGUF"
 HEAD = 8  # bytes of the magic number and the version
@@ -31,6 +36,23 @@ def foreign(path: Path) -> str | None:
     if head.lstrip().lower().startswith(PAGES):
         return "is a web page, not a model; download the file that the page shows"
     return None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the reader of a GGUF file and the libraries below raise, any of Python's errors, into a
+    ModelError of one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        what = foreign(path)
+        if what is not None:
+            raise ModelError(f"{path} {what}") from error
+        raise ModelError(f"{path} is truncated or corrupt: {reason(error)}") from error
 
 
 def _head(path: Path, size: int) -> bytes:

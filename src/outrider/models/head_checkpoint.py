@@ -1,9 +1,4 @@
-"""EAGLE-3 heads on disk, in the public layouts: config.json, and model.safetensors or pytorch_model.bin.
-
-A matrix may also be stored in 4 bits, which only this package reads: instead of `X.weight` there are
-`X.weight.codes`, uint8 [out, in / 2] with the first half of each 32 inputs in the low nibbles, and
-`X.weight.scales`, float16 [out, in / 32], as the format 'int4' has them.
-"""
+"""EAGLE-3 heads on disk, in the public layouts: config.json, and tensors as `head_file.py` has them."""
 
 from __future__ import annotations
 
@@ -11,35 +6,41 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor as TorchTensor
 
-from outrider.cache.pages import release_pages
 from outrider.errors import ModelError
+from outrider.formats.convert import convert
+from outrider.formats.floats import F32
+from outrider.formats.format import Floats
+from outrider.formats.grouped import GROUP, Q4_0
+from outrider.formats.weight import Weight
 from outrider.models.checkpoint import HUB_FILES, locate
-from outrider.models.config import DecoderConfig
-from outrider.models.folder import plain_weight, shaped
-from outrider.models.gguf_blocks import nibbles
+from outrider.models.config import ModelConfig
 from outrider.models.head_config import HeadConfig, usual_layers
-from outrider.models.head_file import PICKLED, SAFETENSORS, HeadFile, tensor_names
+from outrider.models.head_file import CODES, PICKLED, SAFETENSORS, SCALES, HeadFile, tensor_names
 from outrider.models.head_kinds import is_drafter, refuse_other_configs, refuse_other_tensors
+from outrider.models.head_parts import OUTPUT, TABLE, head_parts
 from outrider.models.json_file import read_json
-from outrider.quantization.quantize import convert
-from outrider.quantization.slabs import by_rows
-from outrider.quantization.weight import GROUP, Format, Weight, plain
+from outrider.models.leaves import tensors as tensors_of
+from outrider.models.source import HUGGING_FACE, StoredModel
+from outrider.models.tensors import Tensor
 
-SPLIT = tuple(f"midlayer.self_attn.{name}_proj.weight" for name in "qkv")  # [embedding, state]
-GATED = tuple(f"midlayer.mlp.{name}_proj.weight" for name in ("gate", "up"))  # computed in one pass
-TABLE, OUTPUT, TARGETS, KNOWN = "embed_tokens.weight", "lm_head.weight", "d2t", "t2d"
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+TARGETS, KNOWN = "d2t", "t2d"
+INTEGERS = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
 class HeadCheckpoint:
-    """A head in a folder, weights memory-mapped. Raises ModelError for what is missing or broken, and says
-    what it is where it is another kind of drafter."""
+    """A head in a folder, weights memory-mapped: a `Source` of its `parts`.
+
+    stored: every tensor by its public name. Raises ModelError for what is missing or broken, and says what it
+    is where it is another kind of drafter.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
@@ -49,95 +50,57 @@ class HeadCheckpoint:
         self.path = path
         raw = read_json(path / "config.json")
         refuse_other_configs(raw, str(path / "config.json"))
-        file = HeadFile.open(path)
-        refuse_other_tensors(file.tensors.keys(), str(file.path))
+        self._file = HeadFile.open(path)
+        refuse_other_tensors(self._file.tensors.keys(), str(self._file.path))
         self.config = HeadConfig.parse(raw, str(path / "config.json"))
-        self._tensors, self._mapped = file.tensors, file.mapped
-        self._shapes = self.config.shapes()
-        if self.has_table:
-            self._shapes[TABLE] = (self.config.decoder.vocab_size, self.config.decoder.hidden_size)
-        if not self.has_output:
-            del self._shapes[OUTPUT]
+        self.stored = self._file.weights()
+        self._model = StoredModel(self.stored, HUGGING_FACE)
+        self.parts = head_parts(self.config, table=TABLE in self.stored, output=OUTPUT in self.stored)
 
-    def tensor(self, name: str) -> Tensor:
-        """A tensor by its public name, as it is stored."""
-        return self._checked(name, self._stored(name), FLOATS, self._shapes[name])
+    def weight(self, tensor: Tensor) -> Weight:
+        return self._model.weight(tensor)
 
-    def weight(self, name: str) -> Weight:
-        """A matrix by its public name."""
-        if not self._is_quantized(name):
-            tensor = self.tensor(name)
-            return plain_weight(tensor) if self._mapped else plain(tensor)
-        codes, scales = self._quantized(name)
-        weight = by_rows(
-            len(codes),
-            2 * codes.shape[1],
-            lambda first, last: Weight("int4", _unpacked(codes[first:last]), scales[first:last]),
-        )
-        if self._mapped:
-            release_pages(codes)
-        return weight
+    def floats(self, tensor: Tensor) -> Floats:
+        return self._model.floats(tensor)
 
-    def format(self, name: str) -> Format:
-        """The format of `weight(name)`, from the file's header alone."""
-        if self._is_quantized(name):
-            return "int4"
-        return "bfloat16" if self._stored(name).dtype == torch.bfloat16 else "float32"
+    def release(self, tensor: Tensor) -> None:
+        if self._file.mapped:
+            self._model.release(tensor)
 
-    @property
-    def has_table(self) -> bool:
-        """Whether it has an embedding table of its own, and does not share the target's."""
-        return TABLE in self._tensors
-
-    @property
-    def has_output(self) -> bool:
-        """Whether it has an output layer of its own. Else it is the table where config.json ties the two, or
-        the target's."""
-        return OUTPUT in self._tensors or self._is_quantized(OUTPUT)
-
-    def table(self) -> Weight | None:
-        """Its own embedding table, if it has one."""
-        return self.weight(TABLE) if self.has_table else None
-
-    def targets(self) -> Tensor:
-        """The target's id of each token that the head can say; int64 [draft vocab]."""
-        count, vocab = self.config.draft_vocab_size, self.config.decoder.vocab_size
+    def targets(self) -> NDArray[np.int64]:
+        """The target's id of each token that the head can say; [draft vocab]."""
         self._check_tensors()
-        offsets = self._tensors.get(TARGETS)
+        count, vocab = self.config.draft_vocab_size, self.config.sizes.vocab
+        offsets = self._integers(TARGETS, count)
         if offsets is None:
             if count != vocab:
                 raise ModelError(f"{self.path}: tensor 'd2t' is missing, and {count} tokens are not {vocab}")
-            return torch.arange(vocab)
-        offsets = self._checked(TARGETS, offsets, INTEGERS, (count,)).long()
-        ids = torch.arange(count) + offsets
-        if int(ids.min()) < 0 or int(ids.max()) >= vocab or len(set(ids.tolist())) != count:
+            return np.arange(vocab)
+        ids = np.arange(count) + offsets.astype(np.int64)
+        if ids.min() < 0 or ids.max() >= vocab or len(np.unique(ids)) != count:
             raise ModelError(f"{self.path}: 'd2t' does not lead to {count} different ids below {vocab}")
-        known = self._tensors.get(KNOWN)
-        if known is not None:
-            known = self._checked(KNOWN, known, (torch.bool, *INTEGERS), (vocab,)).bool()
-            if int(known.sum()) != count or not known[ids].all():
-                raise ModelError(f"{self.path}: 't2d' does not mark the tokens that 'd2t' leads to")
+        known = self._integers(KNOWN, vocab)
+        if known is not None and (np.count_nonzero(known) != count or not known[ids].all()):
+            raise ModelError(f"{self.path}: 't2d' does not mark the tokens that 'd2t' leads to")
         return ids
 
-    def layers(self, target: DecoderConfig, name: str) -> tuple[int, ...]:
+    def layers(self, target: ModelConfig, name: str) -> tuple[int, ...]:
         """The target's layers that it reads. Raises ModelError if it was made for another than `name`, and if
         its tensors are not what its config.json says."""
-        config, decoder = self.config, self.config.decoder
+        config, own = self.config, self.config.sizes
         layers = config.state_layers or usual_layers(target.num_layers)
         if config.reads_output:
             layers = (target.num_layers,)
-
-        def shared(own: bool) -> int:
-            return target.hidden_size if own else decoder.hidden_size
-
-        facts = {
-            "hidden size": (config.target_hidden_size, target.hidden_size),
-            "size of shared embeddings": (shared(self.has_table), target.hidden_size),
-            "size of the shared output layer": (shared(self.has_output), target.hidden_size),
-            "vocabulary size": (decoder.vocab_size, target.vocab_size),
-            "number of layers": (config.target_layers or target.num_layers, target.num_layers),
-        }
-        for what, (of_head, of_target) in facts.items():
+        facts = [
+            ("hidden size", config.target_hidden_size, target.hidden_size),
+            ("vocabulary size", own.vocab, target.vocab_size),
+            ("number of layers", config.target_layers or target.num_layers, target.num_layers),
+        ]
+        if self.parts.table is None:
+            facts.append(("size of shared embeddings", own.hidden, target.hidden_size))
+        if self.parts.output is None:
+            facts.append(("size of the shared output layer", own.hidden, target.hidden_size))
+        for what, of_head, of_target in facts:
             if of_head != of_target:
                 raise ModelError(
                     f"the head {str(self.path)!r} was not made for the target {name!r}: its target's {what} "
@@ -152,96 +115,78 @@ class HeadCheckpoint:
         return layers
 
     def _check_tensors(self) -> None:
-        """Raises ModelError for a tensor that is missing, of another shape, or not read.
+        """Raises ModelError for a tensor that is missing, of another shape or type, or not read.
 
         Nothing of a size that config.json names is made before.
         """
-        read = {TARGETS, KNOWN}
-        for name in self._shapes:
-            if self._is_quantized(name):
-                self._quantized(name)
-                read |= {f"{name}.codes", f"{name}.scales"}
-            else:
-                self.tensor(name)
-                read.add(name)
-        for name in self._tensors:
+        self._model.check(self.parts, str(self.path), "config.json implies")
+        read = {*self._model.names(self.parts), TARGETS, KNOWN}
+        for name in self.stored:
             if name not in read:
                 raise ModelError(
                     f"{self.path}: tensor {name!r} is not read, and may change what the head drafts; "
                     "config.json does not ask for it, or it is of another kind of head"
                 )
-        gate, up = (self.format(name) for name in GATED)
-        if gate != up:
-            raise ModelError(f"{self.path}: {GATED[0]} is {gate}, and {GATED[1]} is {up}; they have to agree")
-        count, vocab = self.config.draft_vocab_size, self.config.decoder.vocab_size
-        if not self.has_output and count != vocab:
+        count, vocab = self.config.draft_vocab_size, self.config.sizes.vocab
+        if self.parts.output is None and count != vocab:
             raise ModelError(
                 f"{self.path}: tensor {OUTPUT!r} is missing, and an output layer for {count} tokens is not "
                 f"the target's, which has {vocab}"
             )
 
-    def _stored(self, name: str) -> Tensor:
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            raise ModelError(f"{self.path}: tensor {name!r} is missing")
-        return tensor
-
-    def _is_quantized(self, name: str) -> bool:
-        return f"{name}.codes" in self._tensors
-
-    def _quantized(self, name: str) -> tuple[Tensor, Tensor]:
-        """Codes and scales of a matrix in 4 bits."""
-        if len(self._shapes[name]) != 2:
-            raise ModelError(f"{self.path}: tensor {name!r} cannot be in 4 bits; only matrices are")
-        rows, columns = self._shapes[name]
-        _check_groups(name, columns)
-        parts = {"codes": (torch.uint8, columns // 2), "scales": (torch.float16, columns // GROUP)}
-        codes, scales = (
-            self._checked(f"{name}.{part}", self._stored(f"{name}.{part}"), (dtype,), (rows, width))
-            for part, (dtype, width) in parts.items()
-        )
-        return codes, scales
-
-    def _checked(
-        self, name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...], shape: tuple[int, ...]
-    ) -> Tensor:
-        if tensor.dtype not in dtypes:
+    def _integers(self, name: str, size: int) -> NDArray[Any] | None:
+        raw = self._file.tensors.get(name)
+        if raw is None:
+            return None
+        if raw.dtype not in INTEGERS:
             raise ModelError(
-                f"{self.path}: tensor {name!r} is of {_short(tensor.dtype)}; it has to be of "
-                f"{' or '.join(map(_short, dtypes))}"
+                f"{self.path}: tensor {name!r} is of {raw.dtype}; it has to be of {' or '.join(INTEGERS)}"
             )
-        return shaped(self.path, name, tensor, shape)
+        if raw.shape != (size,):
+            raise ModelError(
+                f"{self.path}: tensor {name!r} has shape {raw.shape}; config.json implies ({size},)"
+            )
+        return raw.array()
 
 
-def save_head(path: Path, config: HeadConfig, tensors: Mapping[str, Tensor], targets: Tensor) -> None:
+def save_head(
+    path: Path, config: HeadConfig, tensors: Mapping[str, TorchTensor], targets: NDArray[np.int64]
+) -> None:
     """Write a head in the public layout. tensors: by public name; targets: see `HeadCheckpoint.targets`."""
     path.mkdir(parents=True, exist_ok=True)
-    known = torch.zeros(config.decoder.vocab_size, dtype=torch.bool)
+    known = np.zeros(config.sizes.vocab, np.bool_)
     known[targets] = True
-    maps = {TARGETS: targets - torch.arange(len(targets)), KNOWN: known}
-    save_file({name: tensor.contiguous() for name, tensor in {**tensors, **maps}.items()}, path / SAFETENSORS)
+    maps = {TARGETS: targets - np.arange(len(targets)), KNOWN: known}
+    whole = {**tensors, **{name: torch.from_numpy(array) for name, array in maps.items()}}
+    save_file({name: tensor.contiguous() for name, tensor in whole.items()}, path / SAFETENSORS)
     (path / "config.json").write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def quantized(tensors: Mapping[str, TorchTensor]) -> dict[str, TorchTensor]:
     """The same head with its matrices in 4 bits. Raises ModelError where 32 does not divide their inputs."""
-    small: dict[str, Tensor] = {}
+    small: dict[str, TorchTensor] = {}
     for name, tensor in tensors.items():
         if tensor.dim() != 2:
             small[name] = tensor.half()
             continue
-        _check_groups(name, tensor.shape[1])
-        weight = convert(plain(tensor), "int4")
-        assert weight.scales is not None
-        small[f"{name}.codes"], small[f"{name}.scales"] = _packed(weight.values), weight.scales
+        _check_inputs(name, tensor.shape[1])
+        blocks = four_bits(tensor).data.reshape(len(tensor), -1, Q4_0.size)
+        scales, codes = blocks[..., :2].copy().view("<f2")[..., 0], blocks[..., 2:].reshape(len(tensor), -1)
+        small[name + CODES], small[name + SCALES] = torch.from_numpy(codes), torch.from_numpy(scales)
     return small
 
 
+def four_bits(matrix: TorchTensor) -> Weight:
+    """The nearest matrix of 4 bits."""
+    values = np.ascontiguousarray(matrix.detach().float().cpu().numpy())
+    return convert(Weight(F32, values.view(np.uint8), values.shape[1]), Q4_0)
+
+
 def check_groups(config: HeadConfig) -> None:
-    """Raises ModelError if `quantized` would, of a head of this shape."""
-    for name, shape in config.shapes().items():
-        if len(shape) == 2:
-            _check_groups(name, shape[1])
+    """Raises ModelError where a head of this shape cannot be stored in 4 bits."""
+    for tensor in tensors_of(head_parts(config)):
+        if len(tensor.shape) == 2:
+            _check_inputs(tensor.hf.name, tensor.shape[1])
 
 
 def is_head(path: Path) -> bool:
@@ -270,21 +215,6 @@ def _has_safetensors(path: Path) -> bool:
     return any(path.glob("*.safetensors"))
 
 
-def _check_groups(name: str, inputs: int) -> None:
-    needed = 2 * GROUP if name in SPLIT else GROUP
-    if inputs % needed:
-        raise ModelError(f"{name} has {inputs} inputs; 4 bits need a multiple of {needed}")
-
-
-def _packed(codes: Tensor) -> Tensor:
-    halves = codes.view(len(codes), -1, 2, GROUP // 2)
-    return (halves[:, :, 0] | halves[:, :, 1] << 4).flatten(1)
-
-
-def _unpacked(packed: Tensor) -> Tensor:
-    groups = packed.view(len(packed), -1, GROUP // 2).numpy()
-    return torch.from_numpy(nibbles(groups)).flatten(1)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _check_inputs(name: str, inputs: int) -> None:
+    if inputs % GROUP:
+        raise ModelError(f"{name} has {inputs} inputs; 4 bits need a multiple of {GROUP}")

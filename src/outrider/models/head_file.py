@@ -1,25 +1,48 @@
-"""The tensors of a head on disk: model.safetensors, or pytorch_model.bin, by their public names."""
+"""The tensors of a head on disk: model.safetensors, or pytorch_model.bin, by their public names.
+
+A matrix may be stored in 4 bits, which only this package reads: instead of `X.weight` there are
+`X.weight.codes`, uint8 [out, in / 2] with the first half of each 32 inputs in the low nibbles, and
+`X.weight.scales`, float16 [out, in / 32]: the parts of the format Q4_0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from outrider.errors import ModelError
+from outrider.formats.encode import rows_of
+from outrider.formats.grouped import GROUP, Q4_0
+from outrider.formats.weight import Weight
 from outrider.messages import reason
+from outrider.models.shards import RawTensor, open_safetensors
+from outrider.models.stored import MadeTensor, StoredTensor
 
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
+CODES, SCALES = ".codes", ".scales"
 LAYER = "midlayer."
 OTHER_LAYER = "layers.0."  # Speculators' and vLLM's name of the same
 BUFFERS = "rotary_emb.inv_freq"  # end of a name; config.json says the same
+NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What safetensors calls PyTorch's types."""
 
 
 @dataclass(frozen=True)
@@ -30,60 +53,101 @@ class HeadFile:
     """
 
     path: Path
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, RawTensor]
     mapped: bool
 
     @classmethod
     def open(cls, folder: Path) -> HeadFile:
         """Raises ModelError for what is missing, broken, or no file of tensors."""
         single, pickled = folder / SAFETENSORS, folder / PICKLED
-        file = single if single.is_file() else pickled
-        if not file.is_file():
+        if single.is_file():
+            return cls(single, _named(open_safetensors(single).values(), single), mapped=True)
+        if not pickled.is_file():
             raise ModelError(f"{folder} holds neither {SAFETENSORS} nor {PICKLED}")
-        # What older versions of PyTorch wrote cannot be mapped.
-        mapped = file is single or is_zipfile(file)
+        mapped = is_zipfile(pickled)  # what older versions of PyTorch wrote cannot be mapped
         try:
-            if file is single:
-                held: Any = load_file(file)
-            else:
-                held = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+            held: Any = torch.load(pickled, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # unpickling raises anything
-            raise ModelError(f"{file} is truncated or corrupt: {reason(error)}") from error
-        tensors = dict(_named(held, file))
+            raise ModelError(f"{pickled} is truncated or corrupt: {reason(error)}") from error
+        tensors = _checked(held, pickled)
+        raw = [_raw(name, tensor, pickled) for name, tensor in tensors.items()]
         mapped = mapped and all(tensor.is_contiguous() for tensor in tensors.values())
-        return cls(file, {name: tensor.contiguous() for name, tensor in tensors.items()}, mapped)
+        return cls(pickled, _named(raw, pickled), mapped)
+
+    def weights(self) -> dict[str, StoredTensor]:
+        """Every tensor as a weight. One that is none raises ModelError when it is used.
+
+        Raises ModelError for a matrix of 4 bits whose codes and scales do not fit each other.
+        """
+        found = {name: raw.stored() for name, raw in self.tensors.items()}
+        for name in self._ending(CODES) & self._ending(SCALES):
+            if name in found:
+                raise ModelError(f"{self.path}: tensor {name!r} is there twice, in 4 bits too")
+            found[name] = _four_bits(name, self.tensors[name + CODES], self.tensors[name + SCALES])
+            del found[name + CODES], found[name + SCALES]
+        return found
+
+    def _ending(self, end: str) -> set[str]:
+        return {name.removesuffix(end) for name in self.tensors if name.endswith(end)}
 
 
 def tensor_names(folder: Path) -> set[str]:
     """Names in a folder's safetensors as they are stored, from the header alone; none where there is none."""
-    file = folder / SAFETENSORS
     try:
-        with safe_open(file, framework="pt") as opened:
-            return set(opened.keys())
-    except (SafetensorError, OSError, ValueError):
+        return set(open_safetensors(folder / SAFETENSORS))
+    except ModelError:
         return set()
 
 
-def _named(held: Any, file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of plain memory with its public name; what a pickle holds may be anything."""
+def _four_bits(name: str, codes: RawTensor, scales: RawTensor) -> StoredTensor:
+    rows, groups = scales.shape if len(scales.shape) == 2 else (0, 0)
+    if (codes.dtype, codes.shape, scales.dtype) != ("U8", (rows, groups * GROUP // 2), "F16"):
+        raise ModelError(
+            f"{codes.file}: tensor {name!r} cannot be in 4 bits: codes are {codes.dtype} {codes.shape} and "
+            f"scales {scales.dtype} {scales.shape}; give U8 [out, in / 2] and F16 [out, in / {GROUP}]"
+        )
+    make, sources = partial(_blocks, codes, scales), [codes.data, scales.data]
+    return MadeTensor(name, (rows, groups * GROUP), Q4_0, codes.file, make, sources)
+
+
+def _blocks(codes: RawTensor, scales: RawTensor) -> Weight:
+    """Codes are in the order of Q4_0's already."""
+    grouped = codes.array().reshape(*scales.shape, GROUP // 2)
+    return Weight(Q4_0, rows_of(scales.array(), grouped), scales.shape[1] * GROUP)
+
+
+def _named(tensors: Iterable[RawTensor], file: Path) -> dict[str, RawTensor]:
+    """Each tensor with its public name, without those that only repeat config.json."""
+    found: dict[str, RawTensor] = {}
+    for raw in tensors:
+        name = raw.name.removeprefix("model.")
+        if name.startswith(OTHER_LAYER):
+            name = LAYER + name.removeprefix(OTHER_LAYER)
+        if name in found:
+            raise ModelError(f"{file}: tensor {raw.name!r} is there twice, under another name too")
+        found[name] = replace(raw, name=name)
+    return {name: raw for name, raw in found.items() if not name.endswith(BUFFERS)}
+
+
+def _checked(held: Any, file: Path) -> dict[str, Tensor]:
+    """Tensors of plain memory; what a pickle holds may be anything."""
     if not isinstance(held, dict):
         raise ModelError(f"{file} holds a {type(held).__name__}; names and tensors are needed")
     size = file.stat().st_size
-    seen: set[str] = set()
-    for stored, tensor in held.items():
-        if not isinstance(stored, str) or not isinstance(tensor, Tensor):
+    for name, tensor in held.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ModelError(
-                f"{file}: {stored!r:.80} is a {type(tensor).__name__}; names and tensors are needed"
+                f"{file}: {name!r:.80} is a {type(tensor).__name__}; names and tensors are needed"
             )
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise ModelError(f"{file}: tensor {stored!r} is of another layout than plain; store its values")
+            raise ModelError(f"{file}: tensor {name!r} is of another layout than plain; store its values")
         if tensor.nbytes > size:  # of strides that read the same values again and again
-            raise ModelError(f"{file}: tensor {stored!r} has {tensor.nbytes} bytes, and the file {size}")
-        name = stored.removeprefix("model.")
-        if name.startswith(OTHER_LAYER):
-            name = LAYER + name.removeprefix(OTHER_LAYER)
-        if name in seen:
-            raise ModelError(f"{file}: tensor {stored!r} is there twice, under another name too")
-        seen.add(name)
-        if not name.endswith(BUFFERS):
-            yield name, tensor.detach()
+            raise ModelError(f"{file}: tensor {name!r} has {tensor.nbytes} bytes, and the file {size}")
+    return held
+
+
+def _raw(name: str, tensor: Tensor, file: Path) -> RawTensor:
+    """What a file of safetensors would hold."""
+    dtype = NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return RawTensor(name, dtype, tuple(tensor.shape), file, data)

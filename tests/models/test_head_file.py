@@ -1,0 +1,48 @@
+"""Tensors of a head's file as weights, whichever of its two kinds it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from outrider.models.head_file import PICKLED, SAFETENSORS, HeadFile
+
+
+@pytest.mark.parametrize("name", [SAFETENSORS, PICKLED])
+def test_names_and_values(tmp_path: Path, name: str) -> None:
+    tensors = {
+        "model.layers.0.mlp.up_proj.weight": torch.randn(4, 6).bfloat16(),
+        "norm.weight": torch.randn(6).double(),
+        "fc.weight": torch.randn(3, 4).half(),
+        "d2t": torch.arange(5),
+        "t2d": torch.tensor([True, False]),
+    }
+    save_file(tensors, tmp_path / name) if name == SAFETENSORS else torch.save(tensors, tmp_path / name)
+    file = HeadFile.open(tmp_path)
+    public = ["midlayer.mlp.up_proj.weight", "norm.weight", "fc.weight", "d2t", "t2d"]
+    assert file.tensors.keys() == set(public)
+    for name, format in zip(public, ("BF16", "F32", "F16"), strict=False):
+        (expected,) = (tensor for stored, tensor in tensors.items() if stored[-10:] == name[-10:])
+        stored = file.weights()[name]
+        assert (stored.name, stored.format.name, stored.shape) == (name, format, tuple(expected.shape))
+        np.testing.assert_array_equal(stored.floats(), expected.float().numpy())
+    assert file.tensors["d2t"].array().tolist() == [0, 1, 2, 3, 4]
+    assert file.tensors["t2d"].array().tolist() == [True, False]
+
+
+def test_a_matrix_in_4_bits(tmp_path: Path) -> None:
+    """Of each 32 codes, the first half is in the low nibbles; a weight is scale * (code - 8)."""
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 16, (3, 2, 32)).astype(np.uint8)
+    scales = random.uniform(0.01, 0.1, (3, 2)).astype(np.float16)
+    packed = (codes[..., :16] | codes[..., 16:] << 4).reshape(3, 32)
+    parts = {"codes": torch.from_numpy(packed), "scales": torch.from_numpy(scales)}
+    save_file({f"fc.weight.{end}": part for end, part in parts.items()}, tmp_path / SAFETENSORS)
+    stored = HeadFile.open(tmp_path).weights()["fc.weight"]
+    assert (stored.shape, stored.format.name) == ((3, 64), "Q4_0")
+    expected = scales.astype(np.float64)[..., None] * (codes - 8.0)
+    np.testing.assert_allclose(stored.floats(), expected.reshape(3, 64), rtol=1e-7)
