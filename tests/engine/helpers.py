@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
 from outrider import LLM, RequestOutput, SamplingParams
+from outrider.cache.pool import BlockPool
+from outrider.engine.engine import Engine
 
 # Bytes of a cache block of the tiny models: float32, K and V, 2 layers, 2 heads, 12 dimensions, 16 positions.
 BLOCK = 4 * 2 * 2 * 2 * 12 * 16
@@ -60,6 +62,13 @@ def count_preemptions(llm: LLM) -> list[int]:
 
     llm.engine.scheduler.schedule = counting  # type: ignore[method-assign]
     return counts
+
+
+def held_blocks(engine: Engine) -> Iterator[tuple[BlockPool, set[int]]]:
+    """The pool of each group of layers, and the blocks of it that running requests hold."""
+    tables = [request.table.tables for request in engine.scheduler.running]
+    for group, pool in enumerate(engine.target.pool.of_groups):
+        yield pool, {block for table in tables for block in table[group] if block >= 0}
 
 
 def token_ids(output: RequestOutput) -> list[tuple[int, ...]]:

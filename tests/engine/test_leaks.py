@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from outrider import LLM, SamplingParams
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
-from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.engine.helpers import PROMPTS, expected, held_blocks, load, token_ids
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -60,10 +60,10 @@ class EngineMachine(RuleBasedStateMachine):
     @invariant()
     def every_block_is_free_or_in_a_table(self) -> None:
         engine = self.llm.engine
-        held = {block for request in engine.scheduler.running for block in request.table.blocks}
-        assert engine.target.pool.num_free == engine.target.pool.num_blocks - len(held)
+        for pool, held in held_blocks(engine):
+            assert pool.num_free == pool.num_blocks - len(held)
         for request in engine.scheduler.waiting:
-            assert not request.table.blocks
+            assert not any(request.table.tables)
         assert len(engine.scheduler.running) <= 4
 
     def teardown(self) -> None:

@@ -14,12 +14,13 @@ import pytest
 
 from outrider import LLM, SamplingParams
 from outrider.cache.pool import BlockPool
+from outrider.cache.pools import Pools
 from outrider.drafting.length import fixed_plan
 from outrider.drafting.model import ModelDrafter
 from outrider.engine import lending
 from outrider.engine.lending import DRAFT_COUNTS, IDLE_STEPS, QUIET_STEPS, Lending
 from outrider.models.runner import ModelRunner
-from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.engine.helpers import PROMPTS, expected, held_blocks, load, token_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,9 +62,9 @@ class Drive:
 
     def step(self) -> Any:
         increments = self.engine.step()
-        held = [block for request in self.engine.scheduler.running for block in request.table.blocks]
-        assert self.pool.num_free == self.pool.num_blocks - len({*held})
-        assert all(block < self.pool.num_blocks for block in held)
+        for pool, held in held_blocks(self.engine):
+            assert pool.num_free == pool.num_blocks - len(held)
+            assert all(block < pool.num_blocks for block in held)
         return increments
 
     def crowd(self, max_tokens: int = 70, length: int | None = 0, seed: int = 0) -> None:
@@ -344,7 +345,8 @@ class Steps:
         self.pool = BlockPool(8, reserve=8)
         self.rests = 0
         drafter: Any = SimpleNamespace(rest=self._rest)
-        target: Any = SimpleNamespace(pool=self.pool, reclaim=self.pool.reclaim)
+        pools = Pools([self.pool])
+        target: Any = SimpleNamespace(pool=pools, reclaim=pools.reclaim)
         self.lending = Lending(target, {0: drafter})
 
     def _rest(self) -> None:

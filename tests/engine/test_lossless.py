@@ -191,7 +191,7 @@ def test_planted_fault_blocks_shared_by_unequal_prompts(
     """A prefix cache that forgets what came before a block is caught by the equality above."""
     llm = load(target, draft, num_speculative_tokens=4)
 
-    def without_parent(self: BlockTable, tokens: Any, index: int) -> bytes:
+    def without_parent(self: BlockTable, before: Any, tokens: Any, index: int) -> bytes:
         return str(list(tokens[index * 16 : (index + 1) * 16])).encode()
 
     monkeypatch.setattr(BlockTable, "_digest", without_parent)
@@ -199,7 +199,7 @@ def test_planted_fault_blocks_shared_by_unequal_prompts(
     llm.generate(first, params(0.0, 0), use_tqdm=False)
     published = llm.engine.target.table()  # as an unrelated request with the same first block would
     published.extend(16)
-    llm.engine.target.forward([Span(list(second[:16]), 0, published.blocks, 1)])
+    llm.engine.target.forward([Span(list(second[:16]), 0, published.tables, 1)])
     published.advance(second[:16], 16)
     output = llm.generate(second, params(0.0, 0), use_tqdm=False)[0]
     assert output.num_cached_tokens > 16

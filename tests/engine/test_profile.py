@@ -17,8 +17,12 @@ from outrider.drafting.model import ModelDrafter
 from outrider.engine import cost_check, policy, profile
 from outrider.engine import cost_file as cost_file_module
 from outrider.engine.cost_file import CostFile
+from outrider.models.checkpoint import open_checkpoint
+from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
+from tests.models.factories import exact_backend, write_hf
+from tests.models.families.table import QWEN_3_MOE, config
 
 
 @pytest.fixture(autouse=True)
@@ -107,12 +111,39 @@ def test_every_pass_is_within_the_room(
     def checked(self: Any, spans: Any) -> Any:
         for span in spans:
             assert span.start >= 0
-            assert span.end <= len(span.blocks) * self.block_size
+            assert all(span.end <= len(table) * self.block_size for table in span.tables)
         return forward(self, spans)
 
     monkeypatch.setattr(ModelRunner, "forward", checked)
     for options in ({}, {"max_num_batched_tokens": 1, "max_num_seqs": 1, "block_size": 1}):
         auto(target, "ngram", max_model_len=max_model_len, **options)
+
+
+def test_passes_over_more_rows_reach_more_experts(tmp_path: Path) -> None:
+    """As those of a text do: time is counted in experts that a pass visits."""
+    sizes = QWEN_3_MOE | {"num_experts": 32, "num_experts_per_tok": 2, "num_hidden_layers": 4}
+    write_hf(tmp_path, config("Qwen3MoeConfig", **sizes)())
+    model = Model(open_checkpoint(str(tmp_path)), exact_backend("torch"))
+    visited = 0
+
+    def counted(linear: Any) -> Any:
+        def visit(x: Any) -> Any:
+            nonlocal visited
+            visited += 1
+            return linear(x)
+
+        return visit
+
+    for mixture in model.tree.mixtures:
+        downs = model.packed(mixture.downs)
+        downs[:] = [counted(down) for down in downs]
+    runner = ModelRunner(model, num_blocks=80, block_size=8, prefix_caching=False)
+    timer = profile.TargetTimer(runner, max_rows=64, max_model_len=512, clock=lambda: float(visited))
+    with timer.ready():
+        experts = {rows: timer.seconds(rows) / len(model.tree.mixtures) for rows in (1, 4, 16)}
+    assert experts[1] == 2
+    assert 4 < experts[4] < 8
+    assert 12 < experts[16] < 32
 
 
 # The file

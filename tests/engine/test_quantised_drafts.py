@@ -14,8 +14,9 @@ from outrider.drafting import registry
 from outrider.drafting.model import ModelDrafter
 from outrider.engine import build
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.llama import Llama
-from outrider.models.runner import block_bytes
+from outrider.models.leaves import Vector, leaves
+from outrider.models.model import Model
+from outrider.models.runner import group_sizes
 from outrider.ops.batch import Span
 from outrider.ops.cpu.backend import NativeBackend
 from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, load, token_ids
@@ -25,13 +26,13 @@ from tests.models.factories import write_gguf
 FORMATS = ("int8", "int4")
 
 
-def draft_of(llm: LLM) -> Llama:
+def draft_of(llm: LLM) -> Model:
     (drafter,) = llm.engine.drafters.drafters
     assert isinstance(drafter, ModelDrafter)
     return drafter.runner.model
 
 
-def native(model: Llama) -> NativeBackend:
+def native(model: Model) -> NativeBackend:
     assert isinstance(model.backend, NativeBackend)
     return model.backend
 
@@ -82,7 +83,7 @@ def test_same_tokens_under_preemption(target: str, draft: str, format: str) -> N
         **options,
     )
     assert llm.engine.target.pool.num_blocks == blocks
-    assert block_bytes(draft_of(llm), 16) == BLOCK // 2
+    assert [size.block_bytes for size in group_sizes(draft_of(llm), 16, 1)] == [BLOCK // 2]
     preempted = count_preemptions(llm)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(8)]
     params = [SamplingParams(temperature=0.7, seed=seed, max_tokens=70) for seed in range(8)]
@@ -127,7 +128,7 @@ def test_its_logits_are_those_of_the_quantised_model(target: str, draft: str) ->
     """The very bits that it has as a target of that format."""
     llm = load(target, draft, draft_quantization="int4", num_speculative_tokens=4)
     alone = load(draft, quantization="int4", kv_cache_dtype="bfloat16")
-    span = Span([5, 6, 7, 8], 0, [0], 4)
+    span = Span([5, 6, 7, 8], 0, ([0],), 4)
     assert isinstance(llm.engine.drafters.drafters[0], ModelDrafter)
     ours = llm.engine.drafters.drafters[0].runner.forward([span])
     assert torch.equal(ours, alone.engine.target.forward([span]))
@@ -210,7 +211,7 @@ def test_what_it_shares(model: str, drafter: str) -> None:
     assert draft.table is target.table
     assert all(ours is theirs for ours, theirs in zip(norms(draft), norms(target), strict=True))
     alone = load(model, quantization=drafter.removeprefix("self:")).engine.target.model
-    saved = 0 if target.config.tie_word_embeddings else alone.table.nbytes
+    saved = 0 if target.tree.tied else alone.table.nbytes
     assert native(draft).weight_bytes == native(alone).weight_bytes - saved
     assert draft.linear[0].format == alone.linear[0].format != target.linear[0].format
 
@@ -224,8 +225,9 @@ def test_an_output_layer_of_8_bits_is_shared(model: str) -> None:
     assert native(draft).weight_bytes == native(alone).weight_bytes - saved
 
 
-def norms(model: Llama) -> list[torch.Tensor]:
-    return list(model.share(output=False).norms.values())
+def norms(model: Model) -> list[Any]:
+    shared = model.shared()
+    return [shared[leaf] for leaf in leaves(model.tree) if isinstance(leaf, Vector)]
 
 
 def test_the_checkpoint_is_opened_once(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,17 +267,17 @@ def test_its_cache_counts(model: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "drafter", "found", "instead"),
     [
-        (None, {"quantization": "int4"}, "self:int4", "4 bits already (format int4)", "'ngram' or"),
-        (None, {"quantization": "int4"}, "self:int8", "4 bits already (format int4)", "'ngram' or"),
+        (None, {"quantization": "int4"}, "self:int4", "4 bits already (format Q4_0)", "'ngram' or"),
+        (None, {"quantization": "int4"}, "self:int8", "4 bits already (format Q4_0)", "'ngram' or"),
         (
             None,
             {"quantization": "int8"},
             "self:int8",
-            "8 bits already (format int8_channel)",
+            "8 bits already (format Q8_CHANNEL)",
             "'self:int4', ",
         ),
-        ("Q4_1", {}, "self:int4", "4 bits already (format int4_min)", "'ngram' or"),
-        ("Q8_0", {}, "self:int8", "8 bits already (format int8)", "'self:int4', "),
+        ("Q4_1", {}, "self:int4", "5 bits already (format Q4_1)", "'ngram' or"),
+        ("Q8_0", {}, "self:int8", "8 bits already (format Q8_0)", "'self:int4', "),
     ],
 )
 def test_a_target_of_no_more_bits_is_refused(

@@ -16,14 +16,19 @@ class BlockPool:
 
     `reserve` more blocks, numbered after the others, can be had between `lend` and `reclaim`. They go last
     and are never found by content, so that they are soon free again once the others suffice.
+
+    window: positions that a row sees, in the layers whose K and V the blocks hold; None: all. size: blocks
+    with the reserve, lent or not.
     """
 
-    def __init__(self, num_blocks: int, reserve: int = 0) -> None:
+    def __init__(self, num_blocks: int, reserve: int = 0, window: int | None = None) -> None:
         self.reserve = reserve
+        self.size = num_blocks + reserve
+        self.window = window
         self._own = num_blocks
         self._lent = False
-        self._spare = list(range(num_blocks + reserve - 1, num_blocks - 1, -1))  # free ones of the reserve
-        self._references = [0] * (num_blocks + reserve)
+        self._spare = list(range(self.size - 1, num_blocks - 1, -1))  # free ones of the reserve
+        self._references = [0] * self.size
         self._empty = list(range(num_blocks - 1, -1, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()  # published, referenced by nobody
         self._digest_of: dict[int, bytes] = {}
@@ -86,10 +91,13 @@ class BlockPool:
             self._block_of[digest] = block
             self._digest_of[block] = digest
 
-    def take(self, digest: bytes) -> int | None:
-        """The block with this content, with one more reference, or None."""
-        block = self._block_of.get(digest)
-        if block is not None:
-            self._idle.pop(block, None)
-            self._references[block] += 1
+    def holds(self, digest: bytes) -> bool:
+        """Whether a block with this content can be taken."""
+        return digest in self._block_of
+
+    def take(self, digest: bytes) -> int:
+        """The block with this content, which the pool has to hold, with one more reference."""
+        block = self._block_of[digest]
+        self._idle.pop(block, None)
+        self._references[block] += 1
         return block

@@ -9,7 +9,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LayerCache:
-    """keys, values: of one layer, for all cache blocks."""
+    """keys, values: of one layer, for all cache blocks. group: which of a span's tables it has."""
 
     keys: Tensor
     values: Tensor
+    group: int = 0

@@ -1,4 +1,4 @@
-"""The block table of one request: which blocks hold the K and V of its positions."""
+"""The block tables of one request: which blocks hold the K and V of its positions."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from array import array
 from collections.abc import Sequence
 from hashlib import sha256
 
+from outrider.cache.groups import blocks_behind
 from outrider.cache.pool import BlockPool, OutOfBlocks
+
+GIVEN_BACK = -1
+"""Stands in a table for a block that no row to come sees."""
 
 
 class BlockTable:
-    """`blocks[i]` holds positions `i * block_size` onwards; positions below `filled` are valid.
+    """`tables[g][i]` is the block in which the layers of group g keep positions `i * block_size` onwards.
+
+    Positions below `filled` are valid. All tables have the same length. Where a group has a window, blocks
+    behind it are given back to the group's pool, and `GIVEN_BACK` stands in their places.
 
     A full block of committed tokens is published under a hash of all tokens up to its end, so that a
     request with the same beginning can adopt it. Published blocks are never written again.
+
+    pools: one a group.
     """
 
-    def __init__(self, pool: BlockPool, block_size: int, *, prefix_caching: bool) -> None:
-        self.blocks: list[int] = []
+    def __init__(self, pools: Sequence[BlockPool], block_size: int, *, prefix_caching: bool) -> None:
         self.filled = 0
-        self._pool = pool
+        self._groups = tuple(GroupTable(pool, block_size) for pool in pools)
+        self.tables = tuple(group.blocks for group in self._groups)
         self._block_size = block_size
         self._prefix_caching = prefix_caching
         self._digests: list[bytes] = []  # of the full blocks published or adopted so far
@@ -27,49 +36,122 @@ class BlockTable:
     @property
     def capacity(self) -> int:
         """Positions that there is room for."""
-        return len(self.blocks) * self._block_size
+        return len(self.tables[0]) * self._block_size
+
+    @property
+    def most(self) -> int:
+        """Positions that `extend` could make room for."""
+        return self.capacity + min(group.pool.num_free for group in self._groups) * self._block_size
 
     def adopt(self, tokens: Sequence[int]) -> int:
-        """Take published blocks that begin `tokens`; returns how many positions they fill.
+        """Take published blocks that begin `tokens`; returns how many positions they fill: the most for which
+        every group has all blocks that the next row sees.
 
         What the table held is given back. At least one token is left to compute, since its logits are needed.
         """
         self.truncate(0)
-        full = (len(tokens) - 1) // self._block_size if self._prefix_caching else 0
-        for index in range(full):
-            digest = self._digest(tokens, index)
-            block = self._pool.take(digest)
-            if block is None:
-                break
-            self.blocks.append(block)
-            self._digests.append(digest)
-        self.filled = len(self.blocks) * self._block_size
+        if self._prefix_caching:
+            self._digests = self._published(tokens)
+            for group in self._groups:
+                group.adopt(self._digests)
+        self.filled = len(self._digests) * self._block_size
         return self.filled
 
     def extend(self, length: int) -> None:
-        """Have room for `length` positions. Raises OutOfBlocks and takes nothing if it cannot be had."""
-        missing = -(-length // self._block_size) - len(self.blocks)
-        if missing > self._pool.num_free:
+        """Have room for `length` positions. Raises OutOfBlocks and takes nothing if a group has none."""
+        missing = -(-length // self._block_size) - len(self.tables[0])
+        if any(missing > group.pool.num_free for group in self._groups):
             raise OutOfBlocks
-        self.blocks.extend(self._pool.allocate() for _ in range(missing))
+        for group in self._groups:
+            group.blocks.extend(group.pool.allocate() for _ in range(missing))
 
     def advance(self, tokens: Sequence[int], filled: int) -> None:
-        """The K and V of positions below `filled` are those of `tokens[:filled]`; drop what is beyond."""
-        self.truncate(filled)
+        """The K and V of positions below `filled` are those of `tokens[:filled]`, and stay so."""
         if self._prefix_caching:
             for index in range(len(self._digests), filled // self._block_size):
-                self._digests.append(self._digest(tokens, index))
-                self._pool.publish(self.blocks[index], self._digests[index])
+                self._digests.append(self._digest(self._digests, tokens, index))
+                for group in self._groups:
+                    group.publish(index, self._digests[index])
+        self.settle(filled)
+
+    def settle(self, filled: int) -> None:
+        """Positions below `filled` stay: drop what is beyond, and give back what no row to come sees."""
+        self.truncate(filled)
+        for group in self._groups:
+            group.give_back(filled)
 
     def truncate(self, length: int) -> None:
-        """Forget the positions from `length` on. This is how a rejected draft is rolled back."""
+        """Forget the positions from `length` on, as those of a rejected draft. What is settled can only be
+        forgotten as a whole: raises ValueError where the next row would see blocks that were given back."""
+        for group in self._groups:
+            group.truncate(length)
         self.filled = length
-        keep = -(-length // self._block_size)
-        while len(self.blocks) > keep:
-            self._pool.release(self.blocks.pop())
         del self._digests[length // self._block_size :]
 
-    def _digest(self, tokens: Sequence[int], index: int) -> bytes:
-        parent = self._digests[index - 1] if index else b""
+    def _published(self, tokens: Sequence[int]) -> list[bytes]:
+        """Digests of the most blocks that can be adopted."""
+        whole = [group for group in self._groups if group.pool.window is None]
+        digests: list[bytes] = []
+        for index in range((len(tokens) - 1) // self._block_size):
+            digest = self._digest(digests, tokens, index)
+            if not all(group.pool.holds(digest) for group in whole):
+                break
+            digests.append(digest)
+        windowed = [group for group in self._groups if group not in whole]
+        while gaps := [gap for group in windowed if (gap := group.gap(digests)) is not None]:
+            del digests[min(gaps) :]  # whatever ends between this block and the next row sees it, too
+        return digests
+
+    def _digest(self, before: Sequence[bytes], tokens: Sequence[int], index: int) -> bytes:
+        parent = before[index - 1] if index else b""
         block = tokens[index * self._block_size : (index + 1) * self._block_size]
         return sha256(parent + array("q", block).tobytes()).digest()
+
+
+class GroupTable:
+    """The table of one group of layers, in the pool of that group."""
+
+    def __init__(self, pool: BlockPool, block_size: int) -> None:
+        self.blocks: list[int] = []
+        self.pool = pool
+        self._block_size = block_size
+        self._behind = 0  # blocks given back, all at the beginning
+
+    def gap(self, digests: Sequence[bytes]) -> int | None:
+        """The last block that the row after `digests` sees and that is not published; None where all are."""
+        seen = range(self._blocks_behind(len(digests) * self._block_size), len(digests))
+        return next((index for index in reversed(seen) if not self.pool.holds(digests[index])), None)
+
+    def adopt(self, digests: Sequence[bytes]) -> None:
+        """Take the blocks that the row after `digests` sees, of which `gap` has found all."""
+        self._behind = self._blocks_behind(len(digests) * self._block_size)
+        self.blocks.extend([GIVEN_BACK] * self._behind)
+        self.blocks.extend(self.pool.take(digest) for digest in digests[self._behind :])
+
+    def publish(self, index: int, digest: bytes) -> None:
+        """Make a full block findable, unless it was given back."""
+        if self.blocks[index] != GIVEN_BACK:
+            self.pool.publish(self.blocks[index], digest)
+
+    def give_back(self, position: int) -> None:
+        """Release the blocks that no row from `position` on sees."""
+        behind = self._blocks_behind(position)
+        for index in range(self._behind, behind):
+            self.pool.release(self.blocks[index])
+            self.blocks[index] = GIVEN_BACK
+        self._behind = max(self._behind, behind)
+
+    def truncate(self, length: int) -> None:
+        if length > 0 and self._blocks_behind(length) < self._behind:
+            raise ValueError(
+                f"length = {length} lies behind what is settled: the next row sees blocks that are given back"
+            )
+        keep = -(-length // self._block_size)
+        while len(self.blocks) > keep:
+            block = self.blocks.pop()
+            if block != GIVEN_BACK:
+                self.pool.release(block)
+        self._behind = min(self._behind, keep)
+
+    def _blocks_behind(self, position: int) -> int:
+        return blocks_behind(self.pool.window, position, self._block_size)

@@ -8,23 +8,27 @@ import torch
 
 from outrider.config import EngineConfig, Quantization
 from outrider.errors import ConfigError
+from outrider.formats.convert import convert
+from outrider.formats.format import Format
+from outrider.formats.quantization import QUANTIZED, Kinds
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight
 from outrider.messages import reason
 from outrider.models.checkpoint import Checkpoint
 from outrider.ops.base import Backend
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import Convert, Formats, NativeBackend
 from outrider.ops.torch import TorchBackend
-from outrider.quantization.quantize import QUANTIZED, convert
-from outrider.quantization.weight import Format, Weight
 
 logger = logging.getLogger(__name__)
 
-FLOATS = ("F64", "F32", "F16", "BF16")  # types of a checkpoint that are not quantised
+FLOATS = ("F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
-FORMATS: dict[str, tuple[Format, Format]] = QUANTIZED | {
-    "float32": ("float32", "float32"),
-    "bfloat16": ("bfloat16", "bfloat16"),
-}  # of linear layers, and of the table of tokens
+ASKED_FOR: dict[str, Kinds] = QUANTIZED | {
+    "float32": Kinds(FORMATS["F32"], FORMATS["F32"]),
+    "bfloat16": Kinds(FORMATS["BF16"], FORMATS["BF16"]),
+}
+"""What weights become by `quantization` or `dtype`."""
 
 
 def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
@@ -88,7 +92,7 @@ def draft_config(
 
 def native_formats(config: EngineConfig) -> tuple[Format | None, Format | None]:
     """What the native kernels turn linear layers, and tables of tokens, into; None: as they are stored."""
-    return FORMATS.get(config.quantization or config.dtype, (None, None))
+    return ASKED_FOR.get(config.quantization or config.dtype, (None, None))
 
 
 def is_native(config: EngineConfig, device: torch.device) -> bool:
@@ -130,13 +134,6 @@ def _tell_of_changes(config: EngineConfig, stored: str) -> None:
             stored,
             config.quantization,
         )
-    if config.quantization is None and config.dtype == "auto" and stored in ("F16", "F64"):
-        logger.warning(
-            "%s: weights of type %s become float32 on the native CPU kernels; dtype = 'bfloat16' takes half "
-            "the memory and time of that, and rounds them to 8 bits",
-            config.model,
-            stored,
-        )
 
 
 def _formats(config: EngineConfig) -> Formats:
@@ -154,12 +151,12 @@ def _convert(format: Format | None) -> Convert:
 
 
 def native_cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
-    """Of K and V: float32 with float32 weights, else bfloat16."""
+    """Of K and V: float32 with weights in float32 or float16, else bfloat16."""
     if config.kv_cache_dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.kv_cache_dtype]
     if config.quantization is None and config.dtype == "float32":
         return torch.float32
-    exact = config.quantization is None and config.dtype == "auto" and checkpoint.stored_as in FLOATS[:3]
+    exact = config.quantization is None and config.dtype == "auto" and checkpoint.stored_as in FLOATS[:2]
     return torch.float32 if exact else torch.bfloat16
 
 
@@ -181,4 +178,5 @@ def torch_dtype(config: EngineConfig, checkpoint: Checkpoint, device: torch.devi
     if config.dtype != "auto":
         dtype: torch.dtype = getattr(torch, config.dtype)
         return dtype
-    return torch.float32 if device.type == "cpu" else checkpoint.config.dtype
+    stored: torch.dtype = getattr(torch, checkpoint.config.dtype)
+    return torch.float32 if device.type == "cpu" else stored

@@ -6,14 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, islice
 
 import psutil
 import torch
 
+from outrider.aside import aside
+from outrider.cache.division import Division
 from outrider.config import EngineConfig
 from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
-from outrider.drafting.registry import load_drafters
+from outrider.drafting.registry import load_drafters, longest_draft
 from outrider.engine.backend import choose_backend, draft_backend
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
@@ -22,8 +25,8 @@ from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
 from outrider.messages import shown
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
-from outrider.models.llama import Llama
-from outrider.models.runner import ModelRunner, block_bytes
+from outrider.models.model import Model
+from outrider.models.runner import ModelRunner, group_sizes
 from outrider.verification.rules import RULES
 
 logger = logging.getLogger(__name__)
@@ -49,18 +52,24 @@ def build_engine(
             f"{config.max_num_seqs}: a step could not give every request its token; raise the one or lower "
             "the other"
         )
-    checkpoint = open_checkpoint(config.model, revision=config.revision, tokenizer=config.tokenizer)
+    checkpoint = open_checkpoint(
+        config.model,
+        revision=config.revision,
+        tokenizer=config.tokenizer,
+        positions=config.max_model_len,
+    )
     if checkpoint.sampling_defaults:
         logger.warning(
             "sampling defaults of %s are not applied: %s; give them with each request",
             config.model,
             ", ".join(f"{name} = {shown(value)}" for name, value in checkpoint.sampling_defaults.items()),
         )
-    tokenizer = checkpoint.tokenizer()
+    making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choose_backend(config, checkpoint)
     prompt_rows = prompt_rows_of(config, exact=backend.exact)
     with backend.undisturbed():
-        model = Llama(checkpoint, backend)
+        model = Model(checkpoint, backend)
+        tokenizer = making.result()
         sources = load_drafters(
             config,
             checkpoint,
@@ -70,19 +79,21 @@ def build_engine(
             prompt_rows=prompt_rows,
         )
 
-    for_drafts = sum(source.block_bytes for source in sources)
-    per_block = block_bytes(model, config.block_size) + for_drafts
-    affordable = config.kv_cache_memory // per_block
-    max_model_len = _max_model_len(config, checkpoint, affordable, per_block)
-    blocks_a_request = -(-max_model_len // config.block_size)
-    useful = config.max_num_seqs * blocks_a_request
-    num_blocks = min(affordable, useful)
-    _check_there_is_memory(config, num_blocks * per_block, model.backend.device)
-    # What the drafters' caches would hold. Elsewhere than on the CPU memory is taken at once, used or not.
-    lendable = (
-        num_blocks * for_drafts // (per_block - for_drafts) if model.backend.device.type == "cpu" else 0
-    )
-    drafters = [source.build(num_blocks) for source in sources]
+    groups = group_sizes(model, config.block_size, prompt_rows + longest_draft(config.speculative))
+    caches = [groups, *(source.groups for source in sources)]
+    division = Division(tuple(chain.from_iterable(caches)), config.max_num_seqs)
+    max_model_len = _max_model_len(config, checkpoint, division)
+    blocks = division.blocks(division.level(config.kv_cache_memory, max_model_len), max_model_len)
+    needed = division.bytes(blocks)
+    _check_there_is_memory(config, needed, model.backend.device)
+    each = iter(blocks)
+    num_blocks, *of_drafters = [tuple(islice(each, len(cache))) for cache in caches]
+    # With the memory of the drafters' caches, too, which elsewhere than on the CPU is taken at once.
+    most = num_blocks
+    if model.backend.device.type == "cpu":
+        alone = Division(groups, config.max_num_seqs)
+        most = alone.blocks(alone.level(needed, max_model_len), max_model_len)
+    drafters = [source.build(own) for source, own in zip(sources, of_drafters, strict=True)]
     readers: list[StateReader] = [drafter for drafter in drafters if isinstance(drafter, StateReader)]
     if observer is not None:
         readers.append(observer)
@@ -91,13 +102,11 @@ def build_engine(
         num_blocks=num_blocks,
         block_size=config.block_size,
         prefix_caching=config.enable_prefix_caching,
-        reserve=min(lendable, useful - num_blocks),
+        reserve=[all - own for all, own in zip(most, num_blocks, strict=True)],
         state_layers=_state_layers(readers),
     )
     cached = {
-        n: drafter
-        for n, (source, drafter) in enumerate(zip(sources, drafters, strict=True))
-        if source.block_bytes
+        n: drafter for n, (source, drafter) in enumerate(zip(sources, drafters, strict=True)) if source.groups
     }
     return Engine(
         target=target,
@@ -144,14 +153,15 @@ def prompt_rows_of(config: EngineConfig, *, exact: bool) -> int:
     return min(most, config.prompt_chunk_size or (NATIVE_PROMPT_CHUNK if exact else most))
 
 
-def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, per_block: int) -> int:
-    """What was asked for, if model and cache allow it; unasked, what they allow."""
+def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, division: Division) -> int:
+    """What was asked for, if the model allows it and the cache holds one such request; unasked, what model
+    and cache allow beside a window for each of `max_num_seqs` requests."""
     trained = checkpoint.config.max_position_embeddings
-    cached = blocks * config.block_size
     wanted = config.max_model_len
     if wanted is None:
+        cached = division.longest_of_many(config.kv_cache_memory, trained)
         if cached < SHORTEST:
-            least = -(-SHORTEST // config.block_size) * per_block
+            least = division.bytes_of_many(SHORTEST)
             held = f"{cached} position" if cached else f"no block of {config.block_size} positions"
             raise ConfigError(
                 f"kv_cache_memory = {config.kv_cache_memory} bytes holds {held}; it needs {least} bytes at "
@@ -164,7 +174,7 @@ def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, pe
                 config.kv_cache_memory,
                 trained,
             )
-        return min(trained, cached)
+        return cached
     if wanted < SHORTEST:
         raise ConfigError(
             f"max_model_len = {wanted}: give {SHORTEST} at least, for a prompt's token and one that follows"
@@ -173,8 +183,9 @@ def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, blocks: int, pe
         raise ConfigError(
             f"max_model_len = {wanted} is more than the {trained} positions of {config.model!r}"
         )
-    if wanted > cached:
-        needed = -(-wanted // config.block_size) * per_block
+    needed = division.bytes_of_one(wanted)
+    if needed > config.kv_cache_memory:
+        cached = division.longest_of_one(config.kv_cache_memory, wanted)
         raise ConfigError(
             f"max_model_len = {wanted} needs kv_cache_memory of {needed} bytes at least, and it is "
             f"{config.kv_cache_memory}, enough for {cached}; raise the one or lower the other"

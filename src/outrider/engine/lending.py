@@ -60,8 +60,7 @@ class Lending:
 
     def _maybe_take_back(self, schedule: Schedule) -> None:
         pool = self._target.pool
-        own = pool.num_blocks - pool.reserve
-        roomy = not schedule.short and pool.num_free >= pool.reserve + SPARE * own
+        roomy = not schedule.short and pool.spare(SPARE)
         self._quiet = self._quiet + 1 if roomy else 0
         demanded = any(work.request.params.num_speculative_tokens for work in schedule.work)
         if roomy and (demanded or self._quiet >= QUIET_STEPS):

@@ -93,7 +93,7 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
     cuda = backend.device.type == "cuda"
     return {
         "model": _resolved(config.model),
-        "shape": [model.num_layers, model.hidden_size, model.intermediate_size, model.vocab_size],
+        "tree": sha256(repr(model.tree).encode()).hexdigest(),
         "stored_as": stored_as,
         "dtype": config.dtype,
         "quantization": config.quantization,

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, cycle, islice
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -35,6 +35,7 @@ Clock = Callable[[], float]
 SECONDS = 0.9  # for the target, and half of it for the drafters together
 ROWS = (1, 8, 4, 2, 16, 3, 6, 32, 12, 64, 24, 48, 96)
 """Numbers of rows to time, the most useful first, since the time may not do for all."""
+DIFFERENT = max(ROWS)  # tokens of a pass
 FEW, MANY = 1, 16  # requests that a drafter is timed with
 DEPTH = 4
 READ = 33  # tokens of a prompt that a drafter catches up with
@@ -42,14 +43,17 @@ TOGETHER, CONTEXT = 8, 192  # requests and positions of each, to time attention 
 
 
 class TargetTimer:
-    """Passes of the target over made-up tokens. `rows`: how many there is room for at most."""
+    """Passes of the target over made-up tokens, all different: a mixture sends rows to other experts as it
+    does in a text, where equal ones would share theirs. `rows`: how many there is room for at most."""
 
     def __init__(self, target: ModelRunner, *, max_rows: int, max_model_len: int, clock: Clock) -> None:
-        self.rows = max(2, min(max_rows, max_model_len, target.pool.num_free * target.block_size))
+        self.rows = max(2, min(max_rows, max_model_len, target.table().most))
         self.clock = clock
         self._target = target
         self._max_model_len = max_model_len
         self._tables: list[BlockTable] = []
+        vocab = range(target.model.config.vocab_size)
+        self._tokens = random.Random(0).sample(vocab, min(DIFFERENT, len(vocab)))
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -93,7 +97,8 @@ class TargetTimer:
         return table
 
     def _seconds(self, tables: Sequence[BlockTable], start: int, rows: int) -> float:
-        spans = [Span([1] * rows, start, table.blocks, rows) for table in tables]
+        tokens = islice(cycle(self._tokens), rows * len(tables))
+        spans = [Span([*islice(tokens, rows)], start, table.tables, rows) for table in tables]
         began = self.clock()
         self._target.forward(spans)[-1, -1].item()  # a GPU may still be at it
         return self.clock() - began

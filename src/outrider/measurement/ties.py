@@ -79,10 +79,13 @@ def _last_logits(target: ModelRunner, tokens: Sequence[int], width: int) -> Tens
     """Logits [1, vocab] after `tokens`, of which the last `width` are computed in one pass."""
     table = target.table()
     try:
-        table.extend(len(tokens))
         start = len(tokens) - width
-        if start:
-            target.forward([Span(tokens[:start], 0, table.blocks, 0)])
-        return target.forward([Span(tokens[start:], start, table.blocks, 1)])
+        while (first := table.filled) < start:  # at once, if no window keeps less than that
+            last = min(start, max(first + 1, table.most))
+            table.extend(last)
+            target.forward([Span(tokens[first:last], first, table.tables, 0)])
+            table.settle(last)
+        table.extend(len(tokens))
+        return target.forward([Span(tokens[start:], start, table.tables, 1)])
     finally:
         table.truncate(0)

@@ -29,7 +29,10 @@ class Metrics:
         self._model = model
         self._running = self._gauge("num_requests_running", "Sequences that are being computed.")
         self._waiting = self._gauge("num_requests_waiting", "Sequences that wait to be computed.")
-        self._cache_use = self._gauge("kv_cache_usage_perc", "Used share of the K/V cache, 1 is all.")
+        self._cache_use = self._gauge(
+            "kv_cache_usage_perc",
+            "Used share of the K/V cache, 1 is all; of the group of layers that has least left.",
+        )
         self._cache_queries = self._counter("prefix_cache_queries", "Prompt tokens looked up in the cache.")
         self._cache_hits = self._counter("prefix_cache_hits", "Prompt tokens found in the cache.")
         self._preemptions = self._counter("num_preemptions", "Sequences that lost their cache for others.")
@@ -72,10 +75,9 @@ class Metrics:
 
     def observe(self, engine: Engine) -> None:
         """Look at what is there now. May be called from another thread: it only reads."""
-        pool = engine.target.pool
         self._running.labels(self._model).set(len(engine.scheduler.running))
         self._waiting.labels(self._model).set(len(engine.scheduler.waiting))
-        self._cache_use.labels(self._model).set(1 - pool.num_free / pool.num_blocks)
+        self._cache_use.labels(self._model).set(engine.target.pool.used)
 
     def finished(self, output: RequestOutput) -> None:
         """Count a request that has ended."""

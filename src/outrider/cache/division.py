@@ -1,0 +1,80 @@
+"""How bytes are divided between groups of layers, of one model or of several that share a budget."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GroupSize:
+    """What the blocks of a group of layers take.
+
+    window: positions that a row sees; None: all. ahead: positions that a request adds at most until its next
+    commit. block_size: positions of a block; block_bytes: of K and V in one block, of all layers together.
+    """
+
+    window: int | None
+    ahead: int
+    block_size: int
+    block_bytes: int
+
+    def blocks(self, positions: int) -> int:
+        """That a request of so many positions holds at most. With a window those from the first position that
+        the next row sees to the last that is added, wherever in a block they begin."""
+        whole = -(-positions // self.block_size)
+        if self.window is None:
+            return whole
+        reach = self.window - 1 + self.ahead
+        return min(whole, -(-(reach - 1) // self.block_size) + 1)
+
+
+@dataclass(frozen=True)
+class Division:
+    """A budget of bytes and who shares it: groups of layers of these sizes, for `requests` at a time.
+
+    Every group gets as many blocks as the others, but no more than all requests can use of it. So a group
+    with a window is never the first to be full, whether many short requests run or a few long ones.
+    """
+
+    sizes: tuple[GroupSize, ...]
+    requests: int
+
+    def bytes_of_one(self, positions: int) -> int:
+        """With which a request of so many positions can run, if no other does."""
+        return sum(size.block_bytes * size.blocks(positions) for size in self.sizes)
+
+    def bytes_of_many(self, positions: int) -> int:
+        """With which any requests can run that have so many positions together."""
+        level = max(-(-positions // size.block_size) for size in self.sizes)
+        return self.bytes([min(level, self.requests * size.blocks(positions)) for size in self.sizes])
+
+    def longest_of_one(self, budget: int, most: int) -> int:
+        """Positions, up to `most`, for which `bytes_of_one` is within the budget."""
+        return _last(most, budget, self.bytes_of_one)
+
+    def longest_of_many(self, budget: int, most: int) -> int:
+        """Positions, up to `most`, for which `bytes_of_many` is within the budget."""
+        return _last(most, budget, self.bytes_of_many)
+
+    def level(self, budget: int, positions: int) -> int:
+        """The most blocks of a group for which `blocks` are within the budget; none if it does not hold one
+        request of so many positions."""
+        most = self.requests * max(size.blocks(positions) for size in self.sizes)
+        return max(0, _last(most, budget, lambda level: self.bytes(self.blocks(level, positions))))
+
+    def blocks(self, level: int, positions: int) -> tuple[int, ...]:
+        """Of each group `level`, but no more than all requests of so many positions can use of it, and no
+        less than one of them needs."""
+        needs = [size.blocks(positions) for size in self.sizes]
+        return tuple(max(need, min(level, self.requests * need)) for need in needs)
+
+    def bytes(self, blocks: Sequence[int]) -> int:
+        """Of so many blocks of each group."""
+        return sum(size.block_bytes * number for size, number in zip(self.sizes, blocks, strict=True))
+
+
+def _last(most: int, budget: int, needed: Callable[[int], int]) -> int:
+    """The last number from 0 to `most` that needs no more than the budget, as all before it."""
+    return bisect_right(range(most + 1), budget, key=needed) - 1
