@@ -40,11 +40,11 @@ def test_json(target: str, draft: str) -> None:
 
 
 def test_no_weight_is_read(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(self: Any, name: str) -> NoReturn:
-        raise AssertionError(f"{name} was read")
+    def read(self: Any, tensor: Any) -> NoReturn:
+        raise AssertionError(f"{tensor} was read")
 
     monkeypatch.setattr(FolderCheckpoint, "weight", read)
-    monkeypatch.setattr(FolderCheckpoint, "tensor", read)
+    monkeypatch.setattr(FolderCheckpoint, "floats", read)
     assert plan(target, "--memory", "100GiB")["choices"]
 
 

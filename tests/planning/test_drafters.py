@@ -12,7 +12,8 @@ import torch
 from outrider import LLM, ConfigError, ModelError
 from outrider.config import resolve
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.head_checkpoint import TABLE, HeadCheckpoint, quantized, save_head
+from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
+from outrider.models.head_parts import TABLE
 from outrider.ops.cpu.backend import NativeBackend
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES, random_head
@@ -84,8 +85,8 @@ def test_heads_of_4_bits_and_with_a_table(tmp_path: Path, packed: list[int]) -> 
     write_hf(Path(target), tiny_config(hidden_size=64))
     tensors = random_head(Path(plain), open_checkpoint(target).config)
     stored = HeadCheckpoint(Path(plain))
-    decoder = stored.config.decoder
-    table = torch.randn(decoder.vocab_size, decoder.hidden_size)
+    sizes = stored.config.sizes
+    table = torch.randn(sizes.vocab, sizes.hidden)
     save_head(Path(small), stored.config, quantized(tensors), stored.targets())
     save_head(Path(with_table), stored.config, {**tensors, TABLE: table}, stored.targets())
     drafts = []

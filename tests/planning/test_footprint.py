@@ -5,27 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType
 
 from outrider.config import resolve
 from outrider.engine.backend import choose_backend
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.folder import FolderCheckpoint
 from outrider.models.gguf_file import GGUFCheckpoint
-from outrider.models.llama import Llama
-from outrider.models.runner import block_bytes
+from outrider.models.model import Model
+from outrider.models.runner import group_sizes
+from outrider.models.tensors import Tensor
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import NativeBackend
-from outrider.ops.cpu.layout import packed_bytes
-from outrider.planning.footprint import Footprint, PassSize, model_footprint, total
-from outrider.planning.layout import Step, layout_of
-from outrider.quantization.quantize import convert
-from outrider.quantization.weight import Format, Weight
+from outrider.planning.footprint import Footprint, PassSize, model_footprint
+from outrider.planning.ledger import NativeLedger, Outline, TorchLedger, ledger_of
 from tests.models.factories import tiny_config, write_gguf, write_hf
+from tests.models.families.table import FAMILIES, QWEN_3_MOE
+from tests.models.families.table import config as family_config
 
-FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "int8", "int8_channel", "int4", "int4_min")
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"dtype": "bfloat16"},
@@ -33,25 +35,16 @@ OPTIONS: list[dict[str, Any]] = [
     {"quantization": "int8"},
     {"quantization": "int4"},
 ]
-SIZE = PassSize(rows=8, logit_rows=2, positions=64)
+SIZE = PassSize(rows=8, logit_rows=2, positions=64, ahead=5)
 
 
-def planned(path: Path, **options: Any) -> tuple[Footprint, Llama]:
+def planned(path: Path, **options: Any) -> tuple[Footprint, Model]:
     """The footprint, and the model itself."""
     config = resolve(str(path), device="cpu", **options)
     checkpoint: Checkpoint = open_checkpoint(str(path))
-    footprint = model_footprint(checkpoint, layout_of(config, checkpoint), SIZE, config.block_size)
-    return footprint, Llama(checkpoint, choose_backend(config, checkpoint))
-
-
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(("outputs", "inputs"), [(16, 32), (1, 1), (17, 40), (100, 576)])
-def test_packed_bytes_are_those_of_the_kernels(format: Format, outputs: int, inputs: int) -> None:
-    weight = convert(Weight("float32", torch.randn(outputs, inputs)), format)
-    packed = extension.require().Matrix.pack(
-        format, weight.values, scales=weight.scales, mins=weight.mins, bias=None
-    )
-    assert packed_bytes(format, outputs, inputs) == packed.nbytes
+    ledger = ledger_of(config, checkpoint)
+    footprint = model_footprint(Model(Outline(checkpoint), ledger), ledger, SIZE, config.block_size)
+    return footprint, Model(checkpoint, choose_backend(config, checkpoint))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -61,7 +54,7 @@ def test_weights_of_a_folder(tmp_path: Path, options: dict[str, Any], tied: bool
     footprint, model = planned(tmp_path, **options)
     assert isinstance(model.backend, NativeBackend)
     assert footprint.weights == model.backend.weight_bytes
-    assert footprint.block == block_bytes(model, 16)
+    assert footprint.groups == group_sizes(model, 16, SIZE.ahead)
     assert (footprint.read == footprint.weights) == tied
 
 
@@ -73,7 +66,41 @@ def test_weights_of_a_gguf_file(tmp_path: Path, kind: str, options: dict[str, An
     footprint, model = planned(tmp_path / "m.gguf", **options)
     assert isinstance(model.backend, NativeBackend)
     assert footprint.weights == model.backend.weight_bytes
-    assert footprint.block == block_bytes(model, 16)
+    assert footprint.groups == group_sizes(model, 16, SIZE.ahead)
+
+
+MIXTURES = ("mixtral", "qwen3-moe-some-dense", "granite-moe", "gpt-oss")
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_weights_of_a_mixture(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    """A pass over one row reads the chosen experts and all that is not one."""
+    write_hf(tmp_path, FAMILIES[name].config())
+    footprint, model = planned(tmp_path, **options)
+    assert isinstance(model.backend, NativeBackend)
+    assert footprint.weights == model.backend.weight_bytes
+    idle = sum(
+        stack_bytes * (mixture.routing.count - mixture.routing.chosen) // mixture.routing.count
+        for mixture in model.tree.mixtures
+        for stack_bytes in [sum(model.packed(stack).nbytes for stack in mixture.stacks)]
+    )
+    assert idle > 0
+    assert footprint.read == footprint.weights - model.table.nbytes - idle
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+def test_weights_of_a_mixture_in_a_gguf_file(tmp_path: Path, kind: str) -> None:
+    config = family_config("Qwen3MoeConfig", **QWEN_3_MOE | {"head_dim": 16, "hidden_size": 64})()
+    model = write_hf(tmp_path / "hf", config)
+    file = tmp_path / "m.gguf"
+    write_gguf(file, model, None, GGMLQuantizationType[kind], architecture="qwen3moe")
+    footprint, loaded = planned(file)
+    assert isinstance(loaded.backend, NativeBackend)
+    assert footprint.weights == loaded.backend.weight_bytes
+    mixture = loaded.tree.mixtures[0]
+    assert {loaded.packed(stack).format for stack in mixture.stacks} == {kind}
+    assert [part.format for part in loaded.packed(mixture.router)] == ["F32"]
 
 
 def test_weights_on_pytorch(tmp_path: Path) -> None:
@@ -90,20 +117,40 @@ def test_weights_on_pytorch(tmp_path: Path) -> None:
 
 
 def test_no_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(self: Any, name: str) -> NoReturn:
-        raise AssertionError(f"{name} was read")
+    def read(self: Any, tensor: Tensor) -> NoReturn:
+        raise AssertionError(f"{tensor.hf.name} was read")
 
     model = write_hf(tmp_path, tiny_config())
     write_gguf(tmp_path / "m.gguf", model, None)
     for kind in (FolderCheckpoint, GGUFCheckpoint):
         monkeypatch.setattr(kind, "weight", read)
-        monkeypatch.setattr(kind, "tensor", read)
+        monkeypatch.setattr(kind, "floats", read)
     for path in (tmp_path, tmp_path / "m.gguf"):
         checkpoint = open_checkpoint(str(path))
-        layout = layout_of(resolve(str(path), device="cpu"), checkpoint)
-        assert model_footprint(checkpoint, layout, SIZE, 16).weights > 0
+        ledger = ledger_of(resolve(str(path), device="cpu", quantization="int4"), checkpoint)
+        assert model_footprint(Model(Outline(checkpoint), ledger), ledger, SIZE, 16).weights > 0
+
+
+def matrix(rows: int, inputs: int) -> Weight:
+    return Weight(FORMATS["F32"], np.zeros((rows, 4 * inputs), np.uint8), inputs)
 
 
 def test_what_passes_counts_while_it_is_there() -> None:
-    assert total([Step(10, 90), Step(50, 30), Step(5)]) == (65, 100)
-    assert total([Step(10, 20), Step(50, 60), Step(5)]) == (65, 120)
+    """The peak is the larger of what stays and what one weight takes while it is packed."""
+    ledger = TorchLedger(torch.float32)
+    ledger.pack([matrix(16, 32)])
+    alone = 16 * 32 * 4
+    assert (ledger.stays, ledger.peak) == (alone, 3 * alone)
+    ledger.pack([matrix(1, 32)])
+    assert (ledger.stays, ledger.peak) == (alone + 128, 3 * alone)
+
+
+def test_a_weight_that_is_not_converted_is_packed_from_the_file() -> None:
+    packed = extension.require().Matrix.bytes_of("F32", 16, 32)
+    ledger = NativeLedger(None, None, torch.float32)
+    ledger.pack([matrix(16, 32)])
+    assert (ledger.stays, ledger.peak) == (packed, packed + 16 * 32 * 4)
+    converting = NativeLedger(FORMATS["Q4_0"], None, torch.float32)
+    converting.pack([matrix(16, 32)])
+    assert converting.stays < packed
+    assert converting.peak > converting.stays + 16 * 32 * 4 + 16 * 18

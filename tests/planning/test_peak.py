@@ -36,6 +36,6 @@ def test_peak_is_within_a_tenth_of_the_plan(format: dict[str, Any], drafter: dic
 @linux
 def test_a_limit_is_kept() -> None:
     """By a process whose cache takes what the limit leaves, and is full."""
-    drafter = {"speculative_model": ["ngram", "head"], "memory_limit": 590 * MIB}
+    drafter = {"speculative_model": ["ngram", "head"], "memory_limit": 575 * MIB}
     measured = measure(Case("", "", "smollm2", {**drafter, "max_num_seqs": 1, "max_model_len": 1000}))
-    assert 0.9 * 590 * MIB < measured.peak <= 590 * MIB
+    assert 0.9 * 575 * MIB < measured.peak <= 575 * MIB

@@ -9,42 +9,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
-from outrider.drafting.auto import WORKLOADS
 from outrider.drafting.head import MAX_UNREAD
-from outrider.drafting.registry import HEAD_ROWS
-from outrider.drafting.self_draft import refuse_same_bits
+from outrider.drafting.registry import HEAD_ROWS, longest_draft
+from outrider.drafting.self_draft import self_draft
 from outrider.engine.build import prompt_rows_of
 from outrider.engine.profile import MANY, ROWS
 from outrider.models.checkpoint import Checkpoint, locate
-from outrider.models.folder import PROBE
+from outrider.models.eagle3 import Eagle3
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
-from outrider.planning.footprint import (
-    EMBEDDING,
-    Footprint,
-    PassSize,
-    decoder_footprint,
-    layer_steps,
-    model_footprint,
-    table_steps,
-)
-from outrider.planning.heads import head_footprint
-from outrider.planning.layout import Layout, NativeLayout, Step, draft_layout, layout_of
+from outrider.models.model import Model
+from outrider.planning.footprint import Footprint, PassSize, footprint_of, model_footprint
+from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.process import DROPPED, TOKENIZER_MADE, VOCABULARIES
-from outrider.quantization.quantize import QUANTIZED
-from outrider.quantization.weight import BITS
 
 INDEXED = 130  # bytes of an n-gram in the index: its tuple, its place in the table, the number
 
 
 @dataclass(frozen=True)
 class Drafting:
-    """What a drafter is planned for. size: the target's largest pass; requests: how many draft at once; open:
-    the checkpoint of a name."""
+    """What a drafter is planned for. checkpoint, target: the target's, which was loaded into `ledger`; size:
+    its largest pass; requests: how many draft at once; open: the checkpoint of a name."""
 
     config: EngineConfig
     speculative: SpeculativeConfig
-    target: Checkpoint
-    layout: Layout
+    checkpoint: Checkpoint
+    target: Model
+    ledger: Ledger
     size: PassSize
     requests: int
     open: Callable[[str], Checkpoint]
@@ -55,14 +45,6 @@ class Drafting:
         copies."""
         requests = max(self.requests, MANY if profiled_rows(self.speculative) else 0)
         return replace(self.size, logit_rows=3 * requests)
-
-
-def longest_draft(speculative: SpeculativeConfig | None) -> int:
-    """Tokens of a draft at most."""
-    if speculative is None:
-        return 0
-    length = speculative.num_speculative_tokens
-    return WORKLOADS[speculative.workload].most if length == "auto" else length
 
 
 def profiled_rows(speculative: SpeculativeConfig | None) -> int:
@@ -97,9 +79,8 @@ def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
         return _separate(around.open(name), quantization, around, option)
     if quantization is not None:
         return _own(quantization, around, option)
-    return replace(
-        model_footprint(around.target, around.layout, around.drafting, config.block_size), weights=0, peak=0
-    )
+    footprint = model_footprint(around.target, around.ledger, around.drafting, config.block_size)
+    return replace(footprint, weights=0, peak=0)
 
 
 def _separate(
@@ -108,10 +89,12 @@ def _separate(
     """Of a model that is loaded beside the target."""
     config = around.config
     if quantization is None:
-        layout = layout_of(config, checkpoint)
+        ledger = ledger_of(config, checkpoint)
     else:
-        layout = draft_layout(config, around.layout, checkpoint, quantization, option=option)
-    footprint = model_footprint(checkpoint, layout, around.drafting, config.block_size)
+        ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
+    footprint = model_footprint(
+        Model(Outline(checkpoint), ledger), ledger, around.drafting, config.block_size
+    )
     vocab = checkpoint.config.vocab_size
     return replace(
         footprint,
@@ -126,31 +109,30 @@ def _self(drafter: DrafterConfig, around: Drafting) -> Footprint:
 
 
 def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint:
-    """Of the target at fewer bits, with the refusals of `outrider.drafting.self_draft`."""
-    config, checkpoint, target = around.config, around.target, around.layout
-    layout = draft_layout(config, target, checkpoint, quantization, option=option)
-    assert isinstance(target, NativeLayout)  # others have been refused
-    refuse_same_bits(target.linear_format or checkpoint.format(PROBE), quantization, option=option)
-    table, output = table_steps(checkpoint, layout)
-    if checkpoint.config.tie_word_embeddings:
-        bits = BITS[target.table_format or checkpoint.format(EMBEDDING)]
-        output = Step(0) if bits <= BITS[QUANTIZED[quantization][1]] else table
-    steps = [output, *layer_steps(checkpoint, layout)]
-    return decoder_footprint(checkpoint.config, steps, layout, around.drafting, config.block_size)
+    """Of the target at fewer bits."""
+    config, checkpoint = around.config, around.checkpoint
+    ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
+    draft = self_draft(around.target, Outline(checkpoint), ledger, quantization, option=option)
+    return model_footprint(draft, ledger, around.drafting, config.block_size)
 
 
 def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
     config, quantization = around.config, around.speculative.draft_quantization
     checkpoint = HeadCheckpoint(locate_head(drafter.model or ""))
-    checkpoint.layers(around.target.config, config.model)
+    checkpoint.layers(around.checkpoint.config, config.model)
     option = f"draft_quantization = {quantization!r}"
-    layout = draft_layout(config, around.layout, around.target, quantization, option=option)
-    prompt_rows = prompt_rows_of(config, exact=around.layout.exact)
-    size = replace(around.drafting, rows=HEAD_ROWS * prompt_rows)
-    footprint = head_footprint(checkpoint, layout, size, config.block_size)
+    ledger = draft_ledger(config, around.ledger, around.checkpoint, quantization, option=option)
+    head = Eagle3(checkpoint, ledger, around.target)
+    prompt_rows = prompt_rows_of(config, exact=ledger.exact)
+    rows = HEAD_ROWS * prompt_rows
+    size = replace(around.drafting, rows=rows, ahead=rows + longest_draft(around.speculative))
+    footprint = footprint_of(
+        head, ledger, size, config.block_size, width=head.width, vocab=checkpoint.config.draft_vocab_size
+    )
     # States that a pass of the target hands out, and those that wait while a request does not draft.
     waiting = around.requests * min(MAX_UNREAD + prompt_rows, around.size.positions)
     states = 4 * checkpoint.config.width * (around.size.rows + waiting)
+    states += 2 * 4 * size.rows * checkpoint.config.width  # joined and prepared
     spread = 4 * around.requests * around.target.config.vocab_size  # its logits, among the target's tokens
     return replace(footprint, passing=footprint.passing + states + spread)
 

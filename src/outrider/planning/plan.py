@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from outrider.cache.division import Division, GroupSize
 from outrider.config import EngineConfig
+from outrider.drafting.registry import longest_draft
 from outrider.engine.build import prompt_rows_of
 from outrider.models.checkpoint import Checkpoint
-from outrider.planning.drafters import Drafting, drafter_footprint, longest_draft, profiled_rows
+from outrider.models.model import Model
+from outrider.planning.drafters import Drafting, drafter_footprint, profiled_rows
 from outrider.planning.footprint import Footprint, PassSize, model_footprint
-from outrider.planning.layout import layout_of
+from outrider.planning.ledger import Outline, ledger_of
 from outrider.planning.process import LATE, POSITION, TOKENIZER, TOKENIZER_MADE
 
 LEAST_CONTEXT = 512  # positions that a request should have where nobody asked for a number
@@ -24,9 +27,9 @@ class Plan:
 
     runtime: process, libraries and tokenizer; target, drafts: weights that stay; activations: of the largest
     passes, and what the backend keeps beside them; loading: the most while models are loaded, runtime and
-    what is loaded counted. block: of one cache block of all models, and what drafters keep for its positions;
-    blocks: that the limit leaves room for, or as many as the requests can use; read: of weights, by plain
-    decoding of one token.
+    what is loaded counted. caches: K and V of all models by group of layers, and last what is kept for texts;
+    num_blocks: of each of these, as many as the limit leaves room for or the requests can use; read: of
+    weights, by plain decoding of one token.
     """
 
     limit: int
@@ -35,14 +38,17 @@ class Plan:
     drafts: int
     activations: int
     loading: int
-    block: int
-    cache_block: int
-    blocks: int
+    caches: Division
+    num_blocks: tuple[int, ...]
     block_size: int
     context: int
     """Positions of a request, prompt and output: as asked for, or as many as there is room for."""
     wanted: int
     """Positions that a request is to have at least."""
+    least_cache: int
+    """Of `cache`, for requests of the wanted length."""
+    kv_cache_memory: int
+    """The option of this name, with which the engine stays within the plan."""
     max_num_seqs: int
     read: int
 
@@ -54,7 +60,7 @@ class Plan:
     @property
     def cache(self) -> int:
         """Bytes of K and V, and of what drafters keep for each position."""
-        return self.blocks * self.block
+        return self.caches.bytes(self.num_blocks)
 
     @property
     def total(self) -> int:
@@ -68,28 +74,35 @@ class Plan:
         return -(-needed * HELD_BACK // (HELD_BACK - 1))
 
     @property
-    def least_cache(self) -> int:
-        """Bytes of `cache` with one request of the wanted length."""
-        return self.block * -(-self.wanted // self.block_size)
-
-    @property
     def fits(self) -> bool:
         return self.least <= self.limit
 
     @property
     def concurrency(self) -> int:
         """Requests of the full context at a time; the others wait."""
-        return min(self.max_num_seqs, self.positions // max(self.context, 1))
+        context = max(self.context, 1)
+        held = zip(self.num_blocks, self.caches.sizes, strict=True)
+        return min(self.max_num_seqs, *(number // size.blocks(context) for number, size in held))
+
+    @property
+    def block(self) -> int:
+        """Bytes of a block of every group, and of what is kept for its positions."""
+        return sum(size.block_bytes for size in self.caches.sizes)
+
+    @property
+    def cache_block(self) -> int:
+        """Bytes of a block of every group."""
+        return sum(size.block_bytes for size in self.caches.sizes[:-1])
+
+    @property
+    def blocks(self) -> int:
+        """That the texts of all requests fill: of a group of layers without a window."""
+        return self.num_blocks[-1]
 
     @property
     def positions(self) -> int:
         """That the cache holds, of all requests together."""
         return self.blocks * self.block_size
-
-    @property
-    def kv_cache_memory(self) -> int:
-        """The option of this name, with which the engine stays within the plan."""
-        return self.blocks * self.cache_block
 
 
 @dataclass(frozen=True)
@@ -123,29 +136,37 @@ def make_plan(config: EngineConfig, ground: Ground) -> Plan:
 
 def _plan(config: EngineConfig, ground: Ground, requests: int) -> Plan:
     checkpoint = ground.target
-    layout = layout_of(config, checkpoint)
+    ledger = ledger_of(config, checkpoint)
     trained = checkpoint.config.max_position_embeddings
     most = min(config.max_model_len or trained, trained)
-    size = _size(config, exact=layout.exact, requests=requests, positions=most)
-    target = model_footprint(checkpoint, layout, size, config.block_size)
+    size = _size(config, exact=ledger.exact, requests=requests, positions=most)
+    model = Model(Outline(checkpoint), ledger)
+    target = model_footprint(model, ledger, size, config.block_size)
     drafts: list[Footprint] = []
     if config.speculative is not None:
-        around = Drafting(config, config.speculative, checkpoint, layout, size, requests, ground.open)
+        around = Drafting(config, config.speculative, checkpoint, model, ledger, size, requests, ground.open)
         drafts = [drafter_footprint(drafter, around) for drafter in config.speculative.drafters]
     vocab = checkpoint.config.vocab_size
     runtime = ground.process + LATE + TOKENIZER * vocab
-    loading = max(ground.process + LATE + TOKENIZER_MADE * vocab, _loading(runtime, [target, *drafts]))
+    making = (TOKENIZER_MADE - TOKENIZER) * vocab  # while the target is loaded
+    loading = _loading(runtime, [replace(target, peak=target.peak + making), *drafts])
     weights = sum(draft.weights for draft in drafts)
     activations = sum(model.passing for model in (target, *drafts))
-    activations += layout.spare(model.weights for model in (target, *drafts))
-    cache_block = target.block + sum(draft.block for draft in drafts)
-    block = cache_block + config.block_size * (POSITION + sum(draft.position for draft in drafts))
+    activations += ledger.spare(model.weights for model in (target, *drafts))
+    position = POSITION + sum(draft.position for draft in drafts)
+    sizes = [size for model in (target, *drafts) for size in model.groups]
+    texts = GroupSize(None, 0, config.block_size, config.block_size * position)
+    caches = Division((*sizes, texts), requests)
     usable = ground.limit - -(-ground.limit // HELD_BACK)
     left = max(0, usable - runtime - target.weights - weights - activations)
-    useful = requests * -(-most // config.block_size)
-    blocks = min(left // block, useful)
-    if "kv_cache_memory" in config.model_fields_set:
-        blocks = min(blocks, config.kv_cache_memory // cache_block)
+    of_models = Division((*sizes, replace(texts, block_bytes=0)), requests)
+    told = config.kv_cache_memory if "kv_cache_memory" in config.model_fields_set else left
+    wanted = config.max_model_len or min(LEAST_CONTEXT, trained)
+    context = most
+    if config.max_model_len is None:
+        context = min(caches.longest_of_many(left, most), of_models.longest_of_many(told, most))
+    level = min(caches.level(left, context), of_models.level(told, context))
+    num_blocks = caches.blocks(level, context)
     return Plan(
         limit=ground.limit,
         runtime=runtime,
@@ -153,12 +174,13 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> Plan:
         drafts=weights,
         activations=activations,
         loading=loading,
-        block=block,
-        cache_block=cache_block,
-        blocks=blocks,
+        caches=caches,
+        num_blocks=num_blocks,
         block_size=config.block_size,
-        context=min(most, blocks * config.block_size),
-        wanted=config.max_model_len or min(LEAST_CONTEXT, trained),
+        context=context,
+        wanted=wanted,
+        least_cache=(caches.bytes_of_one if config.max_model_len else caches.bytes_of_many)(wanted),
+        kv_cache_memory=min(told, of_models.bytes(num_blocks)),
         max_num_seqs=requests,
         read=target.read,
     )
@@ -183,4 +205,5 @@ def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -
         rows=min(most, max(prompts + verified, profiled)),
         logit_rows=min(most, max(verified, profiled)),
         positions=positions,
+        ahead=prompts + longest_draft(config.speculative),
     )

@@ -1,0 +1,224 @@
+"""Backends that count bytes in place of loading: what a model takes is what the real loading code asks them
+for.
+
+Nothing of a weight is read but where it lies and in which format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
+
+import numpy as np
+import torch
+
+from outrider.config import EngineConfig, Quantization
+from outrider.engine.backend import (
+    choose_device,
+    draft_config,
+    is_native,
+    native_cache_dtype,
+    native_formats,
+    torch_dtype,
+)
+from outrider.errors import ConfigError
+from outrider.formats.convert import SLAB
+from outrider.formats.format import Floats, Format
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight, neighbours
+from outrider.models.checkpoint import Checkpoint
+from outrider.models.config import ModelConfig
+from outrider.models.tensors import Tensor
+from outrider.ops.base import Backend
+from outrider.ops.cpu import extension
+
+HUGE_PAGE, MAPPING = 2**21, 2**26  # bytes of what native/matrix.cpp lays weights in
+KEPT = 112 * 2**20  # bytes: oneDNN's kernels for every number of rows, and what the C library keeps of values
+NOTHING = np.zeros(1, np.uint8)
+COPIES = 8  # in float32, of the slab that is being converted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A weight that would be packed. format: its name."""
+
+    format: str
+    nbytes: int
+
+
+class Ledger(Backend, Protocol):
+    """A backend, as far as memory goes.
+
+    stays: bytes of what was loaded; peak: the most that there was at a time, what stays counted.
+    """
+
+    stays: int
+    peak: int
+
+    def spare(self, weights: Iterable[int]) -> int:
+        """Bytes at most that are kept beside the weights of models of these sizes."""
+
+
+class _Counting:
+    """What both ledgers do alike."""
+
+    device = torch.device("cpu")
+    instruction_set: str | None = None
+    num_threads = 1
+
+    def __init__(self, cache_dtype: torch.dtype) -> None:
+        self.cache_dtype = cache_dtype
+        self.stays = self.peak = 0
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def count(self, stays: int, passes: int = 0) -> None:
+        """Take down bytes that stay, and bytes that are needed beside them meanwhile."""
+        self.stays += stays
+        self.peak = max(self.peak, self.stays + passes)
+
+    def vector(self, values: Floats) -> Floats:
+        return values  # kilobytes
+
+    def new_cache(self, *_: object) -> NoReturn:
+        raise NotImplementedError("a ledger has no cache")
+
+    def compile(self, *_: object) -> NoReturn:
+        raise NotImplementedError("a ledger computes nothing")
+
+
+class NativeLedger(_Counting):
+    """linear, table: the formats that weights become; None: as they are stored."""
+
+    exact = True
+
+    def __init__(self, linear: Format | None, table: Format | None, cache_dtype: torch.dtype) -> None:
+        super().__init__(cache_dtype)
+        self._linear, self._table = linear, table
+
+    def pack(
+        self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
+    ) -> tuple[Entry, ...]:
+        return self._packed(weights, FORMATS["F32"] if float32 else self._linear)
+
+    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Entry:
+        return _together(self._packed(weights, self._linear))
+
+    def table(self, weight: Weight) -> Entry:
+        return self._packed([weight], self._table)[0]
+
+    def tied(self, table: Entry) -> tuple[Entry, ...]:
+        return (table,)
+
+    def spare(self, weights: Iterable[int]) -> int:
+        return sum(HUGE_PAGE * -(-size // MAPPING) for size in weights)  # of pages that they do not fill
+
+    def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
+        """Each is packed from the file's pages, or converted before."""
+        bytes_of = extension.require().Matrix.bytes_of
+        made = [weight if wanted is None else replace(weight, format=wanted) for weight in weights]
+        entries = []
+        for parts in neighbours(made):
+            outputs, format = sum(part.shape[0] for part in parts), parts[0].format
+            entries.append(Entry(format.name, bytes_of(format.name, outputs, parts[0].inputs)))
+        read = sum(map(_stored, weights))
+        converted = sum(
+            _stored(new) for new, old in zip(made, weights, strict=True) if new.format != old.format
+        )
+        slab = 4 * COPIES * min(SLAB, max(w.shape[0] * w.inputs for w in weights)) if converted else 0
+        self.count(sum(entry.nbytes for entry in entries), read + converted + slab)
+        return tuple(entries)
+
+
+def _stored(weight: Weight) -> int:
+    """Bytes before it is packed."""
+    return weight.shape[0] * weight.format.row_bytes(weight.inputs)
+
+
+class TorchLedger(_Counting):
+    """Every weight in one float type; oneDNN's packed copy of a tied table lies beside the table."""
+
+    exact = False
+
+    def pack(
+        self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
+    ) -> tuple[Entry, ...]:
+        return self._made(weights, 2 if len(weights) > 1 else 1)  # in float32 one by one and joined
+
+    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Entry:
+        return _together([self._made([weight], 1)[0] for weight in weights])
+
+    def table(self, weight: Weight) -> Entry:
+        return self._made([weight], 1)[0]
+
+    def tied(self, table: Entry) -> tuple[Entry, ...]:
+        self.count(table.nbytes)
+        return (table,)
+
+    def spare(self, weights: Iterable[int]) -> int:
+        return KEPT
+
+    def _made(self, weights: Sequence[Weight], copies: int) -> tuple[Entry, ...]:
+        sizes = [weight.shape[0] * weight.inputs for weight in weights]
+        read = sum(weight.data.nbytes for weight in weights)
+        entry = Entry("", sum(sizes) * self.cache_dtype.itemsize)
+        self.count(entry.nbytes, read + 4 * copies * sum(sizes))
+        return (entry,)
+
+
+def _together(entries: Sequence[Entry]) -> Entry:
+    """The matrices of experts as one."""
+    return Entry(entries[0].format, sum(entry.nbytes for entry in entries))
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A checkpoint of which only headers are read: its weights are as large as the files', and empty."""
+
+    checkpoint: Checkpoint
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.checkpoint.config
+
+    def weight(self, tensor: Tensor) -> Weight:
+        format, (rows, inputs) = self.checkpoint.format(tensor), tensor.shape
+        return Weight(format, np.broadcast_to(NOTHING, (rows, format.row_bytes(inputs))), inputs)
+
+    def floats(self, tensor: Tensor) -> Floats:
+        return np.zeros(tensor.shape, np.float32)
+
+    def release(self, tensor: Tensor) -> None:
+        """Nothing was read."""
+
+
+def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
+    """The ledger of the backend that the configuration means. Raises ConfigError for one that is not on the
+    CPU."""
+    device = choose_device(config.device)
+    if device.type != "cpu":
+        raise ConfigError(
+            f"a plan for device = {config.device!r} ({device.type}) cannot be made: only the CPU's memory is "
+            "planned; give device='cpu', or no memory_limit"
+        )
+    if is_native(config, device):
+        return NativeLedger(*native_formats(config), native_cache_dtype(config, checkpoint))
+    return TorchLedger(torch_dtype(config, checkpoint, device))
+
+
+def draft_ledger(
+    config: EngineConfig,
+    target: Ledger,
+    checkpoint: Checkpoint,
+    quantization: Quantization | None,
+    *,
+    option: str,
+) -> Ledger:
+    """Of what `outrider.engine.backend.draft_backend` makes of the target's, with the same refusal."""
+    own = draft_config(config, quantization, native=target.exact, option=option)
+    if target.exact:
+        return NativeLedger(*native_formats(own), native_cache_dtype(own, checkpoint))
+    return TorchLedger(target.cache_dtype)
