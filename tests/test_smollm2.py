@@ -57,7 +57,7 @@ def test_a_target_that_drafts_for_itself_at_fewer_bits(prompts: list[list[int]],
 
 
 def test_a_self_draft_of_the_file_as_it_is_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"4 bits already \(format int4_min\)"):
+    with pytest.raises(ConfigError, match=r"5 bits already \(format Q4_1\)"):
         LLM("smollm2", device="cpu", speculative_model="self:int4")
 
 
@@ -103,7 +103,7 @@ def test_perplexity_is_that_of_the_dequantised_weights(llm: LLM) -> None:
     tokens = llm.tokenizer.encode("\n\n".join(topics.values()))[:1025]
 
     def loss(llm: LLM) -> float:
-        span = Span(tokens, 0, list(range(-(-len(tokens) // 16))), len(tokens))
+        span = Span(tokens, 0, (list(range(-(-len(tokens) // 16))),), len(tokens))
         logits = llm.engine.target.forward([span])
         return float(F.cross_entropy(logits[:-1], torch.tensor(tokens[1:])))
 

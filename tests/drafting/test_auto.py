@@ -217,6 +217,37 @@ def test_loses_little_where_drafting_never_pays(chance: float, batch: int, cost:
     assert rate >= 0.97 * fixed_rate(chance, batch, cost, 0)
 
 
+def mixture_curve(count: int, chosen: int, dense: float = 0.3) -> tuple[list[int], list[float]]:
+    """Milliseconds of a pass that reads every expert which some row goes to, each row to others at random;
+    dense: what is read whatever the rows."""
+    counts = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+    read = [count * (1 - (1 - chosen / count) ** rows) / chosen for rows in counts]
+    return counts, [10 * (dense + (1 - dense) * times) for times in read]
+
+
+@pytest.mark.parametrize("chance", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("cost", [FREE, CHEAP])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_drafted_row_of_a_mixture_costs_the_experts_that_it_adds(
+    chance: float, cost: DraftCost, batch: int
+) -> None:
+    """128 experts of which a row takes 8: two rows cost nearly two passes, and few drafts pay."""
+    world = World([Player(cost, lambda _: chance)])
+    world.truth = target_cost(mixture_curve(128, 8))
+    world.policy.target = target_cost(mixture_curve(128, 8))
+
+    def rate_of(length: int) -> float:
+        tokens = batch * sum(chance**n for n in range(length + 1))
+        drafting = length * (cost.fixed + batch * cost.each)
+        return tokens / (world.truth.one_pass(batch * (1 + length)) + drafting)
+
+    rate = world.run(requests(batch), 1500)
+    assert rate >= 0.97 * rate_of(0)
+    assert rate >= 0.9 * max(rate_of(length) for length in range(LONGEST + 1))
+    if chance < 0.5:
+        assert world.lengths(500) < 0.1
+
+
 def test_nothing_under_load_and_something_when_it_falls() -> None:
     world, batch = World([Player(CHEAP, lambda _: 0.5)]), requests(64)
     world.run(batch, 200)

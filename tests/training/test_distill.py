@@ -71,7 +71,7 @@ def test_a_start_with_what_training_does_not_know_is_refused(feature: str, tmp_p
         folder = str(tmp_path / "head")
         return HeadKind.of(target, "target", start=folder, draft_vocab_size=None, quantized=False)
 
-    if feature in ("plain", "one layer", "four layers"):
+    if feature in ("plain", "one layer", "four layers", "many types"):
         assert start().state_layers == tuple(sorted({*(start().config.state_layers or ()), 8}))
     else:
         with pytest.raises(ModelError, match="which training does not know"):

@@ -61,7 +61,7 @@ class StateReader(Protocol):
 
     @property
     def state_layers(self) -> Sequence[int]:
-        """The layers whose inputs it reads; see `Llama.forward`."""
+        """The layers whose inputs it reads; see `Decoder.forward`."""
 
     def read(self, request: Request, first: int, states: Tensor) -> None:
         """The states of committed tokens, float32 [rows, layers * hidden]: `request.tokens[first:]`, and then

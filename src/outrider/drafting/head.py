@@ -121,7 +121,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
         if request not in self._tables:
             self._tables[request] = self.runner.table()
         table = self._tables[request]
-        if table.filled + unread.count + limit.length > self._head.config.decoder.max_position_embeddings:
+        if table.filled + unread.count + limit.length > self._head.config.max_position_embeddings:
             table.truncate(0)  # it goes on with what is near
         return Growing(request, limit, limit.length, table)
 
@@ -144,6 +144,8 @@ class HeadDrafter(OwnCache[HeadRunner]):
         if not work:
             return NOTHING, []
         passed = self.runner.read(spans, states[0] if len(states) == 1 else torch.cat(states))
+        for g in work:
+            g.table.settle(g.table.filled)
         ready = [g for g in work if not self._unread[g.request].count]
         return Passed(_of(work, ready, passed.logits), _of(work, ready, passed.kept)), ready
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
+from outrider.cache.division import GroupSize
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
+from outrider.drafting.auto import WORKLOADS
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
@@ -18,8 +20,8 @@ from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_voca
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
-from outrider.models.llama import Llama
-from outrider.models.runner import ModelRunner, block_bytes
+from outrider.models.model import Model
+from outrider.models.runner import ModelRunner, group_sizes
 from outrider.ops.base import Backend
 from outrider.verification.rules import RULES, Acceptance
 
@@ -38,11 +40,11 @@ class DrafterSource(Protocol):
     """A drafter that is loaded but has no cache yet, since the cache's size depends on what it needs."""
 
     @property
-    def block_bytes(self) -> int:
-        """Bytes that one cache block takes for this drafter, 0 if it keeps none."""
+    def groups(self) -> Sequence[GroupSize]:
+        """What the blocks of its own cache take, by group of layers; none if it keeps no cache."""
 
-    def build(self, num_blocks: int) -> Drafter:
-        """The drafter, with `num_blocks` cache blocks of its own."""
+    def build(self, num_blocks: Sequence[int]) -> Drafter:
+        """The drafter, with so many cache blocks of each group."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,29 @@ class Cacheless:
     """A drafter without a cache."""
 
     make: Callable[[], Drafter]
-    block_bytes: int = 0
+    groups: Sequence[GroupSize] = ()
 
-    def build(self, num_blocks: int) -> Drafter:
+    def build(self, num_blocks: Sequence[int]) -> Drafter:
         return self.make()
 
 
 @dataclass(frozen=True)
 class WithCache:
-    """A drafter with a cache beside the target's. make: from a number of blocks."""
+    """A drafter with a cache beside the target's. make: from the numbers of blocks."""
 
-    block_bytes: int
-    make: Callable[[int], Drafter]
+    groups: Sequence[GroupSize]
+    make: Callable[[Sequence[int]], Drafter]
 
-    def build(self, num_blocks: int) -> Drafter:
+    def build(self, num_blocks: Sequence[int]) -> Drafter:
         return self.make(num_blocks)
+
+
+def longest_draft(speculative: SpeculativeConfig | None) -> int:
+    """Tokens of a draft at most, where no request asks for a length of its own."""
+    if speculative is None:
+        return 0
+    length = speculative.num_speculative_tokens
+    return WORKLOADS[speculative.workload].most if length == "auto" else length
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Surroundings:
     config: EngineConfig
     speculative: SpeculativeConfig
     checkpoint: Checkpoint
-    target: Llama
+    target: Model
     tokenizer: PreTrainedTokenizerBase
     quantised: DraftBackend
     prompt_rows: int
@@ -87,6 +97,11 @@ class Surroundings:
     def rule(self) -> Acceptance:
         """By which drafts are judged."""
         return RULES[self.speculative.acceptance]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a draft at most."""
+        return longest_draft(self.speculative)
 
 
 def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
@@ -110,7 +125,7 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
         backend = model.backend
         if quantization is not None:
             backend = around.quantised(checkpoint, quantization, option=option)
-        model = Llama(checkpoint, backend)
+        model = Model(checkpoint, backend)
     elif quantization is not None:
         model = _own(quantization, around, option)
     return _with_cache(model, around)
@@ -121,17 +136,17 @@ def _self(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     return _with_cache(_own(drafter.quantization, around, f"speculative_model = {drafter.name!r}"), around)
 
 
-def _own(quantization: Quantization, around: Surroundings, option: str) -> Llama:
+def _own(quantization: Quantization, around: Surroundings, option: str) -> Model:
     """The target at fewer bits."""
     backend = around.quantised(around.checkpoint, quantization, option=option)
     return self_draft(around.target, around.checkpoint, backend, quantization, option=option)
 
 
-def _with_cache(model: Llama, around: Surroundings) -> DrafterSource:
+def _with_cache(model: Model, around: Surroundings) -> DrafterSource:
     config, vocab = around.config, around.target.config.vocab_size
     kind = ShortTable if model.config.vocab_size < vocab else ModelRunner
 
-    def make(num_blocks: int) -> Drafter:
+    def make(num_blocks: Sequence[int]) -> Drafter:
         def runner() -> ModelRunner:
             return kind(
                 model,
@@ -142,7 +157,7 @@ def _with_cache(model: Llama, around: Surroundings) -> DrafterSource:
 
         return ModelDrafter(runner, around.rule, vocab=vocab, max_rows=around.prompt_rows)
 
-    return WithCache(block_bytes(model, config.block_size), make)
+    return WithCache(group_sizes(model, config.block_size, around.prompt_rows + around.longest), make)
 
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
@@ -151,19 +166,20 @@ def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     layers = checkpoint.layers(around.target.config, config.model)
     option = f"draft_quantization = {quantization!r}"
     backend = around.quantised(around.checkpoint, quantization, option=option)
+    rows = HEAD_ROWS * around.prompt_rows
     head = Eagle3(checkpoint, backend, around.target)
 
-    def make(num_blocks: int) -> Drafter:
+    def make(num_blocks: Sequence[int]) -> Drafter:
         return HeadDrafter(
             lambda: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size),
             head,
             around.rule,
             state_layers=layers,
             vocab=around.target.config.vocab_size,
-            max_rows=HEAD_ROWS * around.prompt_rows,
+            max_rows=rows,
         )
 
-    return WithCache(block_bytes(head, config.block_size), make)
+    return WithCache(group_sizes(head, config.block_size, rows + around.longest), make)
 
 
 SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head, "self": _self}
@@ -172,7 +188,7 @@ SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head, "self": 
 def load_drafters(
     config: EngineConfig,
     checkpoint: Checkpoint,
-    target: Llama,
+    target: Model,
     tokenizer: PreTrainedTokenizerBase,
     *,
     quantised: DraftBackend,

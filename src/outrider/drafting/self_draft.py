@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from outrider.config import Quantization
 from outrider.errors import ConfigError
-from outrider.models.checkpoint import Checkpoint
-from outrider.models.llama import Llama
+from outrider.formats.format import Format
+from outrider.formats.quantization import QUANTIZED
+from outrider.formats.registry import FORMATS
+from outrider.models.model import Model, Weights
 from outrider.ops.base import Backend
-from outrider.quantization.quantize import QUANTIZED
-from outrider.quantization.weight import BITS, Format
+
+WORTH = 1.25
+"""A weight of this many times the draft's bits is worth to be quantised for a draft: a step of it takes as
+long as it has bits to read."""
 
 
 def self_draft(
-    target: Llama, checkpoint: Checkpoint, backend: Backend, quantization: Quantization, *, option: str
-) -> Llama:
+    target: Model, checkpoint: Weights, backend: Backend, quantization: Quantization, *, option: str
+) -> Model:
     """The model of the target's `checkpoint` on `backend`, which quantises it.
 
     Norms and embedding table are the target's own, and so is a tied output layer that is no larger than the
@@ -21,19 +25,23 @@ def self_draft(
 
     option: what the user wrote to have it. Raises ConfigError as `refuse_same_bits` does.
     """
-    refuse_same_bits(target.linear[0].format, quantization, option=option)
-    _, table = QUANTIZED[quantization]
-    return Llama(checkpoint, backend, target.share(output=BITS[target.table.format] <= BITS[table]))
+    refuse_same_bits(FORMATS[target.linear[0].format], quantization, option=option)
+    own_output = FORMATS[target.table.format].bits > WORTH * QUANTIZED[quantization].table.bits
+    return Model(checkpoint, backend, target.shared(), own_output=own_output)
 
 
 def refuse_same_bits(found: Format, quantization: Quantization, *, option: str) -> None:
     """Raise ConfigError for a target whose weights, of format `found`, have so few bits already: each step of
     the draft would cost as much as one of the target, so it could never pay."""
-    linear, _ = QUANTIZED[quantization]
-    if BITS[found] <= BITS[linear]:
-        fewer = [repr(f"self:{name}") for name, (made, _) in QUANTIZED.items() if BITS[made] < BITS[found]]
+    made = QUANTIZED[quantization].linear
+    if found.bits < WORTH * made.bits:
+        fewer = [
+            repr(f"self:{name}")
+            for name, kinds in QUANTIZED.items()
+            if found.bits >= WORTH * kinds.linear.bits
+        ]
         raise ConfigError(
-            f"{option}: the target's weights have {BITS[found]} bits already (format {found}), so a draft of "
-            f"them at {BITS[linear]} would cost as much as the target; give "
+            f"{option}: the target's weights have {int(found.bits)} bits already (format {found.name}), so a "
+            f"draft of them at {int(made.bits)} would cost as much as the target; give "
             f"{', '.join([*fewer, repr('ngram')])} or a smaller draft model"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,16 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from outrider.models.head_checkpoint import HeadCheckpoint, save_head
-from outrider.models.head_checkpoint import quantized as in_four_bits
+from outrider.models.head_checkpoint import HeadCheckpoint, four_bits, quantized, save_head
 from outrider.models.head_config import HeadConfig
-from outrider.quantization.quantize import convert
-from outrider.quantization.weight import plain
 from outrider.training.batches import Batch
 from outrider.training.lesson import DEPTH, Where, positions, rounded
 from outrider.training.loss import soft_cross_entropy
 from outrider.training.net import HeadNet
 from outrider.training.teacher import Teacher
+
+logger = logging.getLogger(__name__)
 
 
 class HeadLesson:
@@ -56,12 +56,12 @@ class HeadLesson:
     def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
         where = positions(batch.real, unrolled)  # no root stands as far before
         with torch.no_grad():
-            probs = F.linear(self._last(batch, where), self._output).softmax(-1, dtype=torch.float32)
+            probs = self._of_target(batch, where, self._output).softmax(-1, dtype=torch.float32)
         return [soft_cross_entropy(logits, probs) for logits in self._logits(batch, where, unrolled)]
 
     def hits(self, batch: Batch) -> Tensor:
         sequences, at = where = positions(batch.own, DEPTH)
-        best = F.linear(self._last(batch, where), self._teacher.output).argmax(-1)
+        best = self._of_target(batch, where, self._teacher.output).argmax(-1)
         agrees = batch.own.new_full((DEPTH, *batch.own.shape), -1, dtype=torch.float32)
         for step, logits in enumerate(self._logits(batch, where, DEPTH)):
             hit = self.draft_tokens[logits.argmax(-1)] == best
@@ -74,35 +74,43 @@ class HeadLesson:
 
     def save(self, folder: Path) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in self.net.state_dict().items()}
-        tensors = in_four_bits(state) if self._quantized else {n: t.bfloat16() for n, t in state.items()}
-        save_head(folder, self.config, tensors, self.draft_tokens.cpu())
+        tensors = quantized(state) if self._quantized else {n: t.bfloat16() for n, t in state.items()}
+        save_head(folder, self.config, tensors, self.draft_tokens.cpu().numpy())
 
     def _stored(self, values: Tensor) -> Tensor:
-        if self._quantized:
-            return convert(plain(values), "int4").dequantize() if values.dim() == 2 else values.half().float()
-        return values.bfloat16().float()
+        if not self._quantized:
+            return values.bfloat16().float()
+        if values.dim() != 2:
+            return values.half().float()
+        return torch.from_numpy(four_bits(values).dequantize()).to(values.device)
 
     def _begin_at_target(self) -> None:
         """Begin as what the target does last: its last layer after the latest of the states that the head
         reads, then its output layer. This saves more than half of the training."""
-        self.net.lm_head.weight.copy_(self._output)
+        self.net.lm_head.weight.copy_(self._output * self._teacher.logit_scale)
         self.net.norm.weight.copy_(self._teacher.norm)
         for name, values in self._teacher.last_layer.items():
             # Of what reads [embedding, state] the part that reads the state.
             weight = self.net.midlayer.get_parameter(f"{name}.weight")
             weight[..., weight.shape[-1] - values.shape[-1] :] = values
+        matrices = (name for name, values in self.net.midlayer.named_parameters() if values.dim() == 2)
+        rest = [name for name in matrices if name.removesuffix(".weight") not in self._teacher.last_layer]
+        if rest:
+            logger.warning(
+                "the target's last layer is not computed as a head's, so these begin at random: %s",
+                ", ".join(rest),
+            )
         hidden = self.config.target_hidden_size
         self.net.fc.weight.zero_()
         self.net.fc.weight[:, -hidden:] = torch.eye(hidden)
 
     def _go_on_from(self, start: HeadCheckpoint) -> None:
         for name, parameter in self.net.named_parameters():
-            is_matrix = parameter.dim() == 2
-            parameter.copy_(start.weight(name).dequantize() if is_matrix else start.tensor(name))
+            parameter.copy_(torch.from_numpy(start.stored[name].floats()))
 
-    def _last(self, batch: Batch, where: Where) -> Tensor:
-        """What the target's output layer gets there."""
-        return self._teacher.normed(batch.states[where][:, -self.config.target_hidden_size :])
+    def _of_target(self, batch: Batch, where: Where, output: Tensor) -> Tensor:
+        """The target's logits there, of some output rows."""
+        return self._teacher.logits(batch.states[where][:, -self.config.target_hidden_size :], output)
 
     def _logits(self, batch: Batch, where: Where, steps: int) -> Iterator[Tensor]:
         """The head's logits [rows of `where`, draft vocab], one step after the other."""

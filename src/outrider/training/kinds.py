@@ -100,25 +100,25 @@ class HeadKind:
 
     def _tokens(self, recordings: Sequence[Recording]) -> torch.Tensor:
         if self.start is not None:
-            return self.start.targets()
+            return torch.from_numpy(self.start.targets())
         vocab, count = self.target.config.vocab_size, self.config.draft_vocab_size
         return frequent_tokens(recordings, vocab=vocab, count=count)
 
 
 def _refuse_untaught(head: HeadCheckpoint) -> None:
     """Raises ModelError for what `outrider.training.net.HeadNet` does not compute, and would train away."""
-    config, decoder = head.config, head.config.decoder
+    config, parts = head.config, head.parts
     untaught = {
         "norm_before_residual": config.norm_before_residual,
         "norm_before_fc": config.norm_before_fc,
         "fc_norm": config.fc_norm,
         "norm_output": config.norm_output,
         "use_aux_hidden_state = false": config.reads_output,
-        "attention_bias": decoder.attention_bias,
-        "mlp_bias": decoder.mlp_bias,
-        "sliding_window": decoder.sliding_window is not None,
-        "an embedding table of its own": head.has_table,
-        "no output layer of its own": not head.has_output,
+        "attention_bias": config.attention_bias,
+        "mlp_bias": config.mlp_bias,
+        "sliding_window": config.window is not None,
+        "an embedding table of its own": parts.table is not None,
+        "no output layer of its own": parts.output is None,
     }
     found = [name for name, there in untaught.items() if there]
     if found:

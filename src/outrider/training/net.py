@@ -29,13 +29,13 @@ class Attention(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        decoder = config.decoder
-        self.heads, self.kv_heads, self.dim = decoder.num_heads, decoder.num_kv_heads, decoder.head_dim
-        inputs = 2 * decoder.hidden_size
+        s = config.sizes
+        self.heads, self.kv_heads, self.dim = s.heads, s.kv_heads, s.head_dim
+        inputs = 2 * s.hidden
         self.q_proj = nn.Linear(inputs, self.heads * self.dim, bias=False)
         self.k_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
         self.v_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
-        self.o_proj = nn.Linear(self.heads * self.dim, decoder.hidden_size, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.dim, s.hidden, bias=False)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]]
@@ -68,7 +68,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        hidden, inner = config.decoder.hidden_size, config.decoder.intermediate_size
+        hidden, inner = config.sizes.hidden, config.sizes.inner
         self.gate_proj = nn.Linear(hidden, inner, bias=False)
         self.up_proj = nn.Linear(hidden, inner, bias=False)
         self.down_proj = nn.Linear(inner, hidden, bias=False)
@@ -83,7 +83,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        size, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
+        size, eps = config.sizes.hidden, config.sizes.eps
         self.input_layernorm = Norm(size, eps)
         self.hidden_norm = Norm(size, eps)
         self.self_attn = Attention(config)
@@ -110,8 +110,8 @@ class HeadNet(nn.Module):
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        self.config = config
-        hidden, eps = config.decoder.hidden_size, config.decoder.rms_norm_eps
+        self.config, self._rope = config, config.rope
+        hidden, eps = config.sizes.hidden, config.sizes.eps
         self.fc = nn.Linear(config.width, hidden, bias=False)
         self.midlayer = Layer(config)
         self.norm = Norm(hidden, eps)
@@ -134,10 +134,9 @@ class HeadNet(nn.Module):
 
     def rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin [positions, head_dim] of the rotary embedding."""
-        inv_freq = torch.tensor(self.config.decoder.rope_inv_freq, device=positions.device)
-        angles = (positions[:, None] * inv_freq).repeat(1, 2)
-        factor = self.config.decoder.rope_attention_factor
-        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+        rope = self._rope
+        angles = (positions[:, None] * torch.tensor(rope.inv_freq, device=positions.device)).repeat(1, 2)
+        return (angles.cos() * rope.factor).to(dtype), (angles.sin() * rope.factor).to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

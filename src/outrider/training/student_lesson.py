@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from outrider.models.config import DecoderConfig
+from outrider.models.config import ModelConfig
 from outrider.training.batches import Batch
 from outrider.training.lesson import DEPTH, Where, positions, rounded
 from outrider.training.loss import soft_cross_entropy
@@ -22,7 +22,7 @@ LAYERS, SHARE = 3, 3  # layers of a student, and how many times narrower than it
 HEAD_DIM = 32
 
 
-def student_config(target: DecoderConfig) -> LlamaConfig:
+def student_config(target: ModelConfig) -> LlamaConfig:
     """A plain Llama of a few narrow layers, with the target's vocabulary and context."""
     heads = max(1, round(target.hidden_size / SHARE / HEAD_DIM))
     hidden = heads * HEAD_DIM
@@ -35,7 +35,7 @@ def student_config(target: DecoderConfig) -> LlamaConfig:
         num_key_value_heads=heads,
         head_dim=HEAD_DIM,
         max_position_embeddings=target.max_position_embeddings,
-        rms_norm_eps=target.rms_norm_eps,
+        rms_norm_eps=target.tree.norm.eps,
         tie_word_embeddings=True,
         eos_token_id=list(target.eos_token_ids),
         architectures=["LlamaForCausalLM"],
@@ -80,4 +80,4 @@ class StudentLesson:
 
     def _target_logits(self, batch: Batch, where: Where) -> Tensor:
         hidden = len(self._teacher.norm)
-        return F.linear(self._teacher.normed(batch.states[where][:, -hidden:]), self._teacher.output)
+        return self._teacher.logits(batch.states[where][:, -hidden:], self._teacher.output)

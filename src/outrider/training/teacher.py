@@ -9,42 +9,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from outrider.models import tensors
 from outrider.models.checkpoint import Checkpoint
+from outrider.models.leaves import Tied
+from outrider.models.parts import Attention, Block, Gated
 from outrider.training.recorder import Recording
-
-MATRICES = (
-    *(f"self_attn.{name}_proj" for name in "qkvo"),
-    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
-)
-NORMS = {"hidden_norm": "input_layernorm", "post_attention_layernorm": "post_attention_layernorm"}
 
 
 @dataclass(frozen=True)
 class Teacher:
     """The target beside its layers: embeddings and output rows [vocab, hidden], its last norm [hidden].
 
-    last_layer: the weights of its last layer, by the names of a head's layer.
+    logit_scale, logit_cap: as in `outrider.models.parts.Decoder`. last_layer: weights of its last layer that
+    mean the same in a head's layer, by their names there.
     """
 
     embedding: Tensor
     output: Tensor
     norm: Tensor
     eps: float
+    logit_scale: float
+    logit_cap: float | None
     last_layer: Mapping[str, Tensor]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Teacher:
-        def rows(name: str) -> Tensor:
-            return checkpoint.weight(name).dequantize()
-
-        embedding = rows("model.embed_tokens.weight")
-        output = embedding if checkpoint.config.tie_word_embeddings else rows("lm_head.weight")
-        norm = checkpoint.tensor("model.norm.weight").float()
-        layer = f"model.layers.{checkpoint.config.num_layers - 1}"
-        last_layer = {name: rows(f"{layer}.{name}.weight") for name in MATRICES}
-        for name, of_target in NORMS.items():
-            last_layer[name] = checkpoint.tensor(f"{layer}.{of_target}.weight").float()
-        return cls(embedding, output, norm, checkpoint.config.rms_norm_eps, last_layer)
+        tree = checkpoint.config.tree
+        embedding = _matrix(checkpoint, tree.table.tensor)
+        return cls(
+            embedding=embedding,
+            output=embedding
+            if isinstance(tree.output, Tied)
+            else _matrix(checkpoint, tree.output.matrices[0]),
+            norm=torch.from_numpy(checkpoint.floats(tree.norm.weight.tensor)),
+            eps=tree.norm.eps,
+            logit_scale=tree.logit_scale,
+            logit_cap=tree.logit_cap,
+            last_layer=_layer(checkpoint, tree.blocks[-1]),
+        )
 
     def to(self, device: torch.device) -> Teacher:
         """The same on another device; the last layer, which is read once, stays."""
@@ -55,9 +57,43 @@ class Teacher:
             norm=self.norm.to(device),
         )
 
-    def normed(self, last: Tensor) -> Tensor:
-        """What the output layer gets. last: [..., hidden], what the last layer left."""
-        return F.rms_norm(last.float(), self.norm.shape, self.norm, self.eps)
+    def logits(self, last: Tensor, output: Tensor) -> Tensor:
+        """Of some output rows [tokens, hidden]. last: [..., hidden], what the last layer left."""
+        normed = F.rms_norm(last.float(), self.norm.shape, self.norm, self.eps)
+        logits = F.linear(normed * self.logit_scale, output)
+        return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)
+
+
+def _layer(checkpoint: Checkpoint, block: Block) -> dict[str, Tensor]:
+    """What of a layer means the same in a head's, which has no norms but one before each part, and whose
+    rotation turns all dimensions, one half against the other."""
+    attention, feed_forward = block.attention, block.feed_forward
+    found: dict[str, Tensor] = {}
+    if isinstance(mixer := attention.mixer, Attention):
+        shape, rope = mixer.shape, mixer.shape.rope
+        q, k, v = (_matrix(checkpoint, tensor) for tensor in mixer.qkv.matrices)
+        plain = mixer.q_norm is None and mixer.k_norm is None
+        if plain and rope is not None and not rope.interleaved and 2 * len(rope.inv_freq) == shape.head_dim:
+            found["self_attn.q_proj"] = q * (shape.scale * shape.head_dim**0.5)
+            found["self_attn.k_proj"] = k
+        found["self_attn.v_proj"] = v
+        if attention.after is None:
+            found["self_attn.o_proj"] = _matrix(checkpoint, mixer.out.matrices[0]) * attention.scale
+    if isinstance(mixer := feed_forward.mixer, Gated):
+        found["mlp.gate_proj"] = _matrix(checkpoint, mixer.gate.matrices[0])
+        found["mlp.up_proj"] = _matrix(checkpoint, mixer.up.matrices[0])
+        if feed_forward.after is None:
+            found["mlp.down_proj"] = _matrix(checkpoint, mixer.down.matrices[0]) * feed_forward.scale
+    norms = {"hidden_norm": attention.before, "post_attention_layernorm": feed_forward.before}
+    for name, norm in norms.items():
+        if norm is not None:
+            found[name] = torch.from_numpy(checkpoint.floats(norm.weight.tensor))
+    return found
+
+
+def _matrix(checkpoint: Checkpoint, tensor: tensors.Tensor) -> Tensor:
+    """float32 [out, in]."""
+    return torch.from_numpy(checkpoint.weight(tensor).dequantize())
 
 
 def frequent_tokens(recordings: Sequence[Recording], *, vocab: int, count: int) -> Tensor:
