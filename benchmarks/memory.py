@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import subprocess
 import sys
 import tracemalloc
@@ -25,9 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import status
 from benchmarks.variants import cache_folder, smollm2
 
-STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+PEAK_RESET = Path("/proc/self/clear_refs")
 ROOM = 2**40  # bytes: a limit that limits nothing
 OUTPUT = 192  # tokens of each request, of which a draft model reads the prompt 64 rows a step
 FORMATS: dict[str, dict[str, Any]] = {
@@ -111,14 +111,6 @@ def child(model: str, options: dict[str, Any]) -> dict[str, int]:
     return {"planned": planned, "peak": status("VmHWM")}
 
 
-def status(name: str) -> int:
-    """Bytes of this process, of Linux's own count."""
-    found = re.search(rf"{name}:\s+(\d+)", STATUS.read_text())
-    if found is None:
-        raise RuntimeError(f"{STATUS} has no {name}")
-    return int(found[1]) * 1024
-
-
 def parts() -> dict[str, float]:
     """What is not there to be measured when a plan is made: bytes for each token of a vocabulary, in all, and
     for each n-gram."""
@@ -128,7 +120,7 @@ def parts() -> dict[str, float]:
     from outrider.drafting.ngram import NgramIndex
     from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
     from outrider.models.checkpoint import open_checkpoint
-    from outrider.models.runner import block_bytes
+    from outrider.models.runner import group_sizes
 
     def resident() -> int:
         release_freed()
@@ -139,7 +131,7 @@ def parts() -> dict[str, float]:
     llm.generate("Once upon a time", SamplingParams(max_tokens=16, temperature=0), use_tqdm=False)
     loaded = resident()
     target = llm.engine.target.model
-    cache = 2 * block_bytes(target, 16)  # of 20 positions
+    cache = 2 * sum(size.block_bytes for size in group_sizes(target, 16, 1))  # of 20 positions
     PEAK_RESET.write_text("5")  # what all is imported for is there by now
     checkpoint = open_checkpoint("smollm2")
     tokenizer = checkpoint.tokenizer()

@@ -22,13 +22,15 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.variants import cache_folder, smollm2
+from outrider.formats.convert import convert
+from outrider.formats.format import Format
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.llama import Llama
+from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.ops.cpu.backend import Formats, NativeBackend
-from outrider.quantization.quantize import convert
-from outrider.quantization.weight import Format, Weight
 
 WINDOW = 512  # tokens, of which the first predicts only
 BLOCK = 16
@@ -56,10 +58,10 @@ class Case:
 CASES = {
     "bf16": Case("BF16"),
     "int8 (Q8_0)": Case("Q8_0"),
-    "int8 own": Case("BF16", to("int8_channel"), to("int8_channel")),
+    "int8 own": Case("BF16", to(FORMATS["Q8_CHANNEL"]), to(FORMATS["Q8_CHANNEL"])),
     "int4 (Q4_0)": Case("Q4_0"),
     "int4 (Q4_1)": Case("Q4_1"),
-    "int4 own": Case("BF16", to("int4"), to("int8_channel")),
+    "int4 own": Case("BF16", to(FORMATS["Q4_0"]), to(FORMATS["Q8_CHANNEL"])),
 }
 
 
@@ -79,27 +81,26 @@ class Quality:
 def perplexity(path: Path, linear: Convert, table: Convert, windows: Sequence[Sequence[int]]) -> float:
     """exp of the mean negative log-likelihood of all tokens but each window's first. K and V are float32."""
     backend = NativeBackend(Formats(linear, table), cache_dtype=torch.float32)
-    model = Llama(open_checkpoint(str(path)), backend)
+    model = Model(open_checkpoint(str(path)), backend)
     runner = ModelRunner(model, num_blocks=WINDOW // BLOCK, block_size=BLOCK, prefix_caching=False)
+    blocks = runner.table()
+    blocks.extend(WINDOW)
     total, count = 0.0, 0
     for window in windows:
-        logits = runner.forward([Span(window, 0, list(range(WINDOW // BLOCK)), len(window))])
+        logits = runner.forward([Span(window, 0, blocks.tables, len(window))])
         total += float(F.cross_entropy(logits[:-1], torch.tensor(window[1:]), reduction="sum"))
         count += len(window) - 1
     return float(torch.tensor(total / count).exp())
 
 
-def text_windows(text: str, tokens: int) -> list[list[int]]:
-    ids = open_checkpoint("smollm2").tokenizer().encode(text, add_special_tokens=False)[:tokens]
+def text_windows(model: str, text: str, tokens: int) -> list[list[int]]:
+    ids = open_checkpoint(model).tokenizer().encode(text, add_special_tokens=False)[:tokens]
     return [ids[i : i + WINDOW] for i in range(0, len(ids) - 1, WINDOW)]
 
 
-def measure(name: str, folder: Path, windows: Sequence[Sequence[int]]) -> Quality:
-    case = CASES[name]
-    path = smollm2(case.kind, folder)
-
+def measure(name: str, path: Path, case: Case, windows: Sequence[Sequence[int]]) -> Quality:
     def exact(convert_first: Convert) -> Convert:
-        return lambda weight: convert(convert_first(weight), "float32")
+        return lambda weight: convert(convert_first(weight), FORMATS["F32"])
 
     return Quality(
         name,
@@ -115,12 +116,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--text", type=Path, help="a text file")
+    parser.add_argument("--model", type=Path, help="a file as it is stored, in place of SmolLM2's formats")
     parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
     args = parser.parse_args()
     text = args.text.read_text() if args.text else "\n\n".join(topics.values())
-    windows = text_windows(text, args.tokens)
-    with cache_folder(args.cache) as folder:
-        found = [measure(name, folder, windows) for name in CASES]
+    windows = text_windows(str(args.model or "smollm2"), text, args.tokens)
+    if args.model:
+        found = [measure("as stored", args.model, Case(""), windows)]
+    else:
+        with cache_folder(args.cache) as folder:
+            found = [measure(n, smollm2(case.kind, folder), case, windows) for n, case in CASES.items()]
     base = found[0].float32
     if args.json:
         results = [asdict(q) | {"of_rounding": q.of_rounding, "of_format": q.float32 / base} for q in found]

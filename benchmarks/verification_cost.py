@@ -1,12 +1,12 @@
 """What it costs to check M tokens: v(M), the time of a forward pass of M rows over that of one row.
 
-python -m benchmarks.verification_cost [--json] [--formats bf16,int8,...] [--context 256] [--rounds 31]
-                                       [--threads N] [--cache DIR]
+python -m benchmarks.verification_cost [--json] [--formats bf16,int8,... | --model FILE] [--context 256]
+                                       [--rounds 31] [--threads N] [--cache DIR]
 
-For each format: v(M) for M = 1..16 with `context` positions in the cache, one request; the bytes of weights,
-K and V that one row reads, per second, against the memory's measured read bandwidth; and the share of a
-decoding step that is not native code. All formats are loaded and timed in turn, round by round. Those of 1.5B
-are of a random model of that size, which no cache holds.
+For each format, or for one model: v(M) for M = 1..16 with `context` positions in the cache, one request; the
+bytes of weights, K and V that one row reads, per second, against the memory's measured read bandwidth; and
+the share of a decoding step that is not native code. All formats are loaded and timed in turn, round by
+round. Those of 1.5B are of a random model of that size, which no cache holds.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import json
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.stored import packed_bytes
 from benchmarks.variants import cache_folder, variant
 from outrider import LLM, SamplingParams
-from outrider.models.runner import block_bytes
+from outrider.models.checkpoint import locate
+from outrider.models.runner import group_sizes
 from outrider.ops.base import Passed
 from outrider.ops.batch import Span
-from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.cpu.extension import physical_cores
 from outrider.planning.bandwidth import read_bandwidth
 
@@ -66,29 +67,32 @@ class Cost:
 
 
 class Subject:
-    """One format, ready to be timed."""
+    """One model in one format, ready to be timed."""
 
-    def __init__(self, name: str, folder: Path, context: int, threads: int) -> None:
-        kind, options = FORMATS[name]
-        self.llm = LLM(str(variant(kind, folder)), num_threads=threads, max_model_len=1024, **options)
+    def __init__(self, path: Path, options: Mapping[str, Any], context: int, threads: int) -> None:
+        self.path = path
+        self.llm = LLM(str(path), num_threads=threads, max_model_len=1024, **options)
         self.runner = self.llm.engine.target
         self.context = context
-        self.blocks = list(range(-(-(context + max(ROWS)) // self.runner.block_size)))
+        table = self.runner.table()
+        table.extend(context + max(ROWS))
+        self.tables = table.tables
         for start in range(0, context, 64):
-            self.runner.forward([Span([1] * min(64, context - start), start, self.blocks, 0)])
+            self.runner.forward([Span([1] * min(64, context - start), start, self.tables, 0)])
 
     def time(self, rows: int) -> float:
         """Milliseconds."""
-        span = Span([1] * rows, self.context, self.blocks, rows)
+        span = Span([1] * rows, self.context, self.tables, rows)
         start = time.perf_counter()
         self.runner.forward([span])
         return (time.perf_counter() - start) * 1e3
 
-    @property
     def bytes_read(self) -> int:
+        """By one row: a table of tokens that is not the output layer lies in memory and is not read."""
         model = self.runner.model
-        assert isinstance(model.backend, NativeBackend)
-        return model.backend.weight_bytes + self.context * block_bytes(model, 1)
+        unread = 0 if model.tree.tied else model.table.nbytes
+        cached = sum(size.block_bytes * size.blocks(self.context) for size in group_sizes(model, 1, 1))
+        return packed_bytes(self.llm) - unread + cached
 
     def python_share(self) -> float:
         """Of 128 steps of decoding, the time outside the native call."""
@@ -112,12 +116,9 @@ class Subject:
         return 1 - inside / whole
 
 
-def measure(
-    names: Sequence[str], folder: Path, context: int, rounds: int, threads: int
-) -> tuple[float, list[Cost]]:
-    """The read bandwidth in bytes a second, and each format's cost."""
-    subjects = {name: Subject(name, folder, context, threads) for name in names}
-    times: dict[str, dict[int, list[float]]] = {name: {rows: [] for rows in ROWS} for name in names}
+def measure(subjects: Mapping[str, Subject], rounds: int, threads: int) -> tuple[float, list[Cost]]:
+    """The read bandwidth in bytes a second, and each subject's cost."""
+    times: dict[str, dict[int, list[float]]] = {name: {rows: [] for rows in ROWS} for name in subjects}
     bandwidth = read_bandwidth(threads)
     draw = random.Random(0)
     for _ in range(rounds):
@@ -129,8 +130,9 @@ def measure(
     costs = []
     for name, subject in subjects.items():
         ms = {rows: median(values) for rows, values in times[name].items()}
-        share = subject.bytes_read / (ms[1] / 1e3) / bandwidth
-        costs.append(Cost(name, ms, subject.bytes_read, share, subject.python_share()))
+        read = subject.bytes_read()
+        share = read / (ms[1] / 1e3) / bandwidth
+        costs.append(Cost(name, ms, read, share, subject.python_share()))
     return bandwidth, costs
 
 
@@ -140,16 +142,25 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--formats", default=",".join(FORMATS), help=f"of {', '.join(FORMATS)}")
+    parser.add_argument("--model", help="one of one's own, in place of --formats")
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
     args = parser.parse_args()
-    names = args.formats.split(",")
+    names = [] if args.model else args.formats.split(",")
     if unknown := [name for name in names if name not in FORMATS]:
         parser.error(f"--formats: {unknown[0]!r} is not known; known are {', '.join(FORMATS)}")
     with cache_folder(args.cache) as folder:
-        bandwidth, costs = measure(names, folder, args.context, args.rounds, args.threads)
+        models = {name: (variant(FORMATS[name][0], folder), FORMATS[name][1]) for name in names}
+        if args.model:
+            path = locate(args.model)
+            models = {path.stem: (path, {})}
+        subjects = {
+            name: Subject(path, options, args.context, args.threads)
+            for name, (path, options) in models.items()
+        }
+        bandwidth, costs = measure(subjects, args.rounds, args.threads)
     if args.json:
         formats = [asdict(cost) | {"v": cost.v, "gb_per_s": cost.gb_per_s} for cost in costs]
         result = {
@@ -166,12 +177,13 @@ def main() -> None:
 
 def _table(bandwidth: float, costs: Sequence[Cost], context: int) -> str:
     headings = " ".join(f"v({rows})".rjust(5) for rows in ROWS)
+    width = max(len(cost.format) for cost in costs)
     lines = [
         f"read bandwidth {bandwidth / 1e9:.1f} GB/s; context {context}",
-        f"{'format':13} {'ms':>6} {'GB/s':>5} {'share':>5} {'python':>6}  {headings}",
+        f"{'format':{width}} {'ms':>6} {'GB/s':>5} {'share':>5} {'python':>6}  {headings}",
     ]
     for cost in costs:
-        start = f"{cost.format:13} {cost.ms[1]:6.2f} {cost.gb_per_s:5.1f} {cost.bandwidth_share:5.0%}"
+        start = f"{cost.format:{width}} {cost.ms[1]:6.2f} {cost.gb_per_s:5.1f} {cost.bandwidth_share:5.0%}"
         values = " ".join(f"{v:5.2f}" for v in cost.v.values())
         lines.append(f"{start} {cost.python_share:6.1%}  {values}")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
-"""Outrider beside other engines: python -m benchmarks.peers [--json] [--formats BF16,Q8_0,...]
-[--engines llama.cpp,openvino,...] [--tokens 128] [--prompts FILE] [--limit N] [--rounds 5] [--threads N]
-[--cache DIR]
+"""Outrider beside other engines: python -m benchmarks.peers [--json] [--formats BF16,Q8_0,... | --model FILE]
+[--drafters ngram,...] [--engines llama.cpp,openvino,...] [--tokens 128] [--prompts FILE] [--limit N]
+[--rounds 5] [--threads N] [--cache DIR]
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.report import rows, table
 from benchmarks.peers.worker import Unavailable
 from benchmarks.variants import KINDS, LARGE, cache_folder, variant
+from outrider.cli.options import usual_drafters
 from outrider.measurement.prompts import BUILT_IN, Conversation, read_conversations
 from outrider.models.checkpoint import open_checkpoint
 from outrider.ops.cpu.extension import physical_cores
 
 
-def token_ids(conversations: Sequence[Conversation]) -> list[list[int]]:
+def token_ids(model: str, conversations: Sequence[Conversation]) -> list[list[int]]:
     """First turns, as the model's chat template lays them out."""
-    tokenizer = open_checkpoint("smollm2").tokenizer()
+    tokenizer = open_checkpoint(model).tokenizer()
     return [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": conversation.turns[0]}],
@@ -47,6 +48,8 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--formats", default=",".join(KINDS), help=f"of {', '.join(KINDS + LARGE)}")
+    parser.add_argument("--model", type=Path, help="a GGUF file of one's own, in place of --formats")
+    parser.add_argument("--drafters", help="Outrider's; default: the head too for SmolLM2, else n-grams only")
     parser.add_argument("--engines", default=",".join(PEERS), help=f"{OWN} is always among them")
     parser.add_argument("--tokens", type=int, default=128, help="tokens to generate for a prompt")
     parser.add_argument("--prompts", type=Path, help="JSON lines as Spec-Bench's; default: five built in")
@@ -55,7 +58,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=physical_cores(), help="for every engine")
     parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
     args = parser.parse_args()
-    formats = _chosen(parser, "--formats", args.formats, KINDS + LARGE)
+    formats = [] if args.model else _chosen(parser, "--formats", args.formats, KINDS + LARGE)
+    if args.model and not args.model.is_file():
+        parser.error(f"--model: {args.model} is not a file")
     engines = [OWN, *(name for name in _chosen(parser, "--engines", args.engines, PEERS) if name != OWN)]
     for option, least, most in (
         ("tokens", 2, CONTEXT - PROMPT),
@@ -67,25 +72,33 @@ def main() -> None:
             parser.error(f"--{option}: {getattr(args, option)} is not in {least}..{most}")
 
     conversations = read_conversations(args.prompts, limit=args.limit) if args.prompts else BUILT_IN
-    prompts = token_ids(conversations)
+    tokenizer = str(args.model or "smollm2")
+    prompts = token_ids(tokenizer, conversations)
     longest = max(map(len, prompts))
     if longest + args.tokens > CONTEXT:
         parser.error(
             f"a prompt has {longest} tokens; with --tokens {args.tokens} there is room for {CONTEXT}"
         )
-    long_prompt = list(islice(cycle(chain.from_iterable(token_ids(BUILT_IN))), PROMPT))
+    long_prompt = list(islice(cycle(chain.from_iterable(token_ids(tokenizer, BUILT_IN))), PROMPT))
     plan = Plan(prompts, long_prompt, args.tokens, args.rounds, args.threads)
     results: dict[str, Measured] = {}
     with cache_folder(args.cache) as folder:
-        for format in formats:
+        for format in formats or [args.model.name]:
+            drafters = args.drafters.split(",") if args.drafters else _drafters(format)
             try:
-                results[format] = measure(variant(format, folder), engines, plan)
+                path = args.model or variant(format, folder)
+                results[format] = measure(path, drafters, engines, plan)
             except Unavailable as error:
                 parser.exit(1, f"{format}: {error}\n")
             if not args.json:
                 sys.stdout.write(table(format, results[format], len(prompts)))
                 sys.stdout.flush()
-    about = {result.engine: result.about for each in results.values() for result in each.results}
+    about = {
+        result.engine: f"{result.about}; ready in {result.loading:.1f} s"
+        for each in results.values()
+        for result in each.results
+        if not result.speculate
+    }
     if args.json:
         report = {
             "about": about,
@@ -94,7 +107,10 @@ def main() -> None:
             "rounds": args.rounds,
             "formats": {
                 format: {
-                    "rows": [asdict(row) for row in rows(each)],
+                    "read_bandwidth_gb_per_s": each.bandwidth / 1e9,
+                    "token_bytes": each.token_bytes,
+                    "loading_s": {r.engine: r.loading for r in each.results if not r.speculate},
+                    "rows": [asdict(row) | {"ms": row.ms} for row in rows(each)],
                     "skipped": [asdict(skip) for skip in each.skipped],
                     "foreign_load": each.foreign_load,
                 }
@@ -105,6 +121,11 @@ def main() -> None:
         sys.stdout.write("\n")
     else:
         sys.stdout.writelines(f"{engine}: {text}\n" for engine, text in about.items())
+
+
+def _drafters(format: str) -> list[str]:
+    """SmolLM2's usual ones; other models have no head."""
+    return usual_drafters("smollm2") if format in KINDS else ["ngram"]
 
 
 def _chosen(parser: argparse.ArgumentParser, option: str, names: str, known: Collection[str]) -> list[str]:

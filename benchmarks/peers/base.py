@@ -13,11 +13,13 @@ PROMPT = 512  # tokens of the pass that is timed as prompt processing
 
 @dataclass(frozen=True)
 class Setup:
-    """path: a GGUF file. speculate: with the speculation that the engine brings along."""
+    """path: a GGUF file. speculate: with the speculation that the engine brings along, which are these
+    drafters if it is Outrider."""
 
     path: Path
     threads: int
     speculate: bool
+    drafters: tuple[str, ...]
 
 
 class Peer(Protocol):

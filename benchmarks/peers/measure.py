@@ -13,6 +13,8 @@ import psutil
 from benchmarks.peers.base import PROMPT, Setup
 from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.worker import Generation, Unavailable, Worker
+from benchmarks.stored import stored_bytes
+from outrider.planning.bandwidth import read_bandwidth
 
 PAUSE = 0.05  # seconds: idle threads of the last engine spin for milliseconds before they sleep
 
@@ -68,11 +70,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Result:
-    """Rates are tokens a second, one a round without the warm-up; prompt is empty with speculation."""
+    """Rates are tokens a second, one a round without the warm-up; prompt is empty with speculation.
+
+    loading: seconds that building the engine took.
+    """
 
     engine: str
     speculate: bool
     about: str
+    loading: float
     decode: list[float]
     prompt: list[float]
     outputs: list[tuple[int, ...]]
@@ -80,37 +86,43 @@ class Result:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one file. foreign_load: cores that processes other than the engines kept busy."""
+    """Of one file. foreign_load: cores that processes other than the engines kept busy; bandwidth: bytes of
+    memory read in a second; token_bytes: of the file's weights that a token reads."""
 
     results: list[Result]
     skipped: list[Skipped]
     foreign_load: float
+    bandwidth: float
+    token_bytes: int
 
 
-def measure(path: Path, engines: Sequence[str], plan: Plan) -> Measured:
-    """Raises Unavailable if Outrider itself does not run."""
+def measure(path: Path, drafters: Sequence[str], engines: Sequence[str], plan: Plan) -> Measured:
+    """drafters: Outrider's. Raises Unavailable if Outrider itself does not run."""
     subjects: list[Subject] = []
     skipped: list[Skipped] = []
     try:
         for engine in engines:
             for speculate in (False, True):
                 try:
-                    worker = Worker(PEERS[engine], Setup(path, plan.threads, speculate))
+                    worker = Worker(PEERS[engine], Setup(path, plan.threads, speculate, tuple(drafters)))
                 except Unavailable as error:
                     skipped.append(_skip(engine, speculate, str(error)))
                 else:
                     subjects.append(Subject(engine, speculate, worker))
         _round(subjects, plan)
         skipped += _bury(subjects)
+        bandwidth = read_bandwidth(plan.threads)  # each time while all engines sleep
         start = _Clock.now(subjects)
         for _ in range(plan.rounds):
             _round(subjects, plan)
             skipped += _bury(subjects)
         load = _Clock.now(subjects).load_since(start)
+        bandwidth = max(bandwidth, read_bandwidth(plan.threads))
     finally:
         for subject in subjects:
             subject.worker.close()
-    return Measured([_result(subject, plan) for subject in subjects], skipped, load)
+    results = [_result(subject, plan) for subject in subjects]
+    return Measured(results, skipped, load, bandwidth, stored_bytes(path).read)
 
 
 def _round(subjects: Sequence[Subject], plan: Plan) -> None:
@@ -153,7 +165,8 @@ def _result(subject: Subject, plan: Plan) -> Result:
     return Result(
         subject.engine,
         subject.speculate,
-        subject.worker.about,
+        subject.worker.loaded.about,
+        subject.worker.loaded.seconds,
         [steps / each.decode for each in rounds],
         [] if subject.speculate else [PROMPT / each.prompt for each in rounds],
         rounds[0].outputs,

@@ -1,7 +1,4 @@
-"""Outrider; its speculation is what SmolLM2 gets by itself: n-gram lookup, its head, and automatic length.
-
-The random models of 1.5B have no head.
-"""
+"""Outrider; its speculation is automatic length with the drafters that were asked for."""
 
 from __future__ import annotations
 
@@ -9,21 +6,18 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from benchmarks.peers.base import CONTEXT, PROMPT, Setup
-from benchmarks.variants import LARGE
 from outrider import LLM, SamplingParams
-from outrider.cli.options import usual_drafters
 
 
 class Outrider:
     def __init__(self, setup: Setup) -> None:
-        drafters = "ngram" if setup.path.stem in LARGE else usual_drafters("smollm2")
         self.llm = LLM(
             str(setup.path),
             num_threads=setup.threads,
             max_model_len=CONTEXT,
             max_num_batched_tokens=PROMPT,
             enable_prefix_caching=False,
-            speculative_model=drafters if setup.speculate else None,
+            speculative_model=list(setup.drafters) if setup.speculate else None,
         )
 
     @property

@@ -13,16 +13,23 @@ from benchmarks.peers.registry import OWN
 @dataclass(frozen=True)
 class Row:
     """tokens_per_s: median over rounds. outrider_times: Outrider's rate over this one, median of ratios
-    within rounds. gain: speculation over the engine's own plain decoding. same: prompts, of all, on which
-    the tokens are those of Outrider's plain decoding.
+    within rounds. bandwidth_share: of memory's, where plain decoding reads the file's weights once a token.
+    gain: speculation over the engine's own plain decoding. same: prompts, of all, on which the tokens
+    are those of Outrider's plain decoding.
     """
 
     engine: str
     measure: str
     tokens_per_s: float
     outrider_times: float
+    bandwidth_share: float | None = None
     gain: float | None = None
     same: int | None = None
+
+    @property
+    def ms(self) -> float:
+        """Of a token."""
+        return 1e3 / self.tokens_per_s
 
 
 def rows(measured: Measured) -> list[Row]:
@@ -36,6 +43,7 @@ def rows(measured: Measured) -> list[Row]:
             "speculation" if result.speculate else "decode",
             median(result.decode),
             _ratio(found[OWN, result.speculate].decode, result.decode),
+            None if result.speculate else median(result.decode) * measured.token_bytes / measured.bandwidth,
             _ratio(result.decode, plain.decode) if plain and result.speculate else None,
             sum(a == b for a, b in zip(result.outputs, reference, strict=True)),
         )
@@ -62,15 +70,19 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def table(format: str, measured: Measured, prompts: int) -> str:
     lines = [
-        f"{format}: cores busy with anything else {measured.foreign_load:.2f}",
-        f"  {'':12} {'engine':14} {'tokens/s':>8} {'outrider is':>11} {'own gain':>8} {'same':>6}",
+        f"{format}: memory read at {measured.bandwidth / 1e9:.1f} GB/s; a token reads "
+        f"{measured.token_bytes / 1e9:.3f} GB of weights; cores busy with anything else "
+        f"{measured.foreign_load:.2f}",
+        f"  {'':12} {'engine':14} {'tokens/s':>8} {'ms':>7} {'bandwidth':>9} {'outrider is':>11} "
+        f"{'own gain':>8} {'same':>6}",
     ]
     for row in rows(measured):
         gain = "" if row.gain is None else f"{row.gain:.2f}x"
         same = "" if row.same is None else f"{row.same}/{prompts}"
+        share = "" if row.bandwidth_share is None else f"{row.bandwidth_share:.0%}"
         lines.append(
-            f"  {row.measure:12} {row.engine:14} {row.tokens_per_s:8.1f} {row.outrider_times:10.2f}x "
-            f"{gain:>8} {same:>6}"
+            f"  {row.measure:12} {row.engine:14} {row.tokens_per_s:8.1f} {row.ms:7.2f} {share:>9} "
+            f"{row.outrider_times:10.2f}x {gain:>8} {same:>6}"
         )
     for skip in measured.skipped:
         mode = "speculation" if skip.speculate else "plain"

@@ -35,6 +35,14 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """seconds: from the file to an engine that is ready, without importing it."""
+
+    about: str
+    seconds: float
+
+
 class Worker:
     """Raises Unavailable from every method but `close`, which must be called."""
 
@@ -45,7 +53,7 @@ class Worker:
         self._process.start()
         theirs.close()  # or a dead worker would not close the pipe
         try:
-            self.about: str = self._receive()
+            self.loaded: Loaded = self._receive()
         except Unavailable:
             self.close()
             raise
@@ -100,8 +108,9 @@ def _serve(pipe: Connection, build: Build, setup: Setup) -> None:
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     try:
+        start = time.perf_counter()
         peer = build(setup)
-        pipe.send(peer.about)
+        pipe.send(Loaded(peer.about, time.perf_counter() - start))
         while True:
             prompt, tokens = pipe.recv()
             start = time.perf_counter()

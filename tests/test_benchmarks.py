@@ -1,0 +1,138 @@
+"""The files that benchmarks write, and what they count. What they measure is no test's pass condition."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFReader, GGUFWriter
+from gguf.quants import dequantize
+from safetensors.numpy import save_file
+from tokenizers import pre_tokenizers
+
+from benchmarks import random_models
+from benchmarks.loading import Loaded, forget, rows
+from benchmarks.peers.measure import Measured, Result
+from benchmarks.peers.report import rows as peer_rows
+from benchmarks.peers.report import table
+from benchmarks.random_models import MIXES, SHAPES, SPREAD, write_random
+from benchmarks.stored import packed_bytes, stored_bytes
+from outrider import LLM, SamplingParams
+
+SMALL: dict[str, Any] = {
+    "hidden": 256,
+    "inner": 512,
+    "layers": 8,
+    "heads": 4,
+    "kv_heads": 2,
+    "vocab": 288,
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> GGUFReader:
+    """A file with a byte-level tokenizer of 258 tokens."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "<|endoftext|>"])
+    writer.add_token_types([1] * 257 + [3])
+    writer.add_token_merges(["t h"])
+    writer.add_eos_token_id(257)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return GGUFReader(path)
+
+
+@pytest.fixture(autouse=True)
+def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_models, "BLOCKS", 9973)
+
+
+def test_a_mixed_file_is_as_llama_cpp_would_make_it(tokenizer: GGUFReader, tmp_path: Path) -> None:
+    """Of 8 layers the first, the last, and every third between them have more bits."""
+    path, shape = tmp_path / "random.gguf", replace(SHAPES["qwen2-1.5B"], **SMALL)
+    write_random(path, shape, MIXES["Q4_K_M"], tokenizer)
+    reader = GGUFReader(path)
+    assert reader.fields["general.architecture"].contents() == "qwen2"
+    assert len(set(reader.fields["tokenizer.ggml.tokens"].contents())) == SMALL["vocab"]
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    more = {name for name, tensor in tensors.items() if tensor.tensor_type.name == "Q6_K"}
+    favoured = {f"blk.{layer}.{part}.weight" for layer in (0, 3, 6, 7) for part in ("attn_v", "ffn_down")}
+    assert more == favoured | {"output.weight"}
+    assert tensors["token_embd.weight"].tensor_type.name == "Q4_K"
+    assert tensors["blk.7.attn_k.bias"].data.std() == pytest.approx(SPREAD, rel=0.3)
+    size = stored_bytes(path)
+    assert size.total == sum(tensor.n_bytes for tensor in reader.tensors)
+    assert size.read == size.total - tensors["token_embd.weight"].n_bytes
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_random_weights_spread_like_trained_ones_and_run(
+    mix: str, tokenizer: GGUFReader, tmp_path: Path
+) -> None:
+    path, shape = tmp_path / "random.gguf", replace(SHAPES["1.5B"], **SMALL)
+    write_random(path, shape, MIXES[mix], tokenizer)
+    for tensor in GGUFReader(path).tensors:
+        if len(tensor.shape) == 2:
+            stored = tensor.data[:256]
+            weights = dequantize(stored, tensor.tensor_type)
+            assert weights.std() == pytest.approx(SPREAD, rel=0.1)
+            assert abs(weights.mean()) < 0.15 * SPREAD
+            assert len(np.unique(stored, axis=0)) == len(stored)
+    llm = LLM(str(path), max_model_len=64)
+    params = SamplingParams(max_tokens=4, temperature=0, ignore_eos=True)
+    (output,) = llm.generate([1, 2, 3], params, use_tqdm=False)
+    assert len(output.outputs[0].token_ids) == 4
+    assert packed_bytes(llm) > 0.9 * stored_bytes(path).total
+
+
+def test_all_parts_of_a_model_are_counted(tmp_path: Path) -> None:
+    """And a table that is not the output layer is not read by a token."""
+    table, head = np.zeros((8, 4), np.float32), np.zeros((8, 4), np.float16)
+    save_file({"model.embed_tokens.weight": table}, tmp_path / "model-00001-of-00002.safetensors")
+    assert stored_bytes(tmp_path).read == table.nbytes  # tied
+    save_file({"lm_head.weight": head}, tmp_path / "model-00002-of-00002.safetensors", {"format": "pt"})
+    assert stored_bytes(tmp_path).total == table.nbytes + head.nbytes
+    assert stored_bytes(tmp_path).read == head.nbytes
+
+
+def test_loads_are_judged_by_their_medians_and_by_the_worst_peak() -> None:
+    slow, usual = Loaded(1, 9, 1, 120, 100, 50), Loaded(1, 2, 1, 100, 100, 50)
+    found = {"first": [slow, usual, usual], "again": [usual], "cold": [usual]}
+    values = {row.measure: (row.value, row.bar) for row in rows(found, 40)}
+    assert values["loading, first, s"] == (2, 3.0)
+    assert values["loading, again, s"] == (2, 1.0)
+    assert values["peak over final"] == (1.2, 1.1)
+    assert values["weights over tensors"] == (1.25, 1.02)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system keeps its page cache to itself")
+def test_files_stay_whole_when_their_pages_are_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "file"
+    file.parent.mkdir()
+    file.write_bytes(b"1" * 10000)
+    forget([tmp_path, file])
+    assert file.read_bytes() == b"1" * 10000
+
+
+def test_engines_are_compared_within_rounds() -> None:
+    """And a share of the bandwidth stands where each token reads the weights once."""
+    outputs: list[tuple[int, ...]] = [(1, 2), (3, 4)]
+    ours = Result("outrider", False, "", 1.0, [20.0, 10.0, 30.0], [100.0] * 3, outputs)
+    drafted = Result("outrider", True, "", 1.0, [40.0, 20.0, 60.0], [], outputs)
+    theirs = Result("llama.cpp", False, "", 1.0, [10.0, 4.0, 20.0], [50.0] * 3, [(1, 2), (3, 5)])
+    measured = Measured([ours, drafted, theirs], [], 0.0, bandwidth=100.0, token_bytes=4)
+    found = {(row.engine, row.measure): row for row in peer_rows(measured)}
+    plain = found["llama.cpp", "decode"]
+    assert (plain.outrider_times, plain.bandwidth_share, plain.ms, plain.same) == (2.0, 0.4, 100.0, 1)
+    assert found["outrider", "speculation"].gain == 2.0
+    assert found["outrider", "speculation"].bandwidth_share is None
+    assert found["llama.cpp", "prompt"].outrider_times == 2.0
+    assert "80%" in table("file", measured, 2)
