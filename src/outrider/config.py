@@ -134,12 +134,12 @@ class EngineConfig(Strict):
     """Everything an engine is built from."""
 
     model: str
-    """A Hugging Face folder, a hub id, a GGUF file, one of the hub as 'org/name:file.gguf', or 'smollm2'."""
+    """A Hugging Face folder, a hub id, a GGUF file, one of the hub as 'org/name:Q4_K_M', or 'smollm2'."""
     tokenizer: str | None = None
     """A folder or hub id whose tokenizer replaces the model's own."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """'auto': weights as they are stored, float16 on the CPU as float32; on PyTorch's CPU kernels float32."""
+    """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
     quantization: Quantization | None = None
     """Weights quantised when they are loaded, for the native CPU kernels, in place of `dtype`; None: as
     `dtype` says."""
@@ -151,7 +151,8 @@ class EngineConfig(Strict):
     instruction_set: Literal["auto", "amx", "avx512_bf16", "avx512_vnni", "avx2", "portable"] = "auto"
     """Of the native kernels; 'auto': the best that the machine has."""
     kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with float32 weights."""
+    """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with weights in
+    float32 or float16."""
     max_model_len: Count | None = None
     """Prompt and output together; None: what the model and the cache allow."""
     max_num_seqs: Count = 64

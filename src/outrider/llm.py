@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+from outrider.aside import aside
 from outrider.cache.pages import release_freed
 from outrider.config import resolve
 from outrider.engine.build import build_engine
@@ -70,7 +71,7 @@ class LLM:
         # A tokenizer that was saved with truncation drops it at its first use, which must not be while
         # another thread reads it.
         self.tokenizer.encode("")
-        self._bound = bound_of(self.tokenizer.backend_tokenizer)
+        self._bound = aside(lambda: bound_of(self.tokenizer.backend_tokenizer))  # wanted by the first text
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self._lock = FairLock()
         self._inboxes: dict[str, deque[Increment]] = {}
@@ -161,9 +162,10 @@ class LLM:
         """Raise RequestError for a text of more characters than the tokens of a prompt can hold. That costs
         nothing, and tokenizing megabytes takes seconds."""
         limit = self.engine.max_model_len
-        if self._bound is not None and self._bound.excludes(text, limit - 1):
+        bound = self._bound.result()
+        if bound is not None and bound.excludes(text, limit - 1):
             raise RequestError(
-                f"the prompt has {len(text)} characters, and no token more than {self._bound.longest}: with "
+                f"the prompt has {len(text)} characters, and no token more than {bound.longest}: with "
                 f"max_model_len = {limit} it can have {limit - 1} tokens at most, and one is generated"
             )
 

@@ -31,6 +31,7 @@ BRIEFLY: dict[str, Words] = {
     "bench": ["--rounds", "1", "--max-tokens", str(FEW)],
     "tune": ["--rounds", "1", "--max-tokens", str(FEW), "--max-length", "2"],
     "plan": [],
+    "models": [],
 }
 ONLY_READ = ("serve", "distill")  # the first ends only when it is stopped, the second takes an hour
 PROMPTS = '{"category": "qa", "turns": ["the end", "on"]}\n{"category": "math", "turns": ["in"]}\n'

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperCommand
 
+from outrider.cli.console import stderr
 from outrider.config import MAPPINGS, OPTIONS
 from outrider.errors import ConfigError
 from outrider.llm import LLM
@@ -120,7 +122,8 @@ def load(
     options = options_of(drafters, length, workload, draft_quantization, settings, **defaults)
     if usual_drafters(model) and not options.keys() & {"speculative_model", "speculative_config"}:
         options["speculative_model"] = usual_drafters(model)
-    return LLM(model, **options)
+    with stderr.status(Text(f"loading {model} ...")):  # shown on a terminal only
+        return LLM(model, **options)
 
 
 def options_of(

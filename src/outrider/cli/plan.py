@@ -97,7 +97,7 @@ def _print(model: str, limit: int, found: Choices, speed: float | None) -> None:
         Column("target", [_mib(plan.target) for plan in plans]),
         Column("draft", [_mib(plan.drafts) for plan in plans]),
         Column("passes", [_mib(plan.activations) for plan in plans]),
-        Column("K/V", [_mib(1000 * plan.block // plan.block_size) for plan in plans]),
+        Column("K/V", [_mib(plan.caches.bytes_of_one(1000)) for plan in plans]),
         Column("all", [_mib(plan.least) for plan in plans]),
         Column("context", [str(plan.context) if plan.fits else "-" for plan in plans]),
         Column("in all", [str(plan.positions) if plan.fits else "-" for plan in plans]),
