@@ -20,7 +20,7 @@ from outrider.models.schemes_fp8 import fbgemm, fp8
 from outrider.models.schemes_gptq import gptq
 from outrider.models.schemes_layer import Scheme
 from outrider.models.schemes_mxfp4 import mxfp4
-from outrider.models.schemes_settings import Settings
+from outrider.models.schemes_settings import SchemeSettings
 from outrider.models.shards import open_shards
 from outrider.models.stored import StoredTensor
 
@@ -43,7 +43,7 @@ MARKS = {
     "group_size": "MLX",
 }
 """Settings by which a scheme without a name is known."""
-SCHEMES: dict[str, Callable[[Settings], Scheme]] = {
+SCHEMES: dict[str, Callable[[SchemeSettings], Scheme]] = {
     "fp8": fp8,
     "fbgemm_fp8": fbgemm,
     "awq": awq,
@@ -94,7 +94,7 @@ def _scheme(values: Any, usual: str, place: str, folder: Path) -> Scheme:
     values = {OLDER.get(key, key): value for key, value in values.items()}
     marks = (owner for mark, owner in MARKS.items() if values.get(mark))
     method = values.get("quant_method") or usual or next(marks, "a scheme without a name")
-    settings = Settings(folder, method if isinstance(method, str) else shown(method), place, values)
+    settings = SchemeSettings(folder, method if isinstance(method, str) else shown(method), place, values)
     make = SCHEMES.get(settings.method.lower())
     if make is None:
         raise ModelError(f"{folder}: weights quantised by {settings.named} ({place}), {ADVICE}")

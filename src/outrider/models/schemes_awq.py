@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outrider.models.schemes_grouped import Codes, GroupedTensor, Groups, check_group, unpack
-from outrider.models.schemes_layer import Layer, Scheme
-from outrider.models.schemes_settings import Settings
+from outrider.models.schemes_layer import Scheme, StoredLayer
+from outrider.models.schemes_settings import SchemeSettings
 from outrider.models.shards import FLOATS
 from outrider.models.stored import StoredTensor
 
@@ -19,14 +19,14 @@ PACKED = 8  # outputs in a word
 PLACES = [0, 4, 1, 5, 2, 6, 3, 7]  # of each output among a word's codes, which are outputs 0 2 4 6 1 3 5 7
 
 
-def awq(settings: Settings) -> Scheme:
+def awq(settings: SchemeSettings) -> Scheme:
     settings.need("bits", 4, default=4)
     settings.need("version", "gemm", default="gemm")
     settings.need("zero_point", True, default=True)
     return Scheme(frozenset({"qweight", "qzeros", "scales"}), _weight)
 
 
-def _weight(layer: Layer) -> StoredTensor:
+def _weight(layer: StoredLayer) -> StoredTensor:
     words, scales = layer.matrix("qweight", "I32"), layer.matrix("scales", *FLOATS)
     (inputs, width), groups = words.shape, scales.shape[0]
     layer.shaped("scales", (groups, width * PACKED), *FLOATS)

@@ -30,8 +30,8 @@ from outrider.models.schemes_fp8 import (
     tell_activations,
 )
 from outrider.models.schemes_grouped import Codes, GroupedTensor, Groups, check_group, columns_of, unpack
-from outrider.models.schemes_layer import Layer, Scheme
-from outrider.models.schemes_settings import Settings
+from outrider.models.schemes_layer import Scheme, StoredLayer
+from outrider.models.schemes_settings import SchemeSettings
 from outrider.models.shards import FLOATS, RawTensor
 from outrider.models.stored import MadeTensor, StoredTensor
 
@@ -54,7 +54,7 @@ class _Group:
         return self.weights.get("type") == "float"
 
 
-def compressed(settings: Settings) -> Scheme:
+def compressed(settings: SchemeSettings) -> Scheme:
     settings.need("format", *WRITTEN)
     sparsity = settings.values.get("sparsity_config") or {}
     if not isinstance(sparsity, Mapping) or sparsity.get("format", "dense") != "dense":
@@ -68,7 +68,7 @@ def compressed(settings: Settings) -> Scheme:
     return Scheme(PARTS, partial(_weight, groups), frozenset({CODES, "I8"}), UNREAD)
 
 
-def _group(settings: Settings, stored: Any) -> _Group:
+def _group(settings: SchemeSettings, stored: Any) -> _Group:
     stored = stored if isinstance(stored, Mapping) else {}
     weights, targets = stored.get("weights"), stored.get("targets")
     if not isinstance(weights, Mapping) or not isinstance(targets, list):
@@ -93,7 +93,7 @@ def _group(settings: Settings, stored: Any) -> _Group:
     return _Group(targets, weights, None if blocks is None else block_sizes(settings, blocks))
 
 
-def _check_target(settings: Settings, target: Any) -> None:
+def _check_target(settings: SchemeSettings, target: Any) -> None:
     try:
         re.compile(target.removeprefix(PATTERN))
     except (AttributeError, re.error):
@@ -102,7 +102,7 @@ def _check_target(settings: Settings, target: Any) -> None:
         ) from None
 
 
-def _weight(groups: Sequence[_Group], layer: Layer) -> StoredTensor:
+def _weight(groups: Sequence[_Group], layer: StoredLayer) -> StoredTensor:
     group = _group_of(groups, layer.name)
     if group.is_float:
         return scaled_weight(layer) if group.block is None else block_weight(group.block, SCALE, layer)
@@ -123,7 +123,7 @@ def _group_of(groups: Sequence[_Group], name: str) -> _Group:
     return (of_classes or groups)[0]
 
 
-def _packed(layer: Layer, weights: Mapping[str, Any]) -> StoredTensor:
+def _packed(layer: StoredLayer, weights: Mapping[str, Any]) -> StoredTensor:
     bits: int = weights.get("num_bits", 8)
     words = layer.matrix(PACKED, "I32")
     outputs, inputs = words.shape[0], words.shape[1] * (32 // bits)
@@ -137,7 +137,7 @@ def _packed(layer: Layer, weights: Mapping[str, Any]) -> StoredTensor:
     return _integers(layer, weights, bits, (outputs, inputs), codes)
 
 
-def _unpacked(layer: Layer, weights: Mapping[str, Any]) -> StoredTensor:
+def _unpacked(layer: StoredLayer, weights: Mapping[str, Any]) -> StoredTensor:
     stored = layer.matrix("weight", "I8")
 
     def codes(first: int, last: int) -> Codes:
@@ -148,7 +148,7 @@ def _unpacked(layer: Layer, weights: Mapping[str, Any]) -> StoredTensor:
 
 
 def _integers(
-    layer: Layer,
+    layer: StoredLayer,
     weights: Mapping[str, Any],
     bits: int,
     shape: tuple[int, int],
@@ -185,7 +185,7 @@ def _integers(
     return GroupedTensor(layer.weight_name, shape, layer.file, bits, group, scale, read, layer.sources)
 
 
-def _zeros(layer: Layer, weights: Mapping[str, Any], bits: int, outputs: int) -> Callable[[int], Codes]:
+def _zeros(layer: StoredLayer, weights: Mapping[str, Any], bits: int, outputs: int) -> Callable[[int], Codes]:
     """What gives the zero points [outputs, groups] of a number of groups."""
     half = 1 << (bits - 1)
     stored = ZERO in layer.parts or not weights.get("symmetric", True)
@@ -209,7 +209,7 @@ def _zeros(layer: Layer, weights: Mapping[str, Any], bits: int, outputs: int) ->
     return zeros
 
 
-def _index(layer: Layer, weights: Mapping[str, Any], inputs: int) -> RawTensor | None:
+def _index(layer: StoredLayer, weights: Mapping[str, Any], inputs: int) -> RawTensor | None:
     """The group of each input; None where they are in order, which a tensor of -1 says too."""
     if INDEX not in layer.parts and weights.get("actorder") not in (True, "group", "dynamic"):
         return None

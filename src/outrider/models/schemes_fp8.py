@@ -16,8 +16,8 @@ from outrider.formats.channel import F8_BLOCK, F8_E4M3, FP8_BLOCK
 from outrider.formats.format import Bytes, Floats
 from outrider.formats.weight import Weight
 from outrider.messages import shown
-from outrider.models.schemes_layer import Layer, Scheme
-from outrider.models.schemes_settings import Settings
+from outrider.models.schemes_layer import Scheme, StoredLayer
+from outrider.models.schemes_settings import SchemeSettings
 from outrider.models.shards import FLOATS
 from outrider.models.stored import MadeTensor, StoredTensor
 
@@ -29,7 +29,7 @@ UNREAD = frozenset({"k_scale", "v_scale", "q_scale", "kv_scale", "prob_scale"})
 PARTS = frozenset({SCALE, SCALE_INV, "input_scale", "input_scale_ub"})
 
 
-def fp8(settings: Settings) -> Scheme:
+def fp8(settings: SchemeSettings) -> Scheme:
     settings.need("fmt", "e4m3", None)
     blocks = settings.values.get("weight_block_size")
     tell_activations(settings)
@@ -40,19 +40,19 @@ def fp8(settings: Settings) -> Scheme:
     )
 
 
-def fbgemm(settings: Settings) -> Scheme:
+def fbgemm(settings: SchemeSettings) -> Scheme:
     tell_activations(settings)
     return Scheme(PARTS, scaled_weight, frozenset({CODES}))
 
 
-def tell_activations(settings: Settings) -> None:
+def tell_activations(settings: SchemeSettings) -> None:
     """Say once that a model is computed with better than its scheme does."""
     logger.warning(
         "%s: activations stay as they are; %s would round them too", settings.folder, settings.method
     )
 
 
-def scaled_weight(layer: Layer) -> StoredTensor:
+def scaled_weight(layer: StoredLayer) -> StoredTensor:
     """A weight with one scale, or with one for each output."""
     codes, scale = layer.matrix("weight", CODES), layer.part(SCALE, *FLOATS)
     outputs = codes.shape[0]
@@ -67,7 +67,7 @@ def scaled_weight(layer: Layer) -> StoredTensor:
     return MadeTensor(layer.weight_name, codes.shape, F8_E4M3, layer.file, make, layer.sources)
 
 
-def block_weight(block: tuple[int, int], end: str, layer: Layer) -> StoredTensor:
+def block_weight(block: tuple[int, int], end: str, layer: StoredLayer) -> StoredTensor:
     """A weight with a scale for blocks of `block` outputs and inputs. end: of the name of the scales."""
     codes = layer.matrix("weight", CODES)
     (outputs, inputs), (rows, columns) = codes.shape, block
@@ -89,7 +89,7 @@ def _block_rows(codes: Bytes, scales: Floats) -> Bytes:
     return np.concatenate([factors, padded], axis=-1).reshape(outputs, -1)
 
 
-def block_sizes(settings: Settings, blocks: Any) -> tuple[int, int]:
+def block_sizes(settings: SchemeSettings, blocks: Any) -> tuple[int, int]:
     """Outputs and inputs that share a scale."""
     whole = isinstance(blocks, list) and len(blocks) == 2 and all(type(size) is int for size in blocks)
     if not whole or blocks[0] < 1 or blocks[1] < 1 or blocks[1] % FP8_BLOCK:

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outrider.models.schemes_grouped import Codes, GroupedTensor, Groups, check_group, columns_of, unpack
-from outrider.models.schemes_layer import Layer, Scheme
-from outrider.models.schemes_settings import Settings
+from outrider.models.schemes_layer import Scheme, StoredLayer
+from outrider.models.schemes_settings import SchemeSettings
 from outrider.models.shards import FLOATS
 from outrider.models.stored import StoredTensor
 
 PACKED = 8  # inputs, or outputs, in a word
 
 
-def gptq(settings: Settings) -> Scheme:
+def gptq(settings: SchemeSettings) -> Scheme:
     settings.need("bits", 4, default=4)
     key = "checkpoint_format" if "checkpoint_format" in settings.values else "format"
     written = settings.need(key, "gptq", "gptq_v2", default="gptq")
@@ -30,7 +30,7 @@ def gptq(settings: Settings) -> Scheme:
     return Scheme(frozenset({"qweight", "qzeros", "scales", "g_idx"}), partial(_weight, above, ordered))
 
 
-def _weight(above: int, ordered: bool, layer: Layer) -> StoredTensor:
+def _weight(above: int, ordered: bool, layer: StoredLayer) -> StoredTensor:
     """above: what is to be added to zero points; ordered: whether there has to be a `g_idx`."""
     words, scales = layer.matrix("qweight", "I32"), layer.matrix("scales", *FLOATS)
     inputs, (groups, outputs) = words.shape[0] * PACKED, scales.shape

@@ -24,7 +24,7 @@ from outrider.formats.grouped import Q8_0
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
 from outrider.formats.zero_points import u4_rows
-from outrider.models.schemes_layer import Layer
+from outrider.models.schemes_layer import StoredLayer
 from outrider.models.shards import RawTensor
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def block_of(group: int) -> int:
     return next((block for block in (128, 64, 32) if group % block == 0), 0)
 
 
-def check_group(layer: Layer, end: str, inputs: int, groups: int) -> int:
+def check_group(layer: StoredLayer, end: str, inputs: int, groups: int) -> int:
     """Inputs of a group, of which there are `groups`. Raises ModelError where they do not divide.
 
     end: of the name of the tensor that says how many there are.
@@ -134,7 +134,7 @@ def _rows(format: Format, codes: Codes, zeros: Codes, scales: Floats) -> Bytes:
     return u4_rows(blocks, zeros, halves)
 
 
-def columns_of(layer: Layer, end: str, group: int) -> NDArray[np.int32] | None:
+def columns_of(layer: StoredLayer, end: str, group: int) -> NDArray[np.int32] | None:
     """The inputs, by the groups that a tensor puts them in; None where they are in order already.
 
     Raises ModelError where groups are not all of `group` inputs.

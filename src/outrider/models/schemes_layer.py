@@ -14,7 +14,7 @@ from outrider.models.stored import StoredTensor
 
 
 @dataclass(frozen=True)
-class Layer:
+class StoredLayer:
     """What the files hold of a layer. name: without '.weight'; parts: by the ends of their names.
 
     Each method raises ModelError, which names the file and the tensor, where a part is not as it has to be.
@@ -74,7 +74,7 @@ class Scheme:
     """
 
     parts: frozenset[str]
-    make: Callable[[Layer], StoredTensor] | None = None
+    make: Callable[[StoredLayer], StoredTensor] | None = None
     dtypes: frozenset[str] = frozenset()
     unread: frozenset[str] = frozenset()
 
@@ -100,7 +100,7 @@ class Scheme:
             elif end not in self.unread:
                 made[name] = plain(tensor)
         for stem, parts in layers.items():
-            layer, weight = Layer(stem, parts), parts.get("weight")
+            layer, weight = StoredLayer(stem, parts), parts.get("weight")
             if weight is not None and len(parts) == 1 and weight.dtype not in self.dtypes:
                 made[layer.weight_name] = plain(weight)
             else:

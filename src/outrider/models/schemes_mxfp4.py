@@ -16,8 +16,8 @@ from outrider.errors import ModelError
 from outrider.formats.format import Bytes
 from outrider.formats.grouped import MXFP4
 from outrider.formats.weight import Weight
-from outrider.models.schemes_layer import Layer, Scheme
-from outrider.models.schemes_settings import Settings
+from outrider.models.schemes_layer import Scheme, StoredLayer
+from outrider.models.schemes_settings import SchemeSettings
 from outrider.models.shards import RawTensor
 from outrider.models.stored import MadeTensor, StoredTensor
 
@@ -26,7 +26,7 @@ HALF, LOW, HIGH = np.dtype("<u8"), np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0xF0
 FOUR = np.uint64(4)
 
 
-def mxfp4(settings: Settings) -> Scheme:
+def mxfp4(settings: SchemeSettings) -> Scheme:
     return StackScheme(frozenset({"blocks", "scales"}), expert_weight)
 
 
@@ -51,7 +51,7 @@ class StackScheme(Scheme):
         return made
 
 
-def _layers(stem: str, blocks: RawTensor, scales: RawTensor | None) -> Iterator[Layer]:
+def _layers(stem: str, blocks: RawTensor, scales: RawTensor | None) -> Iterator[StoredLayer]:
     """The parts of the weight of each expert. Raises ModelError where they do not belong together."""
     shape = blocks.shape
     if blocks.dtype != "U8" or len(shape) != 4 or shape[3] != 16 or not all(shape):
@@ -67,7 +67,7 @@ def _layers(stem: str, blocks: RawTensor, scales: RawTensor | None) -> Iterator[
     scope, _, name = stem.rpartition(".")
     for expert in range(shape[0]):
         parts = {"blocks": _of(expert, blocks), "scales": _of(expert, scales)}
-        yield Layer(f"{scope}.{expert}.{name}", parts)
+        yield StoredLayer(f"{scope}.{expert}.{name}", parts)
 
 
 def _of(expert: int, stack: RawTensor) -> RawTensor:
@@ -76,7 +76,7 @@ def _of(expert: int, stack: RawTensor) -> RawTensor:
     return replace(stack, shape=stack.shape[1:], data=own)
 
 
-def expert_weight(layer: Layer) -> StoredTensor:
+def expert_weight(layer: StoredLayer) -> StoredTensor:
     blocks, scales = layer.parts["blocks"], layer.parts["scales"]
     outputs, groups = scales.shape
     inputs = groups * MXFP4.block

@@ -14,7 +14,7 @@ FACTS = ("quant_algo", "quant_type", "format", "fmt", "bits", "load_in_4bit", "l
 
 
 @dataclass(frozen=True)
-class Settings:
+class SchemeSettings:
     """method: the scheme's name; place: the key or file that the values are from."""
 
     folder: Path

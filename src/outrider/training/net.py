@@ -78,7 +78,7 @@ class MLP(nn.Module):
         return y
 
 
-class Layer(nn.Module):
+class HeadLayer(nn.Module):
     """The decoder layer of the head; names as in the public layout."""
 
     def __init__(self, config: HeadConfig) -> None:
@@ -113,7 +113,7 @@ class HeadNet(nn.Module):
         self.config, self._rope = config, config.rope
         hidden, eps = config.sizes.hidden, config.sizes.eps
         self.fc = nn.Linear(config.width, hidden, bias=False)
-        self.midlayer = Layer(config)
+        self.midlayer = HeadLayer(config)
         self.norm = Norm(hidden, eps)
         self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
 
