@@ -195,9 +195,9 @@ def test_weights_are_laid_out_on_one_thread(target: str, draft: str, monkeypatch
     pack, table = NativeBackend.pack, NativeBackend.table
 
     def noted(wrapped: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
             seen.append(torch.get_num_threads())
-            return wrapped(*given)
+            return wrapped(*given, **named)
 
         return call
 
