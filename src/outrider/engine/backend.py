@@ -10,7 +10,7 @@ from outrider.config import EngineConfig, Quantization
 from outrider.errors import ConfigError
 from outrider.formats.convert import convert
 from outrider.formats.format import Format
-from outrider.formats.quantization import QUANTIZED, Kinds
+from outrider.formats.quantization import QUANTIZED, FormatPair
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
 from outrider.messages import reason
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 FLOATS = ("F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
-ASKED_FOR: dict[str, Kinds] = QUANTIZED | {
-    "float32": Kinds(FORMATS["F32"], FORMATS["F32"]),
-    "bfloat16": Kinds(FORMATS["BF16"], FORMATS["BF16"]),
+ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
+    "float32": FormatPair(FORMATS["F32"], FORMATS["F32"]),
+    "bfloat16": FormatPair(FORMATS["BF16"], FORMATS["BF16"]),
 }
 """What weights become by `quantization` or `dtype`."""
 

@@ -8,7 +8,7 @@ from outrider.formats.format import Format
 from outrider.formats.registry import FORMATS
 
 
-class Kinds(NamedTuple):
+class FormatPair(NamedTuple):
     """The formats of linear layers, and of the table of tokens, which is often the output layer too: at 4
     bits it would cost quality."""
 
@@ -17,6 +17,6 @@ class Kinds(NamedTuple):
 
 
 QUANTIZED = {
-    "int8": Kinds(FORMATS["Q8_CHANNEL"], FORMATS["Q8_CHANNEL"]),
-    "int4": Kinds(FORMATS["Q4_0"], FORMATS["Q8_CHANNEL"]),
+    "int8": FormatPair(FORMATS["Q8_CHANNEL"], FORMATS["Q8_CHANNEL"]),
+    "int4": FormatPair(FORMATS["Q4_0"], FORMATS["Q8_CHANNEL"]),
 }

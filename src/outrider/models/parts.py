@@ -161,7 +161,7 @@ class Experts:
 class Residual:
     """x + scale * after(mixer(before(x))), with the norms that there are."""
 
-    mixer: Attention | Gated | Experts
+    mixer: Mixer
     before: Norm | None = None
     after: Norm | None = None
     scale: float = 1.0

@@ -22,7 +22,7 @@ TEXT = {"language_model.": "", "model.language_model.": "model."}
 
 
 @dataclass(frozen=True)
-class Layout:
+class StorageLayout:
     """A way of storing models. place: where it keeps a tensor; in_pairs: with the rows of q and k in pairs
     where a tensor has `pairs`; less_one: less 1 where a tensor has `less_one`."""
 
@@ -31,14 +31,14 @@ class Layout:
     less_one: bool
 
 
-HUGGING_FACE = Layout(lambda tensor: tensor.hf, in_pairs=False, less_one=True)
-GGUF = Layout(lambda tensor: tensor.gguf, in_pairs=True, less_one=False)
+HUGGING_FACE = StorageLayout(lambda tensor: tensor.hf, in_pairs=False, less_one=True)
+GGUF = StorageLayout(lambda tensor: tensor.gguf, in_pairs=True, less_one=False)
 
 
 class StoredModel:
     """`outrider.models.parts.Source` over stored tensors, which are read when they are used."""
 
-    def __init__(self, stored: Mapping[str, StoredTensor], layout: Layout) -> None:
+    def __init__(self, stored: Mapping[str, StoredTensor], layout: StorageLayout) -> None:
         self._stored = stored
         self._layout = layout
 

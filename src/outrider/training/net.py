@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from outrider.models.head_config import HeadConfig
 
 
-class Norm(nn.RMSNorm):
+class HeadNorm(nn.RMSNorm):
     """In float32, also where the rest is in fewer bits."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.float())
 
 
-class Attention(nn.Module):
+class HeadAttention(nn.Module):
     """Grouped-query attention over [embedding, state]."""
 
     def __init__(self, config: HeadConfig) -> None:
@@ -84,10 +84,10 @@ class HeadLayer(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         size, eps = config.sizes.hidden, config.sizes.eps
-        self.input_layernorm = Norm(size, eps)
-        self.hidden_norm = Norm(size, eps)
-        self.self_attn = Attention(config)
-        self.post_attention_layernorm = Norm(size, eps)
+        self.input_layernorm = HeadNorm(size, eps)
+        self.hidden_norm = HeadNorm(size, eps)
+        self.self_attn = HeadAttention(config)
+        self.post_attention_layernorm = HeadNorm(size, eps)
         self.mlp = MLP(config)
 
     def forward(
@@ -114,7 +114,7 @@ class HeadNet(nn.Module):
         hidden, eps = config.sizes.hidden, config.sizes.eps
         self.fc = nn.Linear(config.width, hidden, bias=False)
         self.midlayer = HeadLayer(config)
-        self.norm = Norm(hidden, eps)
+        self.norm = HeadNorm(hidden, eps)
         self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
 
     def unroll(self, features: Tensor, embedded: Tensor, mask: Tensor, steps: int) -> Iterator[Tensor]:
