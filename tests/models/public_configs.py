@@ -149,6 +149,15 @@ WINDOWED: dict[str, dict[str, Any]] = {
         "model_type": "gemma2",
         "rope_theta": 10000.0,
     },
+    "gemma-2-9b-it": GEMMA
+    | {
+        "architectures": ["Gemma2ForCausalLM"],
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "model_type": "gemma2",
+        "rope_theta": 10000.0,
+        "sliding_window_size": 4096,
+    },
     "gemma-3-1b-it": {key: value for key, value in GEMMA.items() if key != "hidden_act"}
     | {
         "architectures": ["Gemma3ForCausalLM"],
@@ -205,7 +214,12 @@ PUBLIC: dict[str, dict[str, Any]] = {
     **OF_LLAMA,
     **WINDOWED,
     "Qwen2.5-1.5B-Instruct": QWEN
-    | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "sliding_window": 32768},
+    | {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "sliding_window": 32768,
+        "use_mrope": False,
+    },
     "Qwen3-0.6B": QWEN
     | {
         "architectures": ["Qwen3ForCausalLM"],
@@ -215,7 +229,16 @@ PUBLIC: dict[str, dict[str, Any]] = {
         "rope_scaling": None,
         "sliding_window": None,
     },
-    "Phi-3-mini-128k-instruct": PHI | {"hidden_size": 3072, "rope_scaling": LONG},
+    "Phi-3-mini-128k-instruct": PHI
+    | {
+        "_name_or_path": "Phi-3-mini-128k-instruct",
+        "auto_map": {
+            "AutoConfig": "configuration_phi3.Phi3Config",
+            "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+        },
+        "hidden_size": 3072,
+        "rope_scaling": LONG,
+    },
     "Phi-4-mini-instruct": PHI
     | {
         "full_attn_mod": 1,
@@ -295,6 +318,28 @@ PUBLIC: dict[str, dict[str, Any]] = {
         "rope_theta": 1000000.0,
         "router_aux_loss_coef": 0.001,
         "sliding_window": None,
+        "use_sliding_window": False,
+    },
+    "Qwen3-Coder-30B-A3B-Instruct": BARE
+    | {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "decoder_sparse_step": 1,
+        "head_dim": 128,
+        "max_window_layers": 28,
+        "mlp_only_layers": [],
+        "model_type": "qwen3_moe",
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": True,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "output_router_logits": False,
+        "qkv_bias": False,
+        "rope_scaling": None,
+        "rope_theta": 10000000,
+        "router_aux_loss_coef": 0.0,
+        "shared_expert_intermediate_size": 0,
+        "sliding_window": None,
+        "use_qk_norm": True,
         "use_sliding_window": False,
     },
     "granite-3.1-3b-a800m-instruct": BARE

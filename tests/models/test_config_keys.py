@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import CONFIG_MAPPING
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.config import model_config
-from outrider.models.registry import config_settings
+from outrider.models.families.family import Family
+from outrider.models.registry import FAMILIES, config_settings
 from outrider.ops.base import Rope
 from tests.models.public_configs import PUBLIC, SCALED, WINDOWED
 
@@ -127,13 +128,70 @@ def test_type_of_the_weights(folder: Path, key: str) -> None:
     assert open_checkpoint(str(folder)).config.dtype == "bfloat16"
 
 
-def test_unknown_keys_are_named_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    edit(folder, {"my_notes": 1, "auto_map": {"AutoModel": "x.y"}})
-    with caplog.at_level(logging.WARNING, "outrider"):
-        open_checkpoint(str(folder))
-        open_checkpoint(str(folder))
-    assert len(caplog.messages) == 1
-    assert "'my_notes', 'auto_map'" in caplog.text
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_key_that_transformers_writes_is_known(family: Family) -> None:
+    raw = CONFIG_MAPPING[family.model_type](architectures=[family.architecture]).to_dict()
+    model_config(*config_settings(raw, family.name, None))
+
+
+@pytest.mark.parametrize("value", [True, 0, 1, 0.0, 1.0, "eager", [0], {"a": None}, 2.5])
+def test_a_key_that_nobody_knows_is_refused(folder: Path, value: Any) -> None:
+    edit(folder, {"norm_of_tomorrow": value})
+    said = refusal(folder)
+    assert f"config.json has 'norm_of_tomorrow' = {value!r}, which is not known and may change" in said
+    assert "remove it from the file if it is only a note" in said
+
+
+@pytest.mark.parametrize("value", [None, False, "", [], {}])
+def test_a_key_that_nobody_knows_may_be_off(folder: Path, value: Any) -> None:
+    edit(folder, {"norm_of_tomorrow": value})
+    open_checkpoint(str(folder))
+
+
+def test_unknown_keys_are_named_together(folder: Path) -> None:
+    edit(folder, {f"note_{i}": i for i in range(9)})
+    assert "'note_0' = 0, 'note_1' = 1, 'note_2' = 2 and 6 more, which is not known" in refusal(folder)
+
+
+@pytest.mark.parametrize("key", ["unsloth_tomorrow", "head_dropout", "router_z_loss_coef", "auto_map"])
+def test_notes_and_what_only_training_has(folder: Path, key: str) -> None:
+    plain = open_checkpoint(str(folder)).config
+    edit(folder, {key: 0.5})
+    assert open_checkpoint(str(folder)).config == plain
+
+
+def test_windows_by_two_names_have_to_agree() -> None:
+    raw = PUBLIC["gemma-2-9b-it"]
+    with pytest.raises(
+        ModelError, match="sliding_window_size = 128; it has to be the same as sliding_window"
+    ):
+        model_config(*config_settings(raw | {"sliding_window_size": 128}, "x", None))
+
+
+def test_norms_that_an_architecture_always_has() -> None:
+    raw = PUBLIC["Qwen3-Coder-30B-A3B-Instruct"]
+    with pytest.raises(ModelError, match="use_qk_norm = False; it has to be True, as all models of this"):
+        model_config(*config_settings(raw | {"use_qk_norm": False}, "x", None))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"norm_of_tomorrow": 2}, "'norm_of_tomorrow' = 2, which is not known"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0 is not supported"),
+        ({"hidden_size": 2048}, "'hidden_size' = 2048"),
+        ({"hidden_size": 2560}, None),
+    ],
+    ids=str,
+)
+def test_keys_beside_those_of_the_text(changes: dict[str, Any], said: str | None) -> None:
+    """What a model that reads images says of itself is not passed over either."""
+    settings = PUBLIC["gemma-3-4b-it"] | changes
+    if said is None:
+        config_settings(settings, "x", None)
+    else:
+        with pytest.raises(ModelError, match=said):
+            config_settings(settings, "x", None)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,15 @@ def test_the_value_that_changes_nothing_is_taken(file: Path, model: Any, name: s
     assert open_checkpoint(str(file)).config == before
 
 
+def test_a_setting_that_nobody_knows_may_be_off(file: Path, model: Any) -> None:
+    write_gguf(file, model, None, metadata={"llama.norm_of_tomorrow": False})
+    open_checkpoint(str(file))
+    for value in (True, 0, 1.0, "eager"):
+        file.unlink()
+        write_gguf(file, model, None, metadata={"llama.norm_of_tomorrow": value})
+        assert f"norm_of_tomorrow = {value!r}; this setting is not known, and may change" in refusal(file)
+
+
 def test_no_key_stands_in_two_lists() -> None:
     assert not NEUTRAL.keys() & HARMLESS
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from outrider.models.families.family import Family
 from outrider.models.gguf_metadata import Metadata
+from outrider.models.key_tables import is_off
 
 QUANTIZATION_VERSION = 2  # of the layout of blocks
 HARMLESS = frozenset(
@@ -78,7 +79,9 @@ def check_keys(metadata: Metadata, family: Family, head_dim: int) -> None:
         if name == key or key in metadata.read or name in HARMLESS:
             continue
         if name not in neutral:
-            raise metadata.wrong(key, "this setting is not known; a model that needs it is not supported")
+            if is_off(metadata.values[key]):
+                continue
+            raise metadata.wrong(key, "this setting is not known, and may change what the model computes")
         if not _is(metadata.values[key], neutral[name]):
             raise metadata.wrong(key, f"it is not supported; it has to be {neutral[name]!r}")
 

@@ -12,11 +12,15 @@ CHECKED = frozenset(("architectures", "model_type", *SCHEMES))
 
 ZERO = (
     "alibi",
+    "bias",
     "attention_bias",
     "attention_chunk_size",
+    "attention_out_bias",
+    "attention_qkv_bias",
     "attn_logit_softcapping",
     "attn_temperature_tuning",
     "clip_qkv",
+    "dual_chunk_attention_config",
     "cross_attention_hidden_size",
     "add_cross_attention",
     "final_logit_softcapping",
@@ -35,19 +39,24 @@ ZERO = (
     "num_experts",
     "num_experts_per_tok",
     "num_local_experts",
+    "num_nextn_predict_layers",
     "per_layer_config",
     "q_lora_rank",
     "kv_lora_rank",
     "qk_layernorm",
     "qk_norm",
+    "qkv_bias",
     "rope_interleaved",
     "rope_local_base_freq",
+    "shared_expert_intermediate_size",
+    "shared_intermediate_size",
     "sliding_window_pattern",
     "sparse_attention_config",
     "text_config",
     "audio_config",
     "vision_config",
     "use_alibi",
+    "use_bias",
     "use_bidirectional_attention",
     "use_mrope",
     "use_parallel_residual",
@@ -63,6 +72,7 @@ ONE = (
     "logits_scaling",
     "partial_rotary_factor",
     "residual_multiplier",
+    "rope_scaling_factor",
     "rotary_pct",
     "scale_emb",
 )
@@ -83,75 +93,62 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Keys that are not applied, and the values with which they would change nothing, as do lists of nothing
 else; null always is one."""
 
-NOTES = (
-    "transformers_version",
-    "transformers.js_config",
-    "unsloth_version",
-    "unsloth_fixed",
-    "is_llama_config",
-    "name_or_path",
-    "tokenizer_class",
-    "prefix",
-    "model_max_length",
-    "max_sequence_length",
-    "initial_context_length",
-    "vocab_type",
-    "bos_token_id",
-    "pad_token_id",
-    "sep_token_id",
-    "decoder_start_token_id",
-)
-TRAINING = (
-    "initializer_range",
-    "attention_dropout",
-    "hidden_dropout",
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-    "dropout",
-    "gradient_checkpointing",
-    "id2label",
-    "label2id",
-    "num_labels",
-    "problem_type",
-    "task_specific_params",
-    "finetuning_task",
-    "pruned_heads",
-    "output_router_logits",
-    "router_aux_loss_coef",
-    "router_jitter_noise",
-)
-PROGRAMS = (
-    "use_cache",
-    "cache_implementation",
-    "pretraining_tp",
-    "chunk_size_feed_forward",
-    "output_attentions",
-    "output_hidden_states",
-    "return_dict",
-    "use_return_dict",
-    "torchscript",
-    "use_bfloat16",
-    "tf_legacy_loss",
-    "attn_implementation",
-    "tie_encoder_decoder",
-    "tie_last_hidden_states",
-    "is_decoder",
-    "max_window_layers",
-)
-GENERATION = (
-    "max_length",
-    "max_new_tokens",
-    "do_sample",
-    "early_stopping",
-    "num_beam_groups",
-    "diversity_penalty",
-    "length_penalty",
-    "encoder_no_repeat_ngram_size",
-    "num_return_sequences",
-    "output_scores",
-    "return_dict_in_generate",
-    "remove_invalid_values",
-)
-HARMLESS = frozenset((*NOTES, *TRAINING, *PROGRAMS, *GENERATION, *SAMPLING))
+NOTES = """
+    transformers_version transformers.js_config peft_version paddlenlp_version auto_map custom_pipelines
+    name_or_path model_name base_model author license description is_llama_config
+    tokenizer_class prefix vocab_type bos_token eos_token pad_token unk_token
+    bos_token_id pad_token_id unk_token_id sep_token_id mask_token_id decoder_start_token_id
+    model_max_length max_sequence_length max_seq_len max_seq_length seq_length max_seq_len_cached
+    initial_context_length
+    _name_or_path _commit_hash _auto_class _from_model_config _num_labels _pre_quantization_dtype
+"""
+"""Who made a model and with what, what its tokenizer says better, and how long its texts were. `auto_map`
+names code that a family of ours takes the place of, as a model class of transformers would."""
+TRAINING = """
+    initializer_range init_std init_method gradient_checkpointing use_recompute neftune_noise_alpha
+    label_smoothing output_router_logits router_jitter_noise
+    id2label label2id num_labels problem_type task_specific_params finetuning_task pruned_heads
+"""
+PROGRAMS = """
+    use_cache cache_implementation pretraining_tp chunk_size_feed_forward
+    output_attentions output_hidden_states return_dict use_return_dict logits_to_keep num_logits_to_keep
+    torchscript use_bfloat16 tf_legacy_loss tie_encoder_decoder tie_last_hidden_states is_decoder
+    max_window_layers
+    attn_implementation experts_implementation use_flash_attn use_flash_attention use_flash_attention_2
+    use_sdpa use_fused_rope use_fused_rms_norm fuse_attention_qkv fuse_attention_ffn
+    tensor_parallel_degree virtual_pp_degree sequence_parallel ep_size tp_size
+    base_model_tp_plan base_model_pp_plan base_model_ep_plan base_config_key sub_configs attribute_map
+    keys_to_ignore_at_inference has_no_defaults_at_init is_composition
+    _attn_implementation _attn_implementation_autoset _attn_implementation_internal _flash_attn_2_enabled
+    _experts_implementation _experts_implementation_internal
+"""
+"""How a program that reads the model computes or divides it among machines, and what it gives back."""
+GENERATION = """
+    max_length max_new_tokens do_sample early_stopping num_beam_groups diversity_penalty length_penalty
+    encoder_no_repeat_ngram_size num_return_sequences output_scores return_dict_in_generate
+    remove_invalid_values
+"""
+SENSES = """
+    image_token_index image_token_id boi_token_index boi_token_id eoi_token_index eoi_token_id
+    image_seq_length video_token_index video_token_id audio_token_index audio_token_id
+    vision_start_token_id vision_end_token_id vision_token_id mm_tokens_per_image
+    vision_feature_layer vision_feature_select_strategy
+    multimodal_projector_bias projector_hidden_act spatial_merge_size
+"""
+"""How images and sounds enter a model, which has only text here."""
+HARMLESS = frozenset((*f"{NOTES} {TRAINING} {PROGRAMS} {GENERATION} {SENSES}".split(), *SAMPLING))
 """Keys that change nothing, whatever their value; `outrider.models.generation` looks at those on sampling."""
+TOOLS = ("unsloth_", "axolotl_")
+LOSSES = ("dropout", "dropout_prob", "_pdrop", "_loss_coef", "_loss_weight")
+
+
+def is_harmless(key: str) -> bool:
+    """Whether no value of a key changes what a family computes that does not read it: the key is one of
+    `HARMLESS`, a note of a tool for training, or of use in training alone."""
+    return key in HARMLESS or key in CHECKED or key.startswith(TOOLS) or key.endswith(LOSSES)
+
+
+def is_off(value: Any) -> bool:
+    """Whether a value switches a setting off, whatever it is. Numbers do not: 0 may be the first of a list or
+    of some kinds, and 1 a count."""
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)

@@ -6,19 +6,15 @@ so that a family is written once.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
-from functools import cache
 from typing import Any, TypeVar
 
 from outrider.errors import ModelError
-from outrider.messages import listed, shown
-from outrider.models.key_tables import CHECKED, HARMLESS, NEUTRAL
+from outrider.messages import shown
+from outrider.models.key_tables import NEUTRAL, is_harmless, is_off
 from outrider.models.rope import HARMLESS as HARMLESS_OF_ROPE
 from outrider.models.rope import RopeSettings, check_rope, is_number, rotary
 from outrider.ops.base import Activation, Rope, Temperature
-
-logger = logging.getLogger(__name__)
 
 SIZES = {
     "vocab_size": 2**24,
@@ -80,13 +76,18 @@ class Settings:
         """The same, where null and missing mean that there is none."""
         return None if self.get(key) is None else self.size(key)
 
-    def size_of(self, *keys: str) -> int:
+    def size_of(self, *keys: str, default: int | None = None) -> int:
         """A size that goes by several names, which have to agree."""
         found = {key: self.size(key) for key in keys if self.get(key) is not None}
         if len({*found.values()}) > 1:
             said = " and ".join(f"{key} = {value}" for key, value in found.items())
             raise ModelError(f"{self.source}: {said} mean the same; give one of them")
-        return next(iter(found.values())) if found else self.size(keys[0])
+        return next(iter(found.values())) if found else self.size(keys[0], default)
+
+    def always(self, key: str, value: Any) -> None:
+        """A setting that the architecture leaves no choice of. Null and missing are as good."""
+        if self.get(key) is not None and not is_same(self.get(key), value):
+            raise self.error(key, f"{shown(value)}, as all models of this architecture have it")
 
     def some_layers(self, key: str, count: int) -> frozenset[int]:
         """Some of `count` layers, by number; null and missing mean none."""
@@ -131,8 +132,10 @@ class Settings:
         None: no layer of the architecture has one.
         """
         used = self.get("use_sliding_window") is not False
-        given = self.optional_size("sliding_window")
-        window = given if used else None
+        given = {self.optional_size(name) for name in ("sliding_window", "sliding_window_size")} - {None}
+        if len(given) > 1:
+            raise self.error("sliding_window_size", "the same as sliding_window")
+        window = given.pop() if used and given else None
         types = self.get("layer_types") or [
             "sliding_attention"
             if window is not None and slides is not None and slides(i)
@@ -218,23 +221,24 @@ class Settings:
         return Temperature(float(beta), length)
 
     def check_rest(self) -> None:
-        """A value that nobody has asked for has to be one that changes nothing. Those that are not known at
-        all are named in a warning, and not refused: real files carry notes of the tools that made them."""
+        """Refuse what was not asked for and may change an answer: a known key has to have a value that does
+        not, and one that nobody knows has to be off."""
         unknown = []
         for key, value in self._values.items():
-            if key in self._asked or key in HARMLESS or key in CHECKED or key.startswith("_"):
+            if key in self._asked or is_harmless(key) or value is None:
                 continue
-            if key not in NEUTRAL:
-                unknown.append(key)
-            elif value is not None and not any(_is_neutral(value, neutral) for neutral in NEUTRAL[key]):
+            if key not in NEUTRAL and not is_off(value):
+                unknown.append(f"{shown(key)} = {shown(value)}")
+            elif key in NEUTRAL and not any(_is_neutral(value, neutral) for neutral in NEUTRAL[key]):
                 allowed = " or ".join(map(shown, NEUTRAL[key])) or "null"
                 raise ModelError(
                     f"{self.source}: {key} = {shown(value)} is not supported; supported is {allowed}"
                 )
         if unknown:
-            _warn(
-                f"{self.source}: config.json has keys that are not known, and are not used: "
-                f"{listed(unknown, 12)}"
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            raise ModelError(
+                f"{self.source}: config.json has {', '.join(unknown[:3])}{more}, which is not known and may "
+                "change what the model computes; remove it from the file if it is only a note"
             )
 
     def rope_parameters(self, of: str | None = None, others: Collection[str] = ()) -> dict[str, Any]:
@@ -313,9 +317,3 @@ def stop_tokens(named: Mapping[str, Any], vocab: int, source: str) -> tuple[int,
 def known_or_none(value: Any, known: Collection[str]) -> bool:
     """Whether a value is null or one of the known ones."""
     return value is None or (isinstance(value, str) and value in known)
-
-
-@cache
-def _warn(message: str) -> None:
-    """Once a process, however often the same file is opened."""
-    logger.warning(message)

@@ -12,7 +12,7 @@ from outrider.models.settings import Settings
 
 def gemma3(c: Settings) -> Decoder:
     sizes = Sizes.of(c)
-    every = c.size("sliding_window_pattern", 6)
+    every = c.size_of("sliding_window_pattern", "_sliding_window_pattern", default=6)
     windows = c.windows(sizes.layers, lambda layer: (layer + 1) % every != 0)
     local = c.rope(sizes.head_dim, of="sliding_attention", theta_key="rope_local_base_freq")
     wide = c.rope(sizes.head_dim, of="full_attention", theta=1e6)

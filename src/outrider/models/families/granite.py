@@ -16,7 +16,8 @@ def granite(c: Settings) -> Decoder:
 
 
 def decoder_with(c: Settings, sizes: Sizes, feed_forward: Callable[[Layer], Gated | Experts]) -> Decoder:
-    rope = c.rope(sizes.head_dim) if c.flag("rope_finetuned", True) else None  # as llama.cpp says it
+    scaled, turns = c.rope(sizes.head_dim), c.flag("rope_finetuned", True)  # as llama.cpp says it
+    rope = scaled if turns else None
     windows, bias = c.windows(sizes.layers), c.flag("attention_bias", False)
     score_scale, scale = c.optional_number("attention_multiplier"), c.number("residual_multiplier", 1.0)
 

@@ -16,6 +16,7 @@ def qwen2(c: Settings) -> Decoder:
 def qwen3(c: Settings) -> Decoder:
     """Norms of q's and k's heads in place of biases."""
     bias = c.flag("attention_bias", False)
+    c.always("use_qk_norm", True)
     return _decoder(c, qkv_bias=bias, out_bias=bias, norms="head")
 
 

@@ -14,6 +14,7 @@ def qwen3_moe(c: Settings) -> Decoder:
     inner, step = c.size("moe_intermediate_size"), c.size("decoder_sparse_step", 1)
     dense = c.some_layers("mlp_only_layers", sizes.layers)
     rope, activation, bias = c.rope(sizes.head_dim), c.activation(), c.flag("attention_bias", False)
+    c.always("use_qk_norm", True)
     windows = c.windows(sizes.layers, lambda layer: c.flag("use_sliding_window", False))
 
     def feed_forward(layer: Layer) -> Experts | Gated:
