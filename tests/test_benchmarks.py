@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from tokenizers import pre_tokenizers
 
 from benchmarks import random_models
+from benchmarks.encoders import encoders
 from benchmarks.loading import Loaded, forget, rows
 from benchmarks.peers.measure import Measured, Result
 from benchmarks.peers.report import rows as peer_rows
@@ -22,6 +23,9 @@ from benchmarks.peers.report import table
 from benchmarks.random_models import MIXES, SHAPES, SPREAD, write_random
 from benchmarks.stored import packed_bytes, stored_bytes
 from outrider import LLM, SamplingParams
+from outrider.formats.convert import convert
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight
 
 SMALL: dict[str, Any] = {
     "hidden": 256,
@@ -136,3 +140,17 @@ def test_engines_are_compared_within_rounds() -> None:
     assert found["outrider", "speculation"].bandwidth_share is None
     assert found["llama.cpp", "prompt"].outrider_times == 2.0
     assert "80%" in table("file", measured, 2)
+
+
+@pytest.mark.parametrize("name", encoders())
+def test_weights_are_brought_into_formats_that_are_only_read(name: str) -> None:
+    """With an error that fits the bits, also where rows end within a block."""
+    values = np.random.default_rng(0).normal(size=(48, 600)).astype(np.float32)
+    format = encoders()[name]
+    made = convert(Weight(FORMATS["F32"], values.view(np.uint8), 600), format)
+    assert made.data.shape == (48, format.row_bytes(600))
+    error = np.square(made.dequantize() - values).mean() ** 0.5
+    if format.is_float or name.startswith("F8"):
+        assert error < (2e-3 if format.is_float else 0.03)
+    else:
+        assert 2.0**-format.bits < error < 3 * 2.0**-format.bits
