@@ -38,6 +38,8 @@ SCALES_AT = {
     "Q4_K": slice(0, 4),
     "Q5_K": slice(0, 4),
     "Q6_K": slice(208, 210),
+    "IQ4_NL": slice(0, 2),
+    "IQ4_XS": slice(0, 2),
 }  # bytes of a block: f16
 ARCHITECTURES = {name: kind for kind, name in MODEL_ARCH_NAMES.items()}
 NORMAL, CONTROL = 1, 3  # tokenizer.ggml.token_type
@@ -109,8 +111,8 @@ def write_gguf(
 ) -> dict[str, NDArray[np.float32]]:
     """Write `model` as llama.cpp does; returns, by Hugging Face name and order, the values it holds.
 
-    Matrices are of type `qtype`, vectors F32. gguf cannot quantise to Q4_K, Q5_K and Q6_K: there the matrices
-    are random blocks instead of the model's. metadata and tensors (by llama.cpp's name) come on top; None
+    Matrices are of type `qtype`, vectors F32. What gguf cannot quantise to, as Q4_K, has random blocks
+    in place of the model's. metadata and tensors (by llama.cpp's name) come on top; None
     leaves one out. types: of single matrices, by llama.cpp's name.
     """
     writer = GGUFWriter(path, architecture)

@@ -20,7 +20,7 @@ from outrider.formats.weight import Weight
 from outrider.ops.base import Activation, AttentionShape, HeadVectors, Rope, Routing
 from outrider.ops.batch import Batch, Span
 from outrider.ops.torch import TorchBackend, TorchOps
-from outrider.ops.torch.linear import pack_linear
+from outrider.ops.torch.linear import _onednn_linear, pack_linear
 
 CPU = torch.device("cpu")
 ROWS = 64
@@ -57,6 +57,22 @@ def test_a_float32_row_is_bit_identical(inner: int, outer: int, bias: bool, thre
         order = torch.tensor(draw.sample(range(ROWS), rows))
         assert torch.equal(linear(x[order]), whole[order]), rows
     torch.set_num_threads(1)
+
+
+def test_onednn_meets_few_numbers_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps a kernel for each, and experts of a mixture get any number of rows."""
+    met: set[int] = set()
+
+    class Counted:
+        def _linear_pointwise(self, x: Tensor, *_: object) -> Tensor:
+            met.add(len(x))
+            return x
+
+    monkeypatch.setattr(torch.ops, "mkldnn", Counted())
+    for rows in range(1, 513):
+        assert len(_onednn_linear(torch.empty(0), None, torch.empty(rows, 3))) == rows
+    assert len(met) < 60
+    assert met >= {*range(2, 17), 512}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -20,10 +20,12 @@ from outrider.models.gguf_file import GGUFCheckpoint
 from outrider.models.model import Model
 from outrider.models.runner import group_sizes
 from outrider.models.tensors import Tensor
+from outrider.ops.base import AttentionShape
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import NativeBackend
-from outrider.planning.footprint import Footprint, PassSize, model_footprint
+from outrider.planning.footprint import Footprint, model_footprint
 from outrider.planning.ledger import NativeLedger, Outline, TorchLedger, ledger_of
+from outrider.planning.passes import PassSize
 from tests.models.factories import tiny_config, write_gguf, write_hf
 from tests.models.families.table import FAMILIES, QWEN_3_MOE
 from tests.models.families.table import config as family_config
@@ -35,7 +37,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"quantization": "int8"},
     {"quantization": "int4"},
 ]
-SIZE = PassSize(rows=8, logit_rows=2, positions=64, ahead=5)
+SIZE = PassSize(rows=8, logit_rows=2, requests=2, positions=64, ahead=5)
 
 
 def planned(path: Path, **options: Any) -> tuple[Footprint, Model]:
@@ -143,6 +145,20 @@ def test_what_passes_counts_while_it_is_there() -> None:
     assert (ledger.stays, ledger.peak) == (alone, 3 * alone)
     ledger.pack([matrix(1, 32)])
     assert (ledger.stays, ledger.peak) == (alone + 128, 3 * alone)
+
+
+def test_attention_in_pytorch_counts_what_it_holds() -> None:
+    """Keys, values and scores of a chunk of a prompt, or of many requests that decode."""
+    shape = AttentionShape(heads=4, kv_heads=2, head_dim=8, scale=1.0, rope=None)
+    ledger = TorchLedger(torch.float32)
+
+    def counted(rows: int, requests: int) -> int:
+        return ledger.attention([shape], PassSize(rows, 1, requests, positions=100, ahead=1))
+
+    stored, repeated = 2 * 8 * 100 * 4, 4 * 8 * 100 * 4
+    assert counted(512, 1) == 2 * 4 * 512 * 100 * 4 + 2 * repeated + stored
+    assert counted(8, 64) == 64 * (2 * 4 * 8 * 100 * 4 + 2 * repeated + stored)
+    assert counted(512, 64) == 64 * (2 * 4 * 32 * 100 * 4 + 2 * repeated + stored)
 
 
 def test_a_weight_that_is_not_converted_is_packed_from_the_file() -> None:

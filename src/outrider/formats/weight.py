@@ -47,10 +47,11 @@ class Weight:
             return replace(self, data=self.data[first:last:step])
         return replace(self, order=self.order[first:last:step])
 
-    def turned(self) -> Weight:
-        """The weight [inputs, outputs], of a format in which each number stands by itself."""
-        numbers = self.data.reshape(len(self.data), self.inputs, self.format.size)
-        data = np.ascontiguousarray(numbers.swapaxes(0, 1)).reshape(self.inputs, -1)
+    def turned(self, first: int, last: int, step: int = 1) -> Weight:
+        """Inputs first..last, or every `step`-th of them, as outputs; of a format in which each number stands
+        by itself."""
+        numbers = self.data.reshape(len(self.data), self.inputs, self.format.size)[:, first:last:step]
+        data = np.ascontiguousarray(numbers.swapaxes(0, 1)).reshape(numbers.shape[1], -1)
         return Weight(self.format, data, len(self.data))
 
     def reordered(self, order: NDArray[np.int32]) -> Weight:

@@ -82,12 +82,12 @@ class StoredModel:
     def weight(self, tensor: Tensor) -> Weight:
         weight, place = self.stored(tensor).weight(), self._layout.place(tensor)
         rows, inputs = tensor.shape[0], tensor.shape[-1]
-        first = place.first
         if place.turned and place.shape is not None:
-            matrix, first = divmod(first, place.shape[-1])
-            weight = weight.rows(matrix * inputs, (matrix + 1) * inputs).turned()
-        if weight.shape[0] != rows:
-            weight = weight.rows(first, first + rows * place.step, place.step)
+            matrix, first = divmod(place.first, place.shape[-1])
+            whole = weight.rows(matrix * inputs, (matrix + 1) * inputs)
+            weight = whole.turned(first, first + rows * place.step, place.step)
+        elif weight.shape[0] != rows:
+            weight = weight.rows(place.first, place.first + rows * place.step, place.step)
         if weight.inputs != inputs:
             weight = weight.part(place.column, place.column + inputs)
         return weight.reordered(_half_split(tensor)) if self._in_pairs(tensor) else weight

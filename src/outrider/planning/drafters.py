@@ -18,8 +18,9 @@ from outrider.models.checkpoint import Checkpoint, locate
 from outrider.models.eagle3 import Eagle3
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
-from outrider.planning.footprint import Footprint, PassSize, footprint_of, model_footprint
+from outrider.planning.footprint import Footprint, footprint_of, model_footprint
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
+from outrider.planning.passes import PassSize
 from outrider.planning.process import DROPPED, TOKENIZER_MADE, VOCABULARIES
 
 INDEXED = 130  # bytes of an n-gram in the index: its tuple, its place in the table, the number

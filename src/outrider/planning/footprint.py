@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from outrider.cache.division import GroupSize
 from outrider.models.model import Model
 from outrider.models.runner import Cached, group_sizes
-from outrider.ops.base import AttentionShape
 from outrider.planning.ledger import Ledger
-
-CHUNK = 128  # positions after which attention may be cut, native/kernels_attention.h
-CUT_ROWS = 16  # of a pass, whose attention is cut at most: with more rows there is work for all threads
-CUT_MOST = 2**27  # bytes
+from outrider.planning.passes import PassSize
 
 
 @dataclass(frozen=True)
@@ -32,17 +26,6 @@ class Footprint:
     position: int = 0
     passing: int = 0
     read: int = 0
-
-
-@dataclass(frozen=True)
-class PassSize:
-    """The largest forward pass: rows, rows with logits, and positions of the longest request. ahead:
-    positions that one request adds at most until its next commit."""
-
-    rows: int
-    logit_rows: int
-    positions: int
-    ahead: int
 
 
 def model_footprint(model: Model, ledger: Ledger, size: PassSize, block_size: int) -> Footprint:
@@ -70,12 +53,6 @@ def footprint_of(
         weights=ledger.stays,
         peak=ledger.peak,
         groups=group_sizes(model, block_size, size.ahead),
-        passing=4 * size.rows * width + _cut(model.shapes, size) + 4 * size.logit_rows * vocab,
+        passing=4 * size.rows * width + ledger.attention(model.shapes, size) + 4 * size.logit_rows * vocab,
         read=ledger.stays - unread,
     )
-
-
-def _cut(shapes: Sequence[AttentionShape], size: PassSize) -> int:
-    """Bytes of attention that is cut, at each cut."""
-    state = max((4 * shape.heads * (shape.head_dim + 2) for shape in shapes), default=0)
-    return min(min(size.rows, CUT_ROWS) * state * ceil(size.positions / CHUNK), CUT_MOST)

@@ -31,8 +31,9 @@ from outrider.formats.weight import Weight, neighbours
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.config import ModelConfig
 from outrider.models.tensors import Tensor
-from outrider.ops.base import Backend
+from outrider.ops.base import AttentionShape, Backend
 from outrider.ops.cpu import extension
+from outrider.planning.passes import PassSize, cut_attention, padded_attention
 
 HUGE_PAGE, MAPPING = 2**21, 2**26  # bytes of what native/matrix.cpp lays weights in
 KEPT = 112 * 2**20  # bytes: oneDNN's kernels for every number of rows, and what the C library keeps of values
@@ -59,6 +60,9 @@ class Ledger(Backend, Protocol):
 
     def spare(self, weights: Iterable[int]) -> int:
         """Bytes at most that are kept beside the weights of models of these sizes."""
+
+    def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
+        """Bytes that attention takes in a pass, beside rows and cache."""
 
 
 class _Counting:
@@ -116,6 +120,9 @@ class NativeLedger(_Counting):
     def spare(self, weights: Iterable[int]) -> int:
         return sum(HUGE_PAGE * -(-size // MAPPING) for size in weights)  # of pages that they do not fill
 
+    def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
+        return cut_attention(shapes, size)
+
     def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
         """Each is packed from the file's pages, or converted before."""
         bytes_of = extension.require().Matrix.bytes_of
@@ -160,6 +167,9 @@ class TorchLedger(_Counting):
 
     def spare(self, weights: Iterable[int]) -> int:
         return KEPT
+
+    def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
+        return padded_attention(shapes, size)
 
     def _made(self, weights: Sequence[Weight], copies: int) -> tuple[Entry, ...]:
         sizes = [weight.shape[0] * weight.inputs for weight in weights]

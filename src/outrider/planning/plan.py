@@ -12,8 +12,9 @@ from outrider.engine.build import prompt_rows_of
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.model import Model
 from outrider.planning.drafters import Drafting, drafter_footprint, profiled_rows
-from outrider.planning.footprint import Footprint, PassSize, model_footprint
+from outrider.planning.footprint import Footprint, model_footprint
 from outrider.planning.ledger import Outline, ledger_of
+from outrider.planning.passes import PassSize
 from outrider.planning.process import LATE, POSITION, TOKENIZER, TOKENIZER_MADE
 
 LEAST_CONTEXT = 512  # positions that a request should have where nobody asked for a number
@@ -204,6 +205,7 @@ def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -
     return PassSize(
         rows=min(most, max(prompts + verified, profiled)),
         logit_rows=min(most, max(verified, profiled)),
+        requests=requests,
         positions=positions,
         ahead=prompts + longest_draft(config.speculative),
     )

@@ -30,12 +30,21 @@ def _onednn_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     PyTorch's own `linear` in float32 costs twice as much for two rows as for one, which would eat what
     speculation gains. One row is computed as two because oneDNN has another kernel, with another order of
     summation, for a single row; from two rows on, row i of its float32 output does not depend on the others.
+    It also keeps a kernel for every number of rows that it has met, which for a mixture's experts were
+    hundreds of megabytes: so there are few such numbers.
     """
     rows = len(x)
-    if rows == 1:
-        x = F.pad(x, (0, 0, 0, 1))
+    computed = _rounded(rows)
+    if computed > rows:
+        x = F.pad(x, (0, 0, 0, computed - rows))
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     return y[:rows]
+
+
+def _rounded(rows: int) -> int:
+    """The number of rows up to a multiple of about an eighth of it, and at least 2."""
+    step = 1 if rows <= ROWS_HINT else 2 ** (rows.bit_length() - 4)
+    return max(2, -(-rows // step) * step)
 
 
 def _library_linear(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
