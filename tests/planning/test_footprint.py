@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from gguf import GGMLQuantizationType
 
 from outrider.config import resolve
 from outrider.engine.backend import choose_backend
+from outrider.formats.convert import SLAB, convert
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
@@ -24,7 +26,7 @@ from outrider.ops.base import AttentionShape
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.planning.footprint import Footprint, model_footprint
-from outrider.planning.ledger import NativeLedger, Outline, TorchLedger, ledger_of
+from outrider.planning.ledger import COPIES, NativeLedger, Outline, TorchLedger, ledger_of
 from outrider.planning.passes import PassSize
 from tests.models.factories import tiny_config, write_gguf, write_hf
 from tests.models.families.table import FAMILIES, QWEN_3_MOE
@@ -145,6 +147,18 @@ def test_what_passes_counts_while_it_is_there() -> None:
     assert (ledger.stays, ledger.peak) == (alone, 3 * alone)
     ledger.pack([matrix(1, 32)])
     assert (ledger.stays, ledger.peak) == (alone + 128, 3 * alone)
+
+
+@pytest.mark.parametrize("format", ["BF16", "Q8_0", "Q4_1"])
+@pytest.mark.parametrize("to", ["F32", "Q8_CHANNEL", "Q4_0"])
+def test_a_conversion_has_no_more_copies_than_are_counted(format: str, to: str) -> None:
+    values = np.random.default_rng(0).normal(size=(600, 1024)).astype(np.float32)
+    weight = convert(Weight(FORMATS["F32"], values.view(np.uint8), 1024), FORMATS[format])
+    tracemalloc.start()
+    made = convert(weight, FORMATS[to])
+    beside = tracemalloc.get_traced_memory()[1] - made.data.nbytes
+    tracemalloc.stop()
+    assert 0.4 * COPIES * 4 * SLAB < beside < COPIES * 4 * SLAB
 
 
 def test_attention_in_pytorch_counts_what_it_holds() -> None:

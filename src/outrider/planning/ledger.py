@@ -38,7 +38,7 @@ from outrider.planning.passes import PassSize, cut_attention, padded_attention
 HUGE_PAGE, MAPPING = 2**21, 2**26  # bytes of what native/matrix.cpp lays weights in
 KEPT = 112 * 2**20  # bytes: oneDNN's kernels for every number of rows, and what the C library keeps of values
 NOTHING = np.zeros(1, np.uint8)
-COPIES = 8  # in float32, of the slab that is being converted
+COPIES = 4  # in float32, of the slab that is being converted, at most
 
 
 @dataclass(frozen=True)
