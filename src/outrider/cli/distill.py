@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outrider.cli.console import stderr, stdout
+from outrider.cli.importing import importing
 from outrider.errors import OutriderError
 from outrider.training.score import Score
 
@@ -50,9 +51,9 @@ def distill(
 
     It can be stopped at any time: the same command goes on where it was.
     """
-    # PyTorch's training and transformers' models take long to import.
-    from outrider.training.distill import DistillConfig
-    from outrider.training.distill import distill as make
+    with importing():
+        from outrider.training.distill import DistillConfig
+        from outrider.training.distill import distill as make
 
     settings: dict[str, Any] = {
         "target": target,

@@ -15,7 +15,8 @@ from outrider.models.head_config import HeadConfig
 from outrider.training.head_lesson import HeadLesson
 from outrider.training.lesson import Lesson
 from outrider.training.recorder import Recording
-from outrider.training.student_lesson import StudentLesson, student_config
+from outrider.training.student_lesson import StudentLesson
+from outrider.training.student_net import StudentConfig
 from outrider.training.teacher import Teacher, frequent_tokens
 
 VOCAB = 8192  # tokens that a head can say
@@ -42,7 +43,7 @@ class StudentKind:
         return (self.target.config.num_layers,)
 
     def lesson(self, recordings: Sequence[Recording], device: torch.device) -> StudentLesson:
-        config = student_config(self.target.config)
+        config = StudentConfig.for_target(self.target.config)
         return StudentLesson(config, Teacher.of(self.target), self.target.tokenizer(), device=device)
 
 

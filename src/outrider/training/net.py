@@ -66,9 +66,8 @@ class HeadAttention(nn.Module):
 class MLP(nn.Module):
     """A SiLU-gated feed-forward."""
 
-    def __init__(self, config: HeadConfig) -> None:
+    def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
-        hidden, inner = config.sizes.hidden, config.sizes.inner
         self.gate_proj = nn.Linear(hidden, inner, bias=False)
         self.up_proj = nn.Linear(hidden, inner, bias=False)
         self.down_proj = nn.Linear(inner, hidden, bias=False)
@@ -88,7 +87,7 @@ class HeadLayer(nn.Module):
         self.hidden_norm = HeadNorm(size, eps)
         self.self_attn = HeadAttention(config)
         self.post_attention_layernorm = HeadNorm(size, eps)
-        self.mlp = MLP(config)
+        self.mlp = MLP(size, config.sizes.inner)
 
     def forward(
         self,

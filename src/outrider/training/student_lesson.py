@@ -2,55 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from outrider.models.config import ModelConfig
+from outrider.models.tokenizer import Tokenizer
 from outrider.training.batches import Batch
 from outrider.training.lesson import DEPTH, Where, positions, rounded
 from outrider.training.loss import soft_cross_entropy
+from outrider.training.student_net import StudentConfig, StudentNet
 from outrider.training.teacher import Teacher
-
-LAYERS, SHARE = 3, 3  # layers of a student, and how many times narrower than its target it is
-HEAD_DIM = 32
-
-
-def student_config(target: ModelConfig) -> LlamaConfig:
-    """A plain Llama of a few narrow layers, with the target's vocabulary and context."""
-    heads = max(1, round(target.hidden_size / SHARE / HEAD_DIM))
-    hidden = heads * HEAD_DIM
-    return LlamaConfig(
-        vocab_size=target.vocab_size,
-        hidden_size=hidden,
-        intermediate_size=hidden * 8 // 3 // 32 * 32 or 32,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        head_dim=HEAD_DIM,
-        max_position_embeddings=target.max_position_embeddings,
-        rms_norm_eps=target.tree.norm.eps,
-        tie_word_embeddings=True,
-        eos_token_id=list(target.eos_token_ids),
-        architectures=["LlamaForCausalLM"],
-    )
 
 
 class StudentLesson:
     """Cross-entropy against the target's distribution over all tokens."""
 
     def __init__(
-        self, config: LlamaConfig, teacher: Teacher, tokenizer: Any, *, device: torch.device
+        self, config: StudentConfig, teacher: Teacher, tokenizer: Tokenizer, *, device: torch.device
     ) -> None:
         self._teacher = teacher.to(device)
         self._tokenizer = tokenizer
-        self.net = LlamaForCausalLM(config).to(device)
+        self._config = config
+        self.net = StudentNet(config).to(device)
 
     def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
         where = positions(batch.real, 0)
@@ -71,11 +49,14 @@ class StudentLesson:
 
     def save(self, folder: Path) -> None:
         """A folder that runs in any engine; its weights are quantised where it is loaded."""
-        deepcopy(self.net).bfloat16().save_pretrained(folder)
-        self._tokenizer.save_pretrained(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: values.bfloat16().cpu().contiguous() for name, values in self.net.state_dict().items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(self._config.as_json(), indent=2) + "\n")
+        self._tokenizer.save(folder)
 
     def _logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self.net(input_ids=batch.tokens, use_cache=False).logits
+        logits: Tensor = self.net(batch.tokens)
         return logits
 
     def _target_logits(self, batch: Batch, where: Where) -> Tensor:
