@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 from rich.rule import Rule
@@ -25,11 +26,13 @@ from outrider.cli.options import (
     one_or_list,
 )
 from outrider.cli.report import print_results
-from outrider.llm import LLM
 from outrider.measurement.bench import Result, Round, Run, join_rounds
 from outrider.measurement.prompts import BUILT_IN, Conversation
 from outrider.outputs import Increment
 from outrider.params import SamplingParams
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 
 def demo(

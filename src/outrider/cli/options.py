@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 from typer.core import TyperCommand
 
 from outrider.cli.console import stderr
+from outrider.cli.importing import importing
 from outrider.config import MAPPINGS, OPTIONS
 from outrider.errors import ConfigError
-from outrider.llm import LLM
 from outrider.validation import refuse_unknown
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 ModelOption = Annotated[
     str,
@@ -123,6 +126,9 @@ def load(
     if usual_drafters(model) and not options.keys() & {"speculative_model", "speculative_config"}:
         options["speculative_model"] = usual_drafters(model)
     with stderr.status(Text(f"loading {model} ...")):  # shown on a terminal only
+        with importing():
+            from outrider.llm import LLM
+
         return LLM(model, **options)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.importing import importing
 from outrider.cli.options import (
     DrafterOption,
     DraftQuantizationOption,
@@ -22,8 +23,9 @@ from outrider.cli.options import (
 from outrider.config import Bytes, resolve
 from outrider.errors import ConfigError
 from outrider.planning.bandwidth import read_bandwidth
-from outrider.planning.choices import Choice, Choices, mib
-from outrider.planning.limit import advice, survey
+
+if TYPE_CHECKING:
+    from outrider.planning.choices import Choice, Choices
 
 NAME = "--memory"
 
@@ -54,6 +56,9 @@ def plan(
     requests remain, and the tokens/s that memory bandwidth allows to plain decoding; drafts come on top.
     Exit status 1 if nothing fits.
     """
+    with importing():
+        from outrider.planning.limit import advice, survey
+
     limit = _bytes(memory)
     options = options_of(speculative_model, num_speculative_tokens, None, draft_quantization, setting)
     given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
@@ -84,6 +89,8 @@ def _bytes(memory: str) -> int:
 
 def _print(model: str, limit: int, found: Choices, speed: float | None) -> None:
     """One row a format and drafter."""
+    from outrider.planning.choices import mib
+
     given = found.given.plan
     measured = "its speed was not measured" if speed is None else f"it is read at {speed / 1e9:.1f} GB/s"
     size = f"{limit / 2**20:.0f} MiB, {mib(given.runtime)} of it for Python and libraries"

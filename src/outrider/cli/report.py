@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from outrider.cli.columns import Column, print_columns
 from outrider.cli.options import one_or_list
-from outrider.llm import LLM
 from outrider.measurement.bench import Result
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 POSITIONS = 6  # of a draft that a table has room for; the JSON has all
 

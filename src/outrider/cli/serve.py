@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from outrider.cli.importing import importing
 from outrider.cli.options import (
     DrafterOption,
     DraftQuantizationOption,
@@ -92,9 +93,10 @@ def serve(
     A second one does not wait for them. What then does not end within seconds is ended, with exit status 1.
     """
     try:
-        from outrider.serving import logs, server
-        from outrider.serving.service import Service
-        from outrider.serving.settings import ServerConfig, public_name
+        with importing():
+            from outrider.serving import logs, server
+            from outrider.serving.service import Service
+            from outrider.serving.settings import ServerConfig, public_name
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"`outrider serve` needs the package {error.name!r}, which is not installed; "

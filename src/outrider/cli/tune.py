@@ -13,6 +13,7 @@ from rich.text import Text
 
 from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.importing import importing
 from outrider.cli.options import (
     DraftQuantizationOption,
     JsonOption,
@@ -77,8 +78,14 @@ def tune(
     category, whose prompts are repeated if they do not fill one. Exit status 1 if any output differs from
     that of the target alone.
     """
-    from outrider.measurement.picture import check_format, draw  # matplotlib takes long to import
-
+    try:
+        with importing():
+            from outrider.measurement.picture import check_format, draw
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`outrider tune` needs the package {error.name!r} to draw, which is not installed; "
+            "install it, in a clone of Outrider's repository, with: pip install '.[plot]'"
+        ) from None
     check_format(picture)
     for path in (picture, output):
         if not path.parent.is_dir():

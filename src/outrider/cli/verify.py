@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.importing import importing
 from outrider.cli.options import (
     DraftQuantizationOption,
     JsonOption,
@@ -24,8 +25,9 @@ from outrider.cli.options import (
 )
 from outrider.measurement.bench import AUTO, Length, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
-from outrider.measurement.verify import Case, Difference
-from outrider.measurement.verify import verify as verify_cases
+
+if TYPE_CHECKING:
+    from outrider.measurement.verify import Case, Difference
 
 MAX_LENGTH = 8
 
@@ -70,6 +72,9 @@ def verify(
     held to that without tolerance. On PyTorch, where the two tokens score the same but for rounding that
     the number of rows in a pass changes (measured there), it is reported as a near-tie instead.
     """
+    with importing():
+        from outrider.measurement.verify import verify as verify_cases
+
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     wanted = [_length(n) for n in lengths] if lengths else [*range(1, MAX_LENGTH + 1), AUTO]
     cases: list[Case] = []

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from outrider.llm import LLM
 from outrider.measurement.energy import Meter, NoMeter, used
 from outrider.measurement.prompts import Conversation, categories, chunks
 from outrider.outputs import RequestOutput, SpeculationStats
 from outrider.params import SamplingParams
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 ALL = "all"
 WARM_UP_TOKENS = 16

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
 
 EXTRA = "outrider[energy]"
 
@@ -110,6 +112,8 @@ def _of_gpu(device: torch.device) -> Meter:
 
     if not nvml_is_available():
         return NoMeter("there is no NVML, or no GPU that it knows")
+    import torch
+
     index = torch.cuda.current_device() if device.index is None else device.index
     try:
         gpus = get_gpus()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import torch
-
 try:
     import resource
 except ImportError:  # Windows has no such module
@@ -14,6 +12,8 @@ except ImportError:  # Windows has no such module
 
 def peak_memory_bytes() -> int | None:
     """Peak of the GPU's memory if there is one in use, else of resident memory; None where unknown."""
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     if resource is None:

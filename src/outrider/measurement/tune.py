@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from outrider.llm import LLM
 from outrider.measurement.bench import ALL, AUTO, Length, Run, measure, shown, speculation
 from outrider.measurement.prompts import Conversation
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 TARGET_ONLY = 0
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from outrider.llm import LLM
 from outrider.measurement.bench import Length
 from outrider.measurement.prompts import chunks
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.params import SamplingParams
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 Outcome = Literal["equal", "near-tie", "different"]
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from outrider.cache.store import LayerCache
 from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
-from outrider.ops.batch import Span
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from outrider.ops.batch import Span
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "swiglu_clamped"]
 """What a gated feed-forward does to its gate; `gelu_tanh` is the approximation by tanh.

@@ -1,0 +1,29 @@
+"""Imports that take seconds: Ctrl-C ends them in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """An exception would not do: libraries catch it in their imports, and fail by it in their own ways."""
+    usual = signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    """Nothing is open yet that would have to be closed."""
+    sys.stderr.write("\rinterrupted\n" if sys.stderr.isatty() else "interrupted\n")
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)

@@ -1,0 +1,82 @@
+"""What is imported when: transformers never, and what takes long only where it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+
+import outrider
+from tests.factories import write_model
+
+BLOCKING = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+"""
+WHOLE = """
+from importlib import import_module
+for name in {modules!r}:
+    import_module(name)
+from outrider import LLM, SamplingParams
+llm = LLM({model!r}, device="cpu", speculative_model="ngram")
+params = SamplingParams(temperature=0, max_tokens=4)
+print(llm.chat([{{"role": "user", "content": "the end"}}], params, use_tqdm=False)[0].outputs[0].token_ids)
+"""
+LOADED = """
+import sys
+before = set(sys.modules)
+{code}
+print(*(set(sys.modules) - before))
+"""
+HEAVY = {"torch", "transformers", "llguidance", "matplotlib", "fastapi", "uvicorn", "zeus", "httpx"}
+
+
+def run(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_needs_transformers(tmp_path: Path) -> None:
+    """Every module is imported, and a model in Hugging Face's files generates."""
+    write_model(tmp_path)
+    found = walk_packages(outrider.__path__, "outrider.", onerror=pytest.fail)
+    modules = [module.name for module in found if not module.name.endswith("__main__")]
+    assert "outrider.models.tokenizer" in modules
+    blocking = BLOCKING.format(blocked={"transformers"})
+    tokens = run(blocking + WHOLE.format(modules=modules, model=str(tmp_path)))
+    assert tokens.startswith("(")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import outrider",
+        "from outrider import SamplingParams, RequestOutput, ConfigError",
+        "import outrider.models.tokenizer",
+        "from outrider.cli.app import app",
+    ],
+)
+def test_what_takes_long_is_not_imported(code: str) -> None:
+    """PyTorch takes seconds; the tokenizer and the command line stand without it."""
+    assert not HEAVY & set(run(LOADED.format(code=code)).split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["generate", "--help"], ["--version"]])
+def test_commands_that_need_no_model(arguments: list[str]) -> None:
+    code = BLOCKING.format(blocked=HEAVY) + "from outrider.cli import main; main()"
+    assert run(code, *arguments)
+
+
+def test_a_grammar_or_the_hub_is_imported_where_it_is_used() -> None:
+    loaded = set(run(LOADED.format(code="import outrider.llm")).split())
+    assert "torch" in loaded
+    assert not loaded & (HEAVY - {"torch"})
