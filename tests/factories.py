@@ -10,6 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from outrider.models.tokenizer import Tokenizer as OurTokenizer
+
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 WORDS = ("he", "in", "er", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "of", "ed")
 CHAT_TEMPLATE = (
@@ -33,6 +35,14 @@ def tiny_tokenizer(extra: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def as_loaded(tokenizer: PreTrainedTokenizerFast) -> OurTokenizer:
+    """What loading gives of a tokenizer that was saved."""
+    template = tokenizer.chat_template
+    return OurTokenizer(
+        tokenizer.backend_tokenizer, tokenizer.special_tokens_map, {"default": template} if template else {}
+    )
 
 
 def tiny_config(**overrides: Any) -> LlamaConfig:

@@ -29,15 +29,13 @@ from outrider.ops.cpu.extension import physical_cores
 def token_ids(model: str, conversations: Sequence[Conversation]) -> list[list[int]]:
     """First turns, as the model's chat template lays them out."""
     tokenizer = open_checkpoint(model).tokenizer()
-    return [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": conversation.turns[0]}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-        )
-        for conversation in conversations
+    template = tokenizer.chat_template
+    assert template is not None, f"{model} has no chat template"
+    texts = [
+        template.render([{"role": "user", "content": each.turns[0]}], add_generation_prompt=True)
+        for each in conversations
     ]
+    return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
 def main() -> None:

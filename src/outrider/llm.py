@@ -18,7 +18,7 @@ from outrider.errors import ConfigError, RequestError
 from outrider.fair_lock import FairLock
 from outrider.messages import shown
 from outrider.models.characters import bound_of
-from outrider.models.chat_template import ChatTemplate
+from outrider.models.tokenizer import Tokenizer
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
@@ -68,10 +68,7 @@ class LLM:
     def __init__(self, model: str, **options: Any) -> None:
         self.config = within_limit(resolve(model, **options))
         self.engine = build_engine(self.config)
-        # A tokenizer that was saved with truncation drops it at its first use, which must not be while
-        # another thread reads it.
-        self.tokenizer.encode("")
-        self._bound = aside(lambda: bound_of(self.tokenizer.backend_tokenizer))  # wanted by the first text
+        self._bound = aside(lambda: bound_of(self.tokenizer.backend))  # wanted by the first text
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self._lock = FairLock()
         self._inboxes: dict[str, deque[Increment]] = {}
@@ -80,7 +77,7 @@ class LLM:
         """Requests to abort, as soon as nobody steps the engine."""
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """The target's tokenizer."""
         return self.engine.tokenizer
 
@@ -151,7 +148,7 @@ class LLM:
         add_generation_prompt: False leaves out what the template puts before an answer.
         Raises ConfigError where the model has no chat template, and RequestError for what it cannot lay out.
         """
-        template = ChatTemplate.of(self.tokenizer)
+        template = self.tokenizer.chat_template
         if template is None:
             raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
         text = template.render(messages, add_generation_prompt=add_generation_prompt)
@@ -171,7 +168,7 @@ class LLM:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text, as the model reads a prompt."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
         bos = self.tokenizer.bos_token_id
         if add_special_tokens and bos is not None and ids[:2] == [bos, bos] and not self._warned_of_bos:
             self._warned_of_bos = True

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import llguidance
 import pytest
 import torch
 from llguidance import LLParserLimits
@@ -296,7 +297,7 @@ def test_a_step_that_only_waits_reports_nothing(target: str, monkeypatch: pytest
 def test_who_runs_into_a_limit_ends_alone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All share a lexer, which is spoilt then; the others go on with one compiled beside the steps."""
     small = LLParserLimits(step_lexer_fuel=40)
-    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
     monkeypatch.setattr(grammar, "TRIED", 1)
     compiling: list[str] = []
 

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from outrider import SamplingParams
 from outrider.engine.detokenizer import Detokenizer, OutputText
 from tests.engine.helpers import PROMPTS, expected, load
-from tests.factories import tiny_tokenizer
+from tests.factories import as_loaded, tiny_tokenizer
 
-TOKENIZER = tiny_tokenizer()
+TOKENIZER = as_loaded(tiny_tokenizer())
 
 
 def byte_tokens(text: str) -> list[int]:
     """One token a byte of UTF-8: characters beyond ASCII span tokens."""
-    pieces = TOKENIZER.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
-    return [TOKENIZER.convert_tokens_to_ids(character) for piece, _ in pieces for character in piece]
+    pieces = TOKENIZER.backend.pre_tokenizer.pre_tokenize_str(text)
+    return [TOKENIZER.get_vocab()[character] for piece, _ in pieces for character in piece]
 
 
 def push_all(text: OutputText, tokens: list[int], *, stops: bool = True) -> tuple[str, str | None]:

@@ -75,8 +75,7 @@ def sentencepiece(pieces: dict[str, float], **more: Any) -> dict[str, Any]:
 
 def pieces_of(text: str, metadata: dict[str, Any]) -> list[str]:
     tokenizer = build_tokenizer(metadata, "m.gguf")
-    pieces: list[str] = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
-    return pieces
+    return [tokenizer.id_to_token(i) or "" for i in tokenizer.encode(text)]
 
 
 def byte_level(**more: Any) -> dict[str, Any]:

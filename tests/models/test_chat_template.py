@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from tokenizers import processors
 from outrider import LLM, ConfigError, RequestError, SamplingParams
 from outrider.models import chat_template
 from outrider.models.chat_template import ChatTemplate
+from outrider.sandbox import template_task
 from tests.engine.helpers import load
-from tests.factories import tiny_tokenizer, write_model
+from tests.factories import SPECIAL, as_loaded, tiny_tokenizer, write_model
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -91,6 +93,41 @@ QWEN = """{%- set ns = namespace(multi_step=true, last=messages|length - 1) %}
     {%- endif %}
 {%- endfor %}"""
 
+TOOLS = """{%- if tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- for tool in tools %}{{- "\n" }}{{- tool | tojson }}{%- endfor %}
+    {{- '<|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == "tool" %}
+        {{- '<tool_response>\n' + message.content + '\n</tool_response>' }}
+    {%- elif message.tool_calls %}
+        {%- if message.reasoning_content %}{{- '<think>' + message.reasoning_content }}{% endif %}
+        {{- message.thinking }}
+        {%- for call in message.tool_calls %}
+            {%- set call = call.function %}
+            {{- '<tool_call>\n{"name": "' ~ call.name ~ '", "arguments": ' }}
+            {{- call.arguments | tojson(indent=2, sort_keys=true) }}
+            {{- call.arguments | tojson(ensure_ascii=true, separators=(",", ":")) }}
+            {%- for key, value in call.arguments | items %}{{ key ~ "=" ~ value }}{% endfor %}
+        {%- endfor %}
+    {%- else %}
+        {{- message.role + ': ' + message.content }}
+    {%- endif %}
+{%- endfor %}"""
+FORMS = """{%- macro shout(text) -%}{{ text | upper }}{%- endmacro -%}
+{% set counts = dict(a=1, **{"b": 2}) %}
+{{ counts.fromkeys("xy", 0) }} {{ dict.update is defined }} {{ counts | dictsort }}
+    {% for message in messages %}
+        {% if loop.index > 2 %}{% break %}{% endif %}
+        {{ loop.cycle("odd", "even") }}: {{ shout(message.role) }} {{ message.content is defined }}
+        {%- generation %} {{ (message.content or "") | trim | truncate(9, true) }} {% endgeneration %}
+    {% endfor %}
+{% set ns = namespace(self=3, x=none) %}{% set ns.x = messages | map(attribute="role") | list %}
+{{ ns.x | tojson }} {{ ns.self }} {{ documents is none }} {{ unk_token is defined }} {{ pad_token }}
+{{ raise_exception is defined }} {{ strftime_now("%Y") }} {{ cycler is defined }} {{ lipsum is defined }}
+"""
+
 SYSTEM = {"role": "system", "content": " Be brief.\n"}
 TURNS = [
     {"role": "user", "content": "Grüß dich <|im_end|>"},
@@ -98,22 +135,60 @@ TURNS = [
     {"role": "user", "content": "{{ 7 * 7 }}"},
 ]
 USER = TURNS[:1]
-CONVERSATIONS = [USER, TURNS, [SYSTEM, *TURNS], [SYSTEM]]
+CALLS: list[dict[str, Any]] = [
+    *USER,
+    {
+        "role": "assistant",
+        "reasoning": "a <b> & 'c'",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "f", "arguments": {"ä": [1, 2.5, None, True]}}},
+        ],
+    },
+    {"role": "tool", "name": "f", "content": '{"x": "é"}'},
+]
+CONVERSATIONS: list[list[dict[str, Any]]] = [USER, TURNS, [SYSTEM, *TURNS], [SYSTEM], CALLS]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "description": "<Ünder> & 'quoted'",
+        "parameters": {"type": "object", "properties": {"ä": {"type": "array"}}, "required": ["ä"]},
+    },
+}
 
 
-@pytest.mark.parametrize(
-    "source", [CHATML, ZEPHYR, MISTRAL, LLAMA, QWEN], ids=["chatml", "zephyr", "mistral", "llama", "qwen"]
-)
+SOURCES = {
+    "chatml": CHATML,
+    "zephyr": ZEPHYR,
+    "mistral": MISTRAL,
+    "llama": LLAMA,
+    "qwen": QWEN,
+    "tools": TOOLS,
+    "forms": FORMS,
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_the_text_is_that_of_transformers(source: str) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = source
-    template = ChatTemplate.of(tokenizer)
+    template = as_loaded(tokenizer).chat_template
     assert template is not None
     for messages in CONVERSATIONS:
         for prompt in (True, False):
             ours = partial(template.render, messages, add_generation_prompt=prompt)
             theirs = partial(tokenizer.apply_chat_template, messages, tokenize=False)
             assert outcome(ours) == outcome(partial(theirs, add_generation_prompt=prompt))
+
+
+@pytest.mark.parametrize("source", [LLAMA, TOOLS], ids=["llama", "tools"])
+def test_tools_are_laid_out_as_by_transformers(source: str) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = source
+    variables = {"messages": TURNS, "tools": [TOOL], "documents": None, "add_generation_prompt": True}
+    job = {"variables": variables | tokenizer.special_tokens_map, "limit": 10**6}
+    expected = tokenizer.apply_chat_template(TURNS, tools=[TOOL], tokenize=False, add_generation_prompt=True)
+    assert template_task.begin(source)(job) == expected
 
 
 def outcome(render: Callable[[], Any]) -> str:
@@ -220,9 +295,8 @@ def test_what_a_message_may_be() -> None:
 
 
 def test_the_default_of_several_templates() -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = {"default": "{{ bos_token }}!", "tool_use": "?"}
-    template = ChatTemplate.of(tokenizer)
+    named = {"tool_use": "?", "default": "{{ bos_token }}!"}
+    template = replace(as_loaded(tiny_tokenizer()), templates=named).chat_template
     assert template is not None
     assert template.render(USER, add_generation_prompt=True) == "<|endoftext|>!"
 
@@ -233,10 +307,10 @@ def test_chat_refuses_in_one_line(target: str) -> None:
     for messages in empty:
         with pytest.raises(RequestError, match="the conversation is empty"):
             llm.chat(messages)
-    llm.tokenizer.chat_template = "{{"
+    llm.engine.tokenizer = replace(llm.tokenizer, templates={"default": "{{"})
     with pytest.raises(RequestError, match="chat template cannot lay out these messages: line 1 of it"):
         llm.chat(USER)
-    llm.tokenizer.chat_template = None
+    llm.engine.tokenizer = replace(llm.tokenizer, templates={})
     with pytest.raises(ConfigError, match="has no chat template; use `generate`"):
         llm.chat(USER)
 
@@ -262,8 +336,8 @@ def test_a_second_bos_is_told_once(with_bos: LLM, caplog: pytest.LogCaptureFixtu
         assert ids[0] == bos != ids[1]
         with_bos.generate("hi", params, use_tqdm=False)
         assert not caplog.records
-        (output,) = with_bos.generate(with_bos.tokenizer.bos_token + "hi", params, use_tqdm=False)
+        (output,) = with_bos.generate(SPECIAL[0] + "hi", params, use_tqdm=False)
         assert list(output.prompt_token_ids[:2]) == [bos, bos]
-        with_bos.generate(with_bos.tokenizer.bos_token + "hi", params, use_tqdm=False)
+        with_bos.generate(SPECIAL[0] + "hi", params, use_tqdm=False)
     (record,) = caplog.records
     assert "begins with '<|endoftext|>' and the tokenizer adds another one" in record.getMessage()

@@ -32,7 +32,7 @@ def rope_of(path: Path) -> Rope:
 
 def use_everything(path: Path) -> None:
     read_all(path)
-    open_checkpoint(str(path)).tokenizer()("some text, and 12")
+    open_checkpoint(str(path)).tokenizer().encode("some text, and 12")
 
 
 @pytest.mark.parametrize("qtype", TYPES)

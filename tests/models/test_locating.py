@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import huggingface_hub
 import pytest
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -20,7 +21,6 @@ from huggingface_hub.errors import (
 )
 
 from outrider.errors import ModelError
-from outrider.models import checkpoint as checkpoints
 from outrider.models.checkpoint import locate, open_checkpoint
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
 
@@ -32,7 +32,7 @@ class ClientError(Exception):
 def hub_answers(monkeypatch: pytest.MonkeyPatch, answer: Any) -> Mock:
     """Replace the download by an error to raise or a folder to return."""
     download = Mock(side_effect=[answer])
-    monkeypatch.setattr(checkpoints, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     return download
 
 
@@ -129,7 +129,7 @@ def test_hub_repository_of_gguf_files(
         (folder / "config.json").write_text("{}")
     hub_answers(monkeypatch, str(folder))
     files = Mock(return_value=["README.md", "m-Q4_0.gguf", "q8/m-Q8_0.gguf"])
-    monkeypatch.setattr(checkpoints, "list_repo_files", files)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", files)
     with pytest.raises(ModelError) as caught:
         open_checkpoint("org/name", revision="v2")
     assert "give 'org/name:NAME' of one of them: 'm-Q4_0.gguf', 'q8/m-Q8_0.gguf'" in str(caught.value)
@@ -138,7 +138,7 @@ def test_hub_repository_of_gguf_files(
 
 def test_hub_repository_of_nothing_that_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hub_answers(monkeypatch, str(tmp_path / "snapshot"))
-    monkeypatch.setattr(checkpoints, "list_repo_files", Mock(return_value=["README.md"]))
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", Mock(return_value=["README.md"]))
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         open_checkpoint("org/name")
 
@@ -223,8 +223,8 @@ def test_a_quantisation_that_is_not_in_a_folder(tmp_path: Path, quantisation: st
 def hub_holds(monkeypatch: pytest.MonkeyPatch, folder: Path, *names: str) -> Mock:
     """A repository of these files, which lie in a folder; gives what is downloaded."""
     download = Mock(side_effect=lambda repository, name, revision: str(folder / name))
-    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
-    monkeypatch.setattr(checkpoints, "list_repo_files", Mock(return_value=[*names, "README.md"]))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", Mock(return_value=[*names, "README.md"]))
     return download
 
 
@@ -249,7 +249,7 @@ def test_hub_quantisation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quant
     assert open_checkpoint(f"org/name:{quantisation}", revision="v2").config.num_layers == 2
     assert download.call_args.args == ("org/name", "m-Q4_K_M.gguf")
     assert download.call_args.kwargs == {"revision": "v2"}
-    listing = vars(checkpoints)["list_repo_files"]
+    listing = vars(huggingface_hub)["list_repo_files"]
     assert listing.call_args.kwargs == {"revision": "v2"}
 
 

@@ -91,7 +91,7 @@ def smollm2(backend: str) -> Case:
     text = (
         "<|im_start|>user\nWhat is 2024 * 17? Answer in Español: ¿cuánto?<|im_end|>\n<|im_start|>assistant\n"
     )
-    tokens = checkpoint.tokenizer()(text)["input_ids"]
+    tokens = checkpoint.tokenizer().encode(text)
     return _case("smollm2", reference.eval(), [tokens, tokens[::-1][:10]], backend)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from outrider import LLM, SamplingParams
 from outrider.errors import ModelError
-from outrider.models import checkpoint as checkpoints
 from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint, check_groups, is_head, locate_head, quantized
 from outrider.models.head_config import HeadConfig
@@ -293,7 +293,7 @@ def test_the_pickle_of_a_head_is_downloaded_and_of_a_model_it_is_not(
 ) -> None:
     random_head(tmp_path, open_checkpoint(str(target)).config)
     download = Mock(return_value=str(tmp_path))
-    monkeypatch.setattr(checkpoints, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
     def patterns() -> list[list[str]]:
         asked = [call.kwargs["allow_patterns"] for call in download.call_args_list]

@@ -1,35 +1,56 @@
-"""A folder's tokenizer is what its tokenizer.json says, whatever class tokenizer_config.json names."""
+"""A tokenizer is what its tokenizer.json says, with what transformers makes of the files beside it."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
-from tokenizers import Tokenizer, decoders, normalizers, processors
-from tokenizers.models import BPE
-from transformers import AutoTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from outrider.errors import ModelError
-from outrider.models import tokenizer as tokenizers_of_folders
+from outrider.models import tokenizer as ours
 from outrider.models.tokenizer import load_tokenizer
 from tests.factories import tiny_tokenizer
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+LETTERS = [chr(code) for code in range(33, 127)]
+SPECIAL = ["<unk>", "<s>", "</s>"]
 TEXTS = (" a space first", "two  spaces", "\tna\u00efve \u65e5\u672c \U0001f642\n\n", "don't, 123")
+PIECES = (
+    "a", "the", "The end", "he", " ", "  ", "\n", "\t", ".", ",", "'s", "1", "23", "\u00e9", "e\u0301",
+    "\u65e5\u672c", "\U0001f642", "\ufb01", SPACE, "<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>",
+    "<l>", "<r>", "<lr>", "<n>", "word", "Word", "x", "<0x0A>", "[CLS]", "<more>",
+)  # fmt: skip
+ADDED = [
+    AddedToken("<l>", lstrip=True, normalized=False),
+    AddedToken("<r>", rstrip=True, normalized=False, special=True),
+    AddedToken("<lr>", lstrip=True, rstrip=True),
+    AddedToken("<N>", normalized=True),
+    AddedToken("word", single_word=True, normalized=True),
+]
 
 
-def sentencepiece(path: Path) -> None:
+def sentencepiece(prefix: Callable[[], Any] | None = None) -> Tokenizer:
     """As Llama 2's tokenizer.json: a space before every text, spaces as marks, bytes for the rest."""
-    letters = [chr(code) for code in range(33, 127)]
-    merges = [(SPACE, letter) for letter in letters] + [(SPACE, SPACE)]
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{code:02X}>" for code in range(256)), SPACE, *letters]
+    merges = [(SPACE, letter) for letter in LETTERS] + [(SPACE, SPACE)]
+    tokens = [*SPECIAL, *(f"<0x{code:02X}>" for code in range(256)), SPACE, *LETTERS]
     tokens += ["".join(pair) for pair in merges]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    backend = Tokenizer(BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    backend = Tokenizer(model)
+    if prefix is None:
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+        )
+    else:
+        backend.pre_tokenizer = prefix()
     restore = [
         decoders.Replace(SPACE, " "),
         decoders.ByteFallback(),
@@ -37,29 +58,244 @@ def sentencepiece(path: Path) -> None:
         decoders.Strip(" ", 1, 0),
     ]
     backend.decoder = decoders.Sequence(restore)
-    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    backend.add_special_tokens(SPECIAL)
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return backend
+
+
+def metaspace(scheme: str) -> Callable[[], Tokenizer]:
+    return lambda: sentencepiece(lambda: pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme, split=False))
+
+
+def byte_level(prefix_space: bool = False) -> Tokenizer:
+    backend: Tokenizer = tiny_tokenizer().backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    backend.normalizer = normalizers.NFC()
+    return backend
+
+
+def wordpiece() -> Tokenizer:
+    words = ["[UNK]", "[CLS]", "[SEP]", "the", "end", "##s", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    model = models.WordPiece({word: i for i, word in enumerate(dict.fromkeys(words))}, unk_token="[UNK]")
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    backend.add_special_tokens(["[UNK]", "[CLS]", "[SEP]"])
+    backend.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    return backend
+
+
+def unigram() -> Tokenizer:
+    pieces = [*((token, 0.0) for token in SPECIAL), (SPACE, -2.0), *((letter, -3.0) for letter in LETTERS)]
+    backend = Tokenizer(models.Unigram([*pieces, (f"{SPACE}the", -4.0)], 0, False))
+    backend.normalizer = normalizers.NFKC()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(SPACE, prepend_scheme="always")
+    return backend
+
+
+def with_added(make: Callable[[], Tokenizer]) -> Callable[[], Tokenizer]:
+    def made() -> Tokenizer:
+        backend = make()
+        backend.add_tokens([AddedToken(**token.__getstate__()) for token in ADDED])
+        return backend
+
+    return made
+
+
+def trained(make: Callable[[], Tokenizer]) -> Callable[[], Tokenizer]:
+    """As it is saved after training: texts are cut and filled up."""
+
+    def made() -> Tokenizer:
+        backend = make()
+        backend.enable_truncation(3)
+        backend.enable_padding(length=5, pad_token="<s>")
+        return backend
+
+    return made
+
+
+BACKENDS: dict[str, Callable[[], Tokenizer]] = {
+    "sentencepiece": sentencepiece,
+    "metaspace-first": metaspace("first"),
+    "metaspace-always": metaspace("always"),
+    "byte-level": byte_level,
+    "byte-level-prefix": lambda: byte_level(prefix_space=True),
+    "wordpiece": wordpiece,
+    "unigram": unigram,
+    "sentencepiece-added": with_added(sentencepiece),
+    "byte-level-added": with_added(byte_level),
+    "trained": trained(sentencepiece),
+}
+NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+PLAIN = {"content": "<more>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+DECODER = {
+    "259": PLAIN | {"special": False},
+    "2": PLAIN | {"content": "</s>", "rstrip": True, "special": True},
+    "999": PLAIN | {"content": "<n>", "lstrip": True, "normalized": False, "special": True},
+}
+CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
+    "none": {},
+    "names": {"tokenizer_config.json": NAMES},
+    "for other classes": {
+        "tokenizer_config.json": NAMES
+        | {"add_bos_token": False, "add_eos_token": True, "legacy": False, "add_prefix_space": True}
+        | {"tokenizer_class": "LlamaTokenizer", "model_max_length": 7, "sp_model_kwargs": {}}
+    },
+    "legacy": {"tokenizer_config.json": NAMES | {"legacy": True, "add_prefix_space": False}},
+    "clean up": {"tokenizer_config.json": NAMES | {"clean_up_tokenization_spaces": True}},
+    "split": {"tokenizer_config.json": NAMES | {"split_special_tokens": True}},
+    "added": {"tokenizer_config.json": NAMES | {"added_tokens_decoder": DECODER}},
+    "named alone": {
+        "tokenizer_config.json": {"added_tokens_decoder": DECODER, "pad_token": "<n>", "eos_token": "<more>"}
+    },
+    "not there": {"tokenizer_config.json": {"bos_token": "<b>", "pad_token": "<more>", "mask_token": "x"}},
+    "objects": {
+        "tokenizer_config.json": {"bos_token": {"__type": "AddedToken"} | PLAIN | {"lstrip": True}},
+    },
+    "extra": {
+        "tokenizer_config.json": NAMES
+        | {"additional_special_tokens": ["<more>", "word"], "image_token": "<image>"}
+    },
+    "extra objects": {
+        "tokenizer_config.json": NAMES
+        | {"extra_special_tokens": [{"__type": "AddedToken"} | PLAIN | {"single_word": True}, "<n>"]}
+    },
+    "extra named": {
+        "tokenizer_config.json": {"extra_special_tokens": {"image_token": "<n>", "audio_token": "<more>"}}
+    },
+    "map": {
+        "tokenizer_config.json": {"bos_token": "a"},
+        "special_tokens_map.json": {"bos_token": PLAIN, "eos_token": "</s>", "cls_token": "<n>"},
+    },
+    "map that is not read": {
+        "tokenizer_config.json": {"bos_token": "<s>", "added_tokens_decoder": {}},
+        "special_tokens_map.json": {"bos_token": "<more>", "eos_token": "</s>"},
+    },
+    "older": {
+        "tokenizer_config.json": {"pad_token": "<n>"},
+        "special_tokens_map.json": {"eos_token": "</s>"},
+        "added_tokens.json": {"<more>": 2000, "<n>": 1999, "<lr>": 1, "word": 2001},
+    },
+}
+
+
+def write(path: Path, backend: Tokenizer, files: dict[str, dict[str, Any]]) -> Path:
+    path.mkdir(exist_ok=True)
     backend.save(str(path / "tokenizer.json"))
-    settings = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
-    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    for name, contents in files.items():
+        (path / name).write_text(json.dumps(contents))
+    return path
 
 
-def byte_level(path: Path) -> None:
-    tiny_tokenizer().save_pretrained(path)
+@pytest.fixture(scope="module", params=BACKENDS)
+def pairs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Ours and theirs, by what stands beside tokenizer.json."""
+    root, make = tmp_path_factory.mktemp("tokenizers"), BACKENDS[request.param]
+    folders = {name: write(root / name, make(), files) for name, files in CONFIGS.items()}
+    return {
+        name: (load_tokenizer(folder), PreTrainedTokenizerFast.from_pretrained(folder))
+        for name, folder in folders.items()
+    }
 
 
-def named(path: Path, **settings: Any) -> None:
-    file = path / "tokenizer_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+def test_vocabulary_and_special_tokens_are_those_of_transformers(pairs: dict[str, Any]) -> None:
+    for name, (own, theirs) in pairs.items():
+        assert own.get_vocab() == theirs.get_vocab(), name
+        assert len(own) == len(theirs), name
+        assert own.special_tokens == theirs.special_tokens_map, name
+        assert (own.bos_token, own.bos_token_id) == (theirs.bos_token, theirs.bos_token_id), name
+        assert (own.eos_token, own.eos_token_id) == (theirs.eos_token, theirs.eos_token_id), name
+        ids = range(len(own) + 2)
+        assert [own.id_to_token(i) for i in ids] == theirs.convert_ids_to_tokens(list(ids)), name
+        added = {i: repr(token) for i, token in theirs.added_tokens_decoder.items()}
+        assert {i: repr(token) for i, token in own.backend.get_added_tokens_decoder().items()} == added, name
+
+
+@settings(max_examples=15, deadline=None)
+@given(text=st.one_of(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.text(max_size=20)))
+def test_ids_and_texts_are_those_of_transformers(pairs: dict[str, Any], text: str) -> None:
+    for name, (own, theirs) in pairs.items():
+        for special in (True, False):
+            ids = own.encode(text, add_special_tokens=special)
+            assert ids == theirs.encode(text, add_special_tokens=special), (name, text)
+            expected = theirs.decode(ids, skip_special_tokens=special, clean_up_tokenization_spaces=False)
+            assert own.decode(ids, skip_special_tokens=special) == expected, (name, text)
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_any_ids_decode_as_by_transformers(pairs: dict[str, Any], data: st.DataObject) -> None:
+    """Bytes that are no UTF-8, and marks of spaces anywhere."""
+    for name, (own, theirs) in pairs.items():
+        ids = data.draw(st.lists(st.integers(0, len(own) + 1), max_size=20))
+        expected = theirs.decode(ids, clean_up_tokenization_spaces=False)
+        assert own.decode(ids) == expected, name
+
+
+def test_clean_up_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Transformers does not either for byte pairs; where it does, that is told. What is written token by
+    token cannot be taken back."""
+    cleaning = {"tokenizer_config.json": {"clean_up_tokenization_spaces": True}}
+    with caplog.at_level(logging.WARNING, "outrider"):
+        own = load_tokenizer(write(tmp_path / "a", byte_level(), cleaning))
+        theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path / "a")
+        text = "It 's , I am ."
+        assert own.decode(own.encode(text)) == theirs.decode(theirs.encode(text)) == text
+        load_tokenizer(write(tmp_path / "b", wordpiece(), cleaning))
+    (record,) = (record for record in caplog.records if record.name.startswith("outrider"))
+    assert str(tmp_path / "b") in record.getMessage()
+    assert "clean_up_tokenization_spaces = true is not followed" in record.getMessage()
 
 
 @pytest.mark.parametrize(
-    "kind", ["LlamaTokenizerFast", "LlamaTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer", "None"]
+    ("setting", "files"),
+    [
+        (None, {}),
+        ("a", {}),
+        ([{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}], {}),
+        ([{"name": "rag", "template": "b"}], {}),
+        ("a", {"chat_template.jinja": "{{ bos_token }}\n"}),
+        ("a", {"chat_template.jinja": "b", "additional_chat_templates/tool_use.jinja": "c"}),
+        ("a", {"additional_chat_templates/tool_use.jinja": "c"}),
+    ],
 )
-@pytest.mark.parametrize("write", [byte_level, sentencepiece])
-def test_the_file_decides(tmp_path: Path, write: Any, kind: str) -> None:
-    write(tmp_path)
-    named(tmp_path, tokenizer_class=kind, add_prefix_space=True, legacy=False)
+def test_chat_templates_are_those_of_transformers(
+    tmp_path: Path, setting: Any, files: dict[str, str]
+) -> None:
+    write(tmp_path, byte_level(), {"tokenizer_config.json": {"chat_template": setting}})
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path).chat_template
+    own = load_tokenizer(tmp_path)
+    assert own.templates == ({"default": theirs} if isinstance(theirs, str) else theirs or {})
+    default = own.templates.get("default")
+    assert (own.chat_template and own.chat_template.source) == default
+
+
+@pytest.mark.parametrize("make", BACKENDS.values(), ids=BACKENDS)
+def test_what_is_saved_is_read_again(tmp_path: Path, make: Callable[[], Tokenizer]) -> None:
+    """By transformers too."""
+    templates = [{"name": "default", "template": "\u00e9"}, {"name": "tool_use", "template": "b"}]
+    names = {"bos_token": "<s>", "image_token": "<more>", "chat_template": templates}
+    first = load_tokenizer(write(tmp_path / "a", make(), {"tokenizer_config.json": names}))
+    (tmp_path / "b").mkdir()
+    first.save(tmp_path / "b")
+    second, theirs = load_tokenizer(tmp_path / "b"), PreTrainedTokenizerFast.from_pretrained(tmp_path / "b")
+    assert second.get_vocab() == theirs.get_vocab() == first.get_vocab()
+    assert second.special_tokens == theirs.special_tokens_map == first.special_tokens
+    assert second.templates == theirs.chat_template == first.templates
+    for text in (*TEXTS, "".join(PIECES)):
+        assert second.encode(text) == theirs.encode(text) == first.encode(text)
+
+
+@pytest.mark.parametrize("kind", ["LlamaTokenizerFast", "GPT2Tokenizer", "Qwen2Tokenizer", "None"])
+@pytest.mark.parametrize("make", [byte_level, sentencepiece])
+def test_the_file_decides(tmp_path: Path, make: Callable[[], Tokenizer], kind: str) -> None:
+    config = {"tokenizer_class": kind, "add_prefix_space": True, "legacy": False}
+    write(tmp_path, make(), {"tokenizer_config.json": config})
     expected, tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), load_tokenizer(tmp_path)
     for text in TEXTS:
         ids = expected.encode(text, add_special_tokens=False).ids
@@ -67,38 +303,8 @@ def test_the_file_decides(tmp_path: Path, write: Any, kind: str) -> None:
         assert tokenizer.decode(ids) == expected.decode(ids)
 
 
-def test_special_tokens_are_no_difference(tmp_path: Path) -> None:
-    sentencepiece(tmp_path)
-    tokenizer = load_tokenizer(tmp_path)
-    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id == 1
-    assert tokenizer.eos_token == "</s>"
-
-
-def test_tokens_that_the_settings_add_are_no_difference(tmp_path: Path) -> None:
-    byte_level(tmp_path)
-    count = len(tiny_tokenizer())
-    added = {"content": "  ", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
-    named(tmp_path, added_tokens_decoder={str(count): added | {"special": False}})
-    assert count in load_tokenizer(tmp_path).encode("two  spaces")
-
-
-def test_a_library_that_makes_another_tokenizer_of_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As transformers' class for Llama does: it drops the second of two spaces that begin a text."""
-    sentencepiece(tmp_path)
-    named(tmp_path, tokenizer_class="LlamaTokenizer")
-    monkeypatch.setattr(tokenizers_of_folders, "PreTrainedTokenizerFast", AutoTokenizer)
-    with pytest.raises(ModelError, match="is another tokenizer: it reads ' two ") as caught:
-        load_tokenizer(tmp_path)
-    text = str(caught.value)
-    assert str(tmp_path) in text
-    assert transformers.__version__ in text
-    assert "\n" not in text
-
-
 def test_a_file_at_which_the_library_panics(tmp_path: Path) -> None:
-    byte_level(tmp_path)
+    write(tmp_path, byte_level(), {})
     file = tmp_path / "tokenizer.json"
     contents = json.loads(file.read_text())
     contents["model"]["continuing_subword_prefix"] = "longer than any token"
@@ -107,15 +313,45 @@ def test_a_file_at_which_the_library_panics(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("name", ours.OTHERS)
+def test_a_tokenizer_in_another_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(ModelError, match=r"cannot be loaded without a tokenizer\.json: ") as caught:
+        load_tokenizer(tmp_path)
+    text = str(caught.value)
+    assert str(tmp_path) in text
+    assert f"'{name}' can be turned into one where transformers is installed" in text
+    assert text.endswith("or give a folder that has it with tokenizer=")
+
+
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(
-        ModelError, match=r"the tokenizer cannot be loaded without a tokenizer\.json: .+[^:]$"
-    ):
+    with pytest.raises(ModelError, match=r"without a tokenizer\.json: there is none of any kind; or give"):
         load_tokenizer(tmp_path)
 
 
-def test_settings_of_a_wrong_type(tmp_path: Path) -> None:
-    byte_level(tmp_path)
-    named(tmp_path, model_max_length="long")
-    with pytest.raises(ModelError, match="the tokenizer cannot be loaded"):
+@pytest.mark.parametrize(
+    ("file", "name", "value"),
+    [
+        ("tokenizer_config.json", "eos_token", 3),
+        ("tokenizer_config.json", "bos_token", {"lstrip": True}),
+        ("tokenizer_config.json", "bos_token", {"content": "a", "lstrip": "yes"}),
+        ("special_tokens_map.json", "pad_token", []),
+        ("tokenizer_config.json", "extra_special_tokens", "<a>"),
+        ("tokenizer_config.json", "extra_special_tokens", [1]),
+        ("tokenizer_config.json", "model_specific_special_tokens", [1]),
+        ("tokenizer_config.json", "added_tokens_decoder", ["<a>"]),
+        ("tokenizer_config.json", "added_tokens_decoder", {"a": PLAIN}),
+        ("tokenizer_config.json", "added_tokens_decoder", {"1": 5}),
+        ("tokenizer_config.json", "split_special_tokens", "no"),
+        ("tokenizer_config.json", "chat_template", 3),
+        ("tokenizer_config.json", "chat_template", [3]),
+        ("tokenizer_config.json", "chat_template", [{"name": "default"}]),
+        ("added_tokens.json", "<a>", "one"),
+    ],
+)
+def test_settings_of_a_wrong_type(tmp_path: Path, file: str, name: str, value: Any) -> None:
+    write(tmp_path, byte_level(), {file: {name: value}})
+    with pytest.raises(ModelError, match=f"the tokenizer cannot be loaded: {file} has {name} = ") as caught:
         load_tokenizer(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)

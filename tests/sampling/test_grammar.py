@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Event, Thread, Timer
 from typing import Any
 
+import llguidance
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,10 +17,10 @@ from outrider.errors import RequestError
 from outrider.sampling import grammar
 from outrider.sampling.grammar import Grammar, Grammars, InGrammar
 from outrider.sandbox.workers import GivenUp
-from tests.factories import tiny_tokenizer
+from tests.factories import as_loaded, tiny_tokenizer
 
 EOS = 2
-TOKENIZER = tiny_tokenizer()
+TOKENIZER = as_loaded(tiny_tokenizer())
 GRAMMARS = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
 
 
@@ -43,7 +44,7 @@ def test_the_mask_depends_on_the_output_alone(data: st.DataObject) -> None:
 def test_where_the_library_gives_up_nothing_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would allow EOS there, and fail for all who ask for that grammar from then on."""
     grammars, small = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), LLParserLimits(step_lexer_fuel=30)
-    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
     monkeypatch.setattr(grammar, "TRIED", 1)
     wanted, (a, b) = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z"), TOKENIZER.encode("ab")
     one, other = InGrammar(grammars, wanted), InGrammar(grammars, wanted)
@@ -57,7 +58,7 @@ def test_where_the_library_gives_up_nothing_may_follow(monkeypatch: pytest.Monke
 def test_a_grammar_that_is_too_much_is_refused_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step would try it again, and all requests wait for a step."""
     small = LLParserLimits(step_lexer_fuel=30)
-    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
     wanted = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z")
     with pytest.raises(RequestError, match=r"structured_outputs\.regex cannot be used: .*too"):
         Grammars(TOKENIZER, len(TOKENIZER), [EOS]).compile(wanted)
@@ -65,7 +66,7 @@ def test_a_grammar_that_is_too_much_is_refused_before_it_is_used(monkeypatch: py
 
 def test_many_choices_that_begin_alike() -> None:
     one = InGrammar(GRAMMARS, StructuredOutputs(choice=tuple(f"ab{i}" for i in range(3000))))
-    assert allowed(one, TOKENIZER.encode("ab")) == {TOKENIZER.convert_tokens_to_ids(d) for d in "0123456789"}
+    assert allowed(one, TOKENIZER.encode("ab")) == {TOKENIZER.token_to_id(d) for d in "0123456789"}
 
 
 def allowed(grammar: InGrammar, output: list[int]) -> set[int]:
@@ -159,7 +160,7 @@ def test_a_grammar_that_is_spoilt_is_not_ready_until_it_is_compiled_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     grammars, small = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), LLParserLimits(step_lexer_fuel=30)
-    monkeypatch.setattr(grammar, "LLParserLimits", lambda **_: small)
+    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
     monkeypatch.setattr(grammar, "TRIED", 1)
     wanted, (a, b) = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z"), TOKENIZER.encode("ab")
     one, other = InGrammar(grammars, wanted), InGrammar(grammars, wanted)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from transformers import PreTrainedTokenizerBase
-
 from outrider.cache.division import GroupSize
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.auto import WORKLOADS
@@ -22,6 +20,7 @@ from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner, group_sizes
+from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Backend
 from outrider.verification.rules import RULES, Acceptance
 
@@ -89,7 +88,7 @@ class Surroundings:
     speculative: SpeculativeConfig
     checkpoint: Checkpoint
     target: Model
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     quantised: DraftBackend
     prompt_rows: int
 
@@ -189,7 +188,7 @@ def load_drafters(
     config: EngineConfig,
     checkpoint: Checkpoint,
     target: Model,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     quantised: DraftBackend,
     prompt_rows: int,

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
-
 from outrider.errors import ModelError
 from outrider.models.runner import ModelRunner
+from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Passed
 from outrider.ops.batch import Span
 
@@ -26,7 +25,7 @@ class Vocabulary:
     rows: int
 
     @classmethod
-    def of(cls, model: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
+    def of(cls, model: str, tokenizer: Tokenizer, rows: int) -> Vocabulary:
         """Added and special tokens are tokens like any other. Those beyond the table are none of the model's:
         it can neither read nor write them."""
         ids = tokenizer.get_vocab().items()

@@ -6,14 +6,13 @@ import time
 from collections.abc import Sequence
 from operator import index
 
-from transformers import PreTrainedTokenizerBase
-
 from outrider.config import SchedulingPolicy
 from outrider.engine.detokenizer import Detokenizer, OutputText
 from outrider.engine.request import Request, RequestGroup
 from outrider.errors import ConfigError, RequestError
 from outrider.messages import shown
 from outrider.models.runner import ModelRunner
+from outrider.models.tokenizer import Tokenizer
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars, InGrammar
 from outrider.sampling.sampler import build_sampler
@@ -32,7 +31,7 @@ def admit(
     prompt: str | None,
     seed: int,
     target: ModelRunner,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     max_model_len: int,
     grammars: Grammars,
     priority: int = 0,
@@ -124,7 +123,7 @@ def _token_id(token: int, position: int, vocab: int) -> int:
     return number
 
 
-def _bad_words(params: SamplingParams, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+def _bad_words(params: SamplingParams, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
     """Token sequences of each bad word, as it stands at the beginning of a text and after a space."""
     texts = [text for word in params.bad_words for text in (word, " " + word.lstrip())]
     sequences = dict.fromkeys(tuple(tokenizer.encode(text, add_special_tokens=False)) for text in texts)

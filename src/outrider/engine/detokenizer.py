@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
+from outrider.models.tokenizer import Tokenizer
 from outrider.outputs import Origin, Piece
 
 PRIMING_TOKENS = 6  # of the prompt's end: what a tokenizer may look at to place a space
@@ -20,10 +19,8 @@ class Detokenizer:
     text-generation-inference). The end of the prompt is decoded along, so that a leading space survives.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], *, skip_special_tokens: bool
-    ) -> None:
-        self._decode = _decoder(tokenizer, skip_special_tokens=skip_special_tokens)
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, skip_special_tokens: bool) -> None:
+        self._decode = partial(tokenizer.decode, skip_special_tokens=skip_special_tokens)
         self._tokens = list(prompt[-PRIMING_TOKENS:])
         self._begin = 0  # decoding starts here
         self._done = len(self._tokens)  # the text of tokens before this one was returned
@@ -46,16 +43,6 @@ class Detokenizer:
     def _rest(self) -> str:
         before = self._decode(self._tokens[self._begin : self._done])
         return self._decode(self._tokens[self._begin :])[len(before) :]
-
-
-def _decoder(tokenizer: PreTrainedTokenizerBase, *, skip_special_tokens: bool) -> Callable[[list[int]], str]:
-    """Text of tokens, straight from the tokenizers library where it is behind: twice a token, the layer
-    around it would be a third of what a small model's step spends in Python."""
-    if isinstance(tokenizer, PreTrainedTokenizerFast):
-        return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=skip_special_tokens)
-    return partial(
-        tokenizer.decode, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-    )
 
 
 class OutputText:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count
 
-from transformers import PreTrainedTokenizerBase
-
 from outrider.config import SchedulingPolicy
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
@@ -24,6 +22,7 @@ from outrider.engine.scheduler import Schedule, Scheduler, Work
 from outrider.engine.verify import Judged, verify
 from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
+from outrider.models.tokenizer import Tokenizer
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars
@@ -57,7 +56,7 @@ class Engine:
         self,
         *,
         target: ModelRunner,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         drafters: Chain,
         acceptance: Acceptance,
         scheduler: Scheduler,
@@ -84,7 +83,7 @@ class Engine:
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
-        self._text_of = lru_cache(maxsize=None)(lambda token: str(tokenizer.decode([token])))
+        self._text_of = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]))
 
     def step(self) -> list[Increment]:
         """One forward pass of the target, and what every request gained by it; nothing if none waits."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from outrider.config import EngineConfig
 from outrider.drafting.auto import WORKLOADS, AutoLength
@@ -25,6 +24,7 @@ from outrider.engine.cost_check import costs_hold
 from outrider.engine.cost_file import CostFile
 from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, draft_cost, target_cost
 from outrider.models.runner import ModelRunner
+from outrider.models.tokenizer import Tokenizer
 from outrider.ops.cpu import extension
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 def length_policy(
     config: EngineConfig,
     target: ModelRunner,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     drafters: Sequence[Drafter],
     max_model_len: int,
     stored_as: str,
@@ -71,7 +71,7 @@ def length_policy(
 def _hold(
     saved: tuple[TargetCost, Sequence[DraftCost]],
     target: ModelRunner,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     drafters: Sequence[Drafter],
     max_rows: int,
     max_model_len: int,

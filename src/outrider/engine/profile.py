@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from itertools import accumulate, cycle, islice
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
@@ -24,6 +23,7 @@ from outrider.drafting.limit import Fixed
 from outrider.engine.admission import admit
 from outrider.engine.request import Request
 from outrider.models.runner import ModelRunner
+from outrider.models.tokenizer import Tokenizer
 from outrider.ops.batch import Span
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars
@@ -128,9 +128,7 @@ def target_cost(
 class DraftTimer:
     """Drafts for made-up requests."""
 
-    def __init__(
-        self, drafter: Drafter, target: ModelRunner, tokenizer: PreTrainedTokenizerBase, clock: Clock
-    ) -> None:
+    def __init__(self, drafter: Drafter, target: ModelRunner, tokenizer: Tokenizer, clock: Clock) -> None:
         self.clock = clock
         self._drafter = drafter
         self._target = target
@@ -198,7 +196,7 @@ class DraftTimer:
 def draft_cost(
     drafter: Drafter,
     target: ModelRunner,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     seconds: float,
     clock: Clock = time.perf_counter,

@@ -25,6 +25,9 @@ LENGTH = 1 << 20
 REPEATED = 4
 """How often it may write what the messages say."""
 
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""What clients call an assistant's reasoning. Templates read the first name, and gpt-oss's the second."""
+
 
 @dataclass(frozen=True)
 class ChatTemplate:
@@ -32,14 +35,6 @@ class ChatTemplate:
 
     source: str
     special_tokens: Mapping[str, str]
-
-    @classmethod
-    def of(cls, tokenizer: Any) -> ChatTemplate | None:
-        """The one that a tokenizer has, and of several the default."""
-        source = getattr(tokenizer, "chat_template", None)
-        if isinstance(source, Mapping):
-            source = source.get("default")
-        return cls(source, tokenizer.special_tokens_map) if source else None
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
         """The text of a conversation, with all special tokens. Raises RequestError where there is none.
@@ -93,9 +88,11 @@ def _as_message(message: Any, name: str) -> dict[str, Any]:
         known["content"] = content
     others = {key for key, value in message.items() if value is not None} - {"role", "content"}
     try:
-        return known | {str(key): _plain(message[key], f"{name}.{key}") for key in others}
+        known |= {str(key): _plain(message[key], f"{name}.{key}") for key in others}
     except RecursionError:
         raise RequestError(f"{name} is nested too deeply") from None
+    thought = [known[key] for key in REASONING if key in known]
+    return {"thinking": thought[0]} | known | {"reasoning_content": thought[0]} if thought else known
 
 
 def _as_text(content: Any, name: str) -> str | None:

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from huggingface_hub import hf_hub_download, list_repo_files, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-from transformers import PreTrainedTokenizerBase
+import huggingface_hub  # light: what it is used for comes when it is asked for
 
 from outrider.errors import ModelError
 from outrider.formats.format import Format
@@ -24,6 +22,7 @@ from outrider.models.gguf_magic import is_gguf
 from outrider.models.gguf_split import part_names
 from outrider.models.leaves import Source
 from outrider.models.tensors import Tensor
+from outrider.models.tokenizer import Tokenizer
 
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -47,7 +46,7 @@ class Checkpoint(Source, Protocol):
     def format(self, tensor: Tensor) -> Format:
         """The format of a matrix, from the file's header alone."""
 
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+    def tokenizer(self) -> Tokenizer: ...
 
 
 def open_checkpoint(
@@ -134,7 +133,7 @@ def _only_gguf(model: str, revision: str | None, folder: Path) -> Path | None:
         names, give = _inside(local), "the path"
     else:
         with _from_hub(model):
-            names, give = list_repo_files(model, revision=revision), f"'{model}:NAME'"
+            names, give = huggingface_hub.list_repo_files(model, revision=revision), f"'{model}:NAME'"
     models = gguf_models(names)
     if len(models) > 1:
         raise ModelError(f"model {model!r} holds GGUF files; give {give} of one of them: {listed(models)}")
@@ -153,7 +152,7 @@ def _inside(folder: Path) -> list[str]:
 
 def _download(model: str, revision: str | None, files: Sequence[str]) -> Path:
     with _from_hub(model):
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files)))
+        return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=list(files)))
 
 
 def _download_gguf(model: str, repository: str, wanted: str, revision: str | None) -> Path:
@@ -164,15 +163,19 @@ def _download_gguf(model: str, repository: str, wanted: str, revision: str | Non
     name = wanted
     if not wanted.lower().endswith(".gguf"):
         with _from_hub(model):
-            names = list_repo_files(repository, revision=revision)
+            names = huggingface_hub.list_repo_files(repository, revision=revision)
         name = of_quantization(gguf_models(names), wanted, repository)
     with _from_hub(model):
-        parts = [hf_hub_download(repository, part, revision=revision) for part in part_names(name)]
+        parts = [
+            huggingface_hub.hf_hub_download(repository, part, revision=revision) for part in part_names(name)
+        ]
     return Path(parts[0])
 
 
 @contextmanager
 def _from_hub(model: str) -> Iterator[None]:
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
     try:
         yield
     except GatedRepoError as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from outrider.errors import ModelError
 from outrider.formats.format import Floats, Format
@@ -23,7 +22,7 @@ from outrider.models.schemes import open_weights
 from outrider.models.settings import stop_tokens
 from outrider.models.source import HUGGING_FACE, StoredModel, text_tensors
 from outrider.models.tensors import Tensor
-from outrider.models.tokenizer import load_tokenizer
+from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
 HEAD = "lm_head.weight"
 BUFFERS = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached", ".masked_bias")
@@ -88,7 +87,7 @@ class FolderCheckpoint:
     def release(self, tensor: Tensor) -> None:
         self._model.release(tensor)
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self._tokenizer_path)
 
     def _check_tied(self, table: Tensor) -> None:

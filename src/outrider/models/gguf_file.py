@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from outrider.errors import ModelError
 from outrider.formats.format import Floats, Format
 from outrider.formats.weight import Weight
@@ -21,7 +19,7 @@ from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import TOKENS
 from outrider.models.source import GGUF, StoredModel
 from outrider.models.tensors import Tensor
-from outrider.models.tokenizer import load_tokenizer
+from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ class GGUFCheckpoint:
     def release(self, tensor: Tensor) -> None:
         self._model.release(tensor)
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> Tokenizer:
         if self._given is not None:
             return self._given
         with reading(self._path):

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+import tokenizers
+from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from outrider.errors import ModelError
 from outrider.messages import listed, shown
@@ -26,6 +26,7 @@ from outrider.models.gguf_vocabulary import (
     read_vocabulary,
 )
 from outrider.models.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from outrider.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ STRIPPED_AFTER = re.compile(r"phi-?3")  # models whose special tokens take the s
 NOT_STRIPPED = ("<unk>", "<s>", "<|endoftext|>")
 
 
-def build_tokenizer(values: Mapping[str, Any], source: str) -> PreTrainedTokenizerBase:
-    """A fast tokenizer with the special tokens and chat template of a file's metadata. Raises ModelError.
+def build_tokenizer(values: Mapping[str, Any], source: str) -> Tokenizer:
+    """A tokenizer with the special tokens and chat template of a file's metadata. Raises ModelError.
 
     A pre-tokenizer that is not known is refused: a guess would split text otherwise than in training. A file
     that names none is read as llama.cpp reads it, with a warning.
@@ -74,23 +75,22 @@ def build_tokenizer(values: Mapping[str, Any], source: str) -> PreTrainedTokeniz
     metadata.flag("tokenizer.ggml.add_sep_token", False)  # of a pair of texts, which there is none of here
     parts = _parts(metadata, vocabulary)
 
-    shell = Tokenizer(BPE())
-    shell.post_processor = _template(metadata, vocabulary, bos=parts.bos)
-    # transformers copies what it is given, which takes longer than to build it: it is given an empty one.
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=shell, clean_up_tokenization_spaces=False)
-    backend = tokenizer.backend_tokenizer
-    backend.model, backend.decoder = parts.model, parts.decoder
+    backend = tokenizers.Tokenizer(parts.model)
+    backend.post_processor = _template(metadata, vocabulary, bos=parts.bos)
+    backend.decoder = parts.decoder
     if parts.normalizer is not None:
         backend.normalizer = parts.normalizer
     if parts.words is not None:
         backend.pre_tokenizer = parts.words
     backend.add_special_tokens(_added(metadata, vocabulary, vocabulary.control, special=True))
     backend.add_tokens(_added(metadata, vocabulary, vocabulary.user_defined, special=False))
-    for role in NAMED:
-        if role in vocabulary.special:
-            setattr(tokenizer, f"{role}_token", vocabulary.tokens[vocabulary.special[role]])
-    tokenizer.chat_template = metadata.text("tokenizer.chat_template", "") or None
-    return tokenizer
+    special = {
+        f"{role}_token": vocabulary.tokens[vocabulary.special[role]]
+        for role in NAMED
+        if role in vocabulary.special
+    }
+    template = metadata.text("tokenizer.chat_template", "")
+    return Tokenizer(backend, special, {"default": template} if template else {})
 
 
 @dataclass(frozen=True)

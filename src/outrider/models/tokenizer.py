@@ -1,80 +1,157 @@
-"""The tokenizer of a folder, which is what its tokenizer.json says."""
+"""The tokenizer of a model: text to token ids and back, its special tokens and its chat template."""
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import tokenizers
-import transformers
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers.models import BPE
 
 from outrider.errors import ModelError
-from outrider.messages import reason, shown
+from outrider.messages import listed, reason
+from outrider.models.chat_template import ChatTemplate
+from outrider.models.tokenizer_files import SETTINGS, TOKENS, TokenizerSettings, read_tokenizer_settings
 
-FILE = "tokenizer.json"
-PROBES = (
-    "The end of the line, isn't it?",
-    " two  spaces, three   and a tab\t.",
-    "\n\nna\u00efve \u65e5\u672c\u8a9e \U0001f642 12345",
-)
-"""Spaces at the beginning and in rows, marks, newlines, digits, and characters of two to four bytes."""
+logger = logging.getLogger(__name__)
 
-
-class Behaviour(NamedTuple):
-    """Of a tokenizer. read: the tokens of each of `PROBES`, and the text that they become again; added: its
-    added tokens."""
-
-    read: list[tuple[list[int], str]]
-    added: set[str]
+OTHERS = ("tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Files in which older tokenizers are stored."""
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer in a folder, which need not hold a model. Raises ModelError.
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """What a model's tokenizer does is what the library `tokenizers` makes of its file; this is what stands
+    around it. Nothing of it changes, so threads may share it.
 
-    transformers has classes that take the vocabulary of a tokenizer.json and split text in their own way, and
-    chooses one by the name in tokenizer_config.json. So the class is taken that reads all of the file, and
-    what it makes of a few texts is compared with what the file says.
+    special_tokens: by role, `bos_token` and so on; templates: chat templates by name.
     """
-    file = path / FILE
-    whole = file.is_file()
-    # The latter would read config.json, whose `num_labels` alone can take all memory.
-    kind, options = (PreTrainedTokenizerFast, {}) if whole else (AutoTokenizer, {"config": LlamaConfig()})
+
+    backend: tokenizers.Tokenizer
+    special_tokens: Mapping[str, str]
+    templates: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.backend.no_truncation()  # which a file may ask for, for training
+        self.backend.no_padding()
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """add_special_tokens: those that the tokenizer puts before and after a text, BOS for example. Special
+        tokens that the text itself has are found in any case."""
+        ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of all tokens; what has no token is left out. See `Detokenizer` for one at a time."""
+        text: str = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+    def token_to_id(self, token: str) -> int | None:
+        number: int | None = self.backend.token_to_id(token)
+        return number
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """A token as the vocabulary writes it; None for an id that has none."""
+        token: str | None = self.backend.id_to_token(token_id)
+        return token
+
+    def get_vocab(self) -> dict[str, int]:
+        """Ids by token, of those too that were added."""
+        ids: dict[str, int] = self.backend.get_vocab(with_added_tokens=True)
+        return ids
+
+    def __len__(self) -> int:
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def bos_token(self) -> str | None:
+        return self.special_tokens.get("bos_token")
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return None if self.bos_token is None else self.token_to_id(self.bos_token)
+
+    @property
+    def eos_token(self) -> str | None:
+        return self.special_tokens.get("eos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return None if self.eos_token is None else self.token_to_id(self.eos_token)
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The default one of its templates."""
+        source = self.templates.get("default")
+        return ChatTemplate(source, self.special_tokens) if source else None
+
+    def save(self, folder: Path) -> None:
+        """Write the files that `load_tokenizer` reads, and transformers too."""
+        self.backend.save(str(folder / TOKENS))
+        templates = [{"name": name, "template": template} for name, template in self.templates.items()]
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **self.special_tokens}
+        if templates:
+            settings["chat_template"] = templates
+        text = json.dumps(settings, indent=2, ensure_ascii=False)
+        (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a folder, which need not hold a model. Raises ModelError.
+
+    It is what its tokenizer.json says, whatever class tokenizer_config.json names: transformers has classes
+    that take the vocabulary of the file and split text in their own way. So `legacy`, `add_prefix_space`,
+    `add_bos_token` and `add_eos_token`, which are for those classes, change nothing.
+    """
+    if not (path / TOKENS).is_file():
+        raise ModelError(f"{path}: the tokenizer cannot be loaded without a {TOKENS}: {_instead(path)}")
+    settings = read_tokenizer_settings(path)
     try:
-        expected = _behaviour(Tokenizer.from_file(str(file))) if whole else None
-        tokenizer = kind.from_pretrained(path, local_files_only=True, **options)
-        is_fast = tokenizer.is_fast
-        found = _behaviour(tokenizer.backend_tokenizer) if whole else None
-        tokenizer(list(PROBES))  # settings of a wrong type come up only here
+        backend = tokenizers.Tokenizer.from_file(str(path / TOKENS))
+        _add(backend, settings)
+        backend.encode_special_tokens = settings.split_special
+        padding = {"pad_token": backend.padding["pad_token"]} if backend.padding else {}
+        special = padding | {role: token.content for role, token in settings.named.items()}
+        tokenizer = Tokenizer(backend, special, settings.templates)
+        tokenizer.encode("a text")  # some of what a file may have wrong comes up only here
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the libraries below raise anything, and a panic of Rust is no Exception
-        without = "" if whole else f" without a {FILE}"
-        raise ModelError(f"{path}: the tokenizer cannot be loaded{without}: {reason(error)}") from error
-    if not is_fast:
-        raise ModelError(f"{path}: only a slow tokenizer is available; a tokenizer.json is needed")
-    if expected is not None and found is not None:
-        _check_same(expected, found, path)
+    except BaseException as error:  # the library raises anything, and a panic of Rust is no Exception
+        raise ModelError(f"{path}: the tokenizer cannot be loaded: {reason(error)}") from error
+    if settings.clean_up and not isinstance(backend.model, BPE):
+        logger.warning(
+            "%s: clean_up_tokenization_spaces = true is not followed: a text is what the tokens say", path
+        )
     return tokenizer
 
 
-def _behaviour(backend: Any) -> Behaviour:
-    """Without special tokens, which settings outside tokenizer.json may put around a text."""
-    backend.no_truncation()
-    backend.no_padding()
-    ids = [backend.encode(text, add_special_tokens=False).ids for text in PROBES]
-    read = [(tokens, backend.decode(tokens, skip_special_tokens=False)) for tokens in ids]
-    return Behaviour(read, {token.content for token in backend.get_added_tokens_decoder().values()})
+def _add(backend: tokenizers.Tokenizer, settings: TokenizerSettings) -> None:
+    """Add the tokens that the settings have and tokenizer.json has not, or has with other properties."""
+    there = backend.get_added_tokens_decoder()
+    held = {repr(token) for token in there.values()}
+    by_id = {**settings.older, **there, **settings.listed}
+    added = {token.content: token for _, token in sorted(by_id.items()) if repr(token) not in held}
+    known = {token.content for token in there.values()}
+    for token in (*settings.named.values(), *settings.extra):
+        if token.content not in known:
+            added.setdefault(token.content, token)
+    named = {token.content for token in settings.named.values()}
+    for token in added.values():
+        token.special = token.special or token.content in named
+    backend.add_tokens(list(added.values()))
 
 
-def _check_same(expected: Behaviour, found: Behaviour, path: Path) -> None:
-    """Texts aside in which stands a token that tokenizer_config.json adds."""
-    more = found.added - expected.added
-    for text, right, there in zip(PROBES, expected.read, found.read, strict=True):
-        if right != there and not any(token in text for token in more):
-            raise ModelError(
-                f"{path}: what transformers {transformers.__version__} makes of {FILE} is another "
-                f"tokenizer: it reads {shown(text)} as {there[0]} and writes that as {shown(there[1])}; "
-                f"tokenizers {tokenizers.__version__} has {right[0]} and {shown(right[1])}"
-            )
+def _instead(path: Path) -> str:
+    """What there is, and what to do about it."""
+    there = [name for name in OTHERS if (path / name).is_file()]
+    what = f"{listed(there)} can be turned into one" if there else "there is none of any kind"
+    how = (
+        " where transformers is installed, by AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        if there
+        else ""
+    )
+    return f"{what}{how}; or give a folder that has it with tokenizer="

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import BoundedSemaphore, Event, Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from llguidance import GrammarFormat, LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from outrider.aside import aside
 from outrider.errors import RequestError
+from outrider.models.tokenizer import Tokenizer
 from outrider.params import StructuredOutputs
-from outrider.sandbox import grammar_task
 from outrider.sandbox.workers import Refused, Task, Workers
+
+if TYPE_CHECKING:  # it is imported when a grammar is used
+    from llguidance import GrammarFormat, LLMatcher, LLTokenizer
 
 CACHED = 64  # compiled grammars
 LENGTH = 1 << 20  # characters of a grammar
@@ -64,7 +64,7 @@ class Grammars:
     found out at the first use.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab: int, eos: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab: int, eos: Sequence[int]) -> None:
         self._source = tokenizer
         self._vocab = vocab
         self._eos = list(eos)
@@ -106,12 +106,14 @@ class Grammars:
         # Without the lock: who finds a grammar in the cache does not wait for one that takes long.
         if len(text) > LENGTH:
             raise ValueError(f"it has {len(text)} characters, and {LENGTH} are taken")
-        tokenizer = self._tokenizer  # what is wrong with it is said before a worker is started
+        _ = self._tokenizer  # what is wrong with it is said before a worker is started
         job = {"kind": kind, "text": text, "limits": self._limits, "tokens": TRIED}
         definition = self._workers.ask(job, given_up)
-        return Grammar(definition, grammar_task.matcher_of(tokenizer, definition, self._limits))
+        return Grammar(definition, self._matcher(definition))
 
     def _matcher(self, definition: str) -> LLMatcher:
+        from outrider.sandbox import grammar_task
+
         return grammar_task.matcher_of(self._tokenizer, definition, self._limits)
 
     def _keep(self, source: tuple[GrammarFormat, str], grammar: Grammar) -> Grammar:
@@ -123,6 +125,8 @@ class Grammars:
 
     @property
     def _limits(self) -> dict[str, Any]:
+        from llguidance import LLParserLimits
+
         limits = LLParserLimits(
             verbose_errors=False,
             max_items_in_row=ITEMS_IN_ROW,
@@ -133,19 +137,18 @@ class Grammars:
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
-        if not isinstance(self._source, PreTrainedTokenizerFast):
-            raise ValueError("they need a fast tokenizer, and this model's is a slow one")
         if not self._eos:
             raise ValueError("the model has no EOS token, which would end the output")
+        from llguidance import LLTokenizer
+
         return LLTokenizer(**self._about_tokenizer())
 
     def _about_tokenizer(self) -> dict[str, Any]:
-        backend = copy(self._source.backend_tokenizer)
-        backend.no_padding()
-        backend.no_truncation()
-        return {"tokenizer": backend.to_str(), "n_vocab": self._vocab, "eos_token": self._eos}
+        return {"tokenizer": self._source.backend.to_str(), "n_vocab": self._vocab, "eos_token": self._eos}
 
     def _task(self) -> Task:
+        from outrider.sandbox import grammar_task
+
         return Task(Path(grammar_task.__file__), self._about_tokenizer(), SECONDS, MEMORY)
 
 

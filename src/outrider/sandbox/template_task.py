@@ -54,6 +54,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["dict"] = _Dict()
     environment.globals["namespace"] = _Namespace
     return environment
 
@@ -70,6 +71,16 @@ class _Generation(Extension):
 
     def _said(self, caller: Macro) -> str:
         return str(caller())
+
+
+class _Dict:
+    """Of Python's class of that name what makes one, and none of its methods."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
 
 
 class _Namespace(Namespace):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from outrider.cache.pages import release_freed
 from outrider.engine.generation import TextPrompt
 from outrider.errors import RequestError
 from outrider.llm import LLM
 from outrider.models.chat_template import AT_ONCE
+from outrider.models.tokenizer import Tokenizer
 from outrider.serving.requests import Message
 
 LONG = 2**18
@@ -31,7 +31,7 @@ class Prompts:
         self._layouts = asyncio.Semaphore(AT_ONCE)
 
     @property
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self) -> Tokenizer:
         return self._llm.tokenizer
 
     async def of_texts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[TextPrompt]:
@@ -50,7 +50,7 @@ class Prompts:
 
     async def of_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> TextPrompt:
         """A conversation as the model's template lays it out. Raises RequestError where it does not."""
-        if not getattr(self._tokenizer, "chat_template", None):
+        if self._tokenizer.chat_template is None:
             raise RequestError("the model has no chat template; use /v1/completions")
 
         def lay_out() -> str:
@@ -68,12 +68,12 @@ class Prompts:
         for token in tokens:
             if token >= vocab:
                 raise RequestError(f"tokens holds token id {token}; the model's ids are 0 to {vocab - 1}")
-        return str(self._tokenizer.decode(list(tokens)))
+        return self._tokenizer.decode(tokens)
 
     def pieces_of(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token by itself."""
-        return [str(self._tokenizer.decode([token])) for token in tokens]
+        return [self._tokenizer.decode([token]) for token in tokens]
 
     def names_of(self, tokens: Sequence[int]) -> list[str]:
         """Each token as the vocabulary writes it."""
-        return [str(name) for name in self._tokenizer.convert_ids_to_tokens(list(tokens))]
+        return [self._tokenizer.id_to_token(token) or "" for token in tokens]

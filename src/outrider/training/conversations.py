@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
 from outrider.measurement.prompts import read_conversations
-from outrider.models.chat_template import ChatTemplate
+from outrider.models.tokenizer import Tokenizer
 from outrider.params import SamplingParams
 from outrider.training.openers import OPENERS, READERS
 
@@ -30,9 +30,9 @@ class Layout:
     between: str
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Layout | None:
+    def of(cls, tokenizer: Tokenizer) -> Layout | None:
         """None where the tokenizer has no chat template."""
-        template = ChatTemplate.of(tokenizer)
+        template = tokenizer.chat_template
         if template is None:
             return None
         text = template.render([{"role": "user", "content": MARK}], add_generation_prompt=True)
@@ -126,5 +126,4 @@ def _params(draw: random.Random, temperature: float, **others: Any) -> SamplingP
 
 
 def _encode(engine: Engine, text: str) -> list[int]:
-    ids: list[int] = engine.tokenizer.encode(text, add_special_tokens=False)
-    return ids
+    return engine.tokenizer.encode(text, add_special_tokens=False)
