@@ -35,7 +35,7 @@ before = set(sys.modules)
 {code}
 print(*(set(sys.modules) - before))
 """
-HEAVY = {"torch", "transformers", "llguidance", "matplotlib", "fastapi", "uvicorn", "zeus", "httpx"}
+HEAVY = {"torch", "transformers", "llguidance", "matplotlib", "fastapi", "uvicorn", "zeus", "httpx", "jinja2"}
 
 
 def run(code: str, *arguments: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint
@@ -83,6 +84,23 @@ def test_a_student_as_saved(whole_groups: str, tmp_path: Path) -> None:
     for tensor in (tree.table.tensor, up.up.matrices[0]):
         assert np.array_equal(meanwhile[tensor.hf.name], saved.weight(tensor).dequantize())
     assert all(torch.equal(value, exact[name]) for name, value in values(lesson.net).items())
+
+
+def test_a_student_is_transformers_llama(whole_groups: str, tmp_path: Path) -> None:
+    """What is trained is what others compute of the saved folder, whose tokenizer is the target's."""
+    lesson = StudentKind(open_checkpoint(whole_groups)).lesson([], DEVICE)
+    with torch.no_grad():
+        for weight in lesson.net.parameters():
+            weight.normal_(1 if weight.dim() == 1 else 0, 0.3)
+    lesson.save(tmp_path)
+    llama = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    tokens = torch.randint(0, llama.config.vocab_size, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), lesson.as_saved():
+        assert torch.allclose(lesson.net(tokens), llama(tokens).logits, rtol=1e-4, atol=1e-4)
+    saved, target = (AutoTokenizer.from_pretrained(path) for path in (tmp_path, whole_groups))
+    assert saved.get_vocab() == target.get_vocab()
+    assert saved.special_tokens_map == target.special_tokens_map
+    assert saved.encode("the end<|im_end|>") == target.encode("the end<|im_end|>")
 
 
 def test_only_the_last_pass_trains_what_is_saved(whole_groups: str, recordings: list[Recording]) -> None:

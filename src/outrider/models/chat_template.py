@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from outrider.errors import RequestError
-from outrider.sandbox import template_task
-from outrider.sandbox.workers import Refused, Task, Workers
+from outrider.sandbox.workers import Refused, Task, Workers, task_file
 
 SECONDS = 2.0
 """Of processor time for one conversation. SmolLM2's template lays out 10,000 messages in 0.1 s."""
@@ -60,7 +58,7 @@ class ChatTemplate:
 
 @lru_cache(maxsize=4)
 def _workers(source: str) -> Workers:
-    return Workers(lambda: Task(Path(template_task.__file__), source, SECONDS, MEMORY), count=AT_ONCE)
+    return Workers(lambda: Task(task_file("template_task"), source, SECONDS, MEMORY), count=AT_ONCE)
 
 
 def as_conversation(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from threading import BoundedSemaphore, Event, Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -20,7 +19,7 @@ from outrider.aside import aside
 from outrider.errors import RequestError
 from outrider.models.tokenizer import Tokenizer
 from outrider.params import StructuredOutputs
-from outrider.sandbox.workers import Refused, Task, Workers
+from outrider.sandbox.workers import Refused, Task, Workers, task_file
 
 if TYPE_CHECKING:  # it is imported when a grammar is used
     from llguidance import GrammarFormat, LLMatcher, LLTokenizer
@@ -147,9 +146,7 @@ class Grammars:
         return {"tokenizer": self._source.backend.to_str(), "n_vocab": self._vocab, "eos_token": self._eos}
 
     def _task(self) -> Task:
-        from outrider.sandbox import grammar_task
-
-        return Task(Path(grammar_task.__file__), self._about_tokenizer(), SECONDS, MEMORY)
+        return Task(task_file("grammar_task"), self._about_tokenizer(), SECONDS, MEMORY)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,11 @@ class GivenUp(Exception):
     """A job that nobody waits for any more."""
 
 
+def task_file(name: str) -> Path:
+    """Of a task of this package. It is not imported here: what it takes is the worker's alone."""
+    return Path(__file__).with_name(f"{name}.py")
+
+
 @dataclass(frozen=True)
 class Task:
     """What workers do.
