@@ -169,6 +169,10 @@ CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
         "tokenizer_config.json": {"bos_token": "a"},
         "special_tokens_map.json": {"bos_token": PLAIN, "eos_token": "</s>", "cls_token": "<n>"},
     },
+    "map of more": {
+        "tokenizer_config.json": {"pad_token": "<p>", "image_token": "<i>"},
+        "special_tokens_map.json": {"eos_token": "<e>", "additional_special_tokens": ["<x>"]},
+    },
     "map that is not read": {
         "tokenizer_config.json": {"bos_token": "<s>", "added_tokens_decoder": {}},
         "special_tokens_map.json": {"bos_token": "<more>", "eos_token": "</s>"},
