@@ -169,6 +169,22 @@ def test_refusals_are_one_line(
     assert len(error.splitlines()) == 1
 
 
+def test_without_the_package_that_draws(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is measured."""
+    drawing = ("outrider.measurement.picture", "matplotlib")
+    for name in [name for name in sys.modules if name.startswith(drawing)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "argv", ["outrider", "tune"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    error = " ".join(capsys.readouterr().err.split())
+    assert "needs the package 'matplotlib" in error
+    assert error.endswith("in a clone of Outrider's repository, with: pip install '.[plot]'")
+
+
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [

@@ -11,6 +11,8 @@ from types import FrameType
 
 INTERRUPTED = 130  # as shells have it: 128 and the number of the signal
 
+CLEARED = "\r\x1b[2K\x1b[?25h"  # what a terminal takes for an empty line and a cursor that is seen
+
 
 @contextmanager
 def importing() -> Iterator[None]:
@@ -23,7 +25,7 @@ def importing() -> Iterator[None]:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Nothing is open yet that would have to be closed."""
-    sys.stderr.write("\rinterrupted\n" if sys.stderr.isatty() else "interrupted\n")
+    """Nothing is open yet that would have to be closed; a terminal may show progress, without its cursor."""
+    sys.stderr.write(f"{CLEARED}interrupted\n" if sys.stderr.isatty() else "interrupted\n")
     sys.stderr.flush()
     os._exit(INTERRUPTED)

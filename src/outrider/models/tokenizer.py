@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 OTHERS = ("tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files in which older tokenizers are stored."""
+PROBE = "\n\nThe end of the line, isn't it?  na\u00efve \u65e5\u672c\u8a9e \U0001f642 12345\t."
+"""Words and marks, spaces, digits, and characters of one to four bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         padding = {"pad_token": backend.padding["pad_token"]} if backend.padding else {}
         special = padding | {role: token.content for role, token in settings.named.items()}
         tokenizer = Tokenizer(backend, special, settings.templates)
-        tokenizer.encode("a text")  # some of what a file may have wrong comes up only here
+        tokenizer.decode(tokenizer.encode(PROBE))  # some of what a file may have wrong comes up only here
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises anything, and a panic of Rust is no Exception
