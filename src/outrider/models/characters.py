@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import Tokenizer, pre_tokenizers
+import tokenizers
+from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
 COMPOSED = 4
@@ -30,7 +31,7 @@ class CharacterBound:
         return len(text) > most and len(text) - sum(map(text.count, self.uncounted)) > most
 
 
-def bound_of(tokenizer: Tokenizer) -> CharacterBound | None:
+def bound_of(tokenizer: tokenizers.Tokenizer) -> CharacterBound | None:
     """None where it is not known: an unknown token may stand for any number of characters, and a normalizer
     or a pre-tokenizer may drop some."""
     splits = list(_parts(tokenizer.pre_tokenizer))
@@ -59,7 +60,7 @@ def _parts(component: Any) -> Iterator[dict[str, Any]]:
             yield part
 
 
-def _lost(tokenizer: Tokenizer, vocabulary: Collection[str], *, by_bytes: bool) -> str | None:
+def _lost(tokenizer: tokenizers.Tokenizer, vocabulary: Collection[str], *, by_bytes: bool) -> str | None:
     """The characters that no token writes, and that cost none; None where they are not known."""
     if not isinstance(tokenizer.model, BPE):
         return None
