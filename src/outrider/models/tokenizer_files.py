@@ -157,7 +157,7 @@ def _described(value: Any, source: Path, name: str) -> AddedToken:
 def _id(value: Any, source: Path, name: str) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _wrong(source, name, value, "token ids, which are integers") from None
 
 
