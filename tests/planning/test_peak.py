@@ -9,7 +9,6 @@ import pytest
 from benchmarks.memory import OUTPUT, PEAK_RESET, Case, measure
 from outrider.models.checkpoint import locate
 
-MIB = 2**20
 SIZE = {"max_model_len": OUTPUT + 160, "max_num_seqs": 2}
 linux = pytest.mark.skipif(not PEAK_RESET.exists(), reason="VmHWM is Linux's")
 
@@ -35,7 +34,9 @@ def test_peak_is_within_a_tenth_of_the_plan(format: dict[str, Any], drafter: dic
 
 @linux
 def test_a_limit_is_kept() -> None:
-    """By a process whose cache takes what the limit leaves, and is full."""
-    drafter = {"speculative_model": ["ngram", "head"], "memory_limit": 575 * MIB}
-    measured = measure(Case("", "", "smollm2", {**drafter, "max_num_seqs": 1, "max_model_len": 1000}))
-    assert 0.9 * 575 * MIB < measured.peak <= 575 * MIB
+    """By a process whose cache takes what the limit leaves, and is full. The limit is a little more than the
+    plan: what Python and the libraries take differs by machine."""
+    options = {"speculative_model": ["ngram", "head"], "max_num_seqs": 1, "max_model_len": 1000}
+    limit = round(1.03 * measure(Case("", "", "smollm2", options)).planned)
+    measured = measure(Case("", "", "smollm2", {**options, "memory_limit": limit}))
+    assert 0.9 * limit < measured.peak <= limit
