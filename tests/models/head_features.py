@@ -22,12 +22,13 @@ from outrider.models.leaves import tensors as tensors_of
 DRAFT_VOCAB = 96
 
 
-def random_head(path: Path, target: ModelConfig, **changes: Any) -> dict[str, Tensor]:
+def random_head(path: Path, target: ModelConfig, layers: int = 1, **changes: Any) -> dict[str, Tensor]:
     """Write a head with every weight random; returns its tensors by public name.
 
     What two heads have in common, they have in the same values.
     """
-    config = replace(HeadConfig.for_target(target, draft_vocab_size=DRAFT_VOCAB), **changes)
+    config = HeadConfig.for_target(target, draft_vocab_size=DRAFT_VOCAB, layers=layers)
+    config = replace(config, **changes)
     tensors = {
         name: torch.randn(shape, generator=torch.Generator().manual_seed(len(name) + sum(name.encode())))
         * (0.2 if len(shape) == 2 else 1.0)
@@ -101,9 +102,13 @@ FEATURES: dict[str, Callable[[Path, ModelConfig], Any]] = {
     "own table": _own_table,
     "the target's output layer": _output_of_target,
     "tied output layer": _tied_output,
-    "four layers": _having(state_layers=(1, 2, 5, 8)),
-    "one layer": _having(state_layers=(4,)),
-    "no layers": _having(state_layers=None, reads_output=True),
+    "three layers": _having(layers=3),
+    "two layers with everything": _having(
+        layers=2, window=4, attention_bias=True, mlp_bias=True, norm_before_residual=True, norm_output=True
+    ),
+    "four states": _having(state_layers=(1, 2, 5, 8)),
+    "one state": _having(state_layers=(4,)),
+    "no states": _having(state_layers=None, reads_output=True),
     "many types": _many_types,
 }
 """What heads have, by name: each writes a head for a target of 64 and 8 layers."""
@@ -146,27 +151,35 @@ def plain_reading(
         cos, sin = angles.cos().repeat(2), angles.sin().repeat(2)
         return x * cos + torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1) * sin
 
-    keys: list[Tensor] = []
-    values: list[Tensor] = []
+    cached: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in range(config["num_hidden_layers"])]
+
+    def attended(x: Tensor, number: int, row: int) -> Tensor:
+        scope, (keys, values) = f"{names[number]}.self_attn", cached[number]
+        q, k, v = (linear(x, f"{scope}.{name}_proj") for name in "qkv")
+        keys.append(turned(k.view(kv_heads, dim), row))
+        values.append(v.view(kv_heads, dim))
+        mixed = []
+        for head, query in enumerate(turned(q.view(heads, dim), row)):
+            shared = head * kv_heads // heads
+            scores = torch.stack([key[shared] @ query for key in keys[-reach:]]) / dim**0.5
+            mixed.append(scores.softmax(0) @ torch.stack([value[shared] for value in values[-reach:]]))
+        return linear(torch.cat(mixed), f"{scope}.o_proj")
+
+    names = ["midlayer", *(f"layers.{number}" for number in range(1, len(cached)))]
     state, logits = torch.zeros(0), []
     for row, token in enumerate([*tokens, *drafted]):
         if row < len(states):
             state = joined(states[row])
-        normed = norm(state, w["midlayer.hidden_norm.weight"])
-        x = torch.cat([norm(table[token], w["midlayer.input_layernorm.weight"]), normed])
-        q, k, v = (linear(x, f"midlayer.self_attn.{name}_proj") for name in "qkv")
-        keys.append(turned(k.view(kv_heads, dim), row))
-        values.append(v.view(kv_heads, dim))
-        mixed = []
-        for number, query in enumerate(turned(q.view(heads, dim), row)):
-            shared = number * kv_heads // heads
-            scores = torch.stack([key[shared] @ query for key in keys[-reach:]]) / dim**0.5
-            mixed.append(scores.softmax(0) @ torch.stack([value[shared] for value in values[-reach:]]))
-        residual = normed if config["norm_before_residual"] else state
-        state = residual + linear(torch.cat(mixed), "midlayer.self_attn.o_proj")
-        y = norm(state, w["midlayer.post_attention_layernorm.weight"])
-        gate, up = (linear(y, f"midlayer.mlp.{name}_proj") for name in ("gate", "up"))
-        state = state + linear(F.silu(gate) * up, "midlayer.mlp.down_proj")
+        for number, name in enumerate(names):
+            normed = norm(state, w[f"{name}.{'input_layernorm' if number else 'hidden_norm'}.weight"])
+            x = normed
+            if number == 0:
+                x = torch.cat([norm(table[token], w["midlayer.input_layernorm.weight"]), normed])
+                state = normed if config["norm_before_residual"] else state
+            state = state + attended(x, number, row)
+            y = norm(state, w[f"{name}.post_attention_layernorm.weight"])
+            gate, up = (linear(y, f"{name}.mlp.{part}_proj") for part in ("gate", "up"))
+            state = state + linear(F.silu(gate) * up, f"{name}.mlp.down_proj")
         normed = norm(state, w["norm.weight"])
         logits.append(output @ normed)
         state = normed if config["norm_output"] else state

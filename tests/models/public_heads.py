@@ -292,7 +292,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         _speculators(NESTED_LLAMA | {"model_type": "qwen3"}),
         "model_type = 'qwen3'",
     ),
-    "a deeper head": (LLAMA | {"architectures": ["LlamaForCausalLMEagle3"], "num_hidden_layers": 2}, "= 2; "),
+    "layers that differ": (
+        LLAMA
+        | {
+            "architectures": ["LlamaForCausalLMEagle3"],
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "sliding_window": 64,
+        },
+        "layer_types = ",
+    ),
     "quantised weights": (
         LLAMA | {"architectures": ["LlamaForCausalLMEagle3"], "quantization_config": {"quant_method": "fp8"}},
         "quantization_config = .* not supported",

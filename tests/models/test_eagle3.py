@@ -53,7 +53,7 @@ def drafted_logits(path: Path, model: Model, states: Tensor, tokens: list[int]) 
 
 @pytest.mark.parametrize("feature", list(FEATURES)[1:-4])
 def test_a_feature_changes_what_is_drafted(feature: str, target: Path, tmp_path: Path) -> None:
-    """With the same weights. (Other layers are other states in any case, and types only round.)"""
+    """With the same weights. (Other states are other inputs in any case, and types only round.)"""
     model = Model(open_checkpoint(str(target)), exact_backend("native"))
     states, tokens = torch.randn(11, 3 * 64), list(range(2, 16))
     drafts = []
@@ -201,7 +201,7 @@ def test_a_head_for_another_target_is_refused(
     ("change", "message"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel"),
-        ({"num_hidden_layers": 2}, "num_hidden_layers = 2"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers = 0"),
         ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [4, 2, 6]}}, r"\[4, 2, 6\]"),
         ({"hidden_act": "gelu"}, "gelu"),
     ],

@@ -310,7 +310,7 @@ def test_the_pickle_of_a_head_is_downloaded_and_of_a_model_it_is_not(
 
 
 @pytest.mark.parametrize(
-    "feature", ["fc_norm", "no layers", "the target's output layer", "attention_bias", "many types"]
+    "feature", ["fc_norm", "no states", "the target's output layer", "attention_bias", "many types"]
 )
 def test_tokens_are_the_targets(feature: str, target: Path, tmp_path: Path) -> None:
     FEATURES[feature](tmp_path, open_checkpoint(str(target)).config)

@@ -69,9 +69,11 @@ def test_a_start_with_what_training_does_not_know_is_refused(feature: str, tmp_p
 
     def start() -> HeadKind:
         folder = str(tmp_path / "head")
-        return HeadKind.of(target, "target", start=folder, draft_vocab_size=None, quantized=False)
+        return HeadKind.of(
+            target, "target", start=folder, draft_vocab_size=None, layers=None, quantized=False
+        )
 
-    if feature in ("plain", "one layer", "four layers", "many types"):
+    if feature in ("plain", "one state", "four states", "three layers", "many types"):
         assert start().state_layers == tuple(sorted({*(start().config.state_layers or ()), 8}))
     else:
         with pytest.raises(ModelError, match="which training does not know"):
@@ -207,9 +209,25 @@ def test_a_head_goes_on_from_another(target: str, made: Path, tmp_path: Path) ->
     assert told.losses[-1] < told.losses[0]
 
 
+def test_a_head_of_several_layers(target: str, made: Path, tmp_path: Path) -> None:
+    """It learns what it reads, and can be gone on from."""
+    told = Told()
+    run(target, tmp_path / "two", told, layers=2, unrolled=(1,) * 6)
+    assert told.losses[-1] < told.losses[0]
+    assert HeadCheckpoint(tmp_path / "two").config.sizes.layers == 2
+    run(target, tmp_path / "more", start=str(tmp_path / "two"), draft_vocab_size=None, unrolled=(1,))
+    assert HeadCheckpoint(tmp_path / "more").config.sizes.layers == 2
+
+
 def test_what_a_head_cannot_go_on_from(target: str, made: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"draft_vocab_size = 64, and start = .* has 128"):
         run(target, tmp_path / "a", start=str(made), draft_vocab_size=64)
+    with pytest.raises(ConfigError, match=r"layers = 2, and start = .* has 1"):
+        run(target, tmp_path / "d", start=str(made), draft_vocab_size=None, layers=2)
+    with pytest.raises(
+        ConfigError, match=r"layers = 9, and a head begins as the last layers of .*, which has"
+    ):
+        run(target, tmp_path / "e", layers=9)
     with pytest.raises(ConfigError, match="start = 'x' is for kind = 'head', and kind is 'student'"):
         run(target, tmp_path / "b", start="x", kind="student")
     with pytest.raises(ModelError, match="was not made for the target"):

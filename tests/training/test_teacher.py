@@ -50,11 +50,11 @@ def states_of(checkpoint: Checkpoint, layer: int) -> Passed:
     return runner.run([Span(list(range(7, 7 + ROWS)), 0, table.tables, ROWS)])
 
 
-def lesson(checkpoint: Checkpoint) -> HeadLesson:
+def lesson(checkpoint: Checkpoint, layers: int = 1) -> HeadLesson:
     """Of a head that can say all tokens."""
     vocab = checkpoint.config.vocab_size
-    head = HeadConfig.for_target(checkpoint.config, draft_vocab_size=vocab)
-    return HeadLesson(head, Teacher.of(checkpoint), torch.arange(vocab), device=DEVICE)
+    head = HeadConfig.for_target(checkpoint.config, draft_vocab_size=vocab, layers=layers)
+    return HeadLesson(head, Teacher.of(checkpoint, layers), torch.arange(vocab), device=DEVICE)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "granite", "granite-tied"])
@@ -67,10 +67,13 @@ def test_logits_are_the_targets(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found, passed.logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", ["folder", "gguf"])
 @pytest.mark.parametrize("target", PLAIN)
-def test_a_head_begins_as_the_targets_last_layer(target: str, kind: str, tmp_path: Path) -> None:
-    """From the state before it, and an embedding that says nothing, it says what the target does."""
+def test_a_head_begins_as_the_targets_last_layers(
+    target: str, kind: str, layers: int, tmp_path: Path
+) -> None:
+    """From the state before them, and an embedding that says nothing, it says what the target does."""
     written = write_hf(tmp_path / "hf", PLAIN[target]())
     path = tmp_path / "hf"
     if kind == "gguf":
@@ -78,7 +81,8 @@ def test_a_head_begins_as_the_targets_last_layer(target: str, kind: str, tmp_pat
         architecture = {"fused": "phi3", "scaled": "granite"}.get(target, "llama")
         write_gguf(path, written, tiny_tokenizer(), architecture=architecture)
     checkpoint = open_checkpoint(str(path))
-    passed, net = states_of(checkpoint, checkpoint.config.num_layers - 1), lesson(checkpoint).net
+    passed = states_of(checkpoint, checkpoint.config.num_layers - layers)
+    net = lesson(checkpoint, layers).net
     assert passed.kept is not None
     features = torch.zeros(1, ROWS, net.config.width)
     features[..., -passed.kept.shape[1] :] = passed.kept

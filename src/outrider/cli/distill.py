@@ -36,6 +36,7 @@ def distill(
         int | None,
         typer.Option(min=1, help="Tokens that a head can say; default: as --start, or 8192."),
     ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Of a head; default: as --start, or one.")] = None,
     unrolled: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Steps unrolled in a pass over the data. Repeatable; default 1, 1, 2, 3."),
@@ -64,6 +65,7 @@ def distill(
         "data_limit": data_limit,
         "start": start,
         "draft_vocab_size": draft_vocab_size,
+        "layers": layers,
         "unrolled": tuple(unrolled or (1, 1, 2, 3)),
         "learning_rate": learning_rate,
         "quantized": quantized,

@@ -1,4 +1,4 @@
-"""An EAGLE-3 head (Li et al., 2025): one decoder layer that reads the target's hidden states."""
+"""An EAGLE-3 head (Li et al., 2025): a decoder layer or several that read the target's hidden states."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ class Eagle3:
 
     @property
     def shapes(self) -> Sequence[AttentionShape]:
-        """The attention of its one layer."""
-        return (self.parts.shape,)
+        """The attention of each of its layers."""
+        further = (block.attention.mixer.cached for block in self.parts.further)
+        return (self.parts.shape, *(shape for shape in further if shape is not None))
 
     @property
     def width(self) -> int:
@@ -76,13 +77,13 @@ class Eagle3:
             states = ops.norm(states, *self._read_norm)
         if parts.joined_norm is not None:
             states = parts.joined_norm.forward(ops, loaded, states)
-        return self._layer(ops, cache, states if parts.fc is None else ops.linear(states, loaded[parts.fc]))
+        return self._layers(ops, cache, states if parts.fc is None else ops.linear(states, loaded[parts.fc]))
 
     def go_on(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
         """The same from the head's own states [rows, hidden]."""
-        return self._layer(ops, cache, ops.input(self.config.sizes.hidden))
+        return self._layers(ops, cache, ops.input(self.config.sizes.hidden))
 
-    def _layer(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache], state: Value) -> Value:
+    def _layers(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache], state: Value) -> Value:
         parts, loaded = self.parts, self._loaded
         embedded = parts.embedding_norm.forward(ops, loaded, ops.embed(self._table))
         read = parts.state_norm.forward(ops, loaded, state)
@@ -90,7 +91,10 @@ class Eagle3:
         attended = ops.attend(qkv, cache[0], parts.shape, HeadVectors())
         added_to = read if self.config.norm_before_residual else state
         x = ops.linear(attended, loaded[parts.out], added_to)
-        x = ops.select_logit_rows(parts.feed_forward.forward(ops, loaded, x, None))
+        x = parts.feed_forward.forward(ops, loaded, x, None)
+        for block, own in zip(parts.further, cache[1:], strict=True):
+            x = block.forward(ops, loaded, x, own)
+        x = ops.select_logit_rows(x)
         normed = parts.norm.forward(ops, loaded, x)
         ops.keep(normed if self.config.norm_output else x)
         logits = ops.linear(normed, self._output, None, self._logit_scale)

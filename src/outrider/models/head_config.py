@@ -19,7 +19,6 @@ from outrider.ops.base import Rope
 FIXED: dict[str, tuple[str | int, ...]] = {
     "model_type": ("llama", "phi3", "mistral"),  # whose layer is Llama's
     "hidden_act": ("silu",),
-    "num_hidden_layers": (1,),
 }
 ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters", "original_max_position_embeddings")
 LAYERS_KEY = "eagle_aux_hidden_state_layer_ids"
@@ -27,14 +26,14 @@ LAYERS_KEY = "eagle_aux_hidden_state_layer_ids"
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """sizes: of the head's one layer; the vocabulary is the target's. rope_settings: of the rotary embedding,
-    as config.json has them. window: positions that the layer attends to, None where that is all.
+    """sizes: of the head and its layers; the vocabulary is the target's. rope_settings: of the rotary
+    embedding, as config.json has them. window: positions that a layer attends to, None where that is all.
 
     state_layers: the layers of the target whose inputs it reads, None where the checkpoint leaves them to
     `usual_layers`. reads_output: it reads what the target's output layer does, and nothing joins states.
     norm_before_fc: the joined states are normed; fc_norm: each of them is. norm_before_residual: the normed
-    state is what the layer adds to. norm_output: it goes on from its normed state. target_layers: how many
-    the target has, if the checkpoint says so.
+    state is what the first layer adds to. norm_output: it goes on from its normed state. target_layers: how
+    many the target has, if the checkpoint says so.
     """
 
     sizes: Sizes
@@ -56,9 +55,14 @@ class HeadConfig:
 
     @classmethod
     def for_target(
-        cls, target: ModelConfig, *, draft_vocab_size: int, state_layers: tuple[int, ...] | None = None
+        cls,
+        target: ModelConfig,
+        *,
+        draft_vocab_size: int,
+        layers: int = 1,
+        state_layers: tuple[int, ...] | None = None,
     ) -> HeadConfig:
-        """A head of the target's own proportions: those of its last layer.
+        """A head of so many layers of the target's own proportions: those of its last layer.
 
         Raises ModelError for a target that has no attention or no gated feed-forward.
         """
@@ -75,7 +79,7 @@ class HeadConfig:
             vocab=tree.vocab_size,
             hidden=tree.hidden_size,
             inner=gated[-1].down.matrices[0].shape[1],
-            layers=1,
+            layers=layers,
             heads=shape.heads,
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
@@ -151,14 +155,14 @@ class HeadConfig:
     def to_json(self) -> dict[str, Any]:
         """The contents of config.json."""
         s, layers = self.sizes, list(self.state_layers or ())
-        sliding = {"sliding_window": self.window, "layer_types": ["sliding_attention"]}
+        sliding = {"sliding_window": self.window, "layer_types": ["sliding_attention"] * s.layers}
         return {
             "architectures": [ARCHITECTURE],
             "model_type": "llama",
             "hidden_act": "silu",
             "hidden_size": s.hidden,
             "intermediate_size": s.inner,
-            "num_hidden_layers": 1,
+            "num_hidden_layers": s.layers,
             "num_attention_heads": s.heads,
             "num_key_value_heads": s.kv_heads,
             "head_dim": s.head_dim,
@@ -221,7 +225,7 @@ def _state_layers(c: HeadSettings) -> tuple[int, ...] | None:
 
 
 def _window(c: HeadSettings) -> int | None:
-    """Positions that the layer attends to, None where that is all: `layer_types` decides, and a window by
+    """Positions that every layer attends to, None where that is all: `layer_types` decides, and a window by
     itself says nothing, as in vLLM."""
     window, types = c.optional_size("sliding_window"), c.get("layer_types")
     if c.flag("use_sliding_window", False) and types is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from outrider.models.families.build import Layer
 from outrider.models.head_config import HeadConfig
 from outrider.models.leaves import Linear, Table, Vector
-from outrider.models.parts import Gated, Norm, Residual
-from outrider.models.tensors import Place, Tensor
+from outrider.models.parts import Block, Gated, Norm, Residual
+from outrider.models.tensors import Place, Scope, Tensor
 from outrider.ops.base import AttentionShape
 
 TABLE, OUTPUT = "embed_tokens.weight", "lm_head.weight"
@@ -20,6 +21,7 @@ class HeadParts:
 
     joined_norm: of all of the target's states beside each other; state_norms: of each of them. qkv_embedding,
     qkv_state: of [embedding, state]; two products are summed, so that the two need not be put together.
+    shape, out, feed_forward: of the first layer; further: the layers after it, which are a Llama's.
     """
 
     table: Table | None
@@ -33,6 +35,7 @@ class HeadParts:
     shape: AttentionShape
     out: Linear
     feed_forward: Residual
+    further: tuple[Block, ...]
     norm: Norm
     output: Linear | None
 
@@ -90,9 +93,30 @@ def head_parts(config: HeadConfig, *, table: bool = False, output: bool = True) 
             Gated(mlp("gate", s.inner, hidden), mlp("up", s.inner, hidden), mlp("down", hidden, s.inner)),
             before=norm(f"{LAYER}post_attention_layernorm"),
         ),
+        further=tuple(_FurtherLayer(number, s).block(config) for number in range(1, s.layers)),
         norm=norm("norm"),
         output=linear("lm_head", config.draft_vocab_size, hidden) if output else None,
     )
+
+
+class _FurtherLayer(Layer):
+    """By vLLM's and Speculators' names."""
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(f"layers.{self.number}.", f"layers.{self.number}.")
+
+    def block(self, config: HeadConfig) -> Block:
+        attention = self.attention(
+            config.rope,
+            window=config.window,
+            qkv_bias=config.attention_bias,
+            out_bias=config.attention_bias,
+        )
+        return Block(
+            Residual(attention, before=self.norm("input_layernorm", "")),
+            Residual(self.gated(bias=config.mlp_bias), before=self.norm("post_attention_layernorm", "")),
+        )
 
 
 def _tensor(name: str, *shape: int, of: int = 0, column: int = 0) -> Tensor:

@@ -48,6 +48,8 @@ class DistillConfig(Strict):
     """A head to go on from, its vocabulary included; None: begin at the target's last layer."""
     draft_vocab_size: PositiveInt | None = None
     """Tokens that a head can say, the target's most frequent: as many as `start`'s, or 8192."""
+    layers: PositiveInt | None = None
+    """Of a head: as many as `start`'s, or one."""
     unrolled: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 3)
     """Steps unrolled in each pass over the data; a student's passes are as many."""
     learning_rate: PositiveFloat = 8e-4
@@ -114,6 +116,7 @@ def _kind(config: DistillConfig, checkpoint: Checkpoint) -> Kind:
         config.target,
         start=config.start,
         draft_vocab_size=config.draft_vocab_size,
+        layers=config.layers,
         quantized=config.quantized,
     )
 

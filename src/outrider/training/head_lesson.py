@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -85,16 +85,13 @@ class HeadLesson:
         return torch.from_numpy(four_bits(values).dequantize()).to(values.device)
 
     def _begin_at_target(self) -> None:
-        """Begin as what the target does last: its last layer after the latest of the states that the head
-        reads, then its output layer. This saves more than half of the training."""
+        """Begin as what the target does last: its last layers, as many as the head has, after the latest of
+        the states that it reads, then its output layer. This saves more than half of the training."""
         self.net.lm_head.weight.copy_(self._output * self._teacher.logit_scale)
         self.net.norm.weight.copy_(self._teacher.norm)
-        for name, values in self._teacher.last_layer.items():
-            # Of what reads [embedding, state] the part that reads the state.
-            weight = self.net.midlayer.get_parameter(f"{name}.weight")
-            weight[..., weight.shape[-1] - values.shape[-1] :] = values
-        matrices = (name for name, values in self.net.midlayer.named_parameters() if values.dim() == 2)
-        rest = [name for name in matrices if name.removesuffix(".weight") not in self._teacher.last_layer]
+        rest: list[str] = []
+        for number, values in enumerate(self._teacher.last_layers):
+            rest += self._begin_layer(number, values)
         if rest:
             logger.warning(
                 "the target's last layer is not computed as a head's, so these begin at random: %s",
@@ -103,6 +100,18 @@ class HeadLesson:
         hidden = self.config.target_hidden_size
         self.net.fc.weight.zero_()
         self.net.fc.weight[:, -hidden:] = torch.eye(hidden)
+
+    def _begin_layer(self, number: int, weights: Mapping[str, Tensor]) -> list[str]:
+        """Names of the matrices of this layer for which there are no weights."""
+        layer = self.net.layers[str(number)] if number else self.net.midlayer
+        scope = f"layers.{number}." if number else ""
+        for name, values in weights.items():
+            # In the first layer the state has a norm of its own, and matrices read [embedding, state].
+            own = "hidden_norm" if name == "input_layernorm" and not number else name
+            weight = layer.get_parameter(f"{own}.weight")
+            weight[..., weight.shape[-1] - values.shape[-1] :] = values
+        matrices = (name for name, values in layer.named_parameters() if values.dim() == 2)
+        return [scope + name for name in matrices if name.removesuffix(".weight") not in weights]
 
     def _go_on_from(self, start: HeadCheckpoint) -> None:
         for name, parameter in self.net.named_parameters():

@@ -65,21 +65,32 @@ class HeadKind:
         *,
         start: str | None,
         draft_vocab_size: int | None,
+        layers: int | None,
         quantized: bool,
     ) -> HeadKind:
         """name: the target's. Raises ModelError for a start that was made for another target or has what is
         not trained, and for a shape that cannot be stored in 4 bits; ConfigError for another draft vocabulary
-        than the start's."""
+        or number of layers than the start's, and for more layers than the target has."""
         head = None if start is None else HeadCheckpoint(locate_head(start))
         if head is None:
-            config = HeadConfig.for_target(target.config, draft_vocab_size=draft_vocab_size or VOCAB)
+            config = HeadConfig.for_target(
+                target.config, draft_vocab_size=draft_vocab_size or VOCAB, layers=layers or 1
+            )
         else:
             config = replace(head.config, state_layers=head.layers(target.config, name))
             _refuse_untaught(head)
-        if draft_vocab_size not in (None, config.draft_vocab_size):
+        for option, asked, has in (
+            ("draft_vocab_size", draft_vocab_size, config.draft_vocab_size),
+            ("layers", layers, config.sizes.layers),
+        ):
+            if head is not None and asked not in (None, has):
+                raise ConfigError(
+                    f"{option} = {asked}, and start = {start!r} has {has}; leave it out to go on with those"
+                )
+        if config.sizes.layers > target.config.num_layers:
             raise ConfigError(
-                f"draft_vocab_size = {draft_vocab_size}, and start = {start!r} has "
-                f"{config.draft_vocab_size}; leave it out to go on with those"
+                f"layers = {layers}, and a head begins as the last layers of {name!r}, which has "
+                f"{target.config.num_layers}; give no more than those"
             )
         if quantized:
             check_groups(config)
@@ -92,7 +103,7 @@ class HeadKind:
     def lesson(self, recordings: Sequence[Recording], device: torch.device) -> HeadLesson:
         return HeadLesson(
             self.config,
-            Teacher.of(self.target),
+            Teacher.of(self.target, self.config.sizes.layers),
             self._tokens(recordings),
             start=self.start,
             quantized=self.quantized,

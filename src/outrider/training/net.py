@@ -25,13 +25,12 @@ class HeadNorm(nn.RMSNorm):
 
 
 class HeadAttention(nn.Module):
-    """Grouped-query attention over [embedding, state]."""
+    """Grouped-query attention."""
 
-    def __init__(self, config: HeadConfig) -> None:
+    def __init__(self, config: HeadConfig, inputs: int) -> None:
         super().__init__()
         s = config.sizes
         self.heads, self.kv_heads, self.dim = s.heads, s.kv_heads, s.head_dim
-        inputs = 2 * s.hidden
         self.q_proj = nn.Linear(inputs, self.heads * self.dim, bias=False)
         self.k_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
         self.v_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
@@ -40,7 +39,7 @@ class HeadAttention(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """x: [batch, roots, 2 hidden]; cos, sin: [roots, dim]; mask: [roots, roots], added; past: keys and
+        """x: [batch, roots, inputs]; cos, sin: [roots, dim]; mask: [roots, roots], added; past: keys and
         values of the steps before, to which this step's are added."""
         batch, roots, _ = x.shape
 
@@ -77,15 +76,15 @@ class MLP(nn.Module):
         return y
 
 
-class HeadLayer(nn.Module):
-    """The decoder layer of the head; names as in the public layout."""
+class FirstLayer(nn.Module):
+    """The decoder layer that reads [embedding, state]; names as in the public layout."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         size, eps = config.sizes.hidden, config.sizes.eps
         self.input_layernorm = HeadNorm(size, eps)
         self.hidden_norm = HeadNorm(size, eps)
-        self.self_attn = HeadAttention(config)
+        self.self_attn = HeadAttention(config, 2 * size)
         self.post_attention_layernorm = HeadNorm(size, eps)
         self.mlp = MLP(size, config.sizes.inner)
 
@@ -104,6 +103,25 @@ class HeadLayer(nn.Module):
         return result
 
 
+class FurtherLayer(nn.Module):
+    """A layer after the first: a Llama's."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        size, eps = config.sizes.hidden, config.sizes.eps
+        self.input_layernorm = HeadNorm(size, eps)
+        self.self_attn = HeadAttention(config, size)
+        self.post_attention_layernorm = HeadNorm(size, eps)
+        self.mlp = MLP(size, config.sizes.inner)
+
+    def forward(
+        self, state: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        state = state + self.self_attn(self.input_layernorm(state), cos, sin, mask, past)
+        result: Tensor = state + self.mlp(self.post_attention_layernorm(state))
+        return result
+
+
 class HeadNet(nn.Module):
     """The head; `state_dict()` has the names of the public layout."""
 
@@ -112,7 +130,9 @@ class HeadNet(nn.Module):
         self.config, self._rope = config, config.rope
         hidden, eps = config.sizes.hidden, config.sizes.eps
         self.fc = nn.Linear(config.width, hidden, bias=False)
-        self.midlayer = HeadLayer(config)
+        self.midlayer = FirstLayer(config)
+        numbers = range(1, config.sizes.layers)
+        self.layers = nn.ModuleDict({str(number): FurtherLayer(config) for number in numbers})
         self.norm = HeadNorm(hidden, eps)
         self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
 
@@ -125,10 +145,12 @@ class HeadNet(nn.Module):
         """
         state = self.fc(features)
         roots = features.shape[1]
-        past: list[tuple[Tensor, Tensor]] = []
+        past: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(1 + len(self.layers))]
         for step in range(steps):
             cos, sin = self.rotation(torch.arange(step, step + roots, device=state.device), state.dtype)
-            state = self.midlayer(embedded[:, step : step + roots], state, cos, sin, mask, past)
+            state = self.midlayer(embedded[:, step : step + roots], state, cos, sin, mask, past[0])
+            for layer, own in zip(self.layers.values(), past[1:], strict=True):
+                state = layer(state, cos, sin, mask, own)
             yield self.norm(state)
 
     def rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

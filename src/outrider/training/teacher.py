@@ -20,8 +20,8 @@ from outrider.training.recorder import Recording
 class Teacher:
     """The target beside its layers: embeddings and output rows [vocab, hidden], its last norm [hidden].
 
-    logit_scale, logit_cap: as in `outrider.models.parts.Decoder`. last_layer: weights of its last layer that
-    mean the same in a head's layer, by their names there.
+    logit_scale, logit_cap: as in `outrider.models.parts.Decoder`. last_layers: of its last layers the weights
+    that mean the same in a head's layer, by their names there.
     """
 
     embedding: Tensor
@@ -30,10 +30,11 @@ class Teacher:
     eps: float
     logit_scale: float
     logit_cap: float | None
-    last_layer: Mapping[str, Tensor]
+    last_layers: tuple[Mapping[str, Tensor], ...]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Teacher:
+    def of(cls, checkpoint: Checkpoint, layers: int = 1) -> Teacher:
+        """layers: how many of the last are read."""
         tree = checkpoint.config.tree
         embedding = _matrix(checkpoint, tree.table.tensor)
         return cls(
@@ -45,11 +46,11 @@ class Teacher:
             eps=tree.norm.eps,
             logit_scale=tree.logit_scale,
             logit_cap=tree.logit_cap,
-            last_layer=_layer(checkpoint, tree.blocks[-1]),
+            last_layers=tuple(_layer(checkpoint, block) for block in tree.blocks[-layers:]),
         )
 
     def to(self, device: torch.device) -> Teacher:
-        """The same on another device; the last layer, which is read once, stays."""
+        """The same on another device; the last layers, which are read once, stay."""
         return replace(
             self,
             embedding=self.embedding.to(device),
@@ -84,7 +85,7 @@ def _layer(checkpoint: Checkpoint, block: Block) -> dict[str, Tensor]:
         found["mlp.up_proj"] = _matrix(checkpoint, mixer.up.matrices[0])
         if feed_forward.after is None:
             found["mlp.down_proj"] = _matrix(checkpoint, mixer.down.matrices[0]) * feed_forward.scale
-    norms = {"hidden_norm": attention.before, "post_attention_layernorm": feed_forward.before}
+    norms = {"input_layernorm": attention.before, "post_attention_layernorm": feed_forward.before}
     for name, norm in norms.items():
         if norm is not None:
             found[name] = torch.from_numpy(checkpoint.floats(norm.weight.tensor))
