@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from outrider.formats.convert import convert
 from outrider.formats.registry import FORMATS
@@ -26,12 +25,11 @@ from outrider.ops.cpu.backend import Formats, NativeBackend
 from outrider.ops.torch import TorchBackend
 from tests import factories
 from tests.factories import tiny_tokenizer
+from tests.models.gguf_converted import converted, less_one, permuted, rope_tensors
 from tests.models.gguf_metadata import LLAMA_LIKE, model_metadata
 
 __all__ = ["exact_backend", "permuted", "read_all", "tiny_config", "tiny_tokenizer", "write_gguf", "write_hf"]
 
-GEMMA = ("gemma2", "gemma3")
-"""Architectures whose norms are stored less 1 by transformers."""
 SCALES_AT = {
     "Q2_K": slice(80, 84),
     "Q3_K": slice(108, 110),
@@ -131,7 +129,7 @@ def write_gguf(
         stored: Any = _random_blocks(values.shape, kind, len(held)) if kind.name in SCALES_AT else None
         stored = quantize(values, kind) if stored is None else stored
         held[name] = dequantize(stored, kind).astype(np.float32)
-        if architecture in GEMMA and name.endswith("norm.weight"):
+        if less_one(name, architecture):
             stored = stored + np.float32(1)
         heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
         part = name.split(".")[-2]
@@ -147,57 +145,6 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return held
-
-
-def converted(model: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The tensors that llama.cpp's converter makes of a model's: those of experts as stacks [experts, out,
-    in] of each matrix, which transformers has fused."""
-    for name, parameter in model.state_dict().items():
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
-            continue
-        values = parameter.float().numpy()
-        begins, found, fused = name.partition(".experts.")
-        if not found:
-            stem = name.replace("block_sparse_moe.router.", "block_sparse_moe.router.layer.")
-            yield f"{stem}.weight" if stem.endswith("sinks") else stem, values
-            continue
-        interleaved = model.config.model_type == "gpt_oss"
-        kind = "bias" if fused.endswith("_bias") else "weight"
-        if interleaved and kind == "weight":
-            values = values.swapaxes(1, 2)
-        parts = {"down_proj": values}
-        if fused.startswith("gate_up"):
-            gate, up = np.split(values, 2, axis=1)
-            if interleaved:
-                gate, up = values[:, ::2], values[:, 1::2]
-            parts = {"gate_proj": gate, "up_proj": up}
-        for part, own in parts.items():
-            yield (
-                f"{begins.replace('block_sparse_moe', 'mlp')}.experts.{part}.{kind}",
-                np.ascontiguousarray(own),
-            )
-
-
-def rope_tensors(config: Any, architecture: str) -> dict[str, NDArray[np.float32]]:
-    """What llama.cpp's converter writes of scaling that differs by frequency."""
-    rope = config.rope_parameters
-    if rope.get("rope_type") == "llama3" and architecture in LLAMA_LIKE:
-        head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
-        plain = 1 / rope["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)
-        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
-        return {"rope_freqs.weight": (plain / scaled.numpy()).astype(np.float32)}
-    if rope.get("rope_type") == "longrope" and architecture == "phi3":
-        return {
-            f"rope_factors_{length}.weight": np.array(rope[f"{length}_factor"], np.float32)
-            for length in ("long", "short")
-        }
-    return {}
-
-
-def permuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """The order of Q and K rows in GGUF, as in llama.cpp's convert_hf_to_gguf.py, LlamaModel.permute."""
-    halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
-    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows.shape))
 
 
 def _random_blocks(shape: tuple[int, ...], kind: GGMLQuantizationType, seed: int) -> NDArray[np.uint8]:

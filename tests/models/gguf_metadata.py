@@ -21,7 +21,7 @@ def model_metadata(config: Any, architecture: str) -> Keys:
 
 
 def _experts(config: Any) -> Keys:
-    count = getattr(config, "num_local_experts", None)
+    count = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
     return {"expert_count": count, "expert_used_count": config.num_experts_per_tok} if count else {}
 
 
@@ -34,10 +34,10 @@ def _sizes(config: Any) -> Keys:
         "block_count": config.num_hidden_layers,
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
+        "feed_forward_length": getattr(config, "intermediate_size", None),
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
     }
 
 
@@ -151,6 +151,52 @@ def _of_mistral3(config: Any) -> Keys:
     }
 
 
+def _of_mixtures(config: Any) -> Keys:
+    shared = getattr(config, "shared_expert_intermediate_size", None)
+    return {
+        "expert_feed_forward_length": config.moe_intermediate_size,
+        "expert_shared_feed_forward_length": shared,
+    }
+
+
+def _of_granite_moe(config: Any) -> Keys:
+    shared = getattr(config, "shared_intermediate_size", None)
+    return _of_granite(config) | {"expert_shared_feed_forward_length": shared}
+
+
+def _of_qwen3_next(config: Any) -> Keys:
+    heads, dim = config.linear_num_value_heads, config.linear_value_head_dim
+    return {
+        "full_attention_interval": 4,
+        "rope.dimension_count": int(_head_dim(config) * config.rope_parameters["partial_rotary_factor"]),
+        "ssm.conv_kernel": config.linear_conv_kernel_dim,
+        "ssm.group_count": config.linear_num_key_heads,
+        "ssm.inner_size": heads * dim,
+        "ssm.state_size": config.linear_key_head_dim,
+        "ssm.time_step_rank": heads,
+    }
+
+
+def _of_qwen3_5(config: Any) -> Keys:
+    return _of_qwen3_next(config) | {"rope.dimension_sections": [11, 11, 10, 0]}
+
+
+def _of_lfm2(config: Any) -> Keys:
+    inner = config.intermediate_size
+    if config.block_auto_adjust_ff_dim:
+        inner = int(config.block_ffn_dim_multiplier * int(2 * inner / 3))
+        inner = -(-inner // config.block_multiple_of) * config.block_multiple_of
+    return {
+        "attention.head_count_kv": [
+            0 if kind == "conv" else config.num_key_value_heads for kind in config.layer_types
+        ],
+        "attention.layer_norm_rms_epsilon": config.norm_eps,
+        "feed_forward_length": inner,
+        "shortconv.l_cache": config.conv_L_cache,
+        "vocab_size": config.vocab_size,
+    }
+
+
 KEYS: dict[str, Callable[[Any], Keys]] = {
     "gemma2": _gemma2,
     "granite": _without_head_dim,
@@ -163,8 +209,13 @@ EXTRA: dict[str, Callable[[Any], Keys]] = {
     "glm4": _of_glm4,
     "gpt-oss": _of_gpt_oss,
     "granite": _of_granite,
-    "granitemoe": _of_granite,
+    "granitemoe": _of_granite_moe,
+    "lfm2": _of_lfm2,
     "mistral3": _of_mistral3,
     "olmo2": _of_olmo2,
-    "qwen3moe": lambda config: {"expert_feed_forward_length": config.moe_intermediate_size},
+    "qwen2moe": _of_mixtures,
+    "qwen35": _of_qwen3_5,
+    "qwen35moe": lambda config: _of_mixtures(config) | _of_qwen3_5(config),
+    "qwen3moe": _of_mixtures,
+    "qwen3next": lambda config: _of_mixtures(config) | _of_qwen3_next(config),
 }

@@ -47,10 +47,9 @@ class Weight:
             return replace(self, data=self.data[first:last:step])
         return replace(self, order=self.order[first:last:step])
 
-    def turned(self, first: int, last: int, step: int = 1) -> Weight:
-        """Inputs first..last, or every `step`-th of them, as outputs; of a format in which each number stands
-        by itself."""
-        numbers = self.data.reshape(len(self.data), self.inputs, self.format.size)[:, first:last:step]
+    def turned(self, chosen: slice | NDArray[np.int32]) -> Weight:
+        """The chosen inputs as outputs; of a format in which each number stands by itself."""
+        numbers = self.data.reshape(len(self.data), self.inputs, self.format.size)[:, chosen]
         data = np.ascontiguousarray(numbers.swapaxes(0, 1)).reshape(numbers.shape[1], -1)
         return Weight(self.format, data, len(self.data))
 

@@ -120,7 +120,7 @@ class Gated:
 @dataclass(frozen=True)
 class Experts:
     """A mixture of gated feed-forwards (Shazeer et al., 2017). router: the scores of experts, by which
-    `routing` chooses."""
+    `routing` chooses. shared: one that all rows go to, whose output is added (Dai et al., 2024)."""
 
     router: Linear
     gates: Stack
@@ -128,6 +128,7 @@ class Experts:
     downs: Stack
     routing: Routing
     activation: Activation = "silu"
+    shared: Gated | None = None
 
     @property
     def cached(self) -> None:
@@ -141,7 +142,8 @@ class Experts:
     def width(self) -> int:
         """Of each of a row's experts: what it reads and computes, each in a copy for the kernels too."""
         outputs, inner = self.downs.matrices[0].shape
-        return 2 * self.routing.chosen * (outputs + inner) + 2 * self.routing.count
+        own = 2 * self.routing.chosen * (outputs + inner) + 2 * self.routing.count
+        return own + (self.shared.width + outputs if self.shared else 0)
 
     def forward(
         self,
@@ -152,6 +154,8 @@ class Experts:
         residual: Value | None,
         scale: float,
     ) -> Value:
+        if self.shared is not None:
+            residual = self.shared.forward(ops, loaded, x, None, residual, scale)
         scores = ops.linear(x, loaded[self.router])
         gates, ups, downs = (loaded[stack] for stack in self.stacks)
         return ops.experts(x, scores, gates, ups, downs, self.routing, self.activation, residual, scale)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,16 @@ from outrider.models.leaves import tensors as tensors_of
 from outrider.models.stored import StoredTensor
 from outrider.models.tensors import Place, Tensor
 
-IMAGES = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+logger = logging.getLogger(__name__)
+
+IMAGES = tuple(
+    begins + part
+    for begins in ("", "model.")
+    for part in ("vision_tower.", "multi_modal_projector.", "visual.")
+)
 """Beginnings of names: of what a model reads images with."""
+DRAFTS = ("mtp.", "model.mtp.")
+"""Beginnings of names: of what predicts further tokens."""
 TEXT = {"language_model.": "", "model.language_model.": "model."}
 """Beginnings of names of the text part, and what they are in a model of text."""
 
@@ -24,15 +33,15 @@ TEXT = {"language_model.": "", "model.language_model.": "model."}
 @dataclass(frozen=True)
 class StorageLayout:
     """A way of storing models. place: where it keeps a tensor; in_pairs: with the rows of q and k in pairs
-    where a tensor has `pairs`; less_one: less 1 where a tensor has `less_one`."""
+    where a tensor has `pairs`; as_written: with the values that `Tensor.from_hf` reads."""
 
     place: Callable[[Tensor], Place]
     in_pairs: bool
-    less_one: bool
+    as_written: bool
 
 
-HUGGING_FACE = StorageLayout(lambda tensor: tensor.hf, in_pairs=False, less_one=True)
-GGUF = StorageLayout(lambda tensor: tensor.gguf, in_pairs=True, less_one=False)
+HUGGING_FACE = StorageLayout(lambda tensor: tensor.hf, in_pairs=False, as_written=True)
+GGUF = StorageLayout(lambda tensor: tensor.gguf, in_pairs=True, as_written=False)
 
 
 class StoredModel:
@@ -59,7 +68,7 @@ class StoredModel:
                 also = "" if place.name == tensor.hf.name else f" ({tensor.hf.name!r})"
                 raise ModelError(f"{source}: tensor {name}{also} is missing")
             expected = tensor.stored_shape(place)
-            if stored.shape != expected:
+            if _without_ones(stored.shape) != _without_ones(expected):
                 raise ModelError(
                     f"{stored.file}: tensor {name} has shape {stored.shape}; {implied_by} {expected}"
                 )
@@ -85,9 +94,14 @@ class StoredModel:
         if place.turned and place.shape is not None:
             matrix, first = divmod(place.first, place.shape[-1])
             whole = weight.rows(matrix * inputs, (matrix + 1) * inputs)
-            weight = whole.turned(first, first + rows * place.step, place.step)
+            weight = whole.turned(replace(place, first=first).rows(rows))
         elif weight.shape[0] != rows:
-            weight = weight.rows(place.first, place.first + rows * place.step, place.step)
+            chosen = place.rows(rows)
+            weight = (
+                weight.rows(chosen.start, chosen.stop, chosen.step)
+                if isinstance(chosen, slice)
+                else weight.reordered(chosen)
+            )
         if weight.inputs != inputs:
             weight = weight.part(place.column, place.column + inputs)
         return weight.reordered(_half_split(tensor)) if self._in_pairs(tensor) else weight
@@ -96,11 +110,10 @@ class StoredModel:
         stored, place = self.stored(tensor), self._layout.place(tensor)
         values = stored.floats()
         if stored.shape != tensor.shape:
-            last = place.first + tensor.shape[0] * place.step
-            values = values.reshape(-1, *tensor.shape[1:])[place.first : last : place.step]
+            values = values.reshape(-1, *tensor.shape[1:])[place.rows(tensor.shape[0])]
         if self._in_pairs(tensor):
             values = values[_half_split(tensor)]
-        return values + np.float32(1) if tensor.less_one and self._layout.less_one else values
+        return tensor.from_hf(values) if tensor.from_hf and self._layout.as_written else values
 
     def release(self, tensor: Tensor) -> None:
         self.stored(tensor).release()
@@ -117,6 +130,25 @@ def text_tensors(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
             begins = next((begins for begins in TEXT if name.startswith(begins)), "")
             found[TEXT.get(begins, "") + name.removeprefix(begins)] = tensor
     return found
+
+
+def without_drafts(
+    stored: Mapping[str, StoredTensor], is_draft: Callable[[str], bool], source: str
+) -> dict[str, StoredTensor]:
+    """The tensors that are not of layers that predict further tokens (multi-token prediction)."""
+    found = {name: tensor for name, tensor in stored.items() if not is_draft(name)}
+    if len(found) < len(stored):
+        logger.warning(
+            "%s: %d tensors of layers that predict further tokens (MTP) are left out",
+            source,
+            len(stored) - len(found),
+        )
+    return found
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Some writers drop dimensions of 1, and others keep them."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _half_split(tensor: Tensor) -> NDArray[np.int32]:

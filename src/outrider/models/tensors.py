@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outrider.formats.format import Floats
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a checkpoint keeps a tensor: rows from `first` on, every `step`-th, and inputs from `column` on,
-    of a stored tensor.
+    """Where a checkpoint keeps a tensor: `run` rows of every `step`, from row `first` on, and inputs from
+    `column` on, of a stored tensor.
 
     shape: of the stored tensor, where it holds others too; rows are counted over all dimensions but the last.
     turned: it is a stack of matrices [in, out], and rows are counted as if they were [out, in].
@@ -19,26 +26,53 @@ class Place:
     shape: tuple[int, ...] | None = None
     column: int = 0
     step: int = 1
+    run: int = 1
     turned: bool = False
+
+    def rows(self, count: int) -> slice | NDArray[np.int32]:
+        """The stored rows of a tensor of `count` rows."""
+        if self.run == 1:
+            return slice(self.first, self.first + count * self.step, self.step)
+        if self.run >= count:
+            return slice(self.first, self.first + count, 1)
+        numbers = np.arange(count, dtype=np.int32)
+        return self.first + numbers // self.run * self.step + numbers % self.run
+
+
+def parts(name: str, rows: tuple[int, ...], *columns: int, times: int = 1) -> tuple[Place, ...]:
+    """The places of tensors that are stored as one: so many rows of each, one after the other, and that so
+    many times."""
+    step = sum(rows)
+    firsts = accumulate(rows, initial=0)
+    return tuple(
+        Place(name, first, (times * step, *columns), step=step, run=run)
+        for first, run in zip(firsts, rows, strict=False)
+    )
 
 
 @dataclass(frozen=True)
 class Tensor:
     """One tensor of a model. hf, gguf: where Hugging Face's layout and llama.cpp's keep it.
 
-    less_one: Hugging Face stores it less 1, as norms of Gemma are. pairs: heads whose rows llama.cpp has in
-    pairs that rotate together, where Hugging Face has the halves one after the other.
+    from_hf: makes its values of those in Hugging Face's layout; None: they are the same. llama.cpp has them
+    as they are computed with. pairs: heads whose rows llama.cpp has in pairs that rotate together, where
+    Hugging Face has the halves one after the other.
     """
 
     hf: Place
     gguf: Place
     shape: tuple[int, ...]
-    less_one: bool = False
+    from_hf: Callable[[Floats], Floats] | None = None
     pairs: int = 0
 
     def stored_shape(self, place: Place) -> tuple[int, ...]:
         """What the stored tensor's shape has to be."""
         return place.shape or self.shape
+
+
+def plus_one(stored: Floats) -> Floats:
+    """Of the weights of norms that are stored less 1, as Gemma's are."""
+    return stored + np.float32(1)
 
 
 @dataclass(frozen=True)
@@ -49,15 +83,27 @@ class Scope:
     gguf: str
 
     def tensor(
-        self, hf: str, gguf: str, shape: tuple[int, ...], *, less_one: bool = False, pairs: int = 0
+        self,
+        hf: str | Place,
+        gguf: str | Place,
+        shape: tuple[int, ...],
+        *,
+        from_hf: Callable[[Floats], Floats] | None = None,
+        pairs: int = 0,
     ) -> Tensor:
-        return Tensor(Place(self.hf + hf), Place(self.gguf + gguf), shape, less_one, pairs)
+        """hf, gguf: a name, or a place, whose name is to be continued too."""
+        return Tensor(_below(self.hf, hf), _below(self.gguf, gguf), shape, from_hf, pairs)
 
-    def slices(self, hf: str, gguf: str, rows: tuple[int, ...], *columns: int) -> tuple[Tensor, ...]:
-        """Tensors of so many rows each, which both layouts store as one."""
-        stored, first, found = (sum(rows), *columns), 0, []
-        for count in rows:
-            places = Place(self.hf + hf, first, stored), Place(self.gguf + gguf, first, stored)
-            found.append(Tensor(*places, (count, *columns)))
-            first += count
-        return tuple(found)
+    def slices(
+        self, hf: str, gguf: str, rows: tuple[int, ...], *columns: int, times: int = 1
+    ) -> tuple[Tensor, ...]:
+        """Tensors that both layouts store as one: see `parts`."""
+        places = (parts(name, rows, *columns, times=times) for name in (hf, gguf))
+        return tuple(
+            self.tensor(in_hf, in_gguf, (times * count, *columns))
+            for count, in_hf, in_gguf in zip(rows, *places, strict=True)
+        )
+
+
+def _below(begins: str, place: str | Place) -> Place:
+    return Place(begins + place) if isinstance(place, str) else replace(place, name=begins + place.name)

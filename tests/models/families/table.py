@@ -107,6 +107,8 @@ QWEN_3_MOE = {
     "num_experts": 8,
     "num_experts_per_tok": 3,
 }
+QWEN_2_MOE = {key: value for key, value in QWEN_3_MOE.items() if key != "head_dim"}
+SHARED = {"shared_expert_intermediate_size": 48}
 GPT_OSS = {
     "head_dim": 16,
     "num_hidden_layers": 3,
@@ -216,6 +218,16 @@ FAMILIES: dict[str, Tiny] = {
     ),
     "granite-moe": Tiny(
         config("GraniteMoeConfig", **GRANITE_MOE, num_local_experts=6, num_experts_per_tok=3), "granitemoe"
+    ),
+    "granite-moe-shared": Tiny(
+        config(
+            "GraniteMoeSharedConfig",
+            **GRANITE_MOE,
+            num_local_experts=6,
+            num_experts_per_tok=3,
+            shared_intermediate_size=80,
+        ),
+        "granitemoe",
     ),
     "gpt-oss": Tiny(config("GptOssConfig", **GPT_OSS), "gpt-oss"),
     "glm": Tiny(config("GlmConfig", head_dim=16)),

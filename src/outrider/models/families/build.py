@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ from outrider.errors import ModelError
 from outrider.models.leaves import Linear, Table, Tied, Vector
 from outrider.models.parts import Attention, Block, Decoder, Gated, Norm
 from outrider.models.settings import Settings
-from outrider.models.tensors import Scope, Tensor
+from outrider.models.tensors import Scope, Tensor, plus_one
 from outrider.ops.base import Activation, AttentionShape, Rope, Temperature
 
 HeadNorm = Literal["head", "all"]
@@ -55,7 +55,7 @@ class Sizes:
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            eps=c.number("rms_norm_eps", 1e-6, most=1),
+            eps=c.number("rms_norm_eps", c.number("norm_eps", 1e-6, most=1), most=1),
         )
 
 
@@ -76,7 +76,7 @@ class Layer:
 
     def vector(self, hf: str, gguf: str, size: int) -> Vector:
         name = f"{hf}.weight", f"{gguf}.weight"
-        return Vector(self.scope.tensor(*name, (size,), less_one=self.less_one))
+        return Vector(self.scope.tensor(*name, (size,), from_hf=plus_one if self.less_one else None))
 
     def linear(
         self, hf: str, gguf: str, outputs: int, inputs: int, *, bias: bool = False, pairs: int = 0
@@ -85,6 +85,17 @@ class Layer:
             return self.scope.tensor(f"{hf}.{kind}", f"{gguf}.{kind}", shape, pairs=pairs)
 
         return Linear((tensor("weight", outputs, inputs),), (tensor("bias", outputs),) if bias else ())
+
+    def turns(
+        self, hf: str, gguf: str, rows: tuple[int, ...], inputs: int, *, times: int = 1, bias: bool = False
+    ) -> tuple[Linear, ...]:
+        """Linear layers that are stored as one: so many rows of each, one after the other, and that so many
+        times."""
+        weights = self.scope.slices(f"{hf}.weight", f"{gguf}.weight", rows, inputs, times=times)
+        biases = self.scope.slices(f"{hf}.bias", f"{gguf}.bias", rows, times=times)
+        return tuple(
+            Linear((weight,), (one,) if bias else ()) for weight, one in zip(weights, biases, strict=True)
+        )
 
     def attention(
         self,
@@ -106,25 +117,18 @@ class Layer:
         s = self.sizes
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
         if fused:
-            names = "self_attn.qkv_proj.{}", "attn_qkv.{}"
-            weight, bias = (tuple(name.format(kind) for name in names) for kind in ("weight", "bias"))
-            qkv = Linear(
-                self.scope.slices(weight[0], weight[1], (q, kv, kv), s.hidden),
-                self.scope.slices(bias[0], bias[1], (q, kv, kv)) if qkv_bias else (),
-            )
+            separate = self.turns("self_attn.qkv_proj", "attn_qkv", (q, kv, kv), s.hidden, bias=qkv_bias)
         else:
-            qkv = joined(
-                *(
-                    self.linear(
-                        f"self_attn.{one}_proj",
-                        f"attn_{one}",
-                        heads * s.head_dim,
-                        s.hidden,
-                        bias=qkv_bias,
-                        pairs=heads if paired and one != "v" else 0,
-                    )
-                    for one, heads in (("q", s.heads), ("k", s.kv_heads), ("v", s.kv_heads))
+            separate = tuple(
+                self.linear(
+                    f"self_attn.{one}_proj",
+                    f"attn_{one}",
+                    heads * s.head_dim,
+                    s.hidden,
+                    bias=qkv_bias,
+                    pairs=heads if paired and one != "v" else 0,
                 )
+                for one, heads in (("q", s.heads), ("k", s.kv_heads), ("v", s.kv_heads))
             )
         sizes = {"head": (s.head_dim, s.head_dim), "all": (q, kv)}.get(norms or "")
         shape = AttentionShape(
@@ -139,7 +143,7 @@ class Layer:
             temperature,
         )
         return Attention(
-            qkv,
+            joined(*separate),
             self.linear("self_attn.o_proj", "attn_output", s.hidden, q, bias=out_bias),
             shape,
             q_norm=self.vector("self_attn.q_norm", "attn_q_norm", sizes[0]) if sizes else None,
@@ -149,18 +153,28 @@ class Layer:
             else None,
         )
 
-    def gated(self, activation: Activation = "silu", *, bias: bool = False, fused: bool = False) -> Gated:
-        """fused: gate and up are stored as one."""
-        hidden, inner = self.sizes.hidden, self.sizes.inner
+    def gated(
+        self,
+        activation: Activation = "silu",
+        *,
+        bias: bool = False,
+        fused: bool = False,
+        hf: Sequence[str] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+        gguf: str = "ffn_{}",
+        inner: int | None = None,
+    ) -> Gated:
+        """fused: gate and up are stored as one. hf, gguf: names of gate, up and down. inner: outputs of gate,
+        where they are not those that the sizes say."""
+        hidden, inner = self.sizes.hidden, inner or self.sizes.inner
         if fused:
-            name = "mlp.gate_up_proj.weight", "ffn_up.weight"
-            gate, up = (Linear((one,)) for one in self.scope.slices(*name, (inner, inner), hidden))
+            gate, up = self.turns("mlp.gate_up_proj", "ffn_up", (inner, inner), hidden)
         else:
             gate, up = (
-                self.linear(f"mlp.{one}_proj", f"ffn_{one}", inner, hidden, bias=bias)
-                for one in ("gate", "up")
+                self.linear(name, gguf.format(one), inner, hidden, bias=bias)
+                for one, name in zip(("gate", "up"), hf, strict=False)
             )
-        return Gated(gate, up, self.linear("mlp.down_proj", "ffn_down", hidden, inner, bias=bias), activation)
+        down = self.linear(hf[2], gguf.format("down"), hidden, inner, bias=bias)
+        return Gated(gate, up, down, activation)
 
 
 def decoder(
@@ -179,7 +193,9 @@ def decoder(
     top = Scope("", "")
     shape = (sizes.vocab, sizes.hidden)
     table = Table(top.tensor("model.embed_tokens.weight", "token_embd.weight", shape))
-    norm = top.tensor("model.norm.weight", "output_norm.weight", (sizes.hidden,), less_one=less_one)
+    norm = top.tensor(
+        "model.norm.weight", "output_norm.weight", (sizes.hidden,), from_hf=plus_one if less_one else None
+    )
     return Decoder(
         table=table,
         output=Tied(table)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from outrider.models.families.build import Layer
 from outrider.models.leaves import Stack
-from outrider.models.parts import Experts
+from outrider.models.parts import Experts, Gated
 from outrider.models.settings import Settings
 from outrider.models.tensors import Place, Tensor
 from outrider.ops.base import Activation, Routing
@@ -62,19 +62,18 @@ def experts(
     router: str,
     weights: Three,
     biases: Three | None = None,
+    shared: Gated | None = None,
 ) -> Experts:
     """inner: outputs of an expert's gate. router: its name in Hugging Face's layout; it has a bias where
-    experts have."""
+    experts have. shared: an expert that all rows go to."""
     hidden = layer.sizes.hidden
     scores = layer.linear(router, "ffn_gate_inp", routing.count, hidden, bias=biases is not None)
     shapes = (inner, hidden), (inner, hidden), (hidden, inner)
 
     def tensors(name: str, kind: str, places: Places, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-        in_gguf = stacked(f"{layer.scope.gguf}ffn_{name}_exps.{kind}", routing.count, *shape)
-        in_hf = [places(expert) for expert in range(routing.count)]
+        in_gguf = stacked(f"ffn_{name}_exps.{kind}", routing.count, *shape)
         return tuple(
-            Tensor(replace(place, name=layer.scope.hf + place.name), in_gguf(expert), shape)
-            for expert, place in enumerate(in_hf)
+            layer.scope.tensor(places(expert), in_gguf(expert), shape) for expert in range(routing.count)
         )
 
     def stack(index: int) -> Stack:
@@ -84,4 +83,5 @@ def experts(
             tensors(name, "bias", biases[index], shape[:1]) if biases else (),
         )
 
-    return Experts(replace(scores, float32=True), stack(0), stack(1), stack(2), routing, activation)
+    router_of_all = replace(scores, float32=True)
+    return Experts(router_of_all, stack(0), stack(1), stack(2), routing, activation, shared)
