@@ -20,7 +20,7 @@ from outrider.models.json_file import read_json
 from outrider.models.registry import config_settings
 from outrider.models.schemes import open_weights
 from outrider.models.settings import stop_tokens
-from outrider.models.source import HUGGING_FACE, StoredModel, text_tensors
+from outrider.models.source import DRAFTS, HUGGING_FACE, StoredModel, text_tensors, without_drafts
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -52,6 +52,7 @@ class FolderCheckpoint:
         stored = open_weights(path, raw)
         if "text_config" in raw:
             stored = text_tensors(stored)
+        stored = without_drafts(stored, lambda name: name.startswith(DRAFTS), str(path))
         self._model = StoredModel(stored, HUGGING_FACE)
         names = self._model.names(self.config.tree)
         known = {*names, HEAD}

@@ -13,11 +13,11 @@ from outrider.models.config import model_config
 from outrider.models.folder import with_ends
 from outrider.models.gguf_magic import reading
 from outrider.models.gguf_rope import rope_tensors
-from outrider.models.gguf_settings import gguf_settings
+from outrider.models.gguf_settings import gguf_settings, layer_of
 from outrider.models.gguf_tensors import open_gguf
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import TOKENS
-from outrider.models.source import GGUF, StoredModel
+from outrider.models.source import GGUF, StoredModel, without_drafts
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -43,9 +43,11 @@ class GGUFCheckpoint:
             for key, value in self._metadata.items()
             if key.startswith(SAMPLING)
         }
-        self._model = StoredModel(file.tensors, GGUF)
+        behind = range(self.config.num_layers, file.metadata[f"{family.gguf}.block_count"])
+        tensors = without_drafts(file.tensors, lambda name: layer_of(name) in behind, str(path))
+        self._model = StoredModel(tensors, GGUF)
         unused = sorted(
-            file.tensors.keys() - set(self._model.names(self.config.tree)) - set(rope_tensors(file.tensors))
+            tensors.keys() - set(self._model.names(self.config.tree)) - set(rope_tensors(tensors))
         )
         if unused:
             raise ModelError(

@@ -16,7 +16,7 @@ from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_rope import Tensors, rope_settings
 from outrider.models.gguf_vocabulary import read_vocabulary
 from outrider.models.registry import family_of_gguf
-from outrider.models.settings import Settings
+from outrider.models.settings import FULL, SLIDING, Settings
 from outrider.models.stored import StoredTensor
 
 LAYER = re.compile(r"blk\.(\d+)\.")
@@ -40,8 +40,8 @@ def gguf_settings(
     for key, held, what in (("embedding_length", hidden, "columns"), ("vocab_size", vocab, "rows")):
         if metadata.integer(f"{architecture}.{key}", held) != held:
             raise metadata.wrong(f"{architecture}.{key}", f"tensor {embedding.name!r} has {held} {what}")
-    layers = metadata.integer(f"{architecture}.block_count")
-    there = {match[1] for name in tensors if (match := LAYER.match(name))}
+    layers = own_layers(metadata, architecture)
+    there = {layer_of(name) for name in tensors} - {None}
     if layers > len(there):
         raise metadata.wrong(f"{architecture}.block_count", f"the file has tensors of {len(there)} layers")
     head_dim = _head_dim(metadata, family, tensors, heads, hidden)
@@ -54,7 +54,7 @@ def gguf_settings(
     found = {
         "vocab_size": vocab,
         "hidden_size": hidden,
-        "intermediate_size": metadata.integer(f"{architecture}.feed_forward_length"),
+        "intermediate_size": _inner(metadata, architecture),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": _kv_heads(metadata, family, layers, heads),
@@ -76,6 +76,27 @@ def gguf_settings(
     return family, Settings({**family.gguf_fixed, **given, **own}, source, positions)
 
 
+def own_layers(metadata: Metadata, architecture: str) -> int:
+    """The layers of the model, behind which a file may have some that predict further tokens."""
+    layers, key = metadata.integer(f"{architecture}.block_count"), f"{architecture}.nextn_predict_layers"
+    drafting = metadata.integer(key, 0)
+    if drafting and drafting >= layers:
+        raise metadata.wrong(key, f"it has to be less than block_count, which is {layers}")
+    return layers - drafting
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer that a tensor belongs to."""
+    match = LAYER.match(name)
+    return None if match is None else int(match[1])
+
+
+def _inner(metadata: Metadata, architecture: str) -> int:
+    """Outputs of a feed-forward's gate, which a mixture's file may say of its experts alone."""
+    key, of_experts = (f"{architecture}.{begins}feed_forward_length" for begins in ("", "expert_"))
+    return metadata.integer(of_experts if key not in metadata and of_experts in metadata else key)
+
+
 def _own(metadata: Metadata, family: Family) -> dict[str, Any]:
     """The family's own settings. In config.json, what is not used is null, and not 0."""
     found = {hf: metadata.get(f"{family.gguf}.{key}") for key, hf in family.gguf_settings.items()}
@@ -87,18 +108,39 @@ def _own(metadata: Metadata, family: Family) -> dict[str, Any]:
 
 
 def _kv_heads(metadata: Metadata, family: Family, layers: int, heads: int) -> int:
-    """Which some files say for each layer."""
+    """Which some files say for each layer, as 0 where it has none."""
     key = f"{family.gguf}.attention.head_count_kv"
     if isinstance(metadata.get(key), list):
         each = metadata.integers(key)
-        if len(each) != layers or len({*each}) != 1:
+        found = {*each} - {0} if family.gguf_states else {*each}
+        if len(each) != layers or len(found) != 1:
             raise metadata.wrong(key, f"it has to be the same number for all {layers} layers")
-        return each[0]
+        return found.pop()
     return metadata.integer(key, heads)
 
 
 def _layer_types(metadata: Metadata, family: Family, layers: int) -> list[str] | None:
-    """Of a model whose layers have windows: which have one, each by itself, or all but every n-th."""
+    """Of a model with layers without K and V, or with windows; None where the file does not say it."""
+    if family.gguf_states is not None:
+        return _with_states(metadata, family, family.gguf_states, layers)
+    return _with_windows(metadata, family, layers)
+
+
+def _with_states(metadata: Metadata, family: Family, name: str, layers: int) -> list[str] | None:
+    """Which layers have no K and V, by flags or by their K/V heads."""
+    key, heads = (f"{family.gguf}.attention.{end}" for end in ("recurrent_layers", "head_count_kv"))
+    flags = metadata.get(key)
+    if flags is None and isinstance(metadata.get(heads), list):
+        flags = [count == 0 for count in metadata.integers(heads)]
+    if flags is None:
+        return None
+    if not isinstance(flags, list) or len(flags) < layers or not all(isinstance(one, bool) for one in flags):
+        raise metadata.wrong(key, f"it has to be true or false for each of {layers} layers")
+    return [name if without else FULL for without in flags[:layers]]
+
+
+def _with_windows(metadata: Metadata, family: Family, layers: int) -> list[str] | None:
+    """Which layers have a window, each by itself, or all but every n-th."""
     key = f"{family.gguf}.attention.sliding_window_pattern"
     if key not in metadata or "attention.sliding_window" not in family.gguf_settings:
         return None
@@ -109,7 +151,7 @@ def _layer_types(metadata: Metadata, family: Family, layers: int) -> list[str] |
     else:
         every = metadata.integer(key)
         pattern = [every == 0 or (layer + 1) % every != 0 for layer in range(layers)]
-    return ["sliding_attention" if slides else "full_attention" for slides in pattern]
+    return [SLIDING if slides else FULL for slides in pattern]
 
 
 def _head_dim(metadata: Metadata, family: Family, tensors: Tensors, heads: int, hidden: int) -> int:

@@ -80,6 +80,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(ZERO, (False, 0, [], {})),
     **dict.fromkeys(ONE, (1,)),
     **dict.fromkeys(("attention_multiplier", "dim_model_base", "query_pre_attn_scalar", "scale_depth"), ()),
+    "attn_output_gate": (True,),
+    "block_use_swiglu": (True,),
     "hidden_activation": ("silu",),
     "is_causal": (True,),
     "layer_types": ("full_attention",),
@@ -87,7 +89,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "sliding_window": (),
     "swiglu_alpha": (1.702,),
     "swiglu_limit": (7.0,),
+    "use_pos_enc": (True,),
     "use_sliding_window": (False,),
+    "output_gate_type": ("swish", "silu"),
     "position_embedding_type": ("rope", "rotary"),
 }
 """Keys that are not applied, and the values with which they would change nothing, as do lists of nothing
@@ -98,6 +102,7 @@ NOTES = """
     name_or_path model_name base_model author license description is_llama_config
     tokenizer_class prefix vocab_type bos_token eos_token pad_token unk_token
     bos_token_id pad_token_id unk_token_id sep_token_id mask_token_id decoder_start_token_id
+    language_model_only
     model_max_length max_sequence_length max_seq_len max_seq_length seq_length max_seq_len_cached
     initial_context_length
     _name_or_path _commit_hash _auto_class _from_model_config _num_labels _pre_quantization_dtype
@@ -108,12 +113,17 @@ TRAINING = """
     initializer_range init_std init_method gradient_checkpointing use_recompute neftune_noise_alpha
     label_smoothing output_router_logits router_jitter_noise
     id2label label2id num_labels problem_type task_specific_params finetuning_task pruned_heads
+    block_mlp_init_scale block_out_init_scale block_use_xavier_init conv_use_xavier_init
 """
+AGAIN = "block_dim block_norm_eps conv_dim conv_dim_out num_heads theta"
+"""What LFM2's files say twice; transformers reads the other one."""
+DRAFTS = "mtp mtp_num_hidden_layers mtp_use_dedicated_embeddings"
+"""Of layers that predict further tokens, which are left out."""
 PROGRAMS = """
     use_cache cache_implementation pretraining_tp chunk_size_feed_forward
     output_attentions output_hidden_states return_dict use_return_dict logits_to_keep num_logits_to_keep
     torchscript use_bfloat16 tf_legacy_loss tie_encoder_decoder tie_last_hidden_states is_decoder
-    max_window_layers
+    max_window_layers mamba_ssm_dtype
     attn_implementation experts_implementation use_flash_attn use_flash_attention use_flash_attention_2
     use_sdpa use_fused_rope use_fused_rms_norm fuse_attention_qkv fuse_attention_ffn
     tensor_parallel_degree virtual_pp_degree sequence_parallel ep_size tp_size
@@ -136,7 +146,9 @@ SENSES = """
     multimodal_projector_bias projector_hidden_act spatial_merge_size
 """
 """How images and sounds enter a model, which has only text here."""
-HARMLESS = frozenset((*f"{NOTES} {TRAINING} {PROGRAMS} {GENERATION} {SENSES}".split(), *SAMPLING))
+HARMLESS = frozenset(
+    (*f"{NOTES} {TRAINING} {AGAIN} {DRAFTS} {PROGRAMS} {GENERATION} {SENSES}".split(), *SAMPLING)
+)
 """Keys that change nothing, whatever their value; `outrider.models.generation` looks at those on sampling."""
 TOOLS = ("unsloth_", "axolotl_")
 LOSSES = ("dropout", "dropout_prob", "_pdrop", "_loss_coef", "_loss_weight")

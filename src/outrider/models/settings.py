@@ -6,7 +6,7 @@ so that a family is written once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from outrider.errors import ModelError
@@ -35,6 +35,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Types of layers."""
 PLACES_OF_ROPE = ("rope_scaling", "rope_parameters")
 T = TypeVar("T")
 
@@ -132,24 +134,30 @@ class Settings:
         None: no layer of the architecture has one.
         """
         used = self.get("use_sliding_window") is not False
-        given = {self.optional_size(name) for name in ("sliding_window", "sliding_window_size")} - {None}
+        none = not used and self.get("sliding_window") == 0  # as transformers writes it
+        names = ("sliding_window_size",) if none else ("sliding_window", "sliding_window_size")
+        given = {self.optional_size(name) for name in names} - {None}
         if len(given) > 1:
             raise self.error("sliding_window_size", "the same as sliding_window")
         window = given.pop() if used and given else None
-        types = self.get("layer_types") or [
-            "sliding_attention"
-            if window is not None and slides is not None and slides(i)
-            else "full_attention"
-            for i in range(layers)
-        ]
-        known = ("full_attention", "sliding_attention") if slides is not None else ("full_attention",)
-        if not isinstance(types, list) or len(types) != layers or any(kind not in known for kind in types):
-            raise self.error("layer_types", f"a list of {' or '.join(map(repr, known))} for {layers} layers")
+
+        def usual(layer: int) -> str:
+            return SLIDING if window is not None and slides is not None and slides(layer) else FULL
+
+        types = self.layer_types(layers, (FULL, SLIDING) if slides is not None else (FULL,), usual)
         if window is not None and slides is None:
             raise self.error("sliding_window", "null; layers of this architecture see all positions")
-        if window is None and "sliding_attention" in types:
-            raise self.error("sliding_window", "a number, since layer_types has 'sliding_attention'")
-        return [window if kind == "sliding_attention" else None for kind in types]
+        if window is None and SLIDING in types:
+            raise self.error("sliding_window", f"a number, since layer_types has {SLIDING!r}")
+        return [window if kind == SLIDING else None for kind in types]
+
+    def layer_types(self, layers: int, known: Sequence[str], usual: Callable[[int], str]) -> list[str]:
+        """What each layer is, of the known types; usual: by the architecture, where the settings do not say
+        it."""
+        types = self.get("layer_types") or [usual(layer) for layer in range(layers)]
+        if not isinstance(types, list) or len(types) != layers or any(kind not in known for kind in types):
+            raise self.error("layer_types", f"a list of {' or '.join(map(repr, known))} for {layers} layers")
+        return types
 
     def turning(self, layers: int, every: int) -> list[bool]:
         """Which layers have a rope: those that `no_rope_layers` marks, or all but every n-th."""

@@ -19,7 +19,8 @@ class Family:
     gguf_settings: keys of a GGUF file below the architecture's name, and what each is called in config.json,
     beside those that all families share; gguf_fixed: settings that llama.cpp takes for granted, and gguf_rope
     those of a rope that is scaled. gguf_mark: a number below the architecture's name that is above 0 in the
-    files of this family alone, where others have the same `gguf`.
+    files of this family alone, where others have the same `gguf`. gguf_states: what config.json calls layers
+    without K and V, of a family that has such.
     """
 
     name: str
@@ -32,3 +33,4 @@ class Family:
     gguf_fixed: Mapping[str, Any] = field(default_factory=dict)
     gguf_rope: Mapping[str, Any] = field(default_factory=dict)
     gguf_mark: str | None = None
+    gguf_states: str | None = None
