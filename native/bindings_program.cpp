@@ -30,6 +30,14 @@ Activation activation_named(const std::string& name) {
   refuse("activation = '" + name + "' is not known; known are silu, gelu_tanh, gelu, swiglu_clamped");
 }
 
+// Of a product's other factor.
+Activation gate_named(const std::optional<std::string>& name) {
+  if (!name) return Activation::kNone;
+  if (*name == "silu") return Activation::kSilu;
+  if (*name == "sigmoid") return Activation::kSigmoid;
+  refuse("activation = '" + *name + "' of a gate is not known; known are silu, sigmoid, and None");
+}
+
 Routing::Scoring scoring_named(const std::string& name) {
   if (name == "softmax") return Routing::Scoring::kSoftmax;
   if (name == "sigmoid") return Routing::Scoring::kSigmoid;
@@ -233,6 +241,11 @@ void bind_program(nb::module_& m) {
            "the softmax without a value. group: which of a span's block tables the layer reads.")
       .def("soft_cap", [](Program& p, Value x, float cap) { return p.graph().soft_cap({x, cap}); }, "x"_a,
            "cap"_a, "cap * tanh(x / cap).")
+      .def("multiply", [](Program& p, Value x, Value gate, const std::optional<std::string>& activation) {
+             return p.graph().multiply({x, gate, gate_named(activation)});
+           }, "x"_a, "gate"_a, "activation"_a = nb::none(),
+           "x * activation(gate). activation: 'silu', 'sigmoid', or None, which leaves the gate as it is. A gate\n"
+           "of one column holds for all columns of x.")
       .def("select_logit_rows", [](Program& p, Value x) { return p.graph().select_logit_rows({x}); }, "x"_a)
       .def("keep", [](Program& p, Value x) { p.graph().keep(x); }, "x"_a,
            "Hand x out beside the output, to the right of what was kept before.")

@@ -93,6 +93,7 @@ std::vector<Value> Graph::sources(const Operation& operation) {
                           found.push_back(experts.scores);
                           return found;
                         },
+                        [](const Multiply& product) { return std::vector<Value>{product.x, product.gate}; },
                         [](const Attend& attend) { return std::vector<Value>{attend.qkv}; },
                         [](const auto& other) { return std::vector<Value>{other.x}; },
                     },
@@ -256,6 +257,15 @@ Value Graph::attend(Attend attend) {
 Value Graph::soft_cap(SoftCap soft_cap) {
   check_cap("cap", soft_cap.cap);
   return add(soft_cap, width(soft_cap.x), logits(soft_cap.x));
+}
+
+Value Graph::multiply(Multiply multiply) {
+  const int columns = width(multiply.x), of_gate = width(multiply.gate);
+  const bool has_logits = logits(multiply.x);
+  if ((of_gate != 1 && of_gate != columns) || logits(multiply.gate) != has_logits)
+    refuse("gate has width " + std::to_string(of_gate) + "; it has to have the rows of x, and width 1 or " +
+           std::to_string(columns));
+  return add(multiply, columns, has_logits);
 }
 
 Value Graph::select_logit_rows(SelectLogitRows select) {

@@ -115,11 +115,16 @@ class Graph {
     Value x;
     float cap;
   };
+  struct Multiply {  // x * activation(gate); a gate of width 1 holds for all columns
+    Value x;
+    Value gate;
+    Activation activation;
+  };
   struct SelectLogitRows {
     Value x;
   };
   using Operation = 
-      std::variant<Input, Embed, Norm, Linear, Gated, Experts, Attend, SoftCap, SelectLogitRows>;
+      std::variant<Input, Embed, Norm, Linear, Gated, Experts, Attend, SoftCap, Multiply, SelectLogitRows>;
 
   struct Node {
     Operation operation;
@@ -143,6 +148,7 @@ class Graph {
   Value experts(Experts experts);
   Value attend(Attend attend);
   Value soft_cap(SoftCap soft_cap);
+  Value multiply(Multiply multiply);
   Value select_logit_rows(SelectLogitRows select);
   void keep(Value x);
   // What `output` would refuse.

@@ -32,6 +32,7 @@ const Kernels& kernels() {
       .weight_row = weight_row,
       .rms_norm = rms_norm,
       .soft_cap = soft_cap,
+      .multiply = multiply,
       .rotate = rotate,
       .store = store_kv,
       .attend = attend,

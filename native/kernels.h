@@ -17,7 +17,7 @@ struct Panels {
 
 // What a gated layer makes of its two halves: activation(gate) * up. kSwiGluClamped is gpt-oss's:
 // g * sigmoid(1.702 g) * (u + 1) of g = min(gate, 7) and u = up within -7 and 7.
-enum class Activation : int { kNone, kSilu, kGeluTanh, kGelu, kSwiGluClamped };
+enum class Activation : int { kNone, kSilu, kGeluTanh, kGelu, kSwiGluClamped, kSigmoid };
 
 // Where the results y = W x + b of a linear layer go: residual + scale * y. With an activation the values
 // that are there already are the gate, and y is the other half.
@@ -103,6 +103,8 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* norm, float eps, int width, const float* residual, float* y);
   // y = cap * tanh(x / cap); y may be x.
   void (*soft_cap)(const float* x, float cap, size_t count, float* y);
+  // y = x * activation(gate), where gate is one number for all of x if `one`; y may be x.
+  void (*multiply)(const float* x, const float* gate, bool one, Activation activation, size_t count, float* y);
   // Turns the first 2 * pairs dimensions of `heads` heads of one row, in place. cos, sin: [pairs].
   void (*rotate)(float* x, const float* cos, const float* sin, int pairs, bool interleaved, int heads,
                  int head_dim);

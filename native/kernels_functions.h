@@ -46,6 +46,8 @@ inline F32 tanh(F32 x) {
 
 inline F32 soft_cap(F32 x, float cap) { return mul(set1(cap), tanh(div(x, set1(cap)))); }
 
+inline F32 sigmoid(F32 x) { return div(set1(1), add(set1(1), exp(negative(x)))); }
+
 inline F32 silu(F32 x) { return div(x, add(set1(1), exp(negative(x)))); }
 
 // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), by 1 + tanh(u) = 2 / (1 + exp(-2 u)).
@@ -89,8 +91,22 @@ inline F32 gated(Activation activation, F32 gate, F32 up) {
     case Activation::kGeluTanh: return mul(gelu_tanh(gate), up);
     case Activation::kGelu: return mul(gelu(gate), up);
     case Activation::kSwiGluClamped: return swiglu_clamped(gate, up);
+    case Activation::kSigmoid: return mul(sigmoid(gate), up);
   }
   return up;
+}
+
+inline F32 product(F32 x, F32 gate, Activation activation) {
+  return activation == Activation::kNone ? mul(x, gate) : gated(activation, gate, x);
+}
+
+void multiply(const float* x, const float* gate, bool one, Activation activation, size_t count, float* y) {
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    store(y + i, product(load(x + i), one ? set1(*gate) : load(gate + i), activation));
+  const int rest = static_cast<int>(count - i);
+  if (rest > 0)
+    store_n(y + i, product(load_n(x + i, rest), one ? set1(*gate) : load_n(gate + i, rest), activation), rest);
 }
 
 void soft_cap(const float* x, float cap, size_t count, float* y) {

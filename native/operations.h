@@ -152,6 +152,22 @@ class SoftCap : public OneByOne {
   Operand x_, y_;
 };
 
+class Multiply : public OneByOne {
+ public:
+  Multiply(Operand x, Operand gate, Activation activation, Operand y)
+      : x_(x), gate_(gate), activation_(activation), y_(y) {}
+  int tasks(const Pass& pass) const override { return pass.rows(y_); }
+  void run_one(const Pass& pass, int row, float*) const override {
+    pass.kernels().multiply(pass.row(x_, row), pass.row(gate_, row), gate_.width == 1, activation_,
+                            static_cast<size_t>(y_.width), pass.row(y_, row));
+  }
+
+ private:
+  Operand x_, gate_;
+  Activation activation_;
+  Operand y_;
+};
+
 class SelectLogitRows : public OneByOne {
  public:
   SelectLogitRows(Operand x, Operand y) : x_(x), y_(y) {}

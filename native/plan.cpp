@@ -114,6 +114,11 @@ class Planner {
     emit<SoftCap>(soft_cap.cap, x, known(y).floats ? x : make_floats(y));
   }
 
+  void add(const Graph::Multiply& product, Value y) {
+    const Operand x = floats(product.x), gate = floats(product.gate);
+    emit<Multiply>(x, gate, product.activation, make_floats(y));
+  }
+
   void add(const Graph::SelectLogitRows& select, Value y) {
     const Operand x = floats(select.x);
     emit<SelectLogitRows>(x, make_floats(y));

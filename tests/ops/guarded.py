@@ -150,6 +150,12 @@ def check_soft_cap(instruction_set: str, side: Side) -> None:
         capped(guarded_tensor(torch.randn(5, width), side))
 
 
+def check_multiply(instruction_set: str, side: Side) -> None:
+    for width in (1, 3, 16, 17, 577):
+        squared = one_op(width, lambda p, x: p.multiply(x, x, "silu"), instruction_set)
+        squared(guarded_tensor(torch.randn(5, width), side))
+
+
 def check_attention(instruction_set: str, side: Side) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for head_dim, block_size in ((2, 5), (6, 16), (20, 1), (64, 24), (16, 32)):
@@ -184,7 +190,15 @@ def read_beyond(what: str, instruction_set: str) -> None:
             attend(instruction_set, "end", torch.float32, 20, 5, 1000, beyond={what: 1})
 
 
-OPERATIONS = (check_linear, check_embed, check_norm, check_experts, check_soft_cap, check_attention)
+OPERATIONS = (
+    check_linear,
+    check_embed,
+    check_norm,
+    check_experts,
+    check_soft_cap,
+    check_multiply,
+    check_attention,
+)
 FAULTS = ("input", "weight", "logits", "keys", "values")
 
 

@@ -141,6 +141,31 @@ def test_embed(instruction_set: str) -> None:
 
 
 @every_set
+@pytest.mark.parametrize("activation", [None, "silu", "sigmoid"])
+@pytest.mark.parametrize("columns", [1, 70], ids=["one gate", "a gate a column"])
+def test_multiply(activation: str | None, columns: int, instruction_set: str) -> None:
+    """A gate of one column holds for all of them."""
+    x, weight, layer = (
+        numbers(ROWS, 70),
+        matrix(numbers(columns, 70, seed=1)),
+        matrix(numbers(70, 70, seed=2)),
+    )
+
+    def alone(layer: Any) -> Array:
+        return chain(70, lambda p, x: p.linear(x, [layer]), instruction_set)(x).astype(np.float64)
+
+    def gated(p: Any, x: int) -> int:
+        return int(p.multiply(p.linear(x, [layer]), p.linear(x, [weight]), activation))
+
+    gate = alone(weight)
+    sigmoid = 1 / (1 + np.exp(-gate))
+    expected = alone(layer) * {None: gate, "silu": gate * sigmoid, "sigmoid": sigmoid}[activation]
+    product = chain(70, gated, instruction_set, 2)
+    assert relative_error(product(x), expected) < 1e-6
+    assert row_depends_on_others(product, x) == []
+
+
+@every_set
 @pytest.mark.parametrize("cap", [0.5, 30.0])
 def test_soft_cap(cap: float, instruction_set: str) -> None:
     """Of values of every size: relative to each, so that small ones stay what they are."""

@@ -17,7 +17,7 @@ from outrider.cache.groups import blocks_behind
 from outrider.cache.store import LayerCache
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
-from outrider.ops.base import Activation, AttentionShape, HeadVectors, Rope, Routing
+from outrider.ops.base import Activation, AttentionShape, HeadVectors, Rope, Routing, Scoring
 from outrider.ops.batch import Batch, Span
 from outrider.ops.torch import TorchBackend, TorchOps
 from outrider.ops.torch.linear import _onednn_linear, pack_linear
@@ -93,30 +93,45 @@ def test_linear_against_float64(dtype: torch.dtype, rows: int, bias: bool) -> No
 
 
 def by_definition(
-    x: Tensor, scores: Tensor, stacks: tuple[Tensor, Tensor, Tensor], routing: Routing, clamped: bool
+    x: Tensor,
+    scores: Tensor,
+    stacks: tuple[Tensor, Tensor, Tensor],
+    routing: Routing,
+    clamped: bool,
+    bias: Tensor,
 ) -> Tensor:
     """Row by row, in float64, and experts in the order of their rank."""
     gates, ups, downs = (stack.double() for stack in stacks)
     rows = []
     for row, score in zip(x.double(), scores.double(), strict=True):
-        chosen = sorted(range(routing.count), key=lambda e: (-float(score[e]), e))[: routing.chosen]
-        of = score[chosen] if routing.normalised else score
+        softmax = routing.scoring == "softmax"
+        weights = (score - score.logsumexp(0)).exp() if softmax else torch.sigmoid(score)
+        order = (score if softmax else weights) + bias.double()
+        chosen = sorted(range(routing.count), key=lambda e: (-float(order[e]), e))[: routing.chosen]
+        if routing.normalised:
+            weights = weights / weights[chosen].sum()
         total = torch.zeros(downs.shape[1], dtype=torch.float64)
         for expert in chosen:
             gate, up = gates[expert] @ row, ups[expert] @ row
             if clamped:
                 gate, up = gate.clamp(max=7), up.clamp(-7, 7) + 1
             opened = gate * torch.sigmoid(gate * (1.702 if clamped else 1))
-            total += (score[expert] - of.logsumexp(0)).exp() * (downs[expert] @ (opened * up))
+            total += routing.factor * weights[expert] * (downs[expert] @ (opened * up))
         rows.append(total)
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-@pytest.mark.parametrize("activation", ["silu", "swiglu_clamped"])
-def test_experts_against_float64(normalised: bool, activation: Activation) -> None:
+@pytest.mark.parametrize(
+    ("activation", "scoring", "biased"),
+    [("silu", "softmax", False), ("swiglu_clamped", "softmax", False), ("silu", "sigmoid", True)],
+)
+def test_experts_against_float64(
+    normalised: bool, activation: Activation, scoring: Scoring, biased: bool
+) -> None:
     torch.manual_seed(1)
-    routing, backend = Routing(6, 3, normalised), TorchBackend(CPU, torch.float32)
+    routing = Routing(6, 3, normalised, scoring, factor=2.0 if biased else 1.0)
+    backend, bias = TorchBackend(CPU, torch.float32), torch.randn(6) * biased
     stacks = torch.randn(6, 24, 16) * 2, torch.randn(6, 24, 16) * 2, torch.randn(6, 16, 24)
     x, scores, residual = torch.randn(20, 16), torch.randn(20, 6), torch.randn(20, 16)
     scores[::3] = scores[::3].round()  # many are equal
@@ -128,10 +143,10 @@ def test_experts_against_float64(normalised: bool, activation: Activation) -> No
 
     def run(rows: slice) -> Tensor:
         given = x[rows], scores[rows]
-        return ops.experts(*given, gates, ups, downs, routing, activation, residual[rows], 0.5)
+        return ops.experts(*given, gates, ups, downs, routing, activation, residual[rows], 0.5, bias)
 
     whole = run(slice(20))
-    expected = residual + 0.5 * by_definition(x, scores, stacks, routing, activation != "silu")
+    expected = residual + 0.5 * by_definition(x, scores, stacks, routing, activation != "silu", bias)
     assert relative_error(whole, expected) < 1e-5
     alone = torch.cat([run(slice(row, row + 1)) for row in range(20)])
     assert relative_error(alone, expected) < 1e-5

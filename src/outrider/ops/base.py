@@ -30,6 +30,12 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "swiglu_clamped"]
 """
 
 
+GateActivation = Literal["silu", "sigmoid"]
+"""What a gate goes through before values are multiplied by it."""
+Scoring = Literal["softmax", "sigmoid"]
+"""What makes weights of experts of their scores."""
+
+
 @dataclass(frozen=True)
 class Rope:
     """Rotary position embedding (Su et al., 2021).
@@ -77,13 +83,16 @@ class AttentionShape:
 class Routing:
     """How a mixture chooses experts: a row goes to the `chosen` of `count` experts that score highest.
 
-    The weight of an expert is the softmax of scores: of those of the chosen experts where it is normalised,
-    else of all. Of equal scores, the expert of the lower number ranks first.
+    The weight of an expert is the softmax of scores, or the sigmoid of its own, times `factor`; normalised:
+    those of the chosen experts add up to 1 before that. Of equal scores, the expert of the lower number
+    ranks first.
     """
 
     count: int
     chosen: int
     normalised: bool
+    scoring: Scoring = "softmax"
+    factor: float = 1.0
 
 
 class HeadVectors(NamedTuple):
@@ -138,11 +147,13 @@ class Ops(Protocol[Value, Packed, Table]):
         activation: Activation,
         residual: Value | None = None,
         scale: float = 1.0,
+        bias: Any = None,
     ) -> Value:
         """A mixture of experts (Shazeer et al., 2017): scale times the weighted sum of what a row's experts
         compute, down(activation(gate(x)) * up(x)), added to `residual`: [rows, in] -> [rows, out].
 
-        scores: [rows, count], of a linear layer of float32; gates, ups, downs: of `Backend.stack`. A row's
+        scores: [rows, count], of a linear layer of float32; gates, ups, downs: of `Backend.stack`; bias:
+        [count], a vector that is added to scores, or to their sigmoids, where experts are chosen. A row's
         experts are added in the order of their rank, so that it does not matter which other rows went to
         them; rows that go to the same expert share the loads of its weights.
         """
@@ -150,6 +161,9 @@ class Ops(Protocol[Value, Packed, Table]):
     def attend(self, qkv: Value, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors) -> Value:
         """Norm and rotate q and k of [rows, (heads + 2 kv_heads) * head_dim], write k and v to the cache, and
         attend causally to each row's own cached positions: [rows, heads * head_dim]."""
+
+    def multiply(self, x: Value, gate: Value, activation: GateActivation | None = None) -> Value:
+        """x * activation(gate), or x * gate: [rows, width]; a gate [rows, 1] holds for all columns."""
 
     def soft_cap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""

@@ -23,6 +23,7 @@ from outrider.ops.base import (
     AttentionShape,
     Definition,
     Forward,
+    GateActivation,
     HeadVectors,
     Passed,
     Routing,
@@ -222,6 +223,7 @@ class Recorder:
         activation: Activation,
         residual: int | None = None,
         scale: float = 1.0,
+        bias: Any = None,
     ) -> int:
         return int(
             self.program.experts(
@@ -232,7 +234,10 @@ class Recorder:
                 downs,
                 count=routing.count,
                 chosen=routing.chosen,
+                scoring=routing.scoring,
                 normalised=routing.normalised,
+                factor=routing.factor,
+                bias=bias,
                 activation=activation,
                 residual=residual,
                 scale=scale,
@@ -264,6 +269,9 @@ class Recorder:
                 group=cache.group,
             )
         )
+
+    def multiply(self, x: int, gate: int, activation: GateActivation | None = None) -> int:
+        return int(self.program.multiply(x, gate, activation))
 
     def soft_cap(self, x: int, cap: float) -> int:
         return int(self.program.soft_cap(x, cap))

@@ -19,6 +19,7 @@ from outrider.ops.base import (
     AttentionShape,
     Definition,
     Forward,
+    GateActivation,
     HeadVectors,
     Passed,
     Rope,
@@ -131,11 +132,17 @@ class TorchOps:
         activation: Activation,
         residual: Tensor | None = None,
         scale: float = 1.0,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        ranked = scores.sort(descending=True, stable=True).indices[:, : routing.chosen]
-        weights = scores.softmax(dim=-1).gather(1, ranked)  # [rows, chosen], by rank
+        softmax = routing.scoring == "softmax"
+        weights = scores.softmax(dim=-1) if softmax else scores.sigmoid()
+        order = scores if softmax else weights  # softmax rounds what is small to equal weights
+        order = order if bias is None else order + bias.to(order)
+        ranked = order.sort(descending=True, stable=True).indices[:, : routing.chosen]
+        weights = weights.gather(1, ranked)  # [rows, chosen], by rank
         if routing.normalised:
             weights = weights / weights.sum(dim=-1, keepdim=True)
+        weights = routing.factor * weights
         expert_of = ranked.flatten()  # of each slot: a row and one of its experts
         slots, outputs = [], []
         for expert in sorted({*expert_of.tolist()}):
@@ -162,6 +169,9 @@ class TorchOps:
         cache.values[slots] = v.view(k.shape).to(cache.values.dtype)
         groups, unpad = self._groups(shape.window, cache.group)
         return attend(q, groups, shape, cache, vectors.sinks).index_select(0, unpad).flatten(1)
+
+    def multiply(self, x: Tensor, gate: Tensor, activation: GateActivation | None = None) -> Tensor:
+        return x * (gate if activation is None else getattr(F, activation)(gate))
 
     def soft_cap(self, x: Tensor, cap: float) -> Tensor:
         return cap * torch.tanh(x / cap)
