@@ -64,6 +64,8 @@ def _not_of_experts(name: str, values: Values, config: Any) -> Iterator[Named]:
             yield f"{begins}{part}.weight", half
     elif "conv.conv" in name:
         yield name, values.squeeze(1) if values.ndim > 1 else values
+    elif name.endswith(".expert_bias"):
+        yield f"{name}.bias", values
     else:
         stem = name.replace("block_sparse_moe.router.", "block_sparse_moe.router.layer.")
         stem = stem.replace("shared_mlp.output_linear", "mlp.shared_expert.down_proj")

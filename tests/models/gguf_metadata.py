@@ -183,7 +183,7 @@ def _of_qwen3_5(config: Any) -> Keys:
 
 def _of_lfm2(config: Any) -> Keys:
     inner = config.intermediate_size
-    if config.block_auto_adjust_ff_dim:
+    if getattr(config, "block_auto_adjust_ff_dim", False):
         inner = int(config.block_ffn_dim_multiplier * int(2 * inner / 3))
         inner = -(-inner // config.block_multiple_of) * config.block_multiple_of
     return {
@@ -194,6 +194,14 @@ def _of_lfm2(config: Any) -> Keys:
         "feed_forward_length": inner,
         "shortconv.l_cache": config.conv_L_cache,
         "vocab_size": config.vocab_size,
+    }
+
+
+def _of_lfm2_moe(config: Any) -> Keys:
+    return _of_lfm2(config) | {
+        "expert_feed_forward_length": config.moe_intermediate_size,
+        "expert_gating_func": 2,
+        "leading_dense_block_count": config.num_dense_layers,
     }
 
 
@@ -211,6 +219,7 @@ EXTRA: dict[str, Callable[[Any], Keys]] = {
     "granite": _of_granite,
     "granitemoe": _of_granite_moe,
     "lfm2": _of_lfm2,
+    "lfm2moe": _of_lfm2_moe,
     "mistral3": _of_mistral3,
     "olmo2": _of_olmo2,
     "qwen2moe": _of_mixtures,

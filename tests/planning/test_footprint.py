@@ -73,7 +73,7 @@ def test_weights_of_a_gguf_file(tmp_path: Path, kind: str, options: dict[str, An
     assert footprint.groups == group_sizes(model, 16, SIZE.ahead)
 
 
-MIXTURES = ("mixtral", "qwen3-moe-some-dense", "granite-moe", "gpt-oss")
+MIXTURES = ("mixtral", "qwen3-moe-some-dense", "granite-moe-shared", "gpt-oss", "qwen2-moe")
 
 
 @pytest.mark.parametrize("name", MIXTURES)

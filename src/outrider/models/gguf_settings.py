@@ -157,11 +157,11 @@ def _with_windows(metadata: Metadata, family: Family, layers: int) -> list[str] 
 def _head_dim(metadata: Metadata, family: Family, tensors: Tensors, heads: int, hidden: int) -> int:
     """Dimensions of a head, which have to fit the first layer's tensors."""
     dims = metadata.integer(f"{family.gguf}.attention.key_length", hidden // heads if heads else 0)
-    query = tensors.get("blk.0.attn_q.weight")
-    if query is not None and heads * dims != query.shape[0]:
+    output = tensors.get("blk.0.attn_output.weight")
+    if output is not None and heads * dims != output.shape[-1]:
         raise ModelError(
             f"{metadata.source}: {family.gguf}.attention.head_count = {heads}, of {dims} dimensions each, "
-            f"does not fit tensor {query.name!r} of shape {query.shape}"
+            f"does not fit tensor {output.name!r} of shape {output.shape}"
         )
     value = metadata.integer(f"{family.gguf}.attention.value_length", dims)
     if value != dims:

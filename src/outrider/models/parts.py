@@ -55,7 +55,8 @@ class Mixer(Protocol):
 
 @dataclass(frozen=True)
 class Attention:
-    """Grouped-query attention (Ainslie et al., 2023). qkv: the matrices of q, k and v."""
+    """Grouped-query attention (Ainslie et al., 2023). qkv: the matrices of q, k and v. gate: of what was
+    attended to, which is multiplied by its sigmoid."""
 
     qkv: Linear
     out: Linear
@@ -63,6 +64,7 @@ class Attention:
     q_norm: Vector | None = None
     k_norm: Vector | None = None
     sinks: Vector | None = None
+    gate: Linear | None = None
 
     @property
     def cached(self) -> AttentionShape:
@@ -70,7 +72,8 @@ class Attention:
 
     @property
     def width(self) -> int:
-        return 2 * (self.shape.heads + self.shape.kv_heads) * self.shape.head_dim
+        heads = self.shape.heads * (2 if self.gate else 1)
+        return 2 * (heads + self.shape.kv_heads) * self.shape.head_dim
 
     def forward(
         self,
@@ -84,17 +87,20 @@ class Attention:
         assert cache is not None  # as `cached` says
         vectors = HeadVectors(*(leaf and loaded[leaf] for leaf in (self.q_norm, self.k_norm, self.sinks)))
         attended = ops.attend(ops.linear(x, loaded[self.qkv]), cache, self.shape, vectors)
+        if self.gate is not None:
+            attended = ops.multiply(attended, ops.linear(x, loaded[self.gate]), "sigmoid")
         return ops.linear(attended, loaded[self.out], residual, scale)
 
 
 @dataclass(frozen=True)
 class Gated:
-    """A gated feed-forward (Shazeer, 2020)."""
+    """A gated feed-forward (Shazeer, 2020). share: a score, by whose sigmoid the output is multiplied."""
 
     gate: Linear
     up: Linear
     down: Linear
     activation: Activation = "silu"
+    share: Linear | None = None
 
     @property
     def cached(self) -> None:
@@ -114,13 +120,16 @@ class Gated:
         scale: float,
     ) -> Value:
         gated = ops.gated(x, loaded[self.gate], loaded[self.up], self.activation)
+        if self.share is not None:
+            gated = ops.multiply(gated, ops.linear(x, loaded[self.share]), "sigmoid")
         return ops.linear(gated, loaded[self.down], residual, scale)
 
 
 @dataclass(frozen=True)
 class Experts:
     """A mixture of gated feed-forwards (Shazeer et al., 2017). router: the scores of experts, by which
-    `routing` chooses. shared: one that all rows go to, whose output is added (Dai et al., 2024)."""
+    `routing` chooses. shared: one that all rows go to, whose output is added (Dai et al., 2024). bias: of the
+    choice alone, by which experts share the load (Wang et al., 2024)."""
 
     router: Linear
     gates: Stack
@@ -129,6 +138,7 @@ class Experts:
     routing: Routing
     activation: Activation = "silu"
     shared: Gated | None = None
+    bias: Vector | None = None
 
     @property
     def cached(self) -> None:
@@ -158,7 +168,8 @@ class Experts:
             residual = self.shared.forward(ops, loaded, x, None, residual, scale)
         scores = ops.linear(x, loaded[self.router])
         gates, ups, downs = (loaded[stack] for stack in self.stacks)
-        return ops.experts(x, scores, gates, ups, downs, self.routing, self.activation, residual, scale)
+        bias = None if self.bias is None else loaded[self.bias]
+        return ops.experts(x, scores, gates, ups, downs, self.routing, self.activation, residual, scale, bias)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from outrider.models.families import (
     olmo2,
     phi3,
     qwen,
-    qwen3_moe,
+    qwen_moe,
     smollm3,
 )
 from outrider.models.families.family import Family
@@ -40,7 +40,7 @@ FAMILIES: tuple[Family, ...] = (
     *granite.FAMILIES,
     *glm4.FAMILIES,
     *mixtral.FAMILIES,
-    *qwen3_moe.FAMILIES,
+    *qwen_moe.FAMILIES,
     *granite_moe.FAMILIES,
     *gpt_oss.FAMILIES,
 )

@@ -32,16 +32,21 @@ TEXT = {"language_model.": "", "model.language_model.": "model."}
 
 @dataclass(frozen=True)
 class StorageLayout:
-    """A way of storing models. place: where it keeps a tensor; in_pairs: with the rows of q and k in pairs
-    where a tensor has `pairs`; as_written: with the values that `Tensor.from_hf` reads."""
+    """A way of storing models. places: where it may keep a tensor, the usual one first; in_pairs: with the
+    rows of q and k in pairs where a tensor has `pairs`; as_written: with the values that `Tensor.from_hf`
+    reads."""
 
-    place: Callable[[Tensor], Place]
+    places: Callable[[Tensor], tuple[Place, ...]]
     in_pairs: bool
     as_written: bool
 
 
-HUGGING_FACE = StorageLayout(lambda tensor: tensor.hf, in_pairs=False, as_written=True)
-GGUF = StorageLayout(lambda tensor: tensor.gguf, in_pairs=True, as_written=False)
+HUGGING_FACE = StorageLayout(
+    lambda tensor: (tensor.hf, tensor.or_hf) if tensor.or_hf else (tensor.hf,),
+    in_pairs=False,
+    as_written=True,
+)
+GGUF = StorageLayout(lambda tensor: (tensor.gguf,), in_pairs=True, as_written=False)
 
 
 class StoredModel:
@@ -53,7 +58,7 @@ class StoredModel:
 
     def names(self, tree: object) -> list[str]:
         """The stored tensors that a tree reads."""
-        return list(dict.fromkeys(self._layout.place(tensor).name for tensor in tensors_of(tree)))
+        return list(dict.fromkeys(self._place(tensor).name for tensor in tensors_of(tree)))
 
     def check(self, tree: object, source: str, implied_by: str) -> None:
         """Raise ModelError for a tensor that is missing, of another shape, or no weight.
@@ -61,7 +66,7 @@ class StoredModel:
         source: where they have to be; implied_by: what says of which shape.
         """
         for tensor in tensors_of(tree):
-            place = self._layout.place(tensor)
+            place = self._place(tensor)
             name = repr(place.name)
             stored = self._stored.get(place.name)
             if stored is None:
@@ -86,10 +91,10 @@ class StoredModel:
 
     def stored(self, tensor: Tensor) -> StoredTensor:
         """The stored tensor that holds a tensor of the model."""
-        return self._stored[self._layout.place(tensor).name]
+        return self._stored[self._place(tensor).name]
 
     def weight(self, tensor: Tensor) -> Weight:
-        weight, place = self.stored(tensor).weight(), self._layout.place(tensor)
+        weight, place = self.stored(tensor).weight(), self._place(tensor)
         rows, inputs = tensor.shape[0], tensor.shape[-1]
         if place.turned and place.shape is not None:
             matrix, first = divmod(place.first, place.shape[-1])
@@ -107,7 +112,7 @@ class StoredModel:
         return weight.reordered(_half_split(tensor)) if self._in_pairs(tensor) else weight
 
     def floats(self, tensor: Tensor) -> Floats:
-        stored, place = self.stored(tensor), self._layout.place(tensor)
+        stored, place = self.stored(tensor), self._place(tensor)
         values = stored.floats()
         if stored.shape != tensor.shape:
             values = values.reshape(-1, *tensor.shape[1:])[place.rows(tensor.shape[0])]
@@ -117,6 +122,11 @@ class StoredModel:
 
     def release(self, tensor: Tensor) -> None:
         self.stored(tensor).release()
+
+    def _place(self, tensor: Tensor) -> Place:
+        """The first that is there; the usual one, where none is."""
+        places = self._layout.places(tensor)
+        return next((place for place in places if place.name in self._stored), places[0])
 
     def _in_pairs(self, tensor: Tensor) -> bool:
         return self._layout.in_pairs and tensor.pairs > 0

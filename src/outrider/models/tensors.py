@@ -56,7 +56,7 @@ class Tensor:
 
     from_hf: makes its values of those in Hugging Face's layout; None: they are the same. llama.cpp has them
     as they are computed with. pairs: heads whose rows llama.cpp has in pairs that rotate together, where
-    Hugging Face has the halves one after the other.
+    Hugging Face has the halves one after the other. or_hf: where Hugging Face's layout may keep it too.
     """
 
     hf: Place
@@ -64,6 +64,7 @@ class Tensor:
     shape: tuple[int, ...]
     from_hf: Callable[[Floats], Floats] | None = None
     pairs: int = 0
+    or_hf: Place | None = None
 
     def stored_shape(self, place: Place) -> tuple[int, ...]:
         """What the stored tensor's shape has to be."""
@@ -90,9 +91,11 @@ class Scope:
         *,
         from_hf: Callable[[Floats], Floats] | None = None,
         pairs: int = 0,
+        or_hf: Place | None = None,
     ) -> Tensor:
-        """hf, gguf: a name, or a place, whose name is to be continued too."""
-        return Tensor(_below(self.hf, hf), _below(self.gguf, gguf), shape, from_hf, pairs)
+        """hf, gguf, or_hf: the end of a name, or a place that has it."""
+        other = None if or_hf is None else _below(self.hf, or_hf)
+        return Tensor(_below(self.hf, hf), _below(self.gguf, gguf), shape, from_hf, pairs, other)
 
     def slices(
         self, hf: str, gguf: str, rows: tuple[int, ...], *columns: int, times: int = 1

@@ -70,7 +70,7 @@ def _layer(checkpoint: Checkpoint, block: Block) -> dict[str, Tensor]:
     rotation turns all dimensions, one half against the other."""
     attention, feed_forward = block.attention, block.feed_forward
     found: dict[str, Tensor] = {}
-    if isinstance(mixer := attention.mixer, Attention):
+    if isinstance(mixer := attention.mixer, Attention) and mixer.gate is None:
         shape, rope = mixer.shape, mixer.shape.rope
         q, k, v = (_matrix(checkpoint, tensor) for tensor in mixer.qkv.matrices)
         plain = mixer.q_norm is None and mixer.k_norm is None

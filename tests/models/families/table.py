@@ -107,7 +107,9 @@ QWEN_3_MOE = {
     "num_experts": 8,
     "num_experts_per_tok": 3,
 }
-QWEN_2_MOE = {key: value for key, value in QWEN_3_MOE.items() if key != "head_dim"}
+QWEN_2_MOE = {key: value for key, value in QWEN_3_MOE.items() if key != "head_dim"} | {
+    "norm_topk_prob": False
+}
 SHARED = {"shared_expert_intermediate_size": 48}
 GPT_OSS = {
     "head_dim": 16,
@@ -207,6 +209,18 @@ FAMILIES: dict[str, Tiny] = {
     "granite-tied": Tiny(config("GraniteConfig", **GRANITE | {"tie_word_embeddings": True}), "granite"),
     "mixtral": Tiny(config("MixtralConfig", num_local_experts=4), "llama"),
     "mixtral-window": Tiny(config("MixtralConfig", num_local_experts=3, sliding_window=WINDOW, head_dim=20)),
+    "qwen2-moe": Tiny(config("Qwen2MoeConfig", **QWEN_2_MOE | SHARED), "qwen2moe"),
+    "qwen2-moe-window": Tiny(
+        config(
+            "Qwen2MoeConfig",
+            **QWEN_2_MOE | SHARED | {"norm_topk_prob": True, "num_hidden_layers": 4},
+            decoder_sparse_step=2,
+            max_window_layers=3,
+            qkv_bias=False,
+            sliding_window=WINDOW,
+            use_sliding_window=True,
+        )
+    ),
     "qwen3-moe": Tiny(config("Qwen3MoeConfig", **QWEN_3_MOE), "qwen3moe"),
     "qwen3-moe-some-dense": Tiny(
         config(

@@ -19,7 +19,7 @@ from outrider.models.model import Model
 from outrider.models.parts import Experts, Gated
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
-from tests.models.factories import exact_backend, write_hf
+from tests.models.factories import exact_backend, read_all, write_hf
 from tests.models.families.table import FAMILIES, GPT_OSS, config
 from tests.models.families.test_spellings import built, refusal, saved
 
@@ -98,7 +98,9 @@ def tables(runner: ModelRunner) -> tuple[range, ...]:
     return (range(10),) * len(runner.pool.of_groups)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe-some-dense", "granite-moe", "gpt-oss"])
+@pytest.mark.parametrize(
+    "name", ["mixtral", "qwen3-moe-some-dense", "granite-moe-shared", "gpt-oss", "qwen2-moe"]
+)
 def test_a_row_does_not_depend_on_others(tmp_path: Path, name: str) -> None:
     """Whichever of them go to its experts."""
     write_hf(tmp_path, FAMILIES[name].config())
@@ -112,6 +114,25 @@ def test_a_row_does_not_depend_on_others(tmp_path: Path, name: str) -> None:
             for at in starts
         ]
         assert torch.equal(torch.cat(chunks), whole)
+
+
+@pytest.mark.parametrize("name", ["qwen2-moe", "qwen3-moe"])
+def test_experts_that_are_stored_as_one(tmp_path: Path, name: str) -> None:
+    """As some files have them: gate and up of all experts, one above the other."""
+    write_hf(tmp_path, FAMILIES[name].config())
+    expected = read_all(tmp_path)
+    stored = load_file(tmp_path / WEIGHTS)
+    for layer in range(2):
+        begins = f"model.layers.{layer}.mlp.experts."
+        gates, ups, downs = (
+            torch.stack([stored.pop(f"{begins}{expert}.{kind}_proj.weight") for expert in range(8)])
+            for kind in ("gate", "up", "down")
+        )
+        stored |= {f"{begins}gate_up_proj": torch.cat([gates, ups], dim=1), f"{begins}down_proj": downs}
+    save_file(stored, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    found = read_all(tmp_path)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], values) for key, values in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -158,6 +179,8 @@ def test_layers_without_experts() -> None:
         ("gpt-oss", {"swiglu_alpha": 1.0}, "swiglu_alpha = 1.0 is not supported"),
         ("gpt-oss", {"hidden_act": "gelu"}, "activation 'gelu' is not supported"),
         ("mixtral", {"num_local_experts": 0}, "num_local_experts = 0"),
+        ("qwen2-moe", {"shared_expert_intermediate_size": 0}, "shared_expert_intermediate_size = 0"),
+        ("granite-moe-shared", {"shared_intermediate_size": -1}, "shared_intermediate_size = -1"),
     ],
     ids=str,
 )
@@ -168,7 +191,7 @@ def test_what_is_refused(name: str, changes: dict[str, Any], said: str) -> None:
 
 @pytest.mark.parametrize(
     "architecture",
-    ["Qwen2MoeForCausalLM", "DeepseekV3ForCausalLM", "Llama4ForCausalLM", "Ernie4_5_MoeForCausalLM"],
+    ["GraniteMoeHybridForCausalLM", "DeepseekV3ForCausalLM", "Llama4ForCausalLM", "Ernie4_5_MoeForCausalLM"],
 )
 def test_other_mixtures_are_refused_by_name(architecture: str) -> None:
     assert f"architecture '{architecture}' is not supported" in refusal({"architectures": [architecture]})

@@ -89,6 +89,9 @@ SPELLINGS: list[tuple[str, dict[str, Any]]] = [
     ("qwen2-window", {"layer_types": None}),
     ("ministral", {"layer_types": [LOCAL, WIDE]}),
     ("granite", {"position_embedding_type": "rope", "num_local_experts": 0}),
+    ("granite-moe", {"shared_intermediate_size": 0}),
+    ("qwen2-moe", {"sliding_window": 32768}),
+    ("qwen2-moe-window", {"layer_types": None}),
 ]
 
 

@@ -111,11 +111,14 @@ class Layer:
         fused: bool = False,
         paired: bool = False,
         sinks: bool = False,
+        gated: bool = False,
     ) -> Attention:
         """scale: of scores, 1 / sqrt(head_dim) by itself. fused: q, k and v are stored as one. paired:
-        llama.cpp has the rows of q and k in pairs that turn together."""
+        llama.cpp has the rows of q and k in pairs that turn together. gated: the rows of q are stored with
+        those of a gate, head by head."""
         s = self.sizes
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
+        gate = None
         if fused:
             separate = self.turns("self_attn.qkv_proj", "attn_qkv", (q, kv, kv), s.hidden, bias=qkv_bias)
         else:
@@ -130,6 +133,12 @@ class Layer:
                 )
                 for one, heads in (("q", s.heads), ("k", s.kv_heads), ("v", s.kv_heads))
             )
+        if gated:
+            halves = s.head_dim, s.head_dim
+            of_q, gate = self.turns(
+                "self_attn.q_proj", "attn_q", halves, s.hidden, times=s.heads, bias=qkv_bias
+            )
+            separate = (of_q, *separate[1:])
         sizes = {"head": (s.head_dim, s.head_dim), "all": (q, kv)}.get(norms or "")
         shape = AttentionShape(
             s.heads,
@@ -151,6 +160,7 @@ class Layer:
             sinks=Vector(self.scope.tensor("self_attn.sinks", "attn_sinks.weight", (s.heads,)))
             if sinks
             else None,
+            gate=gate,
         )
 
     def gated(

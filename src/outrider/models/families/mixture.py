@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from outrider.models.families.build import Layer
-from outrider.models.leaves import Stack
+from outrider.models.leaves import Stack, Vector
 from outrider.models.parts import Experts, Gated
 from outrider.models.settings import Settings
 from outrider.models.tensors import Place, Tensor
@@ -63,25 +63,40 @@ def experts(
     weights: Three,
     biases: Three | None = None,
     shared: Gated | None = None,
+    or_weights: Three | None = None,
+    bias: str | None = None,
 ) -> Experts:
-    """inner: outputs of an expert's gate. router: its name in Hugging Face's layout; it has a bias where
-    experts have. shared: an expert that all rows go to."""
+    """inner: outputs of an expert's gate. router, bias: names in Hugging Face's layout, of the scores, which
+    have a bias where experts have, and of what is added where experts are chosen. shared: an expert that all
+    rows go to. or_weights: where weights may be too."""
     hidden = layer.sizes.hidden
     scores = layer.linear(router, "ffn_gate_inp", routing.count, hidden, bias=biases is not None)
     shapes = (inner, hidden), (inner, hidden), (hidden, inner)
 
-    def tensors(name: str, kind: str, places: Places, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def tensors(
+        name: str, kind: str, shape: tuple[int, ...], places: Places, others: Places | None = None
+    ) -> tuple[Tensor, ...]:
         in_gguf = stacked(f"ffn_{name}_exps.{kind}", routing.count, *shape)
         return tuple(
-            layer.scope.tensor(places(expert), in_gguf(expert), shape) for expert in range(routing.count)
+            layer.scope.tensor(places(one), in_gguf(one), shape, or_hf=others(one) if others else None)
+            for one in range(routing.count)
         )
 
     def stack(index: int) -> Stack:
         name, shape = Three._fields[index], shapes[index]
         return Stack(
-            tensors(name, "weight", weights[index], shape),
-            tensors(name, "bias", biases[index], shape[:1]) if biases else (),
+            tensors(name, "weight", shape, weights[index], or_weights[index] if or_weights else None),
+            tensors(name, "bias", shape[:1], biases[index]) if biases else (),
         )
 
-    router_of_all = replace(scores, float32=True)
-    return Experts(router_of_all, stack(0), stack(1), stack(2), routing, activation, shared)
+    of_choice = layer.scope.tensor(bias, "exp_probs_b.bias", (routing.count,)) if bias else None
+    return Experts(
+        replace(scores, float32=True),
+        stack(0),
+        stack(1),
+        stack(2),
+        routing,
+        activation,
+        shared=shared,
+        bias=None if of_choice is None else Vector(of_choice),
+    )
