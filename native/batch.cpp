@@ -32,6 +32,24 @@ void check_tables(const Plan& plan, const Span& span, const std::string& of_span
   }
 }
 
+void check_states(const Plan& plan, const Span& span, const std::string& of_span) {
+  const std::optional<int> slots = plan.graph.slots();
+  if (!slots) return;
+  if ((span.state < 0) != (span.start == 0))
+    refuse("state" + of_span + " = " + std::to_string(span.state) + "; a span that begins at " +
+           std::to_string(span.start) + (span.start == 0 ? " has none" : " needs one"));
+  if (!span.new_states.empty() && span.new_states.size() != static_cast<size_t>(span.rows))
+    refuse("new_states" + of_span + " has " + std::to_string(span.new_states.size()) + " values; the span has " +
+           std::to_string(span.rows) + " rows");
+  for (const int32_t slot : span.new_states)
+    if (slot < -1 || slot >= *slots || (slot >= 0 && slot == span.state))
+      refuse("new_states" + of_span + " names slot " + std::to_string(slot) + "; there are " +
+             std::to_string(*slots) + ", and state = " + std::to_string(span.state) + " is read");
+  if (span.state >= *slots)
+    refuse("state" + of_span + " = " + std::to_string(span.state) + "; there are " + std::to_string(*slots) +
+           " slots");
+}
+
 // Nothing may be written before all of a pass is known to be possible.
 void check(const Plan& plan, const std::vector<int32_t>& tokens, const std::vector<Span>& spans) {
   int64_t rows = 0;
@@ -48,6 +66,7 @@ void check(const Plan& plan, const std::vector<int32_t>& tokens, const std::vect
     if (span.logit_rows < 0 || span.logit_rows > span.rows)
       refuse(value("logit_rows", span.logit_rows) + " has to be 0 to " + std::to_string(span.rows));
     check_tables(plan, span, of_span);
+    check_states(plan, span, of_span);
     rows += span.rows;
   }
   if (static_cast<int64_t>(tokens.size()) != rows)
@@ -88,6 +107,7 @@ Batch lay_out(const Plan& plan, std::vector<int32_t> tokens, std::vector<Span> s
   check(plan, tokens, spans);
   Batch batch;
   for (const Span& span : spans) {
+    batch.first_rows.push_back(batch.rows);
     batch.rows += span.rows;
     for (int row = span.logit_rows; row > 0; --row) batch.logit_rows.push_back(batch.rows - row);
     for (int row = 0; row < span.rows; ++row) batch.positions.push_back(span.start + row);

@@ -16,6 +16,8 @@ struct Span {
   int rows;
   std::vector<std::vector<int32_t>> tables;
   int logit_rows;
+  int state = -1;                        // the slot of the states before the first row; -1: they are zero
+  std::vector<int32_t> new_states = {};  // of each row, the slot of the states after it, or -1; empty: none
 };
 
 // Where the rows' K and V go in the caches of one group.
@@ -34,6 +36,7 @@ struct Batch {
   std::vector<int32_t> positions;
   std::vector<int32_t> logit_rows;
   std::vector<Span> spans;
+  std::vector<int32_t> first_rows;  // of each span
   std::vector<Places> places;  // of each group
   std::vector<Turns> turns;    // of each rope
   std::vector<Pieces> pieces;  // of each class of layers

@@ -71,6 +71,21 @@ class Program {
             .head_dim = head_dim};
   }
 
+  // The states of one layer, [slots, ...] of so many floats a slot, which the program holds from here on.
+  StateView states(const Array& array, size_t floats) {
+    if (array.ndim() < 2) refuse("states has to have a slot in each row");
+    const int slots = size_of(array.shape(0), "states", "slots");
+    if (array.size() != floats * static_cast<size_t>(slots))
+      refuse("states has " + std::to_string(array.size()) + " numbers; " + std::to_string(slots) +
+             " slots need " + std::to_string(floats) + " each");
+    if (array.dtype() != nb::dtype<float>()) refuse("states is " + name_of(array.dtype()) + "; it has to be float32");
+    int64_t stride = 1;
+    for (size_t axis = array.ndim(); axis-- > 0; stride *= static_cast<int64_t>(array.shape(axis)))
+      if (array.shape(axis) > 1 && array.stride(axis) != stride) refuse("states has to be C-contiguous");
+    arrays_.push_back(array);
+    return {static_cast<float*>(array.data()), slots, floats};
+  }
+
   // There is an output only if there is memory for what each thread needs.
   void output(Value x) {
     graph_.check_output(x);
@@ -83,15 +98,20 @@ class Program {
                                     const std::vector<int>& rows,
                                     std::vector<std::vector<std::vector<int32_t>>> tables,
                                     const std::vector<int>& logit_rows, const std::optional<Input>& input,
-                                    const std::optional<Array>& kept) {
+                                    const std::optional<Array>& kept, const std::optional<std::vector<int>>& states,
+                                    std::optional<std::vector<std::vector<int32_t>>> new_states) {
     const std::unique_lock running(running_, std::try_to_lock);
     if (!running) throw std::runtime_error("the program is already running, on another thread");
     if (!pass_) refuse("the program has no output yet; call output()");
     if (rows.size() != starts.size() || tables.size() != starts.size() || logit_rows.size() != starts.size())
       refuse("starts, rows, tables and logit_rows have to be of one length");
+    if (states.has_value() != new_states.has_value() ||
+        (states && (states->size() != starts.size() || new_states->size() != starts.size())))
+      refuse("states and new_states have to be of the length of starts");
     std::vector<Span> spans;
     for (size_t i = 0; i < starts.size(); ++i)
-      spans.push_back({starts[i], rows[i], std::move(tables[i]), logit_rows[i]});
+      spans.push_back({starts[i], rows[i], std::move(tables[i]), logit_rows[i], states ? (*states)[i] : -1,
+                       new_states ? std::move((*new_states)[i]) : std::vector<int32_t>()});
     const auto row_count = static_cast<int64_t>(tokens.size());
     int count = 0;
     {
@@ -246,6 +266,36 @@ void bind_program(nb::module_& m) {
            }, "x"_a, "gate"_a, "activation"_a = nb::none(),
            "x * activation(gate). activation: 'silu', 'sigmoid', or None, which leaves the gate as it is. A gate\n"
            "of one column holds for all columns of x.")
+      .def("convolve", [](Program& p, Value x, const Input& weight, const std::optional<Input>& bias,
+                          const Array& states, bool silu) {
+             const int channels = p.graph().width(x);
+             const auto* given = static_cast<const float*>(checked(weight, "weight", nb::dtype<float>(), {channels, -1}));
+             const int kernel = size_of(weight.shape(1), "weight", "positions");
+             Floats turned(static_cast<size_t>(kernel) * static_cast<size_t>(channels));
+             for (int c = 0; c < channels; ++c)
+               for (int t = 0; t < kernel; ++t)
+                 turned[static_cast<size_t>(t) * static_cast<size_t>(channels) + static_cast<size_t>(c)] =
+                     given[static_cast<size_t>(c) * static_cast<size_t>(kernel) + static_cast<size_t>(t)];
+             const size_t floats = static_cast<size_t>(kernel - 1) * static_cast<size_t>(channels);
+             return p.graph().convolve({x, std::move(turned), floats_of(bias, "bias"), kernel, silu,
+                                        p.states(states, floats)});
+           }, "x"_a, "weight"_a, "bias"_a, "states"_a, nb::kw_only(), "silu"_a = false,
+           "A causal convolution of each channel by itself. weight: float32 [channels, kernel], whose last column\n"
+           "is for the row itself; bias: [channels], or None. states: float32 [slots, kernel - 1, channels].")
+      .def("delta", [](Program& p, Value qkv, Value forget, Value write, const Input& rates, const Input& bias,
+                       const Array& states, int key_heads, int value_heads, int key_dim, int value_dim, bool tiled) {
+             const size_t floats = static_cast<size_t>(value_heads) * static_cast<size_t>(key_dim) *
+                                   static_cast<size_t>(value_dim);
+             return p.graph().delta({qkv, forget, write, floats_of(rates, "rates"), floats_of(bias, "bias"), key_heads,
+                                     value_heads, key_dim, value_dim, tiled, p.states(states, floats)});
+           }, "qkv"_a, "forget"_a, "write"_a, "rates"_a, "bias"_a, "states"_a, nb::kw_only(), "key_heads"_a,
+           "value_heads"_a, "key_dim"_a, "value_dim"_a, "tiled"_a = false,
+           "A gated delta rule. q and k are made as long as 1 / sqrt(key_dim) and 1; the state of a head decays by\n"
+           "exp(rates * softplus(forget + bias)), and then has sigmoid(write) of the correction of v written under k.\n"
+           "states: float32 [slots, value_heads, key_dim, value_dim].")
+      .def("norm_heads", [](Program& p, Value x, const Input& weight, float eps) {
+             return p.graph().norm_heads({x, floats_of(weight, "weight"), eps});
+           }, "x"_a, "weight"_a, "eps"_a, "rms_norm of each head by itself; weight: float32, of one head.")
       .def("select_logit_rows", [](Program& p, Value x) { return p.graph().select_logit_rows({x}); }, "x"_a)
       .def("keep", [](Program& p, Value x) { p.graph().keep(x); }, "x"_a,
            "Hand x out beside the output, to the right of what was kept before.")
@@ -253,10 +303,12 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("keeps_logit_rows", [](Program& p) { return p.graph().keeps_logit_rows(); })
       .def("output", &Program::output, "x"_a, "Ends the recording: x is what a run returns.")
       .def("run", &Program::run, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a,
-           "input"_a = nb::none(), "kept"_a = nb::none(),
+           "input"_a = nb::none(), "kept"_a = nb::none(), "states"_a = nb::none(), "new_states"_a = nb::none(),
            "Run the recorded operations for the spans; float32 [output rows, width]. tables: of each span and\n"
            "group of layers, the blocks of its cache; those behind the window are not read and may be -1. kept:\n"
-           "where to write what the program keeps, float32 [rows, sum of widths]. Raises RuntimeError while\n"
+           "where to write what the program keeps, float32 [rows, sum of widths]. states: of each span, the slot of\n"
+           "the states before its first row, or -1; new_states: of each span and row, the slot of those after it,\n"
+           "or -1. Raises RuntimeError while\n"
            "another thread runs the same program.");
 }
 

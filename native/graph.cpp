@@ -93,6 +93,7 @@ std::vector<Value> Graph::sources(const Operation& operation) {
                           found.push_back(experts.scores);
                           return found;
                         },
+                        [](const Delta& d) { return std::vector<Value>{d.qkv, d.forget, d.write}; },
                         [](const Multiply& product) { return std::vector<Value>{product.x, product.gate}; },
                         [](const Attend& attend) { return std::vector<Value>{attend.qkv}; },
                         [](const auto& other) { return std::vector<Value>{other.x}; },
@@ -266,6 +267,54 @@ Value Graph::multiply(Multiply multiply) {
     refuse("gate has width " + std::to_string(of_gate) + "; it has to have the rows of x, and width 1 or " +
            std::to_string(columns));
   return add(multiply, columns, has_logits);
+}
+
+Value Graph::convolve(Convolve convolve) {
+  if (convolve.kernel < 1 || convolve.kernel > kMostTaps)
+    refuse(named("kernel", convolve.kernel) + " has to be 1 to " + std::to_string(kMostTaps));
+  check_all_rows(convolve.x, "x");
+  if (!convolve.bias.empty()) check_size("bias", convolve.bias.size(), "x has width", width(convolve.x));
+  keep_slots(convolve.states);
+  const int channels = width(convolve.x);
+  return add(std::move(convolve), channels, false);
+}
+
+Value Graph::delta(Delta d) {
+  if (d.key_heads < 1 || d.value_heads < 1 || d.value_heads % d.key_heads)
+    refuse(named("value_heads", d.value_heads) + " has to be a multiple of " + named("key_heads", d.key_heads));
+  if (d.key_dim < 1 || d.value_dim < 1)
+    refuse(named("key_dim", d.key_dim) + " and " + named("value_dim", d.value_dim) + " have to be at least 1");
+  const int implied = 2 * d.key_heads * d.key_dim + d.value_heads * d.value_dim;
+  if (width(d.qkv) != implied)
+    refuse("qkv has width " + std::to_string(width(d.qkv)) + "; the heads imply " + std::to_string(implied));
+  for (const Value x : {d.forget, d.write})
+    if (width(x) != d.value_heads)
+      refuse("forget and write have widths " + std::to_string(width(d.forget)) + " and " +
+             std::to_string(width(d.write)) + "; " + named("value_heads", d.value_heads));
+  check_all_rows(d.qkv, "qkv");
+  check_all_rows(d.forget, "forget");
+  check_all_rows(d.write, "write");
+  check_size("rates", d.rates.size(), "value_heads =", d.value_heads);
+  check_size("bias", d.bias.size(), "value_heads =", d.value_heads);
+  keep_slots(d.states);
+  const int output = d.value_heads * d.value_dim;
+  return add(std::move(d), output, false);
+}
+
+Value Graph::norm_heads(NormHeads norm) {
+  const int columns = width(norm.x), dim = static_cast<int>(norm.weight.size());
+  if (dim < 1 || columns % dim)
+    refuse("weight has " + std::to_string(dim) + " values; x has width " + std::to_string(columns) +
+           ", which has to be a multiple");
+  check_eps("eps", norm.eps);
+  const bool has_logits = logits(norm.x);
+  return add(std::move(norm), columns, has_logits);
+}
+
+void Graph::keep_slots(const StateView& states) {
+  if (slots_ && *slots_ != states.slots)
+    refuse("states has " + std::to_string(states.slots) + " slots; other layers have " + std::to_string(*slots_));
+  slots_ = states.slots;
 }
 
 Value Graph::select_logit_rows(SelectLogitRows select) {

@@ -57,6 +57,17 @@ struct Attention {
   int kv_width() const { return kv_heads * head_dim; }
 };
 
+// Where the states of one layer lie: of each slot `floats` numbers.
+struct StateView {
+  float* data;
+  int slots;
+  size_t floats;
+
+  float* at(int slot) const { return data + floats * static_cast<size_t>(slot); }
+};
+
+inline constexpr int kMostTaps = 16;  // of a convolution
+
 // A mixture of experts: the `chosen` of `count` experts that score highest, each times its weight. Weights are
 // the softmax of the scores, or their sigmoid; `normalised` ones add up to 1, so that they are the softmax of
 // the chosen scores alone.
@@ -120,11 +131,35 @@ class Graph {
     Value gate;
     Activation activation;
   };
+  struct Convolve {  // of each channel by itself, over the request's rows up to a row
+    Value x;
+    Floats weight;  // [kernel, channels]; the last row is for the row itself
+    Floats bias;    // [channels]; empty: none
+    int kernel;
+    bool silu;
+    StateView states;  // [slots, kernel - 1, channels]
+  };
+  struct Delta {  // a gated delta rule
+    Value qkv;            // q and k of each key head, v of each value head
+    Value forget, write;  // [rows, value_heads]
+    Floats rates, bias;   // [value_heads]
+    int key_heads, value_heads, key_dim, value_dim;
+    bool tiled;        // value head v reads key head v % key_heads, else v * key_heads / value_heads
+    StateView states;  // [slots, value_heads, key_dim, value_dim]
+
+    size_t state_floats() const { return static_cast<size_t>(key_dim) * static_cast<size_t>(value_dim); }
+  };
+  struct NormHeads {  // rms_norm of each head by itself
+    Value x;
+    Floats weight;  // of a head
+    float eps;
+  };
   struct SelectLogitRows {
     Value x;
   };
   using Operation = 
-      std::variant<Input, Embed, Norm, Linear, Gated, Experts, Attend, SoftCap, Multiply, SelectLogitRows>;
+      std::variant<Input, Embed, Norm, Linear, Gated, Experts, Attend, SoftCap, Multiply, Convolve, Delta, NormHeads,
+                   SelectLogitRows>;
 
   struct Node {
     Operation operation;
@@ -149,6 +184,9 @@ class Graph {
   Value attend(Attend attend);
   Value soft_cap(SoftCap soft_cap);
   Value multiply(Multiply multiply);
+  Value convolve(Convolve convolve);
+  Value delta(Delta delta);
+  Value norm_heads(NormHeads norm);
   Value select_logit_rows(SelectLogitRows select);
   void keep(Value x);
   // What `output` would refuse.
@@ -163,6 +201,8 @@ class Graph {
   int width(Value x) const { return node(x).width; }
   bool logits(Value x) const { return node(x).logits; }
   int kept_width() const { return kept_width_; }
+  // Slots for states; none where no layer keeps one.
+  std::optional<int> slots() const { return slots_; }
   bool keeps_logit_rows() const { return !kept_.empty() && logits(kept_[0].x); }
   int vocab() const { return vocab_; }  // tokens of the smallest table
 
@@ -172,12 +212,14 @@ class Graph {
   int outputs_of(Value x, const std::vector<Weight>& weights, const char* name) const;
   void check_residual(Value residual, int width, bool logits) const;
   void check_all_rows(Value x, const char* name) const;
+  void keep_slots(const StateView& states);
   void check_unfinished() const;
 
   std::vector<Node> nodes_;
   std::vector<Rope> ropes_;
   std::vector<Kept> kept_;
   std::optional<Value> input_, output_;
+  std::optional<int> slots_;
   int kept_width_ = 0, vocab_ = 1 << 30;
 };
 

@@ -16,6 +16,7 @@
 #include "kernels_linear.h"
 #include "kernels_rows.h"
 #include "kernels_sample.h"
+#include "kernels_states.h"
 
 namespace outrider::OUTRIDER_ISA {
 
@@ -33,6 +34,8 @@ const Kernels& kernels() {
       .rms_norm = rms_norm,
       .soft_cap = soft_cap,
       .multiply = multiply,
+      .convolve = convolve,
+      .delta = delta,
       .rotate = rotate,
       .store = store_kv,
       .attend = attend,

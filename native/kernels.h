@@ -105,6 +105,14 @@ struct Kernels {
   void (*soft_cap)(const float* x, float cap, size_t count, float* y);
   // y = x * activation(gate), where gate is one number for all of x if `one`; y may be x.
   void (*multiply)(const float* x, const float* gate, bool one, Activation activation, size_t count, float* y);
+  // One row of a convolution of each of `count` channels by itself: y = bias + the sum of seen[tap] * weight[tap], and
+  // silu of that if `silu`. weight: rows of `stride` floats; bias may be null.
+  void (*convolve)(const float* const* seen, const float* weight, size_t stride, int taps, const float* bias,
+                   bool silu, int count, float* y);
+  // One row of one head of a gated delta rule (Yang et al., 2025). state: [key_dim, value_dim], which becomes the
+  // state after the row; kept: of the state; written: of the correction.
+  void (*delta)(float* state, const float* q, const float* k, const float* v, float kept, float written,
+                int key_dim, int value_dim, float* y);
   // Turns the first 2 * pairs dimensions of `heads` heads of one row, in place. cos, sin: [pairs].
   void (*rotate)(float* x, const float* cos, const float* sin, int pairs, bool interleaved, int heads,
                  int head_dim);

@@ -7,6 +7,7 @@
 #include "operations.h"
 #include "operations_attention.h"
 #include "operations_experts.h"
+#include "operations_states.h"
 
 namespace outrider {
 namespace {
@@ -117,6 +118,21 @@ class Planner {
   void add(const Graph::Multiply& product, Value y) {
     const Operand x = floats(product.x), gate = floats(product.gate);
     emit<Multiply>(x, gate, product.activation, make_floats(y));
+  }
+
+  void add(const Graph::Convolve& convolve, Value y) {
+    const Operand x = floats(convolve.x);
+    emit<Convolve>(convolve, x, make_floats(y));
+  }
+
+  void add(const Graph::Delta& delta, Value y) {
+    const Operand qkv = floats(delta.qkv), forget = floats(delta.forget), write = floats(delta.write);
+    emit<Delta>(delta, qkv, forget, write, make_floats(y));
+  }
+
+  void add(const Graph::NormHeads& norm, Value y) {
+    const Operand x = floats(norm.x);
+    emit<NormHeads>(norm, x, make_floats(y));
   }
 
   void add(const Graph::SelectLogitRows& select, Value y) {

@@ -111,8 +111,8 @@ def watch(llm: LLM, ahead: int) -> None:
         return increments
 
     class Counted(table.BlockTable):
-        def extend(self, length: int) -> None:
-            super().extend(length)
+        def extend(self, length: int, drafted: int = 0) -> None:
+            super().extend(length, drafted)
             for size, blocks in zip(sizes, self.tables, strict=True):
                 assert sum(block >= 0 for block in blocks) <= size.blocks(length)
 

@@ -92,6 +92,16 @@ PHI = BARE | {
 }
 LONG = {"long_factor": [1.5] * 48, "short_factor": [1.0] * 48, "type": "longrope"}
 QWEN = BARE | {"max_window_layers": 28, "rope_theta": 1e6, "use_sliding_window": False}
+OF_DELTA_NETS = {
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "partial_rotary_factor": 0.25,
+}
 GROWING = {
     "beta_fast": 32.0,
     "beta_slow": 1.0,
@@ -341,6 +351,95 @@ PUBLIC: dict[str, dict[str, Any]] = {
         "sliding_window": None,
         "use_qk_norm": True,
         "use_sliding_window": False,
+    },
+    "Qwen1.5-MoE-A2.7B": QWEN
+    | {
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "decoder_sparse_step": 1,
+        "model_type": "qwen2_moe",
+        "moe_intermediate_size": 1408,
+        "norm_topk_prob": False,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
+        "shared_expert_intermediate_size": 5632,
+        "sliding_window": 32768,
+    },
+    "Qwen3-Next-80B-A3B-Instruct": BARE
+    | OF_DELTA_NETS
+    | {
+        "architectures": ["Qwen3NextForCausalLM"],
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "model_type": "qwen3_next",
+        "moe_intermediate_size": 512,
+        "norm_topk_prob": True,
+        "num_experts": 512,
+        "num_experts_per_tok": 10,
+        "output_router_logits": False,
+        "rope_scaling": None,
+        "rope_theta": 10000000,
+        "router_aux_loss_coef": 0.001,
+        "shared_expert_intermediate_size": 512,
+    },
+    "Qwen3.6-27B": {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "image_token_id": 248056,
+        "language_model_only": False,
+        "model_type": "qwen3_5",
+        "text_config": BARE
+        | OF_DELTA_NETS
+        | {
+            "architectures": None,
+            "attention_bias": False,
+            "attn_output_gate": True,
+            "layer_types": (["linear_attention"] * 3 + ["full_attention"]) * 4,
+            "mamba_ssm_dtype": "float32",
+            "model_type": "qwen3_5_text",
+            "mtp_num_hidden_layers": 1,
+            "mtp_use_dedicated_embeddings": False,
+            "output_gate_type": "swish",
+            "pad_token_id": None,
+            "rope_parameters": {
+                "mrope_interleaved": True,
+                "mrope_section": [11, 11, 10],
+                "partial_rotary_factor": 0.25,
+                "rope_theta": 10000000,
+                "rope_type": "default",
+            },
+        },
+        "tie_word_embeddings": False,
+        "vision_config": {"depth": 27, "model_type": "qwen3_5"},
+    },
+    "LFM2-1.2B": {
+        key: value for key, value in BARE.items() if key not in ("intermediate_size", "rms_norm_eps")
+    }
+    | {
+        "architectures": ["Lfm2ForCausalLM"],
+        "block_auto_adjust_ff_dim": True,
+        "block_dim": 2048,
+        "block_ff_dim": 12288,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_mlp_init_scale": 1.0,
+        "block_multiple_of": 256,
+        "block_norm_eps": 1e-05,
+        "block_out_init_scale": 1.0,
+        "block_use_swiglu": True,
+        "block_use_xavier_init": True,
+        "conv_L_cache": 3,
+        "conv_bias": False,
+        "conv_dim": 2048,
+        "conv_dim_out": 2048,
+        "conv_use_xavier_init": True,
+        "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+        "model_type": "lfm2",
+        "norm_eps": 1e-05,
+        "num_heads": 32,
+        "rope_theta": 1000000.0,
+        "theta": 1000000.0,
+        "tie_embedding": True,
+        "use_pos_enc": True,
     },
     "granite-3.1-3b-a800m-instruct": BARE
     | {

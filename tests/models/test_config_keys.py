@@ -43,10 +43,11 @@ def test_public_configurations_are_read_without_noise(name: str, caplog: pytest.
     raw = PUBLIC[name]
     config = model_config(*config_settings(raw, name, None))
     assert not caplog.messages
-    eos, sizes = raw["eos_token_id"], raw.get("text_config", raw)
+    sizes = raw.get("text_config", raw)
+    eos = raw.get("eos_token_id", sizes.get("eos_token_id"))
     assert config.eos_token_ids == tuple(sorted(eos if isinstance(eos, list) else [eos]))
     assert (config.hidden_size, config.num_layers) == (sizes["hidden_size"], sizes["num_hidden_layers"])
-    assert config.tree.norm.eps == sizes.get("rms_norm_eps", 1e-6)
+    assert config.tree.norm.eps == sizes.get("rms_norm_eps", sizes.get("norm_eps", 1e-6))
     shapes = config.tree.attention_shapes
     assert {shape.kv_heads for shape in shapes} == {sizes.get("num_key_value_heads", 4)}
     assert shapes[0].window == (sizes["sliding_window"] if name in WINDOWED else None)

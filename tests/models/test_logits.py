@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from outrider.cache.states import StatePool, StateTable
 from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
@@ -23,6 +24,7 @@ from tests.models.families.table import FAMILIES
 TOLERANCE = 1e-4  # of the largest |logit| of a row
 BLOCK_SIZE = 8
 Tables = tuple[Sequence[int], ...]
+STATES = 16  # slots
 LENGTHS = (90, 1, 37, 8, 61)  # of the requests of a ragged batch; the first is also run alone
 
 
@@ -56,7 +58,9 @@ class Case:
 def _case(checkpoint: str, reference: Any, requests: list[list[int]], backend: str) -> Case:
     model = Model(open_checkpoint(checkpoint), exact_backend(backend))
     blocks = sum(-(-len(tokens) // BLOCK_SIZE) for tokens in requests)
-    runner = ModelRunner(model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False)
+    runner = ModelRunner(
+        model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False, num_states=STATES
+    )
     with torch.inference_mode():
         expected = [_logits(reference, tokens) for tokens in requests]
     return Case(runner, requests, expected)
@@ -114,12 +118,20 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 
 def in_chunks(case: Case, request: int, tables: Tables, sizes: Callable[[], int]) -> Tensor:
     """The logits of one request, computed alone in chunks of the given sizes."""
-    tokens, logits, start = case.requests[request], [], 0
+    tokens, logits, start, states = case.requests[request], [], 0, state_table(case)
     while start < len(tokens):
         chunk = tokens[start : start + sizes()]
-        logits.append(case.runner.forward([Span(chunk, start, tables, len(chunk))]))
+        states.extend([start + len(chunk)])
+        logits.append(case.runner.forward([Span(chunk, start, tables, len(chunk), states.slots)]))
         start += len(chunk)
+        states.keep(start)
+    states.keep(0)
     return torch.cat(logits)
+
+
+def state_table(case: Case) -> StateTable:
+    """Slots for the states of one request, if the model has any."""
+    return StateTable(case.runner.states or StatePool(STATES))
 
 
 def check_one_chunk(case: Case) -> None:
@@ -135,7 +147,7 @@ def check_random_chunks(case: Case) -> None:
 def check_ragged(case: Case) -> None:
     """Every step computes some rows of some requests, and asks for the logits of some."""
     tables, draw = scattered(case, seed=5), random.Random(6)
-    done = [0] * len(case.requests)
+    done, states = [0] * len(case.requests), [state_table(case) for _ in case.requests]
     while unfinished := [i for i, tokens in enumerate(case.requests) if done[i] < len(tokens)]:
         chosen = draw.sample(unfinished, draw.randint(1, len(unfinished)))
         spans: list[Span] = []
@@ -143,10 +155,15 @@ def check_ragged(case: Case) -> None:
         for i in chosen:
             chunk = case.requests[i][done[i] : done[i] + draw.choice((1, 5, 40))]
             wanted = draw.randint(0 if len(chosen) > 1 and spans else 1, len(chunk))
-            spans.append(Span(chunk, done[i], tables[i], wanted))
+            spans.append(Span(chunk, done[i], tables[i], wanted, states[i].slots))
             done[i] += len(chunk)
+            states[i].extend([done[i]])
             expected.append(case.expected[i][done[i] - wanted : done[i]])
         assert_close(case.runner.forward(spans), torch.cat(expected))
+        for i in chosen:
+            states[i].keep(done[i])
+    for of_request in states:
+        of_request.keep(0)
 
 
 def test_one_chunk(case: Case) -> None:
@@ -167,18 +184,20 @@ def test_decoding_after_truncated_drafts(case: Case) -> None:
     tokens, draw = case.requests[0], random.Random(7)
     table, logits, done = case.runner.table(), [], 60
     table.extend(done)
-    logits.append(case.runner.forward([Span(tokens[:done], 0, table.tables, done)]))
+    logits.append(case.runner.forward([Span(tokens[:done], 0, table.tables, done, table.states)]))
     table.advance(tokens, done)
     while done < len(tokens):
         draft = [draw.randrange(case.runner.model.config.vocab_size) for _ in range(draw.randint(0, 12))]
-        table.extend(done + 1 + len(draft))
-        out = case.runner.forward([Span([tokens[done], *draft], done, table.tables, 1 + len(draft))])
+        table.extend(done + 1 + len(draft), len(draft))
+        span = Span([tokens[done], *draft], done, table.tables, 1 + len(draft), table.states)
+        out = case.runner.forward([span])
         logits.append(out[:1])
         done += 1
         table.settle(done)
     assert_close(torch.cat(logits), case.expected[0])
     table.truncate(0)
     assert case.runner.pool.num_free == case.runner.pool.num_blocks
+    assert case.runner.states is None or case.runner.states.num_free == STATES
 
 
 def test_smollm2(smollm2: Case) -> None:

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class StateCache:
+    """values: float32 [slots, ...], the states of one layer."""
+
+    values: Tensor
+
+
+@dataclass(frozen=True)
 class LayerCache:
     """keys, values: of one layer, for all cache blocks. group: which of a span's tables it has."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from outrider.cache.groups import blocks_behind
 from outrider.cache.pool import BlockPool, OutOfBlocks
+from outrider.cache.states import StatePool, StateTable
 
 GIVEN_BACK = -1
 """Stands in a table for a block that no row to come sees."""
@@ -22,16 +23,31 @@ class BlockTable:
     A full block of committed tokens is published under a hash of all tokens up to its end, so that a
     request with the same beginning can adopt it. Published blocks are never written again.
 
-    pools: one a group.
+    pools: one a group. states: of a model whose layers keep states: the table has a slot for the states at
+    `filled`, and for those after each row of which it may turn out to be the last that stands.
     """
 
-    def __init__(self, pools: Sequence[BlockPool], block_size: int, *, prefix_caching: bool) -> None:
+    def __init__(
+        self,
+        pools: Sequence[BlockPool],
+        block_size: int,
+        *,
+        prefix_caching: bool,
+        states: StatePool | None = None,
+    ) -> None:
         self.filled = 0
         self._groups = tuple(GroupTable(pool, block_size) for pool in pools)
         self.tables = tuple(group.blocks for group in self._groups)
         self._block_size = block_size
+        self._states = StateTable(states or StatePool(0))
+        self._has_states = states is not None
         self._prefix_caching = prefix_caching
         self._digests: list[bytes] = []  # of the full blocks published or adopted so far
+
+    @property
+    def states(self) -> Mapping[int, int]:
+        """The slots of states, by the number of tokens that they come after."""
+        return self._states.slots
 
     @property
     def capacity(self) -> int:
@@ -57,13 +73,27 @@ class BlockTable:
         self.filled = len(self._digests) * self._block_size
         return self.filled
 
-    def extend(self, length: int) -> None:
-        """Have room for `length` positions. Raises OutOfBlocks and takes nothing if a group has none."""
+    def extend(self, length: int, drafted: int = 0) -> None:
+        """Have room for `length` positions, of which the last `drafted` may fall. Raises OutOfBlocks and
+        takes nothing if a group, or the states, have none."""
         missing = -(-length // self._block_size) - len(self.tables[0])
-        if any(missing > group.pool.num_free for group in self._groups):
+        ends = range(length - drafted, length + 1) if self._has_states else ()
+        if len(self._states.missing(ends)) > self._states.num_free or any(
+            missing > group.pool.num_free for group in self._groups
+        ):
             raise OutOfBlocks
+        self._states.extend(ends)
         for group in self._groups:
             group.blocks.extend(group.pool.allocate() for _ in range(missing))
+
+    def room_for_draft(self, known: int, drafted: int) -> int:
+        """The longest draft, up to `drafted`, for which there is room behind `known` more positions without
+        another block; it is taken."""
+        length = max(0, min(drafted, self.capacity - self.filled - known))
+        if self._has_states:
+            length = min(length, self._states.num_free)
+            self.extend(self.filled + known + length, length)
+        return length
 
     def advance(self, tokens: Sequence[int], filled: int) -> None:
         """The K and V of positions below `filled` are those of `tokens[:filled]`, and stay so."""
@@ -78,11 +108,13 @@ class BlockTable:
         """Positions below `filled` stay: drop what is beyond, and give back what no row to come sees."""
         self.truncate(filled)
         for group in self._groups:
-            group.give_back(filled)
+            group.give_back(self.filled)
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on, as those of a rejected draft. What is settled can only be
         forgotten as a whole: raises ValueError where the next row would see blocks that were given back."""
+        if self._has_states and not self._states.keep(length):
+            length = 0  # without the states there, all is computed again
         for group in self._groups:
             group.truncate(length)
         self.filled = length

@@ -46,7 +46,7 @@ class Growing:
 
     def span(self, tokens: list[int]) -> Span:
         """The pass over the next positions, which then are filled; logits after the last."""
-        span = Span(tokens, self.table.filled, self.table.tables, 1)
+        span = Span(tokens, self.table.filled, self.table.tables, 1, self.table.states)
         self.table.filled = span.end
         return span
 

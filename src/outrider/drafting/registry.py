@@ -152,6 +152,7 @@ def _with_cache(model: Model, around: Surroundings) -> DrafterSource:
                 num_blocks=num_blocks,
                 block_size=config.block_size,
                 prefix_caching=config.enable_prefix_caching,
+                num_states=config.max_num_seqs * (around.longest + 2),
             )
 
         return ModelDrafter(runner, around.rule, vocab=vocab, max_rows=around.prompt_rows)

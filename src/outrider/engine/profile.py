@@ -78,7 +78,7 @@ class TargetTimer:
         if context < 1:
             return 0.0, 0.0
         try:
-            together = [self._extended(context + rows) for _ in range(TOGETHER)]
+            together = [self._extended(context + rows, rows) for _ in range(TOGETHER)]
         except OutOfBlocks:
             return 0.0, 0.0
         extra = []
@@ -90,15 +90,15 @@ class TargetTimer:
         pair = max(0.0, extra[1] - extra[0]) / (rows - 1)
         return max(0.0, extra[0] - pair), pair
 
-    def _extended(self, positions: int) -> BlockTable:
+    def _extended(self, positions: int, drafted: int = 0) -> BlockTable:
         table = self._target.table()
-        table.extend(positions)
+        table.extend(positions, drafted)
         self._tables.append(table)
         return table
 
     def _seconds(self, tables: Sequence[BlockTable], start: int, rows: int) -> float:
         tokens = islice(cycle(self._tokens), rows * len(tables))
-        spans = [Span([*islice(tokens, rows)], start, table.tables, rows) for table in tables]
+        spans = [Span([*islice(tokens, rows)], start, table.tables, rows, table.states) for table in tables]
         began = self.clock()
         self._target.forward(spans)[-1, -1].item()  # a GPU may still be at it
         return self.clock() - began

@@ -217,9 +217,9 @@ class Scheduler:
         """The length for which blocks could be had."""
         table = request.table
         try:
-            table.extend(table.filled + count + length)
+            table.extend(table.filled + count + length, length)
         except OutOfBlocks:
-            return max(0, min(length, table.capacity - table.filled - count))
+            return table.room_for_draft(count, length)
         return length
 
 

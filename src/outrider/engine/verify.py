@@ -93,7 +93,7 @@ def _span(work: Work, draft: Sequence[int]) -> Span:
     tokens = [*request.tokens[start : start + work.count], *draft]
     new_rows = len(draft) + 1 if work.catches_up else 0
     logit_rows = len(tokens) if request.wants_prompt_logprobs else new_rows
-    return Span(tokens, start, request.table.tables, logit_rows)
+    return Span(tokens, start, request.table.tables, logit_rows, request.table.states)
 
 
 def _judge_or_fail(

@@ -83,9 +83,9 @@ def _last_logits(target: ModelRunner, tokens: Sequence[int], width: int) -> Tens
         while (first := table.filled) < start:  # at once, if no window keeps less than that
             last = min(start, max(first + 1, table.most))
             table.extend(last)
-            target.forward([Span(tokens[first:last], first, table.tables, 0)])
+            target.forward([Span(tokens[first:last], first, table.tables, 0, table.states)])
             table.settle(last)
         table.extend(len(tokens))
-        return target.forward([Span(tokens[start:], start, table.tables, 1)])
+        return target.forward([Span(tokens[start:], start, table.tables, 1, table.states)])
     finally:
         table.truncate(0)

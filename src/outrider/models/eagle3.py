@@ -48,8 +48,12 @@ class Eagle3:
     @property
     def shapes(self) -> Sequence[AttentionShape]:
         """The attention of each of its layers."""
-        further = (block.attention.mixer.cached for block in self.parts.further)
-        return (self.parts.shape, *(shape for shape in further if shape is not None))
+        further = (shape for block in self.parts.further for shape in block.attention.mixer.cached)
+        return (self.parts.shape, *(shape for shape in further if isinstance(shape, AttentionShape)))
+
+    @property
+    def cached(self) -> Sequence[AttentionShape]:
+        return self.shapes
 
     @property
     def width(self) -> int:
@@ -91,9 +95,9 @@ class Eagle3:
         attended = ops.attend(qkv, cache[0], parts.shape, HeadVectors())
         added_to = read if self.config.norm_before_residual else state
         x = ops.linear(attended, loaded[parts.out], added_to)
-        x = parts.feed_forward.forward(ops, loaded, x, None)
+        x = parts.feed_forward.forward(ops, loaded, x, ())
         for block, own in zip(parts.further, cache[1:], strict=True):
-            x = block.forward(ops, loaded, x, own)
+            x = block.forward(ops, loaded, x, (own,))
         x = ops.select_logit_rows(x)
         normed = parts.norm.forward(ops, loaded, x)
         ops.keep(normed if self.config.norm_output else x)

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from outrider.cache.pages import release_freed
-from outrider.cache.store import LayerCache
 from outrider.models.config import ModelConfig
 from outrider.models.leaves import Leaf, Loaded, Source, Tied, Vector, load
-from outrider.ops.base import AttentionShape, Backend, Ops, Value
+from outrider.ops.base import AttentionShape, Backend, Ops, StateShape, Value
 
 
 class Weights(Source, Protocol):
@@ -52,6 +51,16 @@ class Model:
         return self.tree.attention_shapes
 
     @property
+    def state_shapes(self) -> Sequence[StateShape]:
+        """Of each state that layers keep."""
+        return self.tree.state_shapes
+
+    @property
+    def cached(self) -> Sequence[AttentionShape | StateShape]:
+        """What all layers keep, in their order."""
+        return self.tree.cached
+
+    @property
     def table(self) -> Any:
         """The embedding table, as the backend has packed it."""
         return self._loaded[self.tree.table]
@@ -82,7 +91,7 @@ class Model:
         return {leaf: self._loaded[leaf] for leaf in kept}
 
     def forward(
-        self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache], *, state_layers: Sequence[int] = ()
+        self, ops: Ops[Value, Any, Any], cache: Sequence[Any], *, state_layers: Sequence[int] = ()
     ) -> Value:
         """See `outrider.models.parts.Decoder.forward`."""
         return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers)

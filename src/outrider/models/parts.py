@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from outrider.cache.store import LayerCache
 from outrider.models.leaves import Linear, Loaded, Stack, Table, Tied, Vector, leaves
-from outrider.ops.base import Activation, AttentionShape, HeadVectors, Ops, Routing, Value
+from outrider.ops.base import Activation, AttentionShape, HeadVectors, Ops, Routing, StateShape, Value
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Mixer(Protocol):
     """What a residual branch computes."""
 
     @property
-    def cached(self) -> AttentionShape | None:
-        """The attention whose K and V it keeps, if it keeps any."""
+    def cached(self) -> tuple[AttentionShape | StateShape, ...]:
+        """What it keeps of the rows before: K and V of an attention, or states."""
 
     @property
     def width(self) -> int:
@@ -46,11 +45,11 @@ class Mixer(Protocol):
         ops: Ops[Value, Any, Any],
         loaded: Loaded,
         x: Value,
-        cache: LayerCache | None,
+        cache: Sequence[Any],
         residual: Value | None,
         scale: float,
     ) -> Value:
-        """residual + scale * its output."""
+        """residual + scale * its output. cache: what the backend has for each of `cached`."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class Attention:
     gate: Linear | None = None
 
     @property
-    def cached(self) -> AttentionShape:
-        return self.shape
+    def cached(self) -> tuple[AttentionShape]:
+        return (self.shape,)
 
     @property
     def width(self) -> int:
@@ -80,13 +79,12 @@ class Attention:
         ops: Ops[Value, Any, Any],
         loaded: Loaded,
         x: Value,
-        cache: LayerCache | None,
+        cache: Sequence[Any],
         residual: Value | None,
         scale: float,
     ) -> Value:
-        assert cache is not None  # as `cached` says
         vectors = HeadVectors(*(leaf and loaded[leaf] for leaf in (self.q_norm, self.k_norm, self.sinks)))
-        attended = ops.attend(ops.linear(x, loaded[self.qkv]), cache, self.shape, vectors)
+        attended = ops.attend(ops.linear(x, loaded[self.qkv]), cache[0], self.shape, vectors)
         if self.gate is not None:
             attended = ops.multiply(attended, ops.linear(x, loaded[self.gate]), "sigmoid")
         return ops.linear(attended, loaded[self.out], residual, scale)
@@ -103,8 +101,8 @@ class Gated:
     share: Linear | None = None
 
     @property
-    def cached(self) -> None:
-        return None
+    def cached(self) -> tuple[()]:
+        return ()
 
     @property
     def width(self) -> int:
@@ -115,7 +113,7 @@ class Gated:
         ops: Ops[Value, Any, Any],
         loaded: Loaded,
         x: Value,
-        cache: LayerCache | None,
+        cache: Sequence[Any],
         residual: Value | None,
         scale: float,
     ) -> Value:
@@ -141,8 +139,8 @@ class Experts:
     bias: Vector | None = None
 
     @property
-    def cached(self) -> None:
-        return None
+    def cached(self) -> tuple[()]:
+        return ()
 
     @property
     def stacks(self) -> tuple[Stack, Stack, Stack]:
@@ -160,12 +158,12 @@ class Experts:
         ops: Ops[Value, Any, Any],
         loaded: Loaded,
         x: Value,
-        cache: LayerCache | None,
+        cache: Sequence[Any],
         residual: Value | None,
         scale: float,
     ) -> Value:
         if self.shared is not None:
-            residual = self.shared.forward(ops, loaded, x, None, residual, scale)
+            residual = self.shared.forward(ops, loaded, x, (), residual, scale)
         scores = ops.linear(x, loaded[self.router])
         gates, ups, downs = (loaded[stack] for stack in self.stacks)
         bias = None if self.bias is None else loaded[self.bias]
@@ -181,7 +179,7 @@ class Residual:
     after: Norm | None = None
     scale: float = 1.0
 
-    def forward(self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, cache: LayerCache | None) -> Value:
+    def forward(self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, cache: Sequence[Any]) -> Value:
         read = x if self.before is None else self.before.forward(ops, loaded, x)
         if self.after is None:
             return self.mixer.forward(ops, loaded, read, cache, x, self.scale)
@@ -196,9 +194,9 @@ class Block:
     attention: Residual
     feed_forward: Residual
 
-    def forward(self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, cache: LayerCache | None) -> Value:
+    def forward(self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, cache: Sequence[Any]) -> Value:
         x = self.attention.forward(ops, loaded, x, cache)
-        return self.feed_forward.forward(ops, loaded, x, None)
+        return self.feed_forward.forward(ops, loaded, x, ())
 
 
 @dataclass(frozen=True)
@@ -247,20 +245,30 @@ class Decoder:
         return tuple(mixer for mixer in mixers if isinstance(mixer, Experts))
 
     @property
+    def cached(self) -> tuple[AttentionShape | StateShape, ...]:
+        """What all layers keep of the rows before, in their order."""
+        return tuple(shape for block in self.blocks for shape in block.attention.mixer.cached)
+
+    @property
     def attention_shapes(self) -> tuple[AttentionShape, ...]:
         """Of each layer that keeps K and V."""
-        shapes = (block.attention.mixer.cached for block in self.blocks)
-        return tuple(shape for shape in shapes if shape is not None)
+        return tuple(shape for shape in self.cached if isinstance(shape, AttentionShape))
+
+    @property
+    def state_shapes(self) -> tuple[StateShape, ...]:
+        """Of each state that layers keep."""
+        return tuple(shape for shape in self.cached if not isinstance(shape, AttentionShape))
 
     def forward(
         self,
         ops: Ops[Value, Any, Any],
         loaded: Loaded,
-        cache: Sequence[LayerCache],
+        cache: Sequence[Any],
         *,
         state_layers: Sequence[int] = (),
     ) -> Value:
-        """Write the rows' K and V to `cache`; the logits [rows with logits, vocab].
+        """Write what the layers keep of the rows to `cache`, which is that of `cached`; the logits [rows with
+        logits, vocab].
 
         state_layers: the layers whose inputs are kept, ascending; 0 is the embedding, the number of layers
         what the last one leaves.
@@ -270,7 +278,7 @@ class Decoder:
         for number, block in enumerate(self.blocks):
             if number in state_layers:
                 ops.keep(x)
-            own = None if block.attention.mixer.cached is None else next(caches)
+            own = [next(caches) for _ in block.attention.mixer.cached]
             x = block.forward(ops, loaded, x, own)
         if len(self.blocks) in state_layers:
             ops.keep(x)

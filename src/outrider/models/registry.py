@@ -15,12 +15,16 @@ from outrider.models.families import (
     gpt_oss,
     granite,
     granite_moe,
+    lfm2,
+    lfm2_moe,
     llama,
     mistral,
     mixtral,
     olmo2,
     phi3,
     qwen,
+    qwen3_5,
+    qwen3_next,
     qwen_moe,
     smollm3,
 )
@@ -43,10 +47,17 @@ FAMILIES: tuple[Family, ...] = (
     *qwen_moe.FAMILIES,
     *granite_moe.FAMILIES,
     *gpt_oss.FAMILIES,
+    *qwen3_next.FAMILIES,
+    *qwen3_5.FAMILIES,
+    *lfm2.FAMILIES,
+    *lfm2_moe.FAMILIES,
 )
 WITH_IMAGES = {
     "Gemma3ForConditionalGeneration": ("gemma3", "gemma3_text"),
+    "Lfm2VlForConditionalGeneration": ("lfm2_vl", "lfm2"),
     "Mistral3ForConditionalGeneration": ("mistral3", "mistral"),
+    "Qwen3_5ForConditionalGeneration": ("qwen3_5", "qwen3_5_text"),
+    "Qwen3_5MoeForConditionalGeneration": ("qwen3_5_moe", "qwen3_5_moe_text"),
 }
 """Architectures that read images too, the model_type of each, and of its text part where that has none."""
 OF_TEXT = ("tie_word_embeddings", "dtype", "torch_dtype", "eos_token_id")

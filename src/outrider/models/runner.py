@@ -15,10 +15,11 @@ from outrider.cache.groups import Group, groups_of
 from outrider.cache.pages import release_pages
 from outrider.cache.pool import BlockPool
 from outrider.cache.pools import Pools
+from outrider.cache.states import StatePool
 from outrider.cache.store import LayerCache
 from outrider.cache.table import BlockTable
 from outrider.models.model import Model
-from outrider.ops.base import AttentionShape, Backend, Definition, Forward, Passed
+from outrider.ops.base import AttentionShape, Backend, Definition, Forward, Passed, StateShape
 from outrider.ops.batch import Span
 
 
@@ -32,6 +33,10 @@ class Cached(Protocol):
     def shapes(self) -> Sequence[AttentionShape]:
         """The attention of each layer that keeps K and V."""
 
+    @property
+    def cached(self) -> Sequence[AttentionShape | StateShape]:
+        """What all layers keep, in their order."""
+
 
 def cache_groups(model: Cached) -> tuple[Group, ...]:
     """The groups of the model's layers."""
@@ -42,7 +47,8 @@ class PagedRunner:
     """Cache blocks of `block_size` positions for a model, and passes over them.
 
     num_blocks: of each group of layers (`cache_groups`), or of every group alike. reserve: blocks of each
-    beyond these, which on the CPU take no memory before `pool.lend` and after `reclaim`.
+    beyond these, which on the CPU take no memory before `pool.lend` and after `reclaim`. num_states: slots
+    for states, where layers keep such; prefixes are not cached then.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class PagedRunner:
         block_size: int,
         prefix_caching: bool,
         reserve: Sequence[int] = (),
+        num_states: int = 0,
     ) -> None:
         self._groups = cache_groups(model)
         alike = [num_blocks] * len(self._groups) if isinstance(num_blocks, int) else num_blocks
@@ -66,16 +73,29 @@ class PagedRunner:
         )
         self.block_size = block_size
         self._paged = model
-        self._prefix_caching = prefix_caching
+        kept = [shape for shape in model.cached if not isinstance(shape, AttentionShape)]
+        self.states = StatePool(num_states) if kept else None
+        self._prefix_caching = prefix_caching and self.states is None
+        self._state_caches = model.backend.new_states(num_states, kept)
         self._cache = self._new_cache()
 
     def compile(self, definition: Definition) -> Forward:
         """A pass over this cache."""
-        return self._paged.backend.compile(definition, self._cache, self.block_size)
+        attended, states = iter(self._cache), iter(self._state_caches)
+        caches = [
+            next(attended) if isinstance(shape, AttentionShape) else next(states)
+            for shape in self._paged.cached
+        ]
+        return self._paged.backend.compile(definition, caches, self.block_size)
 
     def table(self) -> BlockTable:
         """An empty block table for one request."""
-        return BlockTable(self.pool.of_groups, self.block_size, prefix_caching=self._prefix_caching)
+        return BlockTable(
+            self.pool.of_groups,
+            self.block_size,
+            prefix_caching=self._prefix_caching,
+            states=self.states,
+        )
 
     def reclaim(self) -> bool:
         """Take the pools' reserve back, with its memory; False, with nothing changed, if it is in use."""
@@ -90,6 +110,9 @@ class PagedRunner:
         Dropping it would not do: a freed tensor of some megabytes may stay in the process's heap.
         """
         self._forget_from([0] * len(self._groups))
+        for cache in self._state_caches:
+            if cache.values.device.type == "cpu":
+                release_pages(cache.values.view(torch.uint8).numpy())
 
     def _new_cache(self) -> Sequence[LayerCache]:
         """By layer, each with as many blocks as its group has."""
@@ -123,6 +146,7 @@ class ModelRunner(PagedRunner):
         block_size: int,
         prefix_caching: bool,
         reserve: Sequence[int] = (),
+        num_states: int = 0,
         state_layers: Sequence[int] = (),
     ) -> None:
         super().__init__(
@@ -131,6 +155,7 @@ class ModelRunner(PagedRunner):
             block_size=block_size,
             prefix_caching=prefix_caching,
             reserve=reserve,
+            num_states=num_states,
         )
         self.model = model
         self._forward = self.compile(partial(model.forward, state_layers=tuple(state_layers)))

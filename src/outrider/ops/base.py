@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from outrider.cache.store import LayerCache
+from outrider.cache.store import LayerCache, StateCache
 from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
 
@@ -77,6 +77,41 @@ class AttentionShape:
     soft_cap: float | None = None
     norm_eps: float = 0.0
     temperature: Temperature | None = None
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A causal convolution of each channel by itself. kernel: positions that a row sees, its own among them;
+    silu: what it comes to goes through that."""
+
+    channels: int
+    kernel: int
+    silu: bool = False
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """The shape of its state: the inputs of the rows before."""
+        return self.kernel - 1, self.channels
+
+
+@dataclass(frozen=True)
+class DeltaShape:
+    """A gated delta rule (Yang et al., 2025). Value head v reads key head `v * key_heads // value_heads`, or,
+    tiled, `v % key_heads`."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    tiled: bool = False
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """The shape of its state: of each value head, what is found under each dimension of a key."""
+        return self.value_heads, self.key_dim, self.value_dim
+
+
+StateShape = ConvShape | DeltaShape
 
 
 @dataclass(frozen=True)
@@ -165,6 +200,34 @@ class Ops(Protocol[Value, Packed, Table]):
     def multiply(self, x: Value, gate: Value, activation: GateActivation | None = None) -> Value:
         """x * activation(gate), or x * gate: [rows, width]; a gate [rows, 1] holds for all columns."""
 
+    def convolve(self, x: Value, weight: Any, bias: Any, cache: StateCache, shape: ConvShape) -> Value:
+        """A causal convolution over each request's own rows and those before: [rows, channels] -> the same.
+
+        weight: a vector [channels, kernel], whose last column is for the row itself; bias: [channels], or
+        None.
+        """
+
+    def delta(
+        self,
+        qkv: Value,
+        forget: Value,
+        write: Value,
+        rates: Any,
+        bias: Any,
+        cache: StateCache,
+        shape: DeltaShape,
+    ) -> Value:
+        """A gated delta rule, row after row: [rows, (2 key_heads key_dim + value_heads value_dim)] ->
+        [rows, value_heads * value_dim].
+
+        With k and q of length 1, q / sqrt(key_dim), and S the state of a head: S decays by exp(rates *
+        softplus(forget + bias)); then S += k (sigmoid(write) * (v - S^T k))^T; and S^T q is what comes out.
+        forget, write: [rows, value_heads]; rates, bias: vectors [value_heads].
+        """
+
+    def norm_heads(self, x: Value, weight: Any, eps: float) -> Value:
+        """Root-mean-square norm of each head by itself: [rows, heads * dim]. weight: a vector [dim]."""
+
     def soft_cap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""
 
@@ -175,8 +238,9 @@ class Ops(Protocol[Value, Packed, Table]):
         """Hand x out beside the logits, to the right of what was kept before."""
 
 
-Definition = Callable[[Any, Sequence[LayerCache]], Any]
-"""A model's forward pass: (Ops, the layers' caches) -> logits [rows with logits, vocab]."""
+Cache = LayerCache | StateCache
+Definition = Callable[[Any, Sequence[Any]], Any]
+"""A model's forward pass: (Ops, what its layers keep) -> logits [rows with logits, vocab]."""
 
 
 class Passed(NamedTuple):
@@ -234,5 +298,8 @@ class Backend(Protocol):
     ) -> Sequence[LayerCache]:
         """Room for K and V of one layer for each shape; memory is taken as it is used."""
 
-    def compile(self, definition: Definition, cache: Sequence[LayerCache], block_size: int) -> Forward:
+    def new_states(self, slots: int, shapes: Sequence[StateShape]) -> Sequence[StateCache]:
+        """Room for so many states of one layer for each shape; memory is taken as it is used."""
+
+    def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
         """The definition as a function of spans."""

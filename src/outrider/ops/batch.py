@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate, chain
 
 import torch
@@ -19,12 +19,26 @@ class Span:
     tables: the request's block tables, one a group of layers, each long enough for `start + len(tokens)`
     positions. Negative entries stand for blocks that none of the rows sees; they are not read.
     logit_rows: how many rows, counted from the last, need logits.
+    states: of layers that keep states, the slots of those after so many tokens of the request. That at
+    `start` is read, unless `start` is 0, and those after rows of the span are written.
     """
 
     tokens: Sequence[int]
     start: int
     tables: tuple[Sequence[int], ...]
     logit_rows: int
+    states: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> int | None:
+        """The slot of the states before the first row; None: they are zero."""
+        return self.states[self.start] if self.start else None
+
+    @property
+    def new_states(self) -> dict[int, int]:
+        """The slots of the states after rows of the span, by the rows' numbers."""
+        ends = range(self.start + 1, self.end + 1)
+        return {row: self.states[end] for row, end in enumerate(ends) if end in self.states}
 
     @property
     def end(self) -> int:
@@ -40,6 +54,7 @@ class Batch:
     contexts: for each group int64, one tensor a request: the slots of its positions 0 .. end - 1. A position
     that no row sees has the slot of the request's first row, which is written before it is read.
     logit_rows: int64 [n]; the rows whose logits are wanted, request by request.
+    spans: those that were laid out.
     """
 
     tokens: Tensor
@@ -48,6 +63,7 @@ class Batch:
     offsets: tuple[int, ...]
     contexts: tuple[tuple[Tensor, ...], ...]
     logit_rows: Tensor
+    spans: tuple[Span, ...]
 
     @classmethod
     def of(cls, spans: Sequence[Span], block_size: int, device: torch.device) -> Batch:
@@ -73,6 +89,7 @@ class Batch:
             logit_rows=join(
                 [torch.arange(end - s.logit_rows, end) for s, end in zip(spans, offsets[1:], strict=True)]
             ),
+            spans=tuple(spans),
         )
 
     @property

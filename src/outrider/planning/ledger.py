@@ -90,6 +90,9 @@ class _Counting:
     def new_cache(self, *_: object) -> NoReturn:
         raise NotImplementedError("a ledger has no cache")
 
+    def new_states(self, *_: object) -> NoReturn:
+        raise NotImplementedError("a ledger keeps no states")
+
     def compile(self, *_: object) -> NoReturn:
         raise NotImplementedError("a ledger computes nothing")
 

@@ -111,6 +111,41 @@ QWEN_2_MOE = {key: value for key, value in QWEN_3_MOE.items() if key != "head_di
     "norm_topk_prob": False
 }
 SHARED = {"shared_expert_intermediate_size": 48}
+DELTA_ROPE: dict[str, Any] = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5,
+}
+DELTA = {
+    "initializer_range": 0.2,
+    "head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_value_head_dim": 16,
+    "num_hidden_layers": 5,
+    "rope_parameters": DELTA_ROPE,
+}
+SOME_DENSE = {
+    "norm_topk_prob": False,
+    "num_hidden_layers": 3,
+    "linear_conv_kernel_dim": 3,
+    "linear_value_head_dim": 24,
+}
+LFM_2 = {
+    "block_ffn_dim_multiplier": 1.3,
+    "block_multiple_of": 16,
+    "conv_L_cache": 3,
+    "layer_types": ["conv", "full_attention", "conv", "conv"],
+    "norm_eps": 1e-4,
+    "num_hidden_layers": 4,
+}
+LFM_2_MOE = {key: value for key, value in LFM_2.items() if not key.startswith("block_")} | {
+    "moe_intermediate_size": 32,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+}
 GPT_OSS = {
     "head_dim": 16,
     "num_hidden_layers": 3,
@@ -244,6 +279,34 @@ FAMILIES: dict[str, Tiny] = {
         "granitemoe",
     ),
     "gpt-oss": Tiny(config("GptOssConfig", **GPT_OSS), "gpt-oss"),
+    "qwen3-next": Tiny(config("Qwen3NextConfig", **QWEN_3_MOE | SHARED | DELTA), "qwen3next"),
+    "qwen3-next-some-dense": Tiny(
+        config(
+            "Qwen3NextConfig",
+            **QWEN_3_MOE | SHARED | DELTA | SOME_DENSE,
+            attention_bias=True,
+            decoder_sparse_step=2,
+            layer_types=["full_attention", "linear_attention", "linear_attention"],
+            mlp_only_layers=[1],
+        )
+    ),
+    "qwen3.5": Tiny(config("Qwen3_5TextConfig", **DELTA, tie_word_embeddings=True), "qwen35"),
+    "qwen3.5-moe": Tiny(config("Qwen3_5MoeTextConfig", **QWEN_3_MOE | SHARED | DELTA), "qwen35moe"),
+    "lfm2": Tiny(config("Lfm2Config", **LFM_2, tie_word_embeddings=True), "lfm2"),
+    "lfm2-bias": Tiny(config("Lfm2Config", **LFM_2 | {"conv_L_cache": 4, "conv_bias": True})),
+    "lfm2-moe": Tiny(
+        config("Lfm2MoeConfig", **LFM_2_MOE, num_dense_layers=2, tie_word_embeddings=True), "lfm2moe"
+    ),
+    "lfm2-moe-plain": Tiny(
+        config(
+            "Lfm2MoeConfig",
+            **LFM_2_MOE,
+            num_dense_layers=0,
+            norm_topk_prob=False,
+            routed_scaling_factor=1.5,
+            use_expert_bias=False,
+        )
+    ),
     "glm": Tiny(config("GlmConfig", head_dim=16)),
     "glm4": Tiny(config("Glm4Config", head_dim=16), "glm4"),
 }

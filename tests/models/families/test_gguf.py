@@ -58,16 +58,20 @@ def logits(path: Path) -> Tensor:
         num_blocks=LENGTH // 8,
         block_size=8,
         prefix_caching=False,
+        num_states=1,
     )
     tokens = random.Random(1).sample(range(runner.model.config.vocab_size), LENGTH)
     return runner.forward([Span(tokens, 0, (range(LENGTH // 8),) * len(runner.pool.of_groups), LENGTH)])
 
 
 def test_logits_are_those_of_the_folder(written: Written) -> None:
-    """To the last bit, but where frequencies come as divisors: there, float32 is rounded once more."""
+    """To the last bit, but where frequencies come as divisors: there, float32 is rounded once more; and where
+    heads of values come in another order, in which outputs are summed."""
     expected, actual = logits(written.folder), logits(written.file)
     error = (actual - expected).abs().amax(dim=1) / expected.abs().amax(dim=1)
-    assert error.max() <= (5e-6 if written.model.config.rope_parameters.get("rope_type") == "llama3" else 0)
+    rounded = written.model.config.rope_parameters.get("rope_type") == "llama3"
+    reordered = any(getattr(shape, "tiled", False) for shape in tree(written.file).cached)
+    assert error.max() <= (5e-6 if rounded else 5e-5 if reordered else 0)
 
 
 def test_all_that_is_not_a_weight_is_the_same(written: Written) -> None:

@@ -181,6 +181,8 @@ def test_layers_without_experts() -> None:
         ("mixtral", {"num_local_experts": 0}, "num_local_experts = 0"),
         ("qwen2-moe", {"shared_expert_intermediate_size": 0}, "shared_expert_intermediate_size = 0"),
         ("granite-moe-shared", {"shared_intermediate_size": -1}, "shared_intermediate_size = -1"),
+        ("lfm2-moe", {"num_dense_layers": -1}, "num_dense_layers = -1"),
+        ("lfm2-moe", {"expert_gating_func": 1}, "expert_gating_func = 1; it has to be 2, the sigmoid"),
     ],
     ids=str,
 )

@@ -16,7 +16,16 @@ from outrider.models.gguf_metadata import Metadata
 from outrider.models.parts import Decoder
 from outrider.models.registry import FAMILIES as REGISTRY
 from outrider.models.registry import config_settings, family_of_gguf
-from tests.models.families.table import BY_TYPE, FAMILIES, LOCAL, OLMO_3_ROPE, WIDE, WINDOW, long_rope
+from tests.models.families.table import (
+    BY_TYPE,
+    DELTA_ROPE,
+    FAMILIES,
+    LOCAL,
+    OLMO_3_ROPE,
+    WIDE,
+    WINDOW,
+    long_rope,
+)
 
 
 def saved(name: str, **changes: Any) -> dict[str, Any]:
@@ -43,6 +52,7 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
 YARN = {key: value for key, value in OLMO_3_ROPE[WIDE].items() if key != "rope_theta"}
 PHI_3 = {key: value for key, value in long_rope(6).items() if key != "rope_theta"}
 OLD_PHI_3 = {"type": "su", **{key: value for key, value in PHI_3.items() if key != "rope_type"}}
+PICTURES: dict[str, Any] = DELTA_ROPE | {"mrope_interleaved": True, "mrope_section": [3, 3, 2]}
 SPELLINGS: list[tuple[str, dict[str, Any]]] = [
     (
         "gemma3",
@@ -92,6 +102,16 @@ SPELLINGS: list[tuple[str, dict[str, Any]]] = [
     ("granite-moe", {"shared_intermediate_size": 0}),
     ("qwen2-moe", {"sliding_window": 32768}),
     ("qwen2-moe-window", {"layer_types": None}),
+    ("qwen3-next", {"layer_types": None}),
+    ("qwen3-next", {"layer_types": None, "full_attention_interval": 4}),
+    ("qwen3-next", {"rope_parameters": None, "rope_theta": 10000.0, "partial_rotary_factor": 0.5}),
+    ("qwen3.5", {"attn_output_gate": True, "output_gate_type": "swish", "mtp_num_hidden_layers": 1}),
+    ("qwen3.5", {"rope_parameters": PICTURES}),
+    ("lfm2", {"layer_types": None, "full_attn_idxs": [1]}),
+    ("lfm2", {"intermediate_size": None, "block_ff_dim": 96, "hidden_act": "silu"}),
+    ("lfm2", {"block_auto_adjust_ff_dim": False, "block_ff_dim": 96}),
+    ("lfm2", {"tie_word_embeddings": None, "tie_embedding": True}),
+    ("lfm2-bias", {"tie_word_embeddings": None, "tie_embedding": False}),
 ]
 
 
@@ -141,6 +161,15 @@ def test_older_and_newer_settings(
         ("granite", {"num_local_experts": 8}, "num_local_experts = 8 is not supported"),
         ("granite", {"position_embedding_type": "nope"}, "position_embedding_type = 'nope' is not supported"),
         ("glm4", {"partial_rotary_factor": 0.2, "rope_parameters": None}, "3 of 16 dimensions turn"),
+        ("qwen3-next", {"linear_num_value_heads": 5}, "linear_num_value_heads = 5; it has to be a multiple"),
+        ("qwen3-next", {"layer_types": ["mamba"] * 5}, "layer_types"),
+        ("qwen3-next", {"full_attention_interval": 0, "layer_types": None}, "full_attention_interval = 0"),
+        ("qwen3.5", {"attn_output_gate": False}, "attn_output_gate = False is not supported"),
+        ("qwen3.5", {"output_gate_type": "sigmoid"}, "output_gate_type = 'sigmoid' is not supported"),
+        ("qwen3", {"rope_parameters": PICTURES}, "mrope"),
+        ("lfm2", {"block_use_swiglu": False}, "block_use_swiglu = False is not supported"),
+        ("lfm2", {"full_attn_idxs": [4], "layer_types": None}, "full_attn_idxs = [4]"),
+        ("lfm2", {"conv_L_cache": 0}, "conv_L_cache = 0"),
         ("mistral", {"attn_temperature_tuning": True}, "attn_temperature_tuning = True is not supported"),
         (
             "qwen3",

@@ -33,6 +33,9 @@ WHOLES = {
     "gemma3": ("Gemma3", "siglip_vision_model", {}),
     "mistral": ("Mistral3", "pixtral", {"head_dim": 8}),
     "ministral3": ("Mistral3", "pixtral", {"head_dim": 8}),
+    "qwen3.5": ("Qwen3_5", "qwen3_5_vision", {"depth": 1, "num_heads": 2, "out_hidden_size": 48}),
+    "qwen3.5-moe": ("Qwen3_5Moe", "qwen3_5_moe_vision", {"depth": 1, "num_heads": 2, "out_hidden_size": 48}),
+    "lfm2": ("Lfm2Vl", "siglip2_vision_model", {"num_patches": 4}),
 }
 """By the name of the text part: the whole model, and what it reads images with."""
 LENGTH = 40

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from outrider.cache.store import LayerCache
+from outrider.cache.store import LayerCache, StateCache
 from outrider.errors import ModelError, OutriderError
 from outrider.formats.convert import convert
 from outrider.formats.format import Floats
@@ -21,12 +21,16 @@ from outrider.formats.weight import Weight, neighbours
 from outrider.ops.base import (
     Activation,
     AttentionShape,
+    Cache,
+    ConvShape,
     Definition,
+    DeltaShape,
     Forward,
     GateActivation,
     HeadVectors,
     Passed,
     Routing,
+    StateShape,
 )
 from outrider.ops.batch import Span
 from outrider.ops.cpu import extension
@@ -143,7 +147,11 @@ class NativeBackend:
             for s in shapes
         )
 
-    def compile(self, definition: Definition, cache: Sequence[LayerCache], block_size: int) -> Forward:
+    def new_states(self, slots: int, shapes: Sequence[StateShape]) -> Sequence[StateCache]:
+        """values: [slots, *shape.state]."""
+        return tuple(StateCache(torch.empty((slots, *shape.state))) for shape in shapes)
+
+    def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
         program = self._native.Program(self._threads, self.instruction_set)
         recorder = Recorder(program)
         program.output(definition(recorder, cache))
@@ -161,6 +169,7 @@ class NativeBackend:
                 logit_rows,
                 input,
                 kept,
+                *slots_of(spans, any(isinstance(one, StateCache) for one in cache)),
             )
             return Passed(from_numpy(logits), kept)
 
@@ -178,6 +187,15 @@ class NativeBackend:
         )
         self.weight_bytes += packed.nbytes
         return packed
+
+
+def slots_of(spans: Sequence[Span], keeps: bool) -> tuple[list[int], list[list[int]]] | tuple[()]:
+    """The slots of states that a pass reads and writes, as the program takes them: -1 where there is none.
+    keeps: whether the model has states at all."""
+    if not keeps:
+        return ()
+    before = [-1 if span.state is None else span.state for span in spans]
+    return before, [[span.new_states.get(row, -1) for row in range(len(span.tokens))] for span in spans]
 
 
 def _float32(weight: Weight) -> Weight:
@@ -269,6 +287,40 @@ class Recorder:
                 group=cache.group,
             )
         )
+
+    def convolve(
+        self, x: int, weight: Floats, bias: Floats | None, cache: StateCache, shape: ConvShape
+    ) -> int:
+        return int(self.program.convolve(x, weight, bias, cache.values, silu=shape.silu))
+
+    def delta(
+        self,
+        qkv: int,
+        forget: int,
+        write: int,
+        rates: Floats,
+        bias: Floats,
+        cache: StateCache,
+        shape: DeltaShape,
+    ) -> int:
+        return int(
+            self.program.delta(
+                qkv,
+                forget,
+                write,
+                rates,
+                bias,
+                cache.values,
+                key_heads=shape.key_heads,
+                value_heads=shape.value_heads,
+                key_dim=shape.key_dim,
+                value_dim=shape.value_dim,
+                tiled=shape.tiled,
+            )
+        )
+
+    def norm_heads(self, x: int, weight: Floats, eps: float) -> int:
+        return int(self.program.norm_heads(x, weight, eps))
 
     def multiply(self, x: int, gate: int, activation: GateActivation | None = None) -> int:
         return int(self.program.multiply(x, gate, activation))

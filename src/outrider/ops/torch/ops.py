@@ -11,22 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from outrider.cache.store import LayerCache
+from outrider.cache.store import LayerCache, StateCache
 from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
 from outrider.ops.base import (
     Activation,
     AttentionShape,
+    Cache,
+    ConvShape,
     Definition,
+    DeltaShape,
     Forward,
     GateActivation,
     HeadVectors,
     Passed,
     Rope,
     Routing,
+    StateShape,
     Temperature,
 )
 from outrider.ops.batch import Batch, Span
+from outrider.ops.torch import states
 from outrider.ops.torch.attention import AttentionGroup, attend, group_requests
 from outrider.ops.torch.linear import Linear, pack_linear
 
@@ -77,7 +82,10 @@ class TorchBackend:
 
         return tuple(LayerCache(keys=room(shape), values=room(shape)) for shape in shapes)
 
-    def compile(self, definition: Definition, cache: Sequence[LayerCache], block_size: int) -> Forward:
+    def new_states(self, slots: int, shapes: Sequence[StateShape]) -> Sequence[StateCache]:
+        return tuple(StateCache(torch.empty((slots, *shape.state), device=self.device)) for shape in shapes)
+
+    def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
         def forward(spans: Sequence[Span], input: Tensor | None = None) -> Passed:
             batch = Batch.of(spans, block_size, self.device)
             ops = TorchOps(batch, self.dtype, None if input is None else input.to(self.device, self.dtype))
@@ -172,6 +180,26 @@ class TorchOps:
 
     def multiply(self, x: Tensor, gate: Tensor, activation: GateActivation | None = None) -> Tensor:
         return x * (gate if activation is None else getattr(F, activation)(gate))
+
+    def convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, cache: StateCache, shape: ConvShape
+    ) -> Tensor:
+        return states.convolve(x, weight, bias, cache, shape, self.batch)
+
+    def delta(
+        self,
+        qkv: Tensor,
+        forget: Tensor,
+        write: Tensor,
+        rates: Tensor,
+        bias: Tensor,
+        cache: StateCache,
+        shape: DeltaShape,
+    ) -> Tensor:
+        return states.delta(qkv, forget, write, rates, bias, cache, shape, self.batch)
+
+    def norm_heads(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return self.norm(x.reshape(len(x), -1, len(weight)), weight, eps).flatten(1)
 
     def soft_cap(self, x: Tensor, cap: float) -> Tensor:
         return cap * torch.tanh(x / cap)
