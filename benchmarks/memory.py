@@ -131,7 +131,7 @@ def parts() -> dict[str, float]:
     llm.generate("Once upon a time", SamplingParams(max_tokens=16, temperature=0), use_tqdm=False)
     loaded = resident()
     target = llm.engine.target.model
-    cache = 2 * sum(size.block_bytes for size in group_sizes(target, 16, 1))  # of 20 positions
+    cache = 2 * sum(size.block_bytes for size in group_sizes(target, 16, 1, 0))  # of 20 positions
     PEAK_RESET.write_text("5")  # what all is imported for is there by now
     checkpoint = open_checkpoint("smollm2")
     tokenizer = checkpoint.tokenizer()

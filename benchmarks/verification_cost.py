@@ -74,15 +74,17 @@ class Subject:
         self.llm = LLM(str(path), num_threads=threads, max_model_len=1024, **options)
         self.runner = self.llm.engine.target
         self.context = context
-        table = self.runner.table()
-        table.extend(context + max(ROWS))
-        self.tables = table.tables
-        for start in range(0, context, 64):
-            self.runner.forward([Span([1] * min(64, context - start), start, self.tables, 0)])
+        self.table = self.runner.table()
+        while (start := self.table.filled) < context:
+            end = min(start + 64, context)
+            self.table.extend(end)
+            self.runner.forward([Span([1] * (end - start), start, self.table.tables, 0, self.table.states)])
+            self.table.settle(end)
+        self.table.extend(context + max(ROWS), max(ROWS))
 
     def time(self, rows: int) -> float:
         """Milliseconds."""
-        span = Span([1] * rows, self.context, self.tables, rows)
+        span = Span([1] * rows, self.context, self.table.tables, rows, self.table.states)
         start = time.perf_counter()
         self.runner.forward([span])
         return (time.perf_counter() - start) * 1e3
@@ -91,7 +93,7 @@ class Subject:
         """By one row: a table of tokens that is not the output layer lies in memory and is not read."""
         model = self.runner.model
         unread = 0 if model.tree.tied else model.table.nbytes
-        cached = sum(size.block_bytes * size.blocks(self.context) for size in group_sizes(model, 1, 1))
+        cached = sum(size.block_bytes * size.blocks(self.context) for size in group_sizes(model, 1, 1, 0))
         return packed_bytes(self.llm) - unread + cached
 
     def python_share(self) -> float:

@@ -83,7 +83,7 @@ def test_same_tokens_under_preemption(target: str, draft: str, format: str) -> N
         **options,
     )
     assert llm.engine.target.pool.num_blocks == blocks
-    assert [size.block_bytes for size in group_sizes(draft_of(llm), 16, 1)] == [BLOCK // 2]
+    assert [size.block_bytes for size in group_sizes(draft_of(llm), 16, 1, 0)] == [BLOCK // 2]
     preempted = count_preemptions(llm)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(8)]
     params = [SamplingParams(temperature=0.7, seed=seed, max_tokens=70) for seed in range(8)]

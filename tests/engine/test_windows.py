@@ -12,7 +12,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from outrider import LLM, ConfigError, RequestsFailed, SamplingParams
 from outrider.cache import table
-from outrider.cache.division import Division, GroupSize
+from outrider.cache.division import Division, Size
 from outrider.cache.groups import blocks_behind, groups_of
 from outrider.config import resolve
 from outrider.engine import lending
@@ -102,7 +102,7 @@ def built(models: Any, drafter: str | None, **options: Any) -> LLM:
 def watch(llm: LLM, ahead: int) -> None:
     """Check after each step that every block is free or held, and that nobody holds more than it may."""
     step, target = llm.engine.step, llm.engine.target
-    sizes = runner.group_sizes(target.model, target.block_size, ahead)
+    sizes = runner.group_sizes(target.model, target.block_size, ahead, LENGTH)
 
     def checked() -> Any:
         increments = step()
@@ -172,7 +172,7 @@ def test_forced_preemption(models: Any, plain: Plain, groups: dict[str, Any], dr
     assert sum(preempted) > 0
 
 
-def sizes_of(models: Any, drafter: str | None, **options: Any) -> tuple[GroupSize, ...]:
+def sizes_of(models: Any, drafter: str | None, **options: Any) -> tuple[Size, ...]:
     """As they are planned."""
     if drafter is not None:
         options |= {"speculative_model": models[drafter], "num_speculative_tokens": LENGTH}

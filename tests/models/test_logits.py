@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from outrider.cache.states import StatePool, StateTable
+from outrider.cache.pool import BlockPool
+from outrider.cache.states import StateTable
 from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
@@ -58,9 +59,7 @@ class Case:
 def _case(checkpoint: str, reference: Any, requests: list[list[int]], backend: str) -> Case:
     model = Model(open_checkpoint(checkpoint), exact_backend(backend))
     blocks = sum(-(-len(tokens) // BLOCK_SIZE) for tokens in requests)
-    runner = ModelRunner(
-        model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False, num_states=STATES
-    )
+    runner = ModelRunner(model, num_blocks=blocks, block_size=BLOCK_SIZE, prefix_caching=False)
     with torch.inference_mode():
         expected = [_logits(reference, tokens) for tokens in requests]
     return Case(runner, requests, expected)
@@ -131,7 +130,7 @@ def in_chunks(case: Case, request: int, tables: Tables, sizes: Callable[[], int]
 
 def state_table(case: Case) -> StateTable:
     """Slots for the states of one request, if the model has any."""
-    return StateTable(case.runner.states or StatePool(STATES))
+    return StateTable(case.runner.pool.states or BlockPool(STATES))
 
 
 def check_one_chunk(case: Case) -> None:
@@ -197,7 +196,6 @@ def test_decoding_after_truncated_drafts(case: Case) -> None:
     assert_close(torch.cat(logits), case.expected[0])
     table.truncate(0)
     assert case.runner.pool.num_free == case.runner.pool.num_blocks
-    assert case.runner.states is None or case.runner.states.num_free == STATES
 
 
 def test_smollm2(smollm2: Case) -> None:

@@ -39,7 +39,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"quantization": "int8"},
     {"quantization": "int4"},
 ]
-SIZE = PassSize(rows=8, logit_rows=2, requests=2, positions=64, ahead=5)
+SIZE = PassSize(rows=8, logit_rows=2, requests=2, positions=64, ahead=5, drafted=3)
 
 
 def planned(path: Path, **options: Any) -> tuple[Footprint, Model]:
@@ -58,7 +58,7 @@ def test_weights_of_a_folder(tmp_path: Path, options: dict[str, Any], tied: bool
     footprint, model = planned(tmp_path, **options)
     assert isinstance(model.backend, NativeBackend)
     assert footprint.weights == model.backend.weight_bytes
-    assert footprint.groups == group_sizes(model, 16, SIZE.ahead)
+    assert footprint.groups == group_sizes(model, 16, SIZE.ahead, SIZE.drafted)
     assert (footprint.read == footprint.weights) == tied
 
 
@@ -70,7 +70,7 @@ def test_weights_of_a_gguf_file(tmp_path: Path, kind: str, options: dict[str, An
     footprint, model = planned(tmp_path / "m.gguf", **options)
     assert isinstance(model.backend, NativeBackend)
     assert footprint.weights == model.backend.weight_bytes
-    assert footprint.groups == group_sizes(model, 16, SIZE.ahead)
+    assert footprint.groups == group_sizes(model, 16, SIZE.ahead, SIZE.drafted)
 
 
 MIXTURES = ("mixtral", "qwen3-moe-some-dense", "granite-moe-shared", "gpt-oss", "qwen2-moe")

@@ -29,16 +29,54 @@ class GroupSize:
         reach = self.window - 1 + self.ahead
         return min(whole, -(-(reach - 1) // self.block_size) + 1)
 
+    def level(self, blocks: int) -> int:
+        """At which the group has so many blocks."""
+        return blocks
+
+    def at(self, level: int) -> int:
+        """Blocks of the group at a level."""
+        return level
+
+
+@dataclass(frozen=True)
+class StateSize:
+    """What the slots for the states of a model's layers take.
+
+    slots: that a request holds at most: one before its rows, and one after each that is verified.
+    block_bytes: of a slot; beside: of a block of every group of layers that have K and V.
+
+    A state may be as large as the K and V of thousands of positions. So slots get as many bytes as blocks
+    do, as far as requests can use them.
+    """
+
+    slots: int
+    block_size: int
+    block_bytes: int
+    beside: int
+
+    def blocks(self, positions: int) -> int:
+        return self.slots
+
+    def level(self, blocks: int) -> int:
+        return -(-blocks * self.block_bytes // self.beside)
+
+    def at(self, level: int) -> int:
+        return level * self.beside // self.block_bytes
+
+
+Size = GroupSize | StateSize
+
 
 @dataclass(frozen=True)
 class Division:
     """A budget of bytes and who shares it: groups of layers of these sizes, for `requests` at a time.
 
     Every group gets as many blocks as the others, but no more than all requests can use of it. So a group
-    with a window is never the first to be full, whether many short requests run or a few long ones.
+    with a window is never the first to be full, whether many short requests run or a few long ones. Slots
+    for states are set against blocks by their bytes (`StateSize`).
     """
 
-    sizes: tuple[GroupSize, ...]
+    sizes: tuple[Size, ...]
     requests: int
 
     def bytes_of_one(self, positions: int) -> int:
@@ -48,7 +86,7 @@ class Division:
     def bytes_of_many(self, positions: int) -> int:
         """With which any requests can run that have so many positions together."""
         level = max(-(-positions // size.block_size) for size in self.sizes)
-        return self.bytes([min(level, self.requests * size.blocks(positions)) for size in self.sizes])
+        return self.bytes([self._within(size, level, positions) for size in self.sizes])
 
     def longest_of_one(self, budget: int, most: int) -> int:
         """Positions, up to `most`, for which `bytes_of_one` is within the budget."""
@@ -61,14 +99,17 @@ class Division:
     def level(self, budget: int, positions: int) -> int:
         """The most blocks of a group for which `blocks` are within the budget; none if it does not hold one
         request of so many positions."""
-        most = self.requests * max(size.blocks(positions) for size in self.sizes)
+        most = max(size.level(self.requests * size.blocks(positions)) for size in self.sizes)
         return max(0, _last(most, budget, lambda level: self.bytes(self.blocks(level, positions))))
 
     def blocks(self, level: int, positions: int) -> tuple[int, ...]:
         """Of each group `level`, but no more than all requests of so many positions can use of it, and no
         less than one of them needs."""
-        needs = [size.blocks(positions) for size in self.sizes]
-        return tuple(max(need, min(level, self.requests * need)) for need in needs)
+        return tuple(self._within(size, level, positions) for size in self.sizes)
+
+    def _within(self, size: Size, level: int, positions: int) -> int:
+        need = size.blocks(positions)
+        return max(need, min(size.at(level), self.requests * need))
 
     def bytes(self, blocks: Sequence[int]) -> int:
         """Of so many blocks of each group."""

@@ -1,43 +1,24 @@
-"""Slots for the states of layers that keep one of what came before, in place of K and V."""
+"""The slots of one request that hold the states of layers which keep one in place of K and V.
+
+A slot holds the states of all such layers after some tokens of a request. Slots are handed out, shared and
+found by content as blocks are (`cache/pool.py`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from outrider.cache.pool import OutOfBlocks
-
-
-class StatePool:
-    """`size` slots, each of which holds the states of all such layers at one position of one request."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._free = list(range(size - 1, -1, -1))
-
-    @property
-    def num_free(self) -> int:
-        return len(self._free)
-
-    def allocate(self) -> int:
-        """A free slot. Raises OutOfBlocks."""
-        if not self._free:
-            raise OutOfBlocks
-        return self._free.pop()
-
-    def release(self, slot: int) -> None:
-        """Give a slot back. Raises ValueError for one that is free."""
-        if slot in self._free:
-            raise ValueError(f"slot {slot} is released twice")
-        self._free.append(slot)
+from outrider.cache.pool import BlockPool
 
 
 class StateTable:
-    """The slots of one request: `slots[n]` holds the states after its first n tokens.
+    """`slots[n]` holds the states after a request's first n tokens.
 
-    Before the first token all states are zero, and have no slot.
+    Before the first token all states are zero, and have no slot. What was published is shared and never
+    written again: a row that computes a state writes it to a slot of its own.
     """
 
-    def __init__(self, pool: StatePool) -> None:
+    def __init__(self, pool: BlockPool) -> None:
         self._pool = pool
         self._slots: dict[int, int] = {}
 
@@ -55,9 +36,23 @@ class StateTable:
         return [position for position in positions if position not in self._slots]
 
     def extend(self, positions: Iterable[int]) -> None:
-        """Have a slot for each of the positions."""
+        """Have a slot for each of the positions. Raises OutOfBlocks where a slot is missing and none is
+        free."""
         for position in self.missing(positions):
             self._slots[position] = self._pool.allocate()
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether the states after this content can be taken."""
+        return self._pool.holds(digest)
+
+    def adopt(self, position: int, digest: bytes) -> None:
+        """Take the states after this content, of so many tokens."""
+        self._slots[position] = self._pool.take(digest)
+
+    def publish(self, position: int, digest: bytes) -> None:
+        """Make the states after this content findable, if there is a slot with them."""
+        if position in self._slots:
+            self._pool.publish(self._slots[position], digest)
 
     def keep(self, position: int) -> bool:
         """Give back all slots but that of one position; False where it has none, and is not the beginning."""

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from outrider.cache.groups import blocks_behind
 from outrider.cache.pool import BlockPool, OutOfBlocks
-from outrider.cache.states import StatePool, StateTable
+from outrider.cache.states import StateTable
 
 GIVEN_BACK = -1
 """Stands in a table for a block that no row to come sees."""
@@ -23,8 +23,9 @@ class BlockTable:
     A full block of committed tokens is published under a hash of all tokens up to its end, so that a
     request with the same beginning can adopt it. Published blocks are never written again.
 
-    pools: one a group. states: of a model whose layers keep states: the table has a slot for the states at
-    `filled`, and for those after each row of which it may turn out to be the last that stands.
+    pools: one a group. states: of slots, where layers keep states. The table has a slot for the states at
+    `filled`, and for those after each row that may turn out to be the last one that stands. States are
+    published as blocks are, where one has a slot at the end of a full block.
     """
 
     def __init__(
@@ -33,13 +34,13 @@ class BlockTable:
         block_size: int,
         *,
         prefix_caching: bool,
-        states: StatePool | None = None,
+        states: BlockPool | None = None,
     ) -> None:
         self.filled = 0
         self._groups = tuple(GroupTable(pool, block_size) for pool in pools)
         self.tables = tuple(group.blocks for group in self._groups)
         self._block_size = block_size
-        self._states = StateTable(states or StatePool(0))
+        self._states = StateTable(states or BlockPool(0))
         self._has_states = states is not None
         self._prefix_caching = prefix_caching
         self._digests: list[bytes] = []  # of the full blocks published or adopted so far
@@ -70,6 +71,8 @@ class BlockTable:
             self._digests = self._published(tokens)
             for group in self._groups:
                 group.adopt(self._digests)
+            if self._has_states and self._digests:
+                self._states.adopt(len(self._digests) * self._block_size, self._digests[-1])
         self.filled = len(self._digests) * self._block_size
         return self.filled
 
@@ -95,6 +98,13 @@ class BlockTable:
             self.extend(self.filled + known + length, length)
         return length
 
+    def mark(self, length: int) -> None:
+        """Have a slot for the states at the last end of a block among the rows up to `length`, if one is
+        free: where a prompt's chunk does not end with a block, they would be computed and lost."""
+        end = length // self._block_size * self._block_size
+        if self._prefix_caching and self._has_states and end > self.filled and self._states.num_free:
+            self._states.extend([end])
+
     def advance(self, tokens: Sequence[int], filled: int) -> None:
         """The K and V of positions below `filled` are those of `tokens[:filled]`, and stay so."""
         if self._prefix_caching:
@@ -102,6 +112,7 @@ class BlockTable:
                 self._digests.append(self._digest(self._digests, tokens, index))
                 for group in self._groups:
                     group.publish(index, self._digests[index])
+                self._states.publish((index + 1) * self._block_size, self._digests[index])
         self.settle(filled)
 
     def settle(self, filled: int) -> None:
@@ -130,9 +141,13 @@ class BlockTable:
                 break
             digests.append(digest)
         windowed = [group for group in self._groups if group not in whole]
-        while gaps := [gap for group in windowed if (gap := group.gap(digests)) is not None]:
+        while True:
+            while self._has_states and digests and not self._states.holds(digests[-1]):
+                digests.pop()
+            gaps = [gap for group in windowed if (gap := group.gap(digests)) is not None]
+            if not gaps:
+                return digests
             del digests[min(gaps) :]  # whatever ends between this block and the next row sees it, too
-        return digests
 
     def _digest(self, before: Sequence[bytes], tokens: Sequence[int], index: int) -> bytes:
         parent = before[index - 1] if index else b""

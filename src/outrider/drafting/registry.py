@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from outrider.cache.division import GroupSize
+from outrider.cache.division import Size
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.auto import WORKLOADS
 from outrider.drafting.base import Drafter
@@ -19,7 +19,7 @@ from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
-from outrider.models.runner import ModelRunner, group_sizes
+from outrider.models.runner import Cached, ModelRunner, group_sizes
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Backend
 from outrider.verification.rules import RULES, Acceptance
@@ -39,7 +39,7 @@ class DrafterSource(Protocol):
     """A drafter that is loaded but has no cache yet, since the cache's size depends on what it needs."""
 
     @property
-    def groups(self) -> Sequence[GroupSize]:
+    def groups(self) -> Sequence[Size]:
         """What the blocks of its own cache take, by group of layers; none if it keeps no cache."""
 
     def build(self, num_blocks: Sequence[int]) -> Drafter:
@@ -51,7 +51,7 @@ class Cacheless:
     """A drafter without a cache."""
 
     make: Callable[[], Drafter]
-    groups: Sequence[GroupSize] = ()
+    groups: Sequence[Size] = ()
 
     def build(self, num_blocks: Sequence[int]) -> Drafter:
         return self.make()
@@ -61,7 +61,7 @@ class Cacheless:
 class WithCache:
     """A drafter with a cache beside the target's. make: from the numbers of blocks."""
 
-    groups: Sequence[GroupSize]
+    groups: Sequence[Size]
     make: Callable[[Sequence[int]], Drafter]
 
     def build(self, num_blocks: Sequence[int]) -> Drafter:
@@ -152,12 +152,11 @@ def _with_cache(model: Model, around: Surroundings) -> DrafterSource:
                 num_blocks=num_blocks,
                 block_size=config.block_size,
                 prefix_caching=config.enable_prefix_caching,
-                num_states=config.max_num_seqs * (around.longest + 2),
             )
 
         return ModelDrafter(runner, around.rule, vocab=vocab, max_rows=around.prompt_rows)
 
-    return WithCache(group_sizes(model, config.block_size, around.prompt_rows + around.longest), make)
+    return WithCache(_sizes(model, around, around.prompt_rows), make)
 
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
@@ -179,7 +178,11 @@ def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
             max_rows=rows,
         )
 
-    return WithCache(group_sizes(head, config.block_size, rows + around.longest), make)
+    return WithCache(_sizes(head, around, rows), make)
+
+
+def _sizes(model: Cached, around: Surroundings, rows: int) -> tuple[Size, ...]:
+    return group_sizes(model, around.config.block_size, rows + around.longest, around.longest)
 
 
 SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head, "self": _self}

@@ -79,7 +79,8 @@ def build_engine(
             prompt_rows=prompt_rows,
         )
 
-    groups = group_sizes(model, config.block_size, prompt_rows + longest_draft(config.speculative))
+    longest = longest_draft(config.speculative)
+    groups = group_sizes(model, config.block_size, prompt_rows + longest, longest)
     caches = [groups, *(source.groups for source in sources)]
     division = Division(tuple(chain.from_iterable(caches)), config.max_num_seqs)
     max_model_len = _max_model_len(config, checkpoint, division)
@@ -103,7 +104,6 @@ def build_engine(
         block_size=config.block_size,
         prefix_caching=config.enable_prefix_caching,
         reserve=[all - own for all, own in zip(most, num_blocks, strict=True)],
-        num_states=num_states(config),
         state_layers=_state_layers(readers),
     )
     cached = {
@@ -126,11 +126,6 @@ def build_engine(
         seed=config.seed,
         clock=clock or time.perf_counter,
     )
-
-
-def num_states(config: EngineConfig) -> int:
-    """Slots for the states of requests, and those after each row of which it may be the last that stands."""
-    return config.max_num_seqs * (longest_draft(config.speculative) + 2)
 
 
 def _check_there_is_memory(config: EngineConfig, needed: int, device: torch.device) -> None:

@@ -97,6 +97,8 @@ class Scheduler:
         counts = self._continue_running(decoding, min(left - for_drafts, self._prompt_rows), preempted)
         admitted = not preempted and self._admit(counts, min(left - for_drafts, self._prompt_rows))
         work = self._add_drafts(counts) if drafting else self._plain(counts)
+        for request, count in counts.items():
+            request.table.mark(request.table.filled + count)
         return Schedule(work, tuple(preempted), short=not admitted)
 
     def _continue_running(

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from outrider.cache.division import GroupSize
+from outrider.cache.division import GroupSize, Size, StateSize
 from outrider.cache.groups import Group, groups_of
 from outrider.cache.pages import release_pages
 from outrider.cache.pool import BlockPool
 from outrider.cache.pools import Pools
-from outrider.cache.states import StatePool
 from outrider.cache.store import LayerCache
 from outrider.cache.table import BlockTable
 from outrider.models.model import Model
 from outrider.ops.base import AttentionShape, Backend, Definition, Forward, Passed, StateShape
 from outrider.ops.batch import Span
+
+STATE_BYTES = 4  # of a number, float32
 
 
 class Cached(Protocol):
@@ -46,9 +48,9 @@ def cache_groups(model: Cached) -> tuple[Group, ...]:
 class PagedRunner:
     """Cache blocks of `block_size` positions for a model, and passes over them.
 
-    num_blocks: of each group of layers (`cache_groups`), or of every group alike. reserve: blocks of each
-    beyond these, which on the CPU take no memory before `pool.lend` and after `reclaim`. num_states: slots
-    for states, where layers keep such; prefixes are not cached then.
+    num_blocks: of each group of layers (`cache_groups`), and last the slots for states where layers keep such
+    (as `group_sizes` has them); or as many of each alike. reserve: of each beyond these, which on the CPU
+    take no memory before `pool.lend` and after `reclaim`.
     """
 
     def __init__(
@@ -59,24 +61,21 @@ class PagedRunner:
         block_size: int,
         prefix_caching: bool,
         reserve: Sequence[int] = (),
-        num_states: int = 0,
     ) -> None:
         self._groups = cache_groups(model)
-        alike = [num_blocks] * len(self._groups) if isinstance(num_blocks, int) else num_blocks
-        self.pool = Pools(
-            [
-                BlockPool(own, spare, group.window)
-                for group, own, spare in zip(
-                    self._groups, alike, reserve or [0] * len(self._groups), strict=True
-                )
-            ]
-        )
+        self._states = [shape for shape in model.cached if not isinstance(shape, AttentionShape)]
+        windows = [group.window for group in self._groups] + [None] * bool(self._states)
+        alike = [num_blocks] * len(windows) if isinstance(num_blocks, int) else num_blocks
+        pools = [
+            BlockPool(own, spare, window)
+            for own, spare, window in zip(alike, reserve or [0] * len(windows), windows, strict=True)
+        ]
+        self.pool = Pools(pools[:-1], pools[-1]) if self._states else Pools(pools)
         self.block_size = block_size
         self._paged = model
-        kept = [shape for shape in model.cached if not isinstance(shape, AttentionShape)]
-        self.states = StatePool(num_states) if kept else None
-        self._prefix_caching = prefix_caching and self.states is None
-        self._state_caches = model.backend.new_states(num_states, kept)
+        self._prefix_caching = prefix_caching
+        slots = pools[-1].size if self._states else 0
+        self._state_caches = model.backend.new_states(slots, self._states)
         self._cache = self._new_cache()
 
     def compile(self, definition: Definition) -> Forward:
@@ -94,14 +93,14 @@ class PagedRunner:
             self.pool.of_groups,
             self.block_size,
             prefix_caching=self._prefix_caching,
-            states=self.states,
+            states=self.pool.states,
         )
 
     def reclaim(self) -> bool:
         """Take the pools' reserve back, with its memory; False, with nothing changed, if it is in use."""
         if not self.pool.reclaim():
             return False
-        self._forget_from([pool.num_blocks for pool in self.pool.of_groups])
+        self._forget_from([pool.num_blocks for pool in self.pool.all])
         return True
 
     def close(self) -> None:
@@ -109,10 +108,7 @@ class PagedRunner:
 
         Dropping it would not do: a freed tensor of some megabytes may stay in the process's heap.
         """
-        self._forget_from([0] * len(self._groups))
-        for cache in self._state_caches:
-            if cache.values.device.type == "cpu":
-                release_pages(cache.values.view(torch.uint8).numpy())
+        self._forget_from([0] * len(self.pool.all))
 
     def _new_cache(self) -> Sequence[LayerCache]:
         """By layer, each with as many blocks as its group has."""
@@ -124,12 +120,19 @@ class PagedRunner:
         return [layers[layer] for layer in range(len(layers))]
 
     def _forget_from(self, blocks: Sequence[int]) -> None:
-        """Free the memory of these blocks of each group and of those behind them."""
+        """Free the memory of these blocks of each pool and of those behind them."""
         for layer in self._cache:
             size, first = self.pool.of_groups[layer.group].size, blocks[layer.group]
             for tensor in (layer.keys, layer.values):  # blocks, or their slots, come first
-                if tensor.device.type == "cpu":
-                    release_pages(tensor[len(tensor) // size * first :].view(torch.uint8).numpy())
+                _release(tensor, len(tensor) // size * first)
+        for states in self._state_caches:
+            _release(states.values, blocks[-1])
+
+
+def _release(tensor: Tensor, first: int) -> None:
+    """Free the memory of what a tensor holds from this index on."""
+    if tensor.device.type == "cpu":
+        release_pages(tensor[first:].view(torch.uint8).numpy())
 
 
 class ModelRunner(PagedRunner):
@@ -146,7 +149,6 @@ class ModelRunner(PagedRunner):
         block_size: int,
         prefix_caching: bool,
         reserve: Sequence[int] = (),
-        num_states: int = 0,
         state_layers: Sequence[int] = (),
     ) -> None:
         super().__init__(
@@ -155,7 +157,6 @@ class ModelRunner(PagedRunner):
             block_size=block_size,
             prefix_caching=prefix_caching,
             reserve=reserve,
-            num_states=num_states,
         )
         self.model = model
         self._forward = self.compile(partial(model.forward, state_layers=tuple(state_layers)))
@@ -170,12 +171,22 @@ class ModelRunner(PagedRunner):
         return self.run(spans).logits
 
 
-def group_sizes(model: Cached, block_size: int, ahead: int) -> tuple[GroupSize, ...]:
-    """What a block of each group of layers takes. ahead: positions that a request adds at most until its next
-    commit: a chunk of its prompt, and a draft."""
+def group_sizes(model: Cached, block_size: int, ahead: int, drafted: int) -> tuple[Size, ...]:
+    """What a block of each group of layers takes, and last a slot for the states, where layers keep such.
+
+    ahead: positions that a request adds at most until its next commit: a chunk of its prompt, and a draft;
+    drafted: of the draft alone.
+    """
     itemsize = model.backend.cache_dtype.itemsize
     layers = [2 * block_size * shape.kv_heads * shape.head_dim * itemsize for shape in model.shapes]
-    return tuple(
+    groups = tuple(
         GroupSize(group.window, ahead, block_size, sum(layers[layer] for layer in group.layers))
         for group in cache_groups(model)
     )
+    states = sum(
+        STATE_BYTES * prod(shape.state) for shape in model.cached if not isinstance(shape, AttentionShape)
+    )
+    if not states:
+        return groups
+    beside = sum(group.block_bytes for group in groups)
+    return (*groups, StateSize(drafted + 2, block_size, states, beside))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from outrider.cache.division import GroupSize
+from outrider.cache.division import Size
 from outrider.models.model import Model
 from outrider.models.runner import Cached, group_sizes
 from outrider.planning.ledger import Ledger
@@ -16,13 +16,14 @@ class Footprint:
     """Bytes of a model or a drafter.
 
     weights: that stay; peak: the most that loading takes, what stays of it counted; groups: of K and V in the
-    cache blocks of each group of layers; position: kept for each position of a request beside these; passing:
-    that a forward pass of the planned size needs; read: of the weights, that a pass over one row reads.
+    cache blocks of each group of layers, and of slots for states; position: kept for each position of a
+    request beside these; passing: that a forward pass of the planned size needs; read: of the weights, that a
+    pass over one row reads.
     """
 
     weights: int = 0
     peak: int = 0
-    groups: tuple[GroupSize, ...] = ()
+    groups: tuple[Size, ...] = ()
     position: int = 0
     passing: int = 0
     read: int = 0
@@ -52,7 +53,7 @@ def footprint_of(
     return Footprint(
         weights=ledger.stays,
         peak=ledger.peak,
-        groups=group_sizes(model, block_size, size.ahead),
+        groups=group_sizes(model, block_size, size.ahead, size.drafted),
         passing=4 * size.rows * width + ledger.attention(model.shapes, size) + 4 * size.logit_rows * vocab,
         read=ledger.stays - unread,
     )

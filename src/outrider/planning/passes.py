@@ -17,13 +17,14 @@ CUT_MOST = 2**27  # bytes
 @dataclass(frozen=True)
 class PassSize:
     """The largest forward pass: rows, rows with logits, requests, and positions of the longest one. ahead:
-    positions that one request adds at most until its next commit."""
+    positions that one request adds at most until its next commit; drafted: those of its draft."""
 
     rows: int
     logit_rows: int
     requests: int
     positions: int
     ahead: int
+    drafted: int
 
 
 def cut_attention(shapes: Sequence[AttentionShape], size: PassSize) -> int:

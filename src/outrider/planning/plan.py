@@ -208,4 +208,5 @@ def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -
         requests=requests,
         positions=positions,
         ahead=prompts + longest_draft(config.speculative),
+        drafted=longest_draft(config.speculative),
     )

@@ -58,7 +58,6 @@ def logits(path: Path) -> Tensor:
         num_blocks=LENGTH // 8,
         block_size=8,
         prefix_caching=False,
-        num_states=1,
     )
     tokens = random.Random(1).sample(range(runner.model.config.vocab_size), LENGTH)
     return runner.forward([Span(tokens, 0, (range(LENGTH // 8),) * len(runner.pool.of_groups), LENGTH)])
