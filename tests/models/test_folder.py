@@ -72,7 +72,7 @@ def test_bad_json(folder: Path, name: str, text: str) -> None:
     ("changes", "near"),
     [
         ({"architectures": ["BertModel"]}, ""),
-        ({"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe"}, "Qwen2ForCausalLM"),
+        ({"architectures": ["Qwen2VLForCausalLM"], "model_type": "qwen2_vl"}, "Qwen2ForCausalLM"),
         ({"architectures": ["GemmaForCausalLM"], "model_type": "gemma"}, "Gemma2ForCausalLM"),
         ({"architectures": ["NoSuchThing"], "model_type": "no_such_thing"}, ""),
         ({"architectures": None, "model_type": "gemma"}, "gemma2"),
