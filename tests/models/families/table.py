@@ -131,6 +131,7 @@ SOME_DENSE = {
     "norm_topk_prob": False,
     "num_hidden_layers": 3,
     "linear_conv_kernel_dim": 3,
+    "linear_num_value_heads": 2,
     "linear_value_head_dim": 24,
 }
 LFM_2 = {
