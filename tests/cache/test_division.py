@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outrider.cache.division import Division, GroupSize
+from outrider.cache.division import Division, GroupSize, StateSize
 
 windows = st.none() | st.integers(1, 40)
 block_sizes = st.integers(1, 7)
@@ -87,3 +87,29 @@ def test_many_short_requests_find_as_much_room_as_without_windows(budget: int) -
     assert windowed == min(whole, 8 * mixed.sizes[1].blocks(positions))
     assert whole >= budget // 60, "no fewer than with a window that sees all"
     assert (whole > budget // 60) == (windowed < whole)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    slots=st.integers(2, 6),
+    slot_bytes=st.integers(1, 300),
+    requests=st.integers(1, 5),
+    positions=st.integers(1, 200),
+    extra=st.integers(0, 20_000),
+)
+def test_slots_for_states_get_what_blocks_get(
+    slots: int, slot_bytes: int, requests: int, positions: int, extra: int
+) -> None:
+    division = Division((GroupSize(None, 8, 4, 30), StateSize(slots, 4, slot_bytes, 30)), requests)
+    budget = division.bytes_of_one(positions) + extra
+    blocks, held = division.blocks(division.level(budget, positions), positions)
+    assert division.bytes((blocks, held)) <= budget
+    assert slots <= held <= requests * slots
+    most_blocks = requests * -(-positions // 4)
+    if held > slots and blocks < most_blocks:
+        assert held * slot_bytes <= blocks * 30, "states take no more than K and V"
+    if held < requests * slots and blocks > most_blocks // requests:
+        assert (held + 1) * slot_bytes > blocks * 30, "and no less"
+    most = division.bytes([requests * size.blocks(positions) for size in division.sizes])
+    assert division.blocks(division.level(most, positions), positions)[1] == requests * slots
+    assert division.longest_of_one(division.bytes_of_one(positions), positions) == positions

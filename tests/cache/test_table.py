@@ -292,3 +292,88 @@ def test_adopting_again_gives_back_what_was_adopted() -> None:
     second.truncate(0)
     first.truncate(0)
     assert pool.num_free == 4
+
+
+class Stated:
+    """Requests whose layers keep states, over one pool of slots that holds what each slot was computed
+    from."""
+
+    def __init__(self, slots: int) -> None:
+        self.pool, self.blocks = BlockPool(slots), BlockPool(50)
+        self.content: dict[int, tuple[int, ...]] = {}
+
+    def table(self) -> BlockTable:
+        return BlockTable([self.blocks], 2, prefix_caching=True, states=self.pool)
+
+    def compute(self, table: BlockTable, known: Sequence[int], draft: Sequence[int], stands: int) -> None:
+        """A pass over the rest of the known tokens and a draft, of which so much stands."""
+        start, tokens = table.filled, [*known, *draft]
+        if start:
+            assert self.content[table.states[start]] == tuple(known[:start]), "what the first row reads"
+        table.extend(len(tokens), len(draft))
+        table.mark(len(known))
+        written = [slot for end, slot in table.states.items() if end > start]
+        assert len(written) == len(set(written))
+        assert table.states.get(start) not in written
+        self.content |= {slot: tuple(tokens[:end]) for end, slot in table.states.items() if end > start}
+        table.advance(tokens, len(known) + stands)
+
+
+@pytest.mark.parametrize("stands", range(4))
+def test_the_state_after_the_last_token_that_stands_is_kept(stands: int) -> None:
+    memory = Stated(6)
+    table = memory.table()
+    memory.compute(table, [1, 2, 3], [], 0)
+    memory.compute(table, [1, 2, 3, 4], [5, 6, 7], stands)
+    assert memory.content[table.states[4 + stands]] == tuple(range(1, 5 + stands))
+    assert len(table.states) == 1
+    assert memory.pool.num_free == 5
+
+
+def test_a_prefix_is_adopted_up_to_the_last_state_that_is_there() -> None:
+    memory = Stated(8)
+    first = memory.table()
+    memory.compute(first, [1, 2, 3, 4, 5], [], 0)  # one chunk: of the ends of blocks the last alone
+    second = memory.table()
+    assert second.adopt([1, 2, 3, 9]) == 0, "K and V are there, the state is not"
+    assert second.adopt([1, 2, 3, 4, 9]) == 4
+    memory.compute(second, [1, 2, 3, 4, 9], [], 0)
+    for table in (first, second):
+        table.truncate(0)
+    assert memory.pool.num_free == memory.pool.num_blocks
+    third = memory.table()
+    assert third.adopt([1, 2, 3, 4, 5, 6]) == 4, "also when nobody has it any more"
+    memory.compute(third, [1, 2, 3, 4, 5, 6], [], 0)
+
+
+def test_states_of_a_draft_are_found_where_it_passed_the_end_of_a_block() -> None:
+    memory = Stated(8)
+    table = memory.table()
+    memory.compute(table, [1, 2, 3], [4, 5, 6], 2)
+    assert memory.table().adopt([1, 2, 3, 4, 7]) == 4
+    assert memory.table().adopt([1, 2, 3, 4, 5, 6, 7]) == 4, "what fell is not found"
+
+
+def test_too_few_slots_are_refused_and_nothing_is_taken() -> None:
+    memory = Stated(4)
+    table, other = memory.table(), memory.table()
+    memory.compute(table, [1, 2, 3], [], 0)
+    with pytest.raises(OutOfBlocks):
+        table.extend(8, 3)
+    assert (len(table.states), len(table.tables[0]), memory.pool.num_free) == (1, 2, 3)
+    table.extend(4)
+    assert table.room_for_draft(1, 3) == 0, "there is no other block"
+    table.extend(8)
+    assert table.room_for_draft(1, 3) == 1
+    with pytest.raises(OutOfBlocks):
+        other.extend(1)
+    table.mark(5)
+    assert memory.pool.num_free == 0
+
+
+def test_without_the_state_at_its_end_all_is_forgotten() -> None:
+    memory = Stated(8)
+    table = memory.table()
+    memory.compute(table, [1, 2, 3, 4, 5], [], 0)
+    table.truncate(3)
+    assert (table.filled, table.tables, dict(table.states)) == (0, ([],), {})

@@ -59,7 +59,9 @@ class TargetTimer:
     def ready(self) -> Iterator[None]:
         """With blocks of the cache, and after a first pass, which allocates."""
         try:
-            self._extended(self.rows)
+            table = self._extended(1)
+            table.extend(self.rows)
+            table.room_for_draft(1, self.rows - 1)  # states after rows are kept, as those of a draft
             self.seconds(1)
             yield
         finally:
@@ -72,13 +74,17 @@ class TargetTimer:
 
     def attention(self) -> tuple[float, float]:
         """Seconds for a cached position, and for a row that attends to it: by rows of several requests with
-        and without context. Both are 0 where there is no room to find out."""
+        and without context. Both are 0 where there is no room to find out. It gives up the blocks that
+        `seconds` needs."""
         rows = 5
         context = min(CONTEXT, self._max_model_len - rows)
         if context < 1:
             return 0.0, 0.0
+        self._tables[0].truncate(0)
         try:
-            together = [self._extended(context + rows, rows) for _ in range(TOGETHER)]
+            together = [self._extended(context) for _ in range(TOGETHER)]
+            for table in together:
+                table.extend(context + rows)
         except OutOfBlocks:
             return 0.0, 0.0
         extra = []
@@ -90,9 +96,9 @@ class TargetTimer:
         pair = max(0.0, extra[1] - extra[0]) / (rows - 1)
         return max(0.0, extra[0] - pair), pair
 
-    def _extended(self, positions: int, drafted: int = 0) -> BlockTable:
+    def _extended(self, positions: int) -> BlockTable:
         table = self._target.table()
-        table.extend(positions, drafted)
+        table.extend(positions)
         self._tables.append(table)
         return table
 
