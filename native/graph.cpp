@@ -270,8 +270,8 @@ Value Graph::multiply(Multiply multiply) {
 }
 
 Value Graph::convolve(Convolve convolve) {
-  if (convolve.kernel < 1 || convolve.kernel > kMostTaps)
-    refuse(named("kernel", convolve.kernel) + " has to be 1 to " + std::to_string(kMostTaps));
+  if (convolve.kernel < 2 || convolve.kernel > kMostTaps)
+    refuse(named("kernel", convolve.kernel) + " has to be 2 to " + std::to_string(kMostTaps));
   check_all_rows(convolve.x, "x");
   if (!convolve.bias.empty()) check_size("bias", convolve.bias.size(), "x has width", width(convolve.x));
   keep_slots(convolve.states);

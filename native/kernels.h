@@ -109,10 +109,10 @@ struct Kernels {
   // silu of that if `silu`. weight: rows of `stride` floats; bias may be null.
   void (*convolve)(const float* const* seen, const float* weight, size_t stride, int taps, const float* bias,
                    bool silu, int count, float* y);
-  // One row of one head of a gated delta rule (Yang et al., 2025). state: [key_dim, value_dim], which becomes the
-  // state after the row; kept: of the state; written: of the correction.
-  void (*delta)(float* state, const float* q, const float* k, const float* v, float kept, float written,
-                int key_dim, int value_dim, float* y);
+  // One row of one head of a gated delta rule (Yang et al., 2025). before, after: the states around the row,
+  // [key_dim, value_dim], which may be one; kept: of the state; written: of the correction.
+  void (*delta)(const float* before, float* after, const float* q, const float* k, const float* v, float kept,
+                float written, int key_dim, int value_dim, float* y);
   // Turns the first 2 * pairs dimensions of `heads` heads of one row, in place. cos, sin: [pairs].
   void (*rotate)(float* x, const float* cos, const float* sin, int pairs, bool interleaved, int heads,
                  int head_dim);

@@ -1,5 +1,5 @@
 // The operations of a plan that keep a state: a request's rows are walked in order, from the state that it has,
-// and the state after a row is copied out where the span gives it a slot.
+// and the state after a row goes to a slot where the span gives it one.
 #pragma once
 
 #include <algorithm>
@@ -76,11 +76,14 @@ class Delta : public OneByOne {
     const Span& span = pass.batch().spans[number];
     const int row0 = pass.batch().first_rows[number];
     const size_t size = d_.state_floats(), place = size * static_cast<size_t>(head);
-    float *state = scratch, *q = scratch + size, *k = q + d_.key_dim;
-    if (const float* before = state_before(d_.states, span); before != nullptr)
-      std::memcpy(state, before + place, sizeof(float) * size);
-    else
-      std::fill(state, state + size, 0.0f);
+    float *q = scratch + size, *k = q + d_.key_dim;
+    const float* state = state_before(d_.states, span);
+    if (state != nullptr) {
+      state += place;
+    } else {
+      std::fill_n(scratch, size, 0.0f);
+      state = scratch;
+    }
     for (int row = row0; row < row0 + span.rows; ++row) {
       const float* x = pass.row(qkv_, row);
       unit(x + of * d_.key_dim, 1 / std::sqrt(static_cast<float>(d_.key_dim)), q);
@@ -88,10 +91,11 @@ class Delta : public OneByOne {
       const auto h = static_cast<size_t>(head);
       const float kept = std::exp(d_.rates[h] * softplus(pass.row(forget_, row)[head] + d_.bias[h]));
       const float written = 1 / (1 + std::exp(-pass.row(write_, row)[head]));
-      pass.kernels().delta(state, q, k, x + 2 * keys + head * d_.value_dim, kept, written, d_.key_dim,
+      const int slot = slot_after(span, row - row0);
+      float* after = slot < 0 ? scratch : d_.states.at(slot) + place;
+      pass.kernels().delta(state, after, q, k, x + 2 * keys + head * d_.value_dim, kept, written, d_.key_dim,
                            d_.value_dim, pass.row(y_, row) + head * d_.value_dim);
-      if (const int slot = slot_after(span, row - row0); slot >= 0)
-        std::memcpy(d_.states.at(slot) + place, state, sizeof(float) * size);
+      state = after;
     }
   }
 
