@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from outrider import LLM, ConfigError, RequestsFailed, SamplingParams
+from outrider import LLM, ConfigError, ModelError, RequestsFailed, SamplingParams
 from outrider.cache import states
-from outrider.cache.division import Division, Size, StateSize
+from outrider.cache.division import Division, GroupSize, StateSize
 from outrider.config import resolve
 from outrider.engine import lending
 from outrider.models.checkpoint import open_checkpoint
 from outrider.ops.batch import Span
-from outrider.planning.plan import Ground, make_plan
+from outrider.planning.plan import Ground, Plan, make_plan
 from tests.engine.helpers import PROMPTS, count_preemptions, load, token_ids
 from tests.factories import write_noisy_copy
 from tests.models.factories import write_hf
-from tests.models.families.table import FAMILIES
+from tests.models.families.table import FAMILIES, LFM_2, config
 from tests.models.head_features import FEATURES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,14 +124,12 @@ def test_a_conversation_goes_on_from_its_answer(models: Any, plain: Plain) -> No
     assert differing(second, plain) == 0
 
 
-def sizes_of(models: Any, drafter: str | None, **options: Any) -> tuple[Size, ...]:
-    """As they are planned."""
+def planned(models: Any, drafter: str | None, **options: Any) -> Plan:
     options = options_of(models, drafter, **options)
     if drafter is not None:
         options["speculative_model"] = models[drafter]
     config = resolve(models["target"], device="cpu", **options)
-    plan = make_plan(config, Ground(2**40, 2**20, open_checkpoint(config.model), open_checkpoint))
-    return plan.caches.sizes[:-1]
+    return make_plan(config, Ground(2**40, 2**20, open_checkpoint(config.model), open_checkpoint))
 
 
 def least(models: Any, drafter: str | None, **options: Any) -> int:
@@ -147,10 +145,12 @@ def least(models: Any, drafter: str | None, **options: Any) -> int:
 def test_the_least_that_serves_one_request(models: Any, plain: Plain, drafter: str | None) -> None:
     """It gets to its end with that, with drafts of the whole length, and less is refused."""
     options: dict[str, Any] = {"max_num_seqs": 3}
-    sizes = sizes_of(models, drafter, **options)
+    plan = planned(models, drafter, **options)
+    sizes = plan.caches.sizes[:-1]
     slots = [size for size in sizes if isinstance(size, StateSize)]
     assert len(slots) == (2 if drafter == "itself" else 1), "a draft model has states of its own"
     needed = Division(sizes, 3).bytes_of_one(100)
+    assert plan.cache_block == sum(size.block_bytes for size in sizes if isinstance(size, GroupSize))
     assert needed == least(models, drafter, **options)
     llm = built(models, drafter, kv_cache_memory=needed, **options)
     states_of_target = llm.engine.target.pool.states
@@ -199,6 +199,12 @@ def test_lent_slots_come_back(models: Any, plain: Plain, monkeypatch: pytest.Mon
     assert any(lent)
     assert differing(generate(llm, prompts=(LONG[:20],)), plain) == 0
     assert not lent[-1]
+
+
+def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:
+    write_hf(tmp_path, config("Lfm2Config", **LFM_2 | {"layer_types": ["conv"] * 4})())
+    with pytest.raises(ModelError, match="no layer of the model attends"):
+        load(str(tmp_path))
 
 
 # Planted faults

@@ -167,7 +167,7 @@ def test_attention_in_pytorch_counts_what_it_holds() -> None:
     ledger = TorchLedger(torch.float32)
 
     def counted(rows: int, requests: int) -> int:
-        return ledger.attention([shape], PassSize(rows, 1, requests, positions=100, ahead=1))
+        return ledger.attention([shape], PassSize(rows, 1, requests, positions=100, ahead=1, drafted=0))
 
     stored, repeated = 2 * 8 * 100 * 4, 4 * 8 * 100 * 4
     assert counted(512, 1) == 2 * 4 * 512 * 100 * 4 + 2 * repeated + stored

@@ -29,8 +29,13 @@ class GroupSize:
         reach = self.window - 1 + self.ahead
         return min(whole, -(-(reach - 1) // self.block_size) + 1)
 
+    @property
+    def text_bytes(self) -> int:
+        """That a block of a text takes."""
+        return self.block_bytes
+
     def level(self, blocks: int) -> int:
-        """At which the group has so many blocks."""
+        """The least level at which the group has so many blocks."""
         return blocks
 
     def at(self, level: int) -> int:
@@ -53,6 +58,10 @@ class StateSize:
     block_size: int
     block_bytes: int
     beside: int
+
+    @property
+    def text_bytes(self) -> int:
+        return 0  # however long a text is, its states are as large
 
     def blocks(self, positions: int) -> int:
         return self.slots

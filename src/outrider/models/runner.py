@@ -18,6 +18,7 @@ from outrider.cache.pool import BlockPool
 from outrider.cache.pools import Pools
 from outrider.cache.store import LayerCache
 from outrider.cache.table import BlockTable
+from outrider.errors import ModelError
 from outrider.models.model import Model
 from outrider.ops.base import AttentionShape, Backend, Definition, Forward, Passed, StateShape
 from outrider.ops.batch import Span
@@ -175,10 +176,12 @@ def group_sizes(model: Cached, block_size: int, ahead: int, drafted: int) -> tup
     """What a block of each group of layers takes, and last a slot for the states, where layers keep such.
 
     ahead: positions that a request adds at most until its next commit: a chunk of its prompt, and a draft;
-    drafted: of the draft alone.
+    drafted: of the draft alone. Raises ModelError for a model whose layers all keep states.
     """
     itemsize = model.backend.cache_dtype.itemsize
     layers = [2 * block_size * shape.kv_heads * shape.head_dim * itemsize for shape in model.shapes]
+    if not layers:
+        raise ModelError("no layer of the model attends; one at least has to keep K and V")
     groups = tuple(
         GroupSize(group.window, ahead, block_size, sum(layers[layer] for layer in group.layers))
         for group in cache_groups(model)

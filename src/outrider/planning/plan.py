@@ -28,9 +28,9 @@ class Plan:
 
     runtime: process, libraries and tokenizer; target, drafts: weights that stay; activations: of the largest
     passes, and what the backend keeps beside them; loading: the most while models are loaded, runtime and
-    what is loaded counted. caches: K and V of all models by group of layers, and last what is kept for texts;
-    num_blocks: of each of these, as many as the limit leaves room for or the requests can use; read: of
-    weights, by plain decoding of one token.
+    what is loaded counted. caches: K and V of all models by group of layers, slots for states, and last what
+    is kept for texts; num_blocks: of each of these, as many as the limit leaves room for or the requests can
+    use; read: of weights, by plain decoding of one token.
     """
 
     limit: int
@@ -88,12 +88,12 @@ class Plan:
     @property
     def block(self) -> int:
         """Bytes of a block of every group, and of what is kept for its positions."""
-        return sum(size.block_bytes for size in self.caches.sizes)
+        return sum(size.text_bytes for size in self.caches.sizes)
 
     @property
     def cache_block(self) -> int:
         """Bytes of a block of every group."""
-        return sum(size.block_bytes for size in self.caches.sizes[:-1])
+        return sum(size.text_bytes for size in self.caches.sizes[:-1])
 
     @property
     def blocks(self) -> int:
