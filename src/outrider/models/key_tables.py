@@ -143,7 +143,8 @@ SENSES = """
     image_seq_length video_token_index video_token_id audio_token_index audio_token_id
     vision_start_token_id vision_end_token_id vision_token_id mm_tokens_per_image
     vision_feature_layer vision_feature_select_strategy
-    multimodal_projector_bias projector_hidden_act spatial_merge_size
+    multimodal_projector_bias spatial_merge_size downsample_factor
+    projector_hidden_act projector_hidden_size projector_bias projector_use_layernorm
 """
 """How images and sounds enter a model, which has only text here."""
 HARMLESS = frozenset(
