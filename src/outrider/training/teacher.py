@@ -36,12 +36,12 @@ class Teacher:
     def of(cls, checkpoint: Checkpoint, layers: int = 1) -> Teacher:
         """layers: how many of the last are read."""
         tree = checkpoint.config.tree
-        embedding = _matrix(checkpoint, tree.table.tensor)
+        embedding = matrix(checkpoint, tree.table.tensor)
         return cls(
             embedding=embedding,
             output=embedding
             if isinstance(tree.output, Tied)
-            else _matrix(checkpoint, tree.output.matrices[0]),
+            else matrix(checkpoint, tree.output.matrices[0]),
             norm=torch.from_numpy(checkpoint.floats(tree.norm.weight.tensor)),
             eps=tree.norm.eps,
             logit_scale=tree.logit_scale,
@@ -72,19 +72,19 @@ def _layer(checkpoint: Checkpoint, block: Block) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     if isinstance(mixer := attention.mixer, Attention) and mixer.gate is None:
         shape, rope = mixer.shape, mixer.shape.rope
-        q, k, v = (_matrix(checkpoint, tensor) for tensor in mixer.qkv.matrices)
+        q, k, v = (matrix(checkpoint, tensor) for tensor in mixer.qkv.matrices)
         plain = mixer.q_norm is None and mixer.k_norm is None
         if plain and rope is not None and not rope.interleaved and 2 * len(rope.inv_freq) == shape.head_dim:
             found["self_attn.q_proj"] = q * (shape.scale * shape.head_dim**0.5)
             found["self_attn.k_proj"] = k
         found["self_attn.v_proj"] = v
         if attention.after is None:
-            found["self_attn.o_proj"] = _matrix(checkpoint, mixer.out.matrices[0]) * attention.scale
+            found["self_attn.o_proj"] = matrix(checkpoint, mixer.out.matrices[0]) * attention.scale
     if isinstance(mixer := feed_forward.mixer, Gated):
-        found["mlp.gate_proj"] = _matrix(checkpoint, mixer.gate.matrices[0])
-        found["mlp.up_proj"] = _matrix(checkpoint, mixer.up.matrices[0])
+        found["mlp.gate_proj"] = matrix(checkpoint, mixer.gate.matrices[0])
+        found["mlp.up_proj"] = matrix(checkpoint, mixer.up.matrices[0])
         if feed_forward.after is None:
-            found["mlp.down_proj"] = _matrix(checkpoint, mixer.down.matrices[0]) * feed_forward.scale
+            found["mlp.down_proj"] = matrix(checkpoint, mixer.down.matrices[0]) * feed_forward.scale
     norms = {"input_layernorm": attention.before, "post_attention_layernorm": feed_forward.before}
     for name, norm in norms.items():
         if norm is not None:
@@ -92,7 +92,7 @@ def _layer(checkpoint: Checkpoint, block: Block) -> dict[str, Tensor]:
     return found
 
 
-def _matrix(checkpoint: Checkpoint, tensor: tensors.Tensor) -> Tensor:
+def matrix(checkpoint: Checkpoint, tensor: tensors.Tensor) -> Tensor:
     """float32 [out, in]."""
     return torch.from_numpy(checkpoint.weight(tensor).dequantize())
 
