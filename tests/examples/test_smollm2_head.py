@@ -155,7 +155,7 @@ def test_training_teaches(checkpoint: Checkpoint) -> None:
     config = HeadConfig.for_target(checkpoint.config, draft_vocab_size=vocab, layers=2, state_layers=(0, 1))
     net = HeadLesson(config, Teacher.of(checkpoint, 2), draft, quantized=True, device=DEVICE).net
     lesson = Lesson(Target(checkpoint, 32, DEVICE, torch.float32), draft, config.state_layers or (), rows=128)
-    before = float(lesson.loss(net, conversations, 3))
+    before = lesson.loss(net, conversations, 3).item()
     losses: list[float] = []
     train(
         net,
@@ -166,7 +166,7 @@ def test_training_teaches(checkpoint: Checkpoint) -> None:
         seed=0,
         told=lambda part, tokens, loss: losses.append(loss),
     )
-    assert float(lesson.loss(net, conversations, 3)) < before - 0.1
+    assert lesson.loss(net, conversations, 3).item() < before - 0.1
     assert len(losses) > 4
 
 
