@@ -28,7 +28,7 @@ class Stored:
 
 
 def stored_bytes(model: Path) -> Stored:
-    """Of a GGUF file, of all parts of one that was split, or of a folder of either kind of file."""
+    """What a GGUF file holds, all parts of one that was split, or a folder of either kind of file."""
     sizes: dict[str, int] = {}
     for file in _files(model):
         sizes |= _gguf(file) if file.suffix == ".gguf" else _safetensors(file)
@@ -58,7 +58,7 @@ def _safetensors(file: Path) -> dict[str, int]:
 
 
 def packed_bytes(llm: LLM) -> int:
-    """Of the target's matrices, as they lie in memory."""
+    """The bytes of the target's matrices as they lie in memory."""
     backend = llm.engine.target.model.backend
     assert isinstance(backend, NativeBackend), "only the native kernels count what they pack"
     return backend.weight_bytes

@@ -86,7 +86,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one file. foreign_load: cores that processes other than the engines kept busy; bandwidth: bytes of
+    """What was measured with one file.
+
+    foreign_load: cores that processes other than the engines kept busy; bandwidth: bytes of
     memory read in a second; token_bytes: of the file's weights that a token reads."""
 
     results: list[Result]

@@ -28,7 +28,7 @@ class Row:
 
     @property
     def ms(self) -> float:
-        """Of a token."""
+        """Milliseconds that a token takes."""
         return 1e3 / self.tokens_per_s
 
 

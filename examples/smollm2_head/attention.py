@@ -61,10 +61,11 @@ if triton is not None:
 
 def in_triton(q: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
     """The same."""
+    q = q.contiguous()
     out, (count, heads, dim), kv_heads = torch.empty_like(q), q.shape, keys.shape[1]
     kernel: Any = _attend
     kernel[(count, kv_heads)](
-        q.contiguous(), keys, values, positions, out, keys.shape[2], dim**-0.5,
+        q, keys, values, positions, out, keys.shape[2], dim**-0.5,
         heads, heads // kv_heads, dim, TILE, ROWS,
     )  # fmt: skip
     return out

@@ -53,10 +53,8 @@ class Target:
         def put(values: Tensor) -> Tensor:
             return values.to(device, dtype if values.dim() == 2 else torch.float32)
 
-        self.table, self.norm = (
-            put(matrix(checkpoint, tree.table.tensor)),
-            put(_vector(checkpoint, tree.norm)),
-        )
+        self.table = put(matrix(checkpoint, tree.table.tensor))
+        self.norm = put(_vector(checkpoint, tree.norm))
         output = tree.output
         self.output = self.table if isinstance(output, Tied) else put(matrix(checkpoint, output.matrices[0]))
         self.eps, self.most = tree.norm.eps, most

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from examples.smollm2_head.target import Target
 from examples.smollm2_head.writer import Conversation
+from outrider.training.batches import epoch
 from outrider.training.lesson import DEPTH, rounded
 from outrider.training.net import HeadNet
 from outrider.training.score import Score
@@ -62,10 +62,10 @@ class Lesson:
 
     @torch.no_grad()
     def score(self, net: HeadNet, conversations: Sequence[Conversation]) -> Score:
-        """Of drafts of `DEPTH` likeliest tokens, as stored in 4 bits."""
+        """The score of drafts of `DEPTH` likeliest tokens, by a head as it is stored in 4 bits."""
         found = []
         with rounded(net, as_stored), self._autocast():
-            for batch in batches(conversations, self.rows, seed=1):
+            for batch in epoch(conversations, rows=self.rows, seed=1):
                 tokens, _, own = self._tensors(batch)
                 features, last = self._read(tokens)
                 best = torch.stack([F.linear(one, self.target.output).argmax(-1) for one in last])
@@ -136,7 +136,7 @@ def train(
     )
     began, tokens = time.monotonic(), 0
     for number in range(2**31):
-        for batch in batches(conversations, lesson.rows, seed=seed + number):
+        for batch in epoch(conversations, rows=lesson.rows, seed=seed + number):
             part = (time.monotonic() - began) / seconds
             if part >= 1:
                 return
@@ -153,22 +153,6 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
             tokens += sum(len(one.tokens) for one in batch)
             told(part, tokens, float(loss.detach()))
-
-
-def batches(conversations: Sequence[Conversation], rows: int, *, seed: int) -> list[list[Conversation]]:
-    """All of them once, in random batches of like lengths and of `rows` positions at most."""
-    draw = Random(seed)
-    ordered = sorted(conversations, key=lambda one: len(one.tokens) * draw.uniform(0.93, 1.07))
-    found: list[list[Conversation]] = [[]]
-    longest = 0
-    for one in ordered:
-        longest = max(longest, len(one.tokens))
-        if found[-1] and longest * (len(found[-1]) + 1) > rows:
-            found.append([])
-            longest = len(one.tokens)
-        found[-1].append(one)
-    draw.shuffle(found)
-    return found
 
 
 def as_stored(values: Tensor) -> Tensor:
@@ -208,7 +192,7 @@ class Distance(torch.autograd.Function):
 
 
 def distance(logits: Tensor, probs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Of rows [rows, vocab]: the sum of weight * cross-entropy, and each row's chance that draft and target
+    """The sum of weight * cross-entropy over rows [rows, vocab], and each row's chance that draft and target
     agree, sum(min(p, q))."""
     loss, overlap = Distance.apply(logits, probs, weight)  # type: ignore[no-untyped-call]
     return loss, overlap

@@ -15,7 +15,7 @@ from examples.smollm2_head import attention
 from examples.smollm2_head.__main__ import frequent, keep, main, read
 from examples.smollm2_head.prompts import Texts, user_turn
 from examples.smollm2_head.target import Target
-from examples.smollm2_head.training import Lesson, as_stored, batches, distance, train
+from examples.smollm2_head.training import Lesson, as_stored, distance, train
 from examples.smollm2_head.writer import Conversation, Lengths, Writer
 from outrider import LLM, SamplingParams
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
@@ -25,6 +25,7 @@ from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from outrider.ops.batch import Span
 from outrider.ops.torch import TorchBackend
+from outrider.training.batches import epoch
 from outrider.training.conversations import Layout
 from outrider.training.head_lesson import HeadLesson
 from outrider.training.teacher import Teacher
@@ -132,7 +133,7 @@ def test_the_loss_is_cross_entropy() -> None:
 def test_all_conversations_are_taught_once() -> None:
     draw = Random(0)
     all_of = [Conversation(np.full(draw.randint(5, 60), i, np.uint16), 2) for i in range(50)]
-    found = batches(all_of, 200, seed=3)
+    found = epoch(all_of, rows=200, seed=3)
     assert sorted(int(one.tokens[0]) for batch in found for one in batch) == list(range(50))
     assert all(len(batch) * max(len(one.tokens) for one in batch) <= 200 for batch in found)
 

@@ -224,6 +224,8 @@ def test_what_a_head_cannot_go_on_from(target: str, made: Path, tmp_path: Path) 
         run(target, tmp_path / "a", start=str(made), draft_vocab_size=64)
     with pytest.raises(ConfigError, match=r"layers = 2, and start = .* has 1"):
         run(target, tmp_path / "d", start=str(made), draft_vocab_size=None, layers=2)
+    with pytest.raises(ConfigError, match=r"draft_vocab_size = 99999, and .* tokens; give no more"):
+        run(target, tmp_path / "f", draft_vocab_size=99999)
     with pytest.raises(
         ConfigError, match=r"layers = 9, and a head begins as the last layers of .*, which has"
     ):

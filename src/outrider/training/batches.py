@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,15 +43,28 @@ class Batch:
         return Batch(*(part.to(device) for part in (self.tokens, self.states, self.real, self.own)))
 
 
-def epoch(recordings: Sequence[Recording], *, rows: int, seed: int) -> list[list[Recording]]:
-    """All recordings once, in random batches of similar lengths and of `rows` positions at most."""
+class Text(Protocol):
+    """What has tokens."""
+
+    @property
+    def tokens(self) -> Sized: ...
+
+
+T = TypeVar("T", bound=Text)
+
+
+def epoch(texts: Sequence[T], *, rows: int, seed: int) -> list[list[T]]:
+    """All texts once, in random batches of similar lengths and of `rows` positions at most."""
     draw = random.Random(seed)
-    order = sorted(recordings, key=lambda r: len(r.tokens) * draw.uniform(0.9, 1.1))
-    batches: list[list[Recording]] = [[]]
-    for recording in order:
-        longest = max(len(r.tokens) for r in [*batches[-1], recording])
+    order = sorted(texts, key=lambda text: len(text.tokens) * draw.uniform(0.9, 1.1))
+    batches: list[list[T]] = [[]]
+    longest = 0  # of the last batch
+    for text in order:
+        length = len(text.tokens)
+        longest = max(longest, length)
         if batches[-1] and longest * (len(batches[-1]) + 1) > rows:
             batches.append([])
-        batches[-1].append(recording)
+            longest = length
+        batches[-1].append(text)
     draw.shuffle(batches)
     return batches

@@ -70,7 +70,7 @@ class HeadKind:
     ) -> HeadKind:
         """name: the target's. Raises ModelError for a start that was made for another target or has what is
         not trained, and for a shape that cannot be stored in 4 bits; ConfigError for another draft vocabulary
-        or number of layers than the start's, and for more layers than the target has."""
+        or number of layers than the start's, and for more tokens or layers than the target has."""
         head = None if start is None else HeadCheckpoint(locate_head(start))
         if head is None:
             config = HeadConfig.for_target(
@@ -87,6 +87,11 @@ class HeadKind:
                 raise ConfigError(
                     f"{option} = {asked}, and start = {start!r} has {has}; leave it out to go on with those"
                 )
+        if head is None and draft_vocab_size not in (None, config.draft_vocab_size):
+            raise ConfigError(
+                f"draft_vocab_size = {draft_vocab_size}, and {name!r} has {config.draft_vocab_size} tokens; "
+                "give no more than those"
+            )
         if config.sizes.layers > target.config.num_layers:
             raise ConfigError(
                 f"layers = {layers}, and a head begins as the last layers of {name!r}, which has "
