@@ -37,8 +37,8 @@ from outrider.formats.weight import Weight
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
 from outrider.ops.cpu.backend import Formats, NativeBackend
+from outrider.ops.span import Span
 
 WINDOW = 512  # tokens, of which the first predicts only
 BLOCK = 16

@@ -28,8 +28,8 @@ from outrider import LLM, SamplingParams
 from outrider.models.checkpoint import locate
 from outrider.models.runner import group_sizes
 from outrider.ops.base import Passed
-from outrider.ops.batch import Span
 from outrider.ops.cpu.extension import physical_cores
+from outrider.ops.span import Span
 from outrider.planning.bandwidth import read_bandwidth
 
 ROWS = range(1, 17)

@@ -15,7 +15,7 @@ from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
 from outrider.models.head_checkpoint import locate_head
 from outrider.ops.base import Passed
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.params import SamplingParams
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.leaves import Tied
 from outrider.models.parts import Attention, Gated, Norm
-from outrider.ops.base import AttentionShape
+from outrider.ops.shapes import AttentionShape
 from outrider.training.net import rotate
 from outrider.training.teacher import matrix
 

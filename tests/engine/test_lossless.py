@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.cache.table import BlockTable
 from outrider.engine import verify
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Coupled, Spot
 from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, load, token_ids

@@ -17,8 +17,8 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.leaves import Vector, leaves
 from outrider.models.model import Model
 from outrider.models.runner import group_sizes
-from outrider.ops.batch import Span
 from outrider.ops.cpu.backend import NativeBackend
+from outrider.ops.span import Span
 from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, load, token_ids
 from tests.factories import tiny_config, tiny_tokenizer, write_model
 from tests.models.factories import write_gguf

@@ -15,7 +15,7 @@ from outrider.cache.division import Division, GroupSize, StateSize
 from outrider.config import resolve
 from outrider.engine import lending
 from outrider.models.checkpoint import open_checkpoint
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.planning.plan import Ground, Plan, make_plan
 from tests.engine.helpers import PROMPTS, count_preemptions, load, token_ids
 from tests.factories import write_noisy_copy

@@ -23,7 +23,7 @@ from outrider.models.head_checkpoint import HeadCheckpoint, four_bits
 from outrider.models.head_config import HeadConfig
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.ops.torch import TorchBackend
 from outrider.training.batches import epoch
 from outrider.training.conversations import Layout

@@ -14,7 +14,7 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.config import model_config
 from outrider.models.families.family import Family
 from outrider.models.registry import FAMILIES, config_settings
-from outrider.ops.base import Rope
+from outrider.ops.shapes import Rope
 from tests.models.public_configs import PUBLIC, SCALED, WINDOWED
 
 

@@ -18,7 +18,7 @@ from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_config import HeadConfig, usual_layers
 from outrider.models.model import Model
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.training.net import HeadNet
 from tests.models.factories import exact_backend, tiny_config, write_hf
 from tests.models.families.table import FAMILIES

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
-from outrider.ops.base import Rope
+from outrider.ops.shapes import Rope
 from tests.models.factories import read_all, tiny_config, tiny_tokenizer, write_gguf, write_hf
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")

@@ -14,7 +14,7 @@ from outrider import LLM
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.gguf_keys import HARMLESS, NEUTRAL
-from outrider.ops.base import Rope
+from outrider.ops.shapes import Rope
 from tests.models.factories import tiny_config, tiny_tokenizer, write_gguf, write_hf
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}

@@ -18,7 +18,7 @@ from outrider.cache.states import StateTable
 from outrider.models.checkpoint import locate, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from tests.models.factories import exact_backend, tiny_config, write_hf
 from tests.models.families.table import FAMILIES
 

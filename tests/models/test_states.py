@@ -10,7 +10,7 @@ import torch
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from tests.models.factories import exact_backend, tiny_config, write_hf
 
 TOKENS = [5, 9, 2, 33, 17, 17, 4]

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outrider.cache.store import StateCache
-from outrider.ops.base import ConvShape, DeltaShape, StateShape
-from outrider.ops.batch import Batch, Span
+from outrider.ops.shapes import ConvShape, DeltaShape, StateShape
+from outrider.ops.span import Span
 from outrider.ops.torch import states as torch_states
+from outrider.ops.torch.batch import Batch
 from tests.ops.oracle import Array, relative_error
 from tests.ops.programs import BEST, INSTRUCTION_SETS, matrix, numbers, program
 

@@ -17,9 +17,10 @@ from outrider.cache.groups import blocks_behind
 from outrider.cache.store import LayerCache
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
-from outrider.ops.base import Activation, AttentionShape, HeadVectors, Rope, Routing, Scoring
-from outrider.ops.batch import Batch, Span
+from outrider.ops.shapes import Activation, AttentionShape, HeadVectors, Rope, Routing, Scoring
+from outrider.ops.span import Span
 from outrider.ops.torch import TorchBackend, TorchOps
+from outrider.ops.torch.batch import Batch
 from outrider.ops.torch.linear import _onednn_linear, pack_linear
 
 CPU = torch.device("cpu")

@@ -22,9 +22,9 @@ from outrider.models.gguf_file import GGUFCheckpoint
 from outrider.models.model import Model
 from outrider.models.runner import group_sizes
 from outrider.models.tensors import Tensor
-from outrider.ops.base import AttentionShape
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import NativeBackend
+from outrider.ops.shapes import AttentionShape
 from outrider.planning.footprint import Footprint, model_footprint
 from outrider.planning.ledger import COPIES, NativeLedger, Outline, TorchLedger, ledger_of
 from outrider.planning.passes import PassSize

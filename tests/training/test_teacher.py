@@ -15,7 +15,7 @@ from outrider.models.head_config import HeadConfig
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from outrider.ops.base import Passed
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.ops.torch import TorchBackend
 from outrider.training.head_lesson import HeadLesson
 from outrider.training.teacher import Teacher

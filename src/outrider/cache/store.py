@@ -1,25 +1,22 @@
-"""Where one layer keeps K and V. The layout is the backend's; see `Backend.new_cache`."""
+"""Where one layer keeps K and V. Arrays and their layout are the backend's; see `Backend.new_cache`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 
 @dataclass(frozen=True)
 class StateCache:
     """values: float32 [slots, ...], the states of one layer."""
 
-    values: Tensor
+    values: Any
 
 
 @dataclass(frozen=True)
 class LayerCache:
     """keys, values: of one layer, for all cache blocks. group: which of a span's tables it has."""
 
-    keys: Tensor
-    values: Tensor
+    keys: Any
+    values: Any
     group: int = 0

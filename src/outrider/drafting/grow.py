@@ -13,7 +13,7 @@ from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.drafting.limit import Limit
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.sampling.distribution import NO_TOKEN
 from outrider.sampling.words import Words
 from outrider.verification.rules import Acceptance, Spot

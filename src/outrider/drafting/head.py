@@ -15,7 +15,7 @@ from outrider.drafting.limit import Limit
 from outrider.drafting.own_cache import OwnCache
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.ops.base import Passed
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.sampling.words import SomeTokens
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance

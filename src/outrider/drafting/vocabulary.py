@@ -13,7 +13,7 @@ from outrider.errors import ModelError
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Passed
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 
 
 @dataclass(frozen=True)

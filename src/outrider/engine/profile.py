@@ -24,7 +24,7 @@ from outrider.engine.admission import admit
 from outrider.engine.request import Request
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars
 from outrider.verification.accept import Verdict

@@ -15,7 +15,7 @@ from outrider.engine.scheduler import Work
 from outrider.errors import INTERNAL_ERROR
 from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.sampling.distribution import NO_TOKEN
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance, Spot

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from outrider.engine.engine import Engine
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.params import SamplingParams
 from outrider.sampling.filters import Filters
 from outrider.verification.noise import Noise, Stream

@@ -14,8 +14,9 @@ from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.leaves import load
 from outrider.models.model import Model
 from outrider.models.runner import PagedRunner
-from outrider.ops.base import AttentionShape, Backend, HeadVectors, Ops, Passed, Value
-from outrider.ops.batch import Span
+from outrider.ops.base import Backend, Ops, Passed, Value
+from outrider.ops.shapes import AttentionShape, HeadVectors
+from outrider.ops.span import Span
 
 
 class Eagle3:

@@ -14,7 +14,7 @@ from outrider.models.head_kinds import ARCHITECTURE, refuse_other_configs
 from outrider.models.head_settings import EAGLE, HeadSettings
 from outrider.models.parts import Gated
 from outrider.models.settings import Settings
-from outrider.ops.base import Rope
+from outrider.ops.shapes import Rope
 
 FIXED: dict[str, tuple[str | int, ...]] = {
     "model_type": ("llama", "phi3", "mistral"),  # whose layer is Llama's

@@ -9,7 +9,7 @@ from outrider.models.head_config import HeadConfig
 from outrider.models.leaves import Linear, Table, Vector
 from outrider.models.parts import Block, Gated, Norm, Residual
 from outrider.models.tensors import Place, Scope, Tensor
-from outrider.ops.base import AttentionShape
+from outrider.ops.shapes import AttentionShape
 
 TABLE, OUTPUT = "embed_tokens.weight", "lm_head.weight"
 LAYER = "midlayer."

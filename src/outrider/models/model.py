@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from outrider.cache.pages import release_freed
 from outrider.models.config import ModelConfig
 from outrider.models.leaves import Leaf, Loaded, Source, Tied, Vector, load
-from outrider.ops.base import AttentionShape, Backend, Ops, StateShape, Value
+from outrider.ops.base import Backend, Ops, Value
+from outrider.ops.shapes import AttentionShape, StateShape
 
 
 class Weights(Source, Protocol):

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from outrider.models.leaves import Linear, Loaded, Stack, Table, Tied, Vector, leaves
-from outrider.ops.base import Activation, AttentionShape, HeadVectors, Ops, Routing, StateShape, Value
+from outrider.ops.base import Ops, Value
+from outrider.ops.shapes import Activation, AttentionShape, HeadVectors, Routing, StateShape
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from outrider.models.leaves import Linear, Loaded, Vector
 from outrider.models.parts import Norm
-from outrider.ops.base import ConvShape, DeltaShape, Ops, Value
+from outrider.ops.base import Ops, Value
+from outrider.ops.shapes import ConvShape, DeltaShape
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from outrider.errors import ModelError
 from outrider.messages import shown
-from outrider.ops.base import Rope
+from outrider.ops.shapes import Rope
 
 Frequencies = NDArray[np.float32]
 KINDS: dict[str, tuple[str, ...]] = {

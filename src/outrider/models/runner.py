@@ -20,8 +20,9 @@ from outrider.cache.store import LayerCache
 from outrider.cache.table import BlockTable
 from outrider.errors import ModelError
 from outrider.models.model import Model
-from outrider.ops.base import AttentionShape, Backend, Definition, Forward, Passed, StateShape
-from outrider.ops.batch import Span
+from outrider.ops.base import Backend, Definition, Forward, Passed
+from outrider.ops.shapes import AttentionShape, StateShape
+from outrider.ops.span import Span
 
 STATE_BYTES = 4  # of a number, float32
 

@@ -14,7 +14,7 @@ from outrider.messages import shown
 from outrider.models.key_tables import NEUTRAL, is_harmless, is_off
 from outrider.models.rope import HARMLESS as HARMLESS_OF_ROPE
 from outrider.models.rope import RopeSettings, check_rope, is_number, rotary
-from outrider.ops.base import Activation, Rope, Temperature
+from outrider.ops.shapes import Activation, Rope, Temperature
 
 SIZES = {
     "vocab_size": 2**24,

@@ -8,139 +8,28 @@ definition does nothing with values but hand them from one operation to the next
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from outrider.cache.store import LayerCache, StateCache
-from outrider.formats.format import Floats
+from outrider.formats.format import Floats, Format
 from outrider.formats.weight import Weight
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from outrider.ops.batch import Span
-
-Activation = Literal["silu", "gelu", "gelu_tanh", "swiglu_clamped"]
-"""What a gated feed-forward does to its gate; `gelu_tanh` is the approximation by tanh.
-
-`swiglu_clamped` is gpt-oss's: with gate at most 7 and up within 7 of zero, gate * sigmoid(1.702 gate) *
-(up + 1).
-"""
-
-
-GateActivation = Literal["silu", "sigmoid"]
-"""What a gate goes through before values are multiplied by it."""
-Scoring = Literal["softmax", "sigmoid"]
-"""What makes weights of experts of their scores."""
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary position embedding (Su et al., 2021).
-
-    inv_freq: of each pair of dimensions, scaling applied; the first `2 * len(inv_freq)` dimensions of a head
-    turn. factor multiplies cos and sin. interleaved: dimension 2 i turns with 2 i + 1; else i with i +
-    len(inv_freq).
-    """
-
-    inv_freq: tuple[float, ...]
-    factor: float = 1.0
-    interleaved: bool = False
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """How scores grow with a query's position: they are multiplied by 1 + beta * ln(1 + position //
-    length)."""
-
-    beta: float
-    length: int
-
-
-@dataclass(frozen=True)
-class AttentionShape:
-    """The attention of one layer; query head h reads K/V head `h * kv_heads // heads`.
-
-    scale multiplies scores, which `soft_cap * tanh(score / soft_cap)` then bounds. window: positions that a
-    row sees, its own among them. norm_eps: of the norms of q and k, where a layer has them. temperature: see
-    `Temperature`; None: scores do not grow.
-    """
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    scale: float
-    rope: Rope | None = None
-    window: int | None = None
-    soft_cap: float | None = None
-    norm_eps: float = 0.0
-    temperature: Temperature | None = None
-
-
-@dataclass(frozen=True)
-class ConvShape:
-    """A causal convolution of each channel by itself. kernel: positions that a row sees, its own among them;
-    silu: what it comes to goes through that."""
-
-    channels: int
-    kernel: int
-    silu: bool = False
-
-    @property
-    def state(self) -> tuple[int, ...]:
-        """The shape of its state: the inputs of the rows before."""
-        return self.kernel - 1, self.channels
-
-
-@dataclass(frozen=True)
-class DeltaShape:
-    """A gated delta rule (Yang et al., 2025). Value head v reads key head `v * key_heads // value_heads`, or,
-    tiled, `v % key_heads`."""
-
-    key_heads: int
-    value_heads: int
-    key_dim: int
-    value_dim: int
-    tiled: bool = False
-
-    @property
-    def state(self) -> tuple[int, ...]:
-        """The shape of its state: of each value head, what is found under each dimension of a key."""
-        return self.value_heads, self.key_dim, self.value_dim
-
-
-StateShape = ConvShape | DeltaShape
-
-
-@dataclass(frozen=True)
-class Routing:
-    """How a mixture chooses experts: a row goes to the `chosen` of `count` experts that score highest.
-
-    The weight of an expert is the softmax of scores, or the sigmoid of its own, times `factor`; normalised:
-    those of the chosen experts add up to 1 before that. Of equal scores, the expert of the lower number
-    ranks first.
-    """
-
-    count: int
-    chosen: int
-    normalised: bool
-    scoring: Scoring = "softmax"
-    factor: float = 1.0
-
-
-class HeadVectors(NamedTuple):
-    """What an attention layer may have beside its matrices, in the backend's form.
-
-    q_norm, k_norm: weights of RMS norms of q and k before they turn: [head_dim], for each head by itself, or
-    of all heads together. sinks: [heads], a logit that takes part in a head's softmax and has no value.
-    """
-
-    q_norm: Any = None
-    k_norm: Any = None
-    sinks: Any = None
-
+from outrider.ops.choice import Choice, Stepped
+from outrider.ops.lane import Chain, Words
+from outrider.ops.shapes import (
+    Activation,
+    AttentionShape,
+    ConvShape,
+    DeltaShape,
+    GateActivation,
+    HeadVectors,
+    Routing,
+    StateShape,
+)
+from outrider.ops.span import Span
 
 Value = TypeVar("Value")
 """Activations [rows, features], or what stands for them in a recording."""
@@ -243,38 +132,71 @@ Definition = Callable[[Any, Sequence[Any]], Any]
 """A model's forward pass: (Ops, what its layers keep) -> logits [rows with logits, vocab]."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What has to be known of a backend.
+
+    exact: whether a row comes out the same, to the last bit, in any batch. device: where it computes, as
+    PyTorch names it; model: the name of that device, if it has one. kernels: the instruction set of native
+    kernels; None where there are none. threads: of the processor, that compute. cache_dtype: of K and V:
+    'float32', 'bfloat16' or 'float16'. lazy: whether a cache takes memory as it is used, and can give it back.
+    """
+
+    exact: bool
+    device: str
+    kernels: str | None
+    threads: int
+    cache_dtype: str
+    lazy: bool
+    model: str = ""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of a number of K or V."""
+        return 4 if self.cache_dtype == "float32" else 2
+
+
 class Passed(NamedTuple):
     """What a forward pass yields.
 
-    logits: float32 [sum of logit_rows, vocab]. kept: float32 [rows, sum of widths], of all rows or of those
-    with logits; None where the definition keeps nothing.
+    logits: float32 [sum of logit_rows, vocab]. kept: of all rows or of those with logits, [rows, sum of
+    widths] in the backend's own form; None where the definition keeps nothing.
     """
 
-    logits: Tensor
-    kept: Tensor | None
+    logits: NDArray[np.float32]
+    kept: Any
 
 
 class Forward(Protocol):
-    """A forward pass that is ready to run."""
+    """A forward pass that is ready to run. input: [rows, width] in the backend's own form or NumPy's, for a
+    definition that has one."""
 
-    def __call__(self, spans: Sequence[Span], input: Tensor | None = None) -> Passed:
-        """input: float32 [rows, width], for a definition that has one."""
+    def __call__(self, spans: Sequence[Span], input: Any = None) -> Passed:
+        """The logits themselves."""
+
+    def step(
+        self,
+        spans: Sequence[Span],
+        choices: Sequence[Choice | None],
+        input: Any = None,
+        *,
+        looks: bool = False,
+    ) -> Stepped:
+        """Tokens in, tokens out. choices: one a span; looks: whether logits are to be looked at."""
 
 
 class Backend(Protocol):
     """Where a model lives and how its operations are run. Chosen once, when an engine is built."""
 
-    device: torch.device
-    cache_dtype: torch.dtype
-    exact: bool
-    """Whether a row comes out the same, to the last bit, in any batch."""
-    instruction_set: str | None
-    """Of the native kernels; None where PyTorch computes."""
-    num_threads: int
-    """Threads of the processor that compute."""
+    @property
+    def facts(self) -> Facts: ...
 
-    def undisturbed(self) -> AbstractContextManager[None]:
-        """For a whole step, and while weights are laid out: nothing else takes the cores from that."""
+    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> Backend:
+        """The same, for a model whose weights become these; None: they stay as they are stored. Raises
+        ConfigError where it cannot."""
+
+    def check_process(self) -> None:
+        """Raises OutriderError in a fork of the process that made the backend, where it cannot compute."""
 
     def pack(self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False) -> Any:
         """Lay weights [out, in] out for `linear`, one below the other. bias: float32 [sum of out]. float32:
@@ -296,10 +218,25 @@ class Backend(Protocol):
     def new_cache(
         self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
     ) -> Sequence[LayerCache]:
-        """Room for K and V of one layer for each shape; memory is taken as it is used."""
+        """Room for K and V of one layer for each shape."""
 
     def new_states(self, slots: int, shapes: Sequence[StateShape]) -> Sequence[StateCache]:
-        """Room for so many states of one layer for each shape; memory is taken as it is used."""
+        """Room for so many states of one layer for each shape."""
+
+    def release(self, values: Any, first: int) -> None:
+        """Free the memory of a part of a cache, from this index on, where that can be."""
+
+    def join(self, kept: Sequence[Any]) -> Any:
+        """A copy of what passes kept, [rows, width] each, one below the other."""
 
     def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
         """The definition as a function of spans."""
+
+    def chain(self, first: Forward, then: Forward, words: Words) -> Chain:
+        """Drafting with two passes over one cache. What the first keeps of a row with logits is the input of
+        the second, if that has one."""
+
+
+Cache = LayerCache | StateCache
+Definition = Callable[[Any, Sequence[Any]], Any]
+"""A model's forward pass: (Ops, what its layers keep) -> logits [rows with logits, vocab]."""

@@ -31,8 +31,9 @@ from outrider.formats.weight import Weight, neighbours
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.config import ModelConfig
 from outrider.models.tensors import Tensor
-from outrider.ops.base import AttentionShape, Backend
+from outrider.ops.base import Backend
 from outrider.ops.cpu import extension
+from outrider.ops.shapes import AttentionShape
 from outrider.planning.passes import PassSize, cut_attention, padded_attention
 
 HUGE_PAGE, MAPPING = 2**21, 2**26  # bytes of what native/matrix.cpp lays weights in

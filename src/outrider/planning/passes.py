@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from outrider.ops.base import AttentionShape
+from outrider.ops.shapes import AttentionShape
 from outrider.ops.torch.attention import FEW_ROWS
 
 CHUNK = 128  # positions after which attention may be cut, native/kernels_attention.h

@@ -17,7 +17,7 @@ from outrider.models.leaves import tensors as tensors_of
 from outrider.models.model import Model
 from outrider.models.parts import Decoder
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.ops.torch import TorchBackend
 from tests.models.factories import tiny_tokenizer, write_gguf, write_hf
 from tests.models.families.table import FAMILIES, WINDOW, config

@@ -18,7 +18,7 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.parts import Experts, Gated
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from tests.models.factories import exact_backend, read_all, write_hf
 from tests.models.families.table import FAMILIES, GPT_OSS, config
 from tests.models.families.test_spellings import built, refusal, saved

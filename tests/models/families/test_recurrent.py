@@ -15,8 +15,8 @@ from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.base import AttentionShape
-from outrider.ops.batch import Span
+from outrider.ops.shapes import AttentionShape
+from outrider.ops.span import Span
 from tests.models.factories import exact_backend, write_gguf, write_hf
 from tests.models.families.table import FAMILIES
 

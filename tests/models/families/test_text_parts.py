@@ -16,7 +16,7 @@ from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.batch import Span
+from outrider.ops.span import Span
 from outrider.ops.torch import TorchBackend
 from tests.models.factories import write_hf
 from tests.models.families.table import FAMILIES

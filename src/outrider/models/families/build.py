@@ -11,7 +11,7 @@ from outrider.models.leaves import Linear, Table, Tied, Vector
 from outrider.models.parts import Attention, Block, Decoder, Gated, Norm
 from outrider.models.settings import Settings
 from outrider.models.tensors import Scope, Tensor, plus_one
-from outrider.ops.base import Activation, AttentionShape, Rope, Temperature
+from outrider.ops.shapes import Activation, AttentionShape, Rope, Temperature
 
 HeadNorm = Literal["head", "all"]
 """RMS norms of q and k: of each head by itself, or of all heads together."""

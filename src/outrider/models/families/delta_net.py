@@ -12,7 +12,7 @@ from outrider.models.leaves import Linear, Vector
 from outrider.models.parts import Norm
 from outrider.models.recurrent_parts import DeltaNet
 from outrider.models.settings import Settings
-from outrider.ops.base import ConvShape, DeltaShape
+from outrider.ops.shapes import ConvShape, DeltaShape
 
 
 class DeltaInputs(NamedTuple):

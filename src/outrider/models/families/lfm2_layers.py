@@ -10,7 +10,7 @@ from outrider.models.leaves import Vector
 from outrider.models.parts import Attention
 from outrider.models.recurrent_parts import ShortConvolution
 from outrider.models.settings import FULL, Settings
-from outrider.ops.base import ConvShape, Rope
+from outrider.ops.shapes import ConvShape, Rope
 
 CONV = "conv"
 

@@ -11,7 +11,7 @@ from outrider.models.leaves import Stack, Vector
 from outrider.models.parts import Experts, Gated
 from outrider.models.settings import Settings
 from outrider.models.tensors import Place, Tensor
-from outrider.ops.base import Activation, Routing
+from outrider.ops.shapes import Activation, Routing
 
 Places = Callable[[int], Place]
 """Where Hugging Face's layout keeps what belongs to an expert, by its number, below a layer's names."""

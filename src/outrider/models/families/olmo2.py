@@ -6,7 +6,7 @@ from outrider.models.families.build import Layer, Sizes, decoder
 from outrider.models.families.family import Family
 from outrider.models.parts import Block, Decoder, Residual
 from outrider.models.settings import Settings
-from outrider.ops.base import Rope
+from outrider.ops.shapes import Rope
 
 
 def olmo2(c: Settings) -> Decoder:

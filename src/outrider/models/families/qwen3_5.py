@@ -8,7 +8,7 @@ from outrider.models.families.delta_net import DeltaInputs
 from outrider.models.families.family import Family
 from outrider.models.parts import Decoder
 from outrider.models.settings import Settings
-from outrider.ops.base import DeltaShape
+from outrider.ops.shapes import DeltaShape
 
 
 def qwen3_5(c: Settings) -> Decoder:

@@ -10,7 +10,7 @@ from outrider.models.leaves import Linear
 from outrider.models.parts import Decoder
 from outrider.models.settings import Settings
 from outrider.models.tensors import Place, parts
-from outrider.ops.base import DeltaShape
+from outrider.ops.shapes import DeltaShape
 
 
 def qwen3_next(c: Settings) -> Decoder:

@@ -9,7 +9,7 @@ from outrider.models.families.delta_net import DeltaInputs, delta_net, delta_sha
 from outrider.models.parts import Attention, Block, Decoder, Experts, Gated, Residual
 from outrider.models.recurrent_parts import DeltaNet
 from outrider.models.settings import FULL, Settings
-from outrider.ops.base import DeltaShape
+from outrider.ops.shapes import DeltaShape
 
 LINEAR = "linear_attention"
 OF_PICTURES = ("mrope_interleaved", "mrope_section")  # a text's positions are the same on all their axes

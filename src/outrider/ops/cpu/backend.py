@@ -18,22 +18,19 @@ from outrider.formats.convert import convert
 from outrider.formats.format import Floats
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight, neighbours
-from outrider.ops.base import (
+from outrider.ops.base import Cache, Definition, Forward, Passed
+from outrider.ops.cpu import extension
+from outrider.ops.shapes import (
     Activation,
     AttentionShape,
-    Cache,
     ConvShape,
-    Definition,
     DeltaShape,
-    Forward,
     GateActivation,
     HeadVectors,
-    Passed,
     Routing,
     StateShape,
 )
-from outrider.ops.batch import Span
-from outrider.ops.cpu import extension
+from outrider.ops.span import Span
 
 Convert = Callable[[Weight], Weight]
 LANES = 16

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from outrider.cache.store import LayerCache
-from outrider.ops.base import AttentionShape
-from outrider.ops.batch import Batch
+from outrider.ops.shapes import AttentionShape
+from outrider.ops.torch.batch import Batch
 
 FEW_ROWS = 32  # requests with at most this many rows are padded into one group
 

@@ -14,25 +14,23 @@ from torch import Tensor
 from outrider.cache.store import LayerCache, StateCache
 from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
-from outrider.ops.base import (
+from outrider.ops.base import Cache, Definition, Forward, Passed
+from outrider.ops.shapes import (
     Activation,
     AttentionShape,
-    Cache,
     ConvShape,
-    Definition,
     DeltaShape,
-    Forward,
     GateActivation,
     HeadVectors,
-    Passed,
     Rope,
     Routing,
     StateShape,
     Temperature,
 )
-from outrider.ops.batch import Batch, Span
+from outrider.ops.span import Span
 from outrider.ops.torch import states
 from outrider.ops.torch.attention import AttentionGroup, attend, group_requests
+from outrider.ops.torch.batch import Batch
 from outrider.ops.torch.linear import Linear, pack_linear
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from outrider.cache.store import StateCache
-from outrider.ops.base import ConvShape, DeltaShape
-from outrider.ops.batch import Batch
+from outrider.ops.shapes import ConvShape, DeltaShape
+from outrider.ops.torch.batch import Batch
 
 LEAST = 1e-6  # of the squared length of a key or a query
 

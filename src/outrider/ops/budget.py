@@ -1,0 +1,77 @@
+"""How far a draft may go."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Price:
+    """When the next token of a draft is not worth what it costs.
+
+    row: the price of verifying a token, token: of drafting and verifying one, both in expected tokens; least:
+    tokens for which no price is asked. sure: the chance that a token stands, given those before it, by how
+    sure the drafter is of it (`cell`); reached: the same by its position, of a drafter that says how sure it
+    is; empty for others.
+    """
+
+    row: float
+    token: float
+    least: int
+    sure: tuple[float, ...]
+    reached: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one drafter may do for one request in one step. length: tokens at most."""
+
+    length: int
+    price: Price | None = None
+
+    def within(self, length: int) -> Budget:
+        """The same with at most so many tokens."""
+        return self if self.length <= length else replace(self, length=length)
+
+
+class Meter:
+    """A draft on its budget, position by position."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._position = 0
+        self._survival = 1.0
+
+    def takes(self, confidence: float) -> bool:
+        """Whether the next token is worth verifying; otherwise the draft ends before it.
+
+        confidence: how sure the drafter is of the token, from 0 to 1. It must be known before the token is
+        drawn, and so be a function of the text so far: dropping a token for what it turned out to be would
+        bias the `standard` and `block` rules.
+        """
+        price = self._budget.price
+        if price is not None:
+            survival = self._survival * price.sure[cell(confidence, len(price.sure))]
+            if survival < price.row and self._position >= price.least:
+                return False
+            self._survival = survival
+        self._position += 1
+        return True
+
+    def goes_on(self) -> bool:
+        """Whether it is worth drafting another token."""
+        price = self._budget.price
+        if self._position >= self._budget.length:
+            return False
+        if price is None or not price.reached or self._position < price.least:
+            return True
+        here = min(self._position, len(price.reached) - 1)
+        return self._survival * price.reached[here] >= price.token
+
+
+def cell(confidence: float, cells: int) -> int:
+    """A cell is a step of the log-odds: confidences near 1, where most are, are told apart most finely."""
+    doubt = max(1.0 - confidence, 1e-4)
+    log_odds = math.log2((1.0 - doubt + 1e-4) / doubt)
+    return int(min(max(log_odds / 1.25 + 3.0, 0.0), cells - 1.0))

@@ -1,0 +1,41 @@
+"""The rows that one request adds to a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Span:
+    """The rows that one request adds to a forward pass.
+
+    tokens: the tokens to compute, one row each.
+    start: the position of the first of them; K and V of all earlier positions are in the cache.
+    tables: the request's block tables, one a group of layers, each long enough for `start + len(tokens)`
+    positions. Negative entries stand for blocks that none of the rows sees; they are not read.
+    logit_rows: how many rows, counted from the last, need logits.
+    states: of layers that keep states, the slots of those after so many tokens of the request. That at
+    `start` is read, unless `start` is 0, and those after rows of the span are written.
+    """
+
+    tokens: Sequence[int]
+    start: int
+    tables: tuple[Sequence[int], ...]
+    logit_rows: int
+    states: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> int | None:
+        """The slot of the states before the first row; None: they are zero."""
+        return self.states[self.start] if self.start else None
+
+    @property
+    def new_states(self) -> dict[int, int]:
+        """The slots of the states after rows of the span, by the rows' numbers."""
+        ends = range(self.start + 1, self.end + 1)
+        return {row: self.states[end] for row, end in enumerate(ends) if end in self.states}
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
