@@ -80,8 +80,8 @@ $(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.torch: $(VENV)/.package
 	@if [ -z "$(WITH_CUDA)" ] && $(PIP) --dry-run --no-deps --report - torch | grep -qE '"(cuda|nvidia)-'; then \
 		echo "PyTorch is offered to this Python only with CUDA, gigabytes of it, so nothing was downloaded." \
-			"For a CPU build run: PIP_EXTRA_INDEX_URL=URL make test, with the index of CPU builds that PyTorch's" \
-			"installation page names. With CUDA run: make test WITH_CUDA=1" >&2; exit 1; fi
+			"For a CPU build run: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test." \
+			"With CUDA run: make test WITH_CUDA=1" >&2; exit 1; fi
 	$(PIP) torch
 	touch $@
 
