@@ -87,10 +87,7 @@ class Engine:
 
     def step(self) -> list[Increment]:
         """One forward pass of the target, and what every request gained by it; nothing if none waits."""
-        with self.target.model.backend.undisturbed():
-            return self._step()
-
-    def _step(self) -> list[Increment]:
+        self.target.check_process()
         began = self._clock()
         schedule = self._schedule()
         if not schedule.work:
