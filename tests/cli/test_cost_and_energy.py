@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import zeus.device.cpu
 from typer.testing import CliRunner
 from zeus.device.cpu import rapl
@@ -18,7 +17,7 @@ from outrider.cli import bench as command
 from outrider.cli.app import app
 from outrider.measurement.energy import Counter, Meter, NoMeter, find_meter, used
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
 class FakeMeter:
@@ -106,7 +105,8 @@ def test_what_counts_as_measured() -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zeus", None)
     assert find_meter(CPU) == NoMeter(
-        "reading RAPL or NVML takes the extra 'outrider[energy]', which is not installed"
+        "reading RAPL or NVML needs the package 'zeus', which is not installed; it comes with the extra "
+        "'energy': pip install 'outrider[energy]'"
     )
 
 
@@ -169,6 +169,6 @@ def test_machines_without_rapl(powercap: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there() -> None:
-    meter = find_meter(torch.device("cuda", 99))
+    meter = find_meter("cuda:99")
     assert meter.source is None
     assert "NVML" in str(meter.reason)

@@ -181,8 +181,8 @@ def test_without_the_package_that_draws(
     with pytest.raises(SystemExit, match="2"):
         main()
     error = " ".join(capsys.readouterr().err.split())
-    assert "needs the package 'matplotlib" in error
-    assert error.endswith("in a clone of Outrider's repository, with: pip install '.[plot]'")
+    assert "needs the package 'matplotlib', which is not installed" in error
+    assert error.endswith("the extra 'plot': pip install 'outrider[plot]'")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 
 from outrider.config import resolve
+from outrider.engine import backend
 from outrider.engine.backend import choose_backend
 from outrider.errors import ConfigError
 from outrider.formats.weight import Weight
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.ops.base import Backend
 from outrider.ops.cpu import extension
-from outrider.sampling import sampler
 from tests.engine.helpers import load
 from tests.models.factories import tiny_config, write_gguf, write_hf
 
@@ -65,16 +67,19 @@ def test_stored_type(saved: Path, name: str, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "options", "dtype"),
     [
-        ("F32", {}, torch.float32),
-        ("F16", {}, torch.float32),
-        ("BF16", {}, torch.bfloat16),
-        ("Q8_0.gguf", {}, torch.bfloat16),
-        ("F32", {"quantization": "int8"}, torch.bfloat16),
-        ("BF16", {"dtype": "float32"}, torch.float32),
+        ("F32", {}, "float32"),
+        ("F16", {}, "float32"),
+        ("BF16", {}, "bfloat16"),
+        ("Q8_0.gguf", {}, "bfloat16"),
+        ("F32", {"quantization": "int8"}, "bfloat16"),
+        ("F32", {"kv_cache_dtype": "bfloat16"}, "bfloat16"),
+        ("BF16", {"dtype": "float32"}, "float32"),
+        ("BF16", {"backend": "torch"}, "float32"),
+        ("F32", {"dtype": "float16"}, "float16"),
     ],
 )
-def test_cache_dtype(saved: Path, name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    assert chosen(saved, name, **options).cache_dtype == dtype
+def test_cache_dtype(saved: Path, name: str, options: dict[str, Any], dtype: str) -> None:
+    assert chosen(saved, name, **options).facts.cache_dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -103,30 +108,78 @@ def test_what_is_said_once(
     assert said is None or said in caplog.text
 
 
-@pytest.mark.parametrize("backend", [{"backend": "torch"}, {"dtype": "float64"}])
+@pytest.mark.parametrize("on_pytorch", [{"backend": "torch"}, {"dtype": "float64"}])
 @pytest.mark.parametrize(("name", "value"), [("num_threads", 2), ("instruction_set", "portable")])
 def test_options_of_the_kernels_are_refused_on_pytorch(
-    saved: Path, backend: dict[str, Any], name: str, value: Any
+    saved: Path, on_pytorch: dict[str, Any], name: str, value: Any
 ) -> None:
     with pytest.raises(ConfigError, match=f"{name} = {value!r} is for the native CPU kernels"):
-        chosen(saved, "F32", **backend, **{name: value})
+        chosen(saved, "F32", **on_pytorch, **{name: value})
 
 
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
-def test_tokens_are_chosen_by_the_engines_own_kernels(
-    target: str, instruction_set: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_says_what_computes(target: str, instruction_set: str) -> None:
+    native = load(target, instruction_set=instruction_set, num_threads=2).engine.facts
+    assert (native.kernels, native.device, native.exact) == (instruction_set, "cpu", True)
+    assert native.threads == 2
+    torch_facts = load(target, backend="torch").engine.facts
+    assert (torch_facts.kernels, torch_facts.device, torch_facts.exact) == (None, "cpu", False)
+
+
+@pytest.fixture
+def no_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.mark.usefixtures("no_pytorch")
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"backend": "torch"}, "backend = 'torch'"),
+        ({"dtype": "float16"}, "dtype = 'float16'"),
+        ({"dtype": "float64"}, "dtype = 'float64'"),
+        ({"device": "cuda"}, "device = 'cuda'"),
+        ({"device": "cuda:1", "backend": "torch"}, "device = 'cuda:1'"),
+    ],
+)
+def test_without_pytorch(saved: Path, options: dict[str, Any], what: str) -> None:
+    said = (
+        f"{what} needs the package 'torch', which is not installed; it comes with the extra 'torch': pip "
+        "install 'outrider[torch]' --extra-index-url https://download.pytorch.org/whl/cpu "
+    )
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        chosen(saved, "F32", **options)
+
+
+@pytest.mark.usefixtures("no_pytorch")
+def test_without_pytorch_and_without_the_kernels(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways out are said."""
+    monkeypatch.setattr(extension, "native", None)
+    with pytest.raises(ConfigError, match=r"cannot be loaded .*--no-deps \.; or .* 'outrider\[torch\]'"):
+        chosen(saved, "F32")
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_pytorch_is_not_imported_to_find_no_gpu(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where the system shows one is PyTorch asked, which may not know it."""
     asked = []
+    monkeypatch.setattr(backend, "GPUS", ("/dev/null",) if gpu else ("/dev/none",))
+    monkeypatch.setattr(backend, "which", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(True))
+    assert backend.choose_device("auto") == backend.choose_device("cpu") == "cpu"
+    assert bool(asked) == gpu
 
-    def noted(name: str) -> sampler.Kinds:
-        asked.append(name)
-        return sampler.TORCH
 
-    monkeypatch.setattr(sampler, "native_kinds", noted)
-    load(target, instruction_set=instruction_set).generate([5], use_tqdm=False)
-    assert asked == [instruction_set]
-    load(target, backend="torch").generate([5], use_tqdm=False)
-    assert asked == [instruction_set]
+@pytest.mark.usefixtures("no_pytorch")
+def test_a_gpu_is_of_no_use_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "GPUS", ("/dev/null",))
+    assert backend.choose_device("auto") == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there(saved: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device = '{device}' cannot be used: .*; try 'cpu'"):
+        chosen(saved, "F32", device=device)
 
 
 @pytest.mark.parametrize(

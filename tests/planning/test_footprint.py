@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-import torch
 from gguf import GGMLQuantizationType
 
 from outrider.config import resolve
@@ -141,7 +140,7 @@ def matrix(rows: int, inputs: int) -> Weight:
 
 def test_what_passes_counts_while_it_is_there() -> None:
     """The peak is the larger of what stays and what one weight takes while it is packed."""
-    ledger = TorchLedger(torch.float32)
+    ledger = TorchLedger("float32")
     ledger.pack([matrix(16, 32)])
     alone = 16 * 32 * 4
     assert (ledger.stays, ledger.peak) == (alone, 3 * alone)
@@ -164,7 +163,7 @@ def test_a_conversion_has_no_more_copies_than_are_counted(format: str, to: str) 
 def test_attention_in_pytorch_counts_what_it_holds() -> None:
     """Keys, values and scores of a chunk of a prompt, or of many requests that decode."""
     shape = AttentionShape(heads=4, kv_heads=2, head_dim=8, scale=1.0, rope=None)
-    ledger = TorchLedger(torch.float32)
+    ledger = TorchLedger("float32")
 
     def counted(rows: int, requests: int) -> int:
         return ledger.attention([shape], PassSize(rows, 1, requests, positions=100, ahead=1, drafted=0))
@@ -177,10 +176,10 @@ def test_attention_in_pytorch_counts_what_it_holds() -> None:
 
 def test_a_weight_that_is_not_converted_is_packed_from_the_file() -> None:
     packed = extension.require().Matrix.bytes_of("F32", 16, 32)
-    ledger = NativeLedger(None, None, torch.float32)
+    ledger = NativeLedger(None, None, "float32")
     ledger.pack([matrix(16, 32)])
     assert (ledger.stays, ledger.peak) == (packed, packed + 16 * 32 * 4)
-    converting = NativeLedger(FORMATS["Q4_0"], None, torch.float32)
+    converting = NativeLedger(FORMATS["Q4_0"], None, "float32")
     converting.pack([matrix(16, 32)])
     assert converting.stays < packed
     assert converting.peak > converting.stays + 16 * 32 * 4 + 16 * 18

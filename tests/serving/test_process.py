@@ -206,4 +206,4 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setitem(sys.modules, "fastapi", None)
     error = cli_error(monkeypatch, capsys, "x")
     assert "needs the package 'fastapi', which is not installed" in error
-    assert "in a clone of Outrider's repository, with: pip install '.[server]'" in error
+    assert error.rstrip().endswith("the extra 'server': pip install 'outrider[server]'")

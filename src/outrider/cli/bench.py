@@ -87,7 +87,7 @@ def bench(
             enable_prefix_caching=False,
             memory_limit=memory_limit,
         )
-    meter = find_meter(llm.engine.target.model.backend.device)
+    meter = find_meter(llm.engine.facts.device)
     with Progress(console=stderr, transient=True) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)
         task = progress.add_task("", total=total)
@@ -101,7 +101,7 @@ def bench(
             advance=lambda what, n: progress.update(task, advance=n, description=what),
             meter=meter,
         )
-    memory = peak_memory_bytes()
+    memory = peak_memory_bytes(llm.engine.facts.device)
     if as_json:
         head = conditions(llm, model, drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts)
         print_json(

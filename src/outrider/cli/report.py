@@ -28,7 +28,7 @@ def conditions(
     return {
         "model": model,
         "speculative_model": one_or_list(drafters),
-        "device": str(llm.engine.target.model.backend.device),
+        "device": llm.engine.facts.device,
         "settings": settings,
     }
 

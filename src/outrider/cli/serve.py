@@ -17,6 +17,7 @@ from outrider.cli.options import (
     load,
 )
 from outrider.errors import ConfigError
+from outrider.extras import SERVER
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -92,16 +93,12 @@ def serve(
     SIGTERM and Ctrl-C end it with exit status 0: no more requests are taken, and those that run are finished.
     A second one does not wait for them. What then does not end within seconds is ended, with exit status 1.
     """
-    try:
-        with importing():
-            from outrider.serving import logs, server
-            from outrider.serving.service import Service
-            from outrider.serving.settings import ServerConfig, public_name
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`outrider serve` needs the package {error.name!r}, which is not installed; "
-            "install it, in a clone of Outrider's repository, with: pip install '.[server]'"
-        ) from None
+    SERVER.require("`outrider serve`")
+    with importing():
+        from outrider.serving import logs, server
+        from outrider.serving.service import Service
+        from outrider.serving.settings import ServerConfig, public_name
+
     if log_level not in LEVELS:
         raise ConfigError(f"log_level = {log_level!r}: give one of {', '.join(LEVELS)}")
     options: dict[str, Any] = {

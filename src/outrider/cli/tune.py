@@ -31,6 +31,7 @@ from outrider.cli.options import (
 )
 from outrider.cli.report import conditions
 from outrider.errors import ConfigError
+from outrider.extras import PLOT
 from outrider.measurement.bench import ALL, AUTO, Length, count_conversations, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 from outrider.measurement.tune import TARGET_ONLY, Sweep, by_category
@@ -78,14 +79,10 @@ def tune(
     category, whose prompts are repeated if they do not fill one. Exit status 1 if any output differs from
     that of the target alone.
     """
-    try:
-        with importing():
-            from outrider.measurement.picture import check_format, draw
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`outrider tune` needs the package {error.name!r} to draw, which is not installed; "
-            "install it, in a clone of Outrider's repository, with: pip install '.[plot]'"
-        ) from None
+    PLOT.require("the picture of `outrider tune`")
+    with importing():
+        from outrider.measurement.picture import check_format, draw
+
     check_format(picture)
     for path in (picture, output):
         if not path.parent.is_dir():

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-
-import torch
+from pathlib import Path
+from shutil import which
+from typing import NamedTuple
 
 from outrider.config import EngineConfig, Quantization
 from outrider.errors import ConfigError
-from outrider.formats.convert import convert
+from outrider.extras import TORCH
 from outrider.formats.format import Format
 from outrider.formats.quantization import QUANTIZED, FormatPair
 from outrider.formats.registry import FORMATS
-from outrider.formats.weight import Weight
 from outrider.messages import reason
 from outrider.models.checkpoint import Checkpoint
-from outrider.ops.base import Backend
+from outrider.ops.base import Backend, Facts
 from outrider.ops.cpu import extension
-from outrider.ops.cpu.backend import Convert, Formats, NativeBackend
-from outrider.ops.torch import TorchBackend
+from outrider.ops.cpu.backend import NativeBackend
 
 logger = logging.getLogger(__name__)
 
+CPU = "cpu"
 FLOATS = ("F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
 ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
@@ -30,15 +30,29 @@ ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
 }
 """What weights become by `quantization` or `dtype`."""
 
+GPUS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
+"""What Linux shows where PyTorch may find a GPU: NVIDIA's driver, that of its boards, Windows' own, AMD's."""
+
+
+class WeightFormats(NamedTuple):
+    """What a model is loaded as. linear, table: what weights become; None: they stay as they are stored.
+    cache_dtype: of K and V, as `Facts` names it."""
+
+    linear: Format | None
+    table: Format | None
+    cache_dtype: str
+
 
 def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     """The native kernels on the CPU, PyTorch elsewhere. Raises ConfigError for what no backend can do."""
     device = choose_device(config.device)
     if is_native(config, device):
         _tell_of_changes(config, checkpoint.stored_as)
+        linear, table, cache_dtype = native_formats(config, checkpoint)
         return NativeBackend(
-            _formats(config),
-            cache_dtype=native_cache_dtype(config, checkpoint),
+            linear,
+            table,
+            cache_dtype=cache_dtype,
             num_threads=config.num_threads,
             instruction_set=config.instruction_set,
         )
@@ -47,13 +61,15 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
         if getattr(config, name) not in (None, "auto"):
             raise ConfigError(
                 f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses PyTorch "
-                f"on {device.type} (backend = {config.backend!r}, dtype = {config.dtype!r})"
+                f"on {device} (backend = {config.backend!r}, dtype = {config.dtype!r})"
             )
     dtype = torch_dtype(config, checkpoint, device)
-    if config.kv_cache_dtype not in ("auto", str(dtype).removeprefix("torch.")):
+    if config.kv_cache_dtype not in ("auto", dtype):
         raise ConfigError(
             f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype"
         )
+    from outrider.ops.torch import TorchBackend  # it takes seconds, and memory that a plan counts
+
     return TorchBackend(device, dtype)
 
 
@@ -69,49 +85,109 @@ def draft_backend(
 
     option: what the user wrote to have it so. Raises ConfigError where there are no kernels for it.
     """
-    own = draft_config(config, quantization, native=isinstance(target, NativeBackend), option=option)
-    if not isinstance(target, NativeBackend):
-        return target
-    return target.with_formats(_formats(own), cache_dtype=native_cache_dtype(own, checkpoint))
+    linear, table, cache_dtype = draft_formats(config, target.facts, checkpoint, quantization, option=option)
+    return target.with_formats(linear, table, cache_dtype=cache_dtype)
 
 
-def draft_config(
-    config: EngineConfig, quantization: Quantization | None, *, native: bool, option: str
-) -> EngineConfig:
-    """What says of a draft's weights what `config` says of the target's; otherwise like `draft_backend`."""
-    if native:
-        return config.model_copy(update={"quantization": quantization, "dtype": "auto"})
+def draft_formats(
+    config: EngineConfig,
+    target: Facts,
+    checkpoint: Checkpoint,
+    quantization: Quantization | None,
+    *,
+    option: str,
+) -> WeightFormats:
+    """What a draft is loaded as beside a target of these facts; otherwise like `draft_backend`."""
+    if target.exact:
+        own = config.model_copy(update={"quantization": quantization, "dtype": "auto"})
+        return native_formats(own, checkpoint)
     if quantization is not None:
         raise ConfigError(
-            f"{option} is for the native CPU kernels; this engine uses PyTorch on "
-            f"{choose_device(config.device).type} (backend = {config.backend!r}, dtype = {config.dtype!r}); "
-            "give a draft model without draft_quantization, or run on the CPU with backend = 'native'"
+            f"{option} is for the native CPU kernels; this engine uses PyTorch on {target.device} "
+            f"(backend = {config.backend!r}, dtype = {config.dtype!r}); give a draft model without "
+            "draft_quantization, or run on the CPU with backend = 'native'"
         )
-    return config
+    return WeightFormats(None, None, target.cache_dtype)
 
 
-def native_formats(config: EngineConfig) -> tuple[Format | None, Format | None]:
-    """What the native kernels turn linear layers, and tables of tokens, into; None: as they are stored."""
-    return ASKED_FOR.get(config.quantization or config.dtype, (None, None))
+def native_formats(config: EngineConfig, checkpoint: Checkpoint) -> WeightFormats:
+    """What the native kernels load a model as."""
+    linear, table = ASKED_FOR.get(config.quantization or config.dtype, (None, None))
+    return WeightFormats(linear, table, _native_cache_dtype(config, checkpoint))
 
 
-def is_native(config: EngineConfig, device: torch.device) -> bool:
-    """Whether the native kernels compute. Raises ConfigError where they are asked for and cannot."""
+def is_native(config: EngineConfig, device: str) -> bool:
+    """Whether the native kernels compute, or PyTorch. Raises ConfigError where they are asked for and cannot,
+    and where PyTorch would have to and is not installed."""
+    fits = device == CPU and config.dtype in NATIVE_DTYPES
     if config.backend == "native":
-        if device.type != "cpu" or config.dtype not in NATIVE_DTYPES:
+        if not fits:
             raise ConfigError(
-                f"backend = 'native' with device = {device.type!r} and dtype = {config.dtype!r}: the native "
+                f"backend = 'native' with device = {device!r} and dtype = {config.dtype!r}: the native "
                 f"kernels run on the CPU, with dtype {', '.join(NATIVE_DTYPES)}"
             )
         extension.require()
         return True
-    on_pytorch = config.backend == "torch" or device.type != "cpu" or config.dtype not in NATIVE_DTYPES
-    return not on_pytorch and extension.native is not None
+    if config.backend == "auto" and fits and extension.native is not None:
+        return True
+    if config.backend == "auto" and fits and TORCH.missing:
+        raise ConfigError(f"{extension.missing()}; or let PyTorch compute, more slowly: {TORCH.command}")
+    TORCH.require(_why_pytorch(config, device))
+    return False
 
 
-def _tell_of_pytorch(config: EngineConfig, device: torch.device) -> None:
+def choose_device(name: str) -> str:
+    """The device that `name` means, as PyTorch names it. Raises ConfigError if it cannot be used.
+
+    PyTorch takes seconds to import, so it is not asked where the answer is known without it.
+    """
+    if name == CPU or (name == "auto" and (not _may_have_gpu() or TORCH.missing)):
+        return CPU
+    TORCH.require(f"device = {name!r}")
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else CPU
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device = {name!r} cannot be used: {reason(error)}; try 'cpu'") from error
+    return CPU if device.type == CPU else str(device)
+
+
+def torch_dtype(config: EngineConfig, checkpoint: Checkpoint, device: str) -> str:
+    """float32 on the CPU: PyTorch's kernels there are not row-invariant, and rounding to fewer bits would
+    turn their last-bit differences into different tokens."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if device == CPU else checkpoint.config.dtype
+
+
+def _why_pytorch(config: EngineConfig, device: str) -> str:
+    """What asks for it, as an error names it."""
+    if config.backend == "torch":
+        return "backend = 'torch'"
+    return f"dtype = {config.dtype!r}" if device == CPU else f"device = {device!r}"
+
+
+def _may_have_gpu() -> bool:
+    return any(Path(shown).exists() for shown in GPUS) or which("nvidia-smi") is not None
+
+
+def _native_cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> str:
+    """Of K and V: float32 with weights in float32 or float16, else bfloat16."""
+    if config.kv_cache_dtype != "auto":
+        return config.kv_cache_dtype
+    if config.quantization is None and config.dtype == "float32":
+        return "float32"
+    exact = config.quantization is None and config.dtype == "auto" and checkpoint.stored_as in FLOATS[:2]
+    return "float32" if exact else "bfloat16"
+
+
+def _tell_of_pytorch(config: EngineConfig, device: str) -> None:
     """Say why the native kernels do not compute where they might have been expected to."""
-    if config.backend != "auto" or device.type != "cpu":
+    if config.backend != "auto" or device != CPU:
         return
     if config.dtype in NATIVE_DTYPES:
         extension.warn_if_missing()
@@ -134,49 +210,3 @@ def _tell_of_changes(config: EngineConfig, stored: str) -> None:
             stored,
             config.quantization,
         )
-
-
-def _formats(config: EngineConfig) -> Formats:
-    linear, table = native_formats(config)
-    return Formats(_convert(linear), _convert(table))
-
-
-def _convert(format: Format | None) -> Convert:
-    """To `format`, or as it is stored."""
-
-    def as_asked(weight: Weight) -> Weight:
-        return weight if format is None else convert(weight, format)
-
-    return as_asked
-
-
-def native_cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> torch.dtype:
-    """Of K and V: float32 with weights in float32 or float16, else bfloat16."""
-    if config.kv_cache_dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.kv_cache_dtype]
-    if config.quantization is None and config.dtype == "float32":
-        return torch.float32
-    exact = config.quantization is None and config.dtype == "auto" and checkpoint.stored_as in FLOATS[:2]
-    return torch.float32 if exact else torch.bfloat16
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `name` means. Raises ConfigError if it cannot be used."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device = {name!r} cannot be used: {reason(error)}; try 'cpu'") from error
-    return device
-
-
-def torch_dtype(config: EngineConfig, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
-    """float32 on the CPU: PyTorch's kernels there are not row-invariant, and rounding to fewer bits would
-    turn their last-bit differences into different tokens."""
-    if config.dtype != "auto":
-        dtype: torch.dtype = getattr(torch, config.dtype)
-        return dtype
-    stored: torch.dtype = getattr(torch, checkpoint.config.dtype)
-    return torch.float32 if device.type == "cpu" else stored

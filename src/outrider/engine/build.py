@@ -9,7 +9,6 @@ from functools import partial
 from itertools import chain, islice
 
 import psutil
-import torch
 
 from outrider.aside import aside
 from outrider.cache.division import Division
@@ -17,7 +16,7 @@ from outrider.config import EngineConfig
 from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters, longest_draft
-from outrider.engine.backend import choose_backend, draft_backend
+from outrider.engine.backend import CPU, choose_backend, draft_backend
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
@@ -66,19 +65,18 @@ def build_engine(
         )
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choose_backend(config, checkpoint)
-    prompt_rows = prompt_rows_of(config, exact=backend.exact)
-    with backend.undisturbed():
-        model = Model(checkpoint, backend)
-        tokenizer = making.result()
-        sources = load_drafters(
-            config,
-            checkpoint,
-            model,
-            tokenizer,
-            quantised=partial(draft_backend, config, backend),
-            prompt_rows=prompt_rows,
-        )
-
+    facts = backend.facts
+    prompt_rows = prompt_rows_of(config, exact=facts.exact)
+    model = Model(checkpoint, backend)
+    tokenizer = making.result()
+    sources = load_drafters(
+        config,
+        checkpoint,
+        model,
+        tokenizer,
+        quantised=partial(draft_backend, config, backend),
+        prompt_rows=prompt_rows,
+    )
     longest = longest_draft(config.speculative)
     groups = group_sizes(model, config.block_size, prompt_rows + longest, longest)
     caches = [groups, *(source.groups for source in sources)]
@@ -86,12 +84,12 @@ def build_engine(
     max_model_len = _max_model_len(config, checkpoint, division)
     blocks = division.blocks(division.level(config.kv_cache_memory, max_model_len), max_model_len)
     needed = division.bytes(blocks)
-    _check_there_is_memory(config, needed, model.backend.device)
+    _check_there_is_memory(config, needed, facts.device)
     each = iter(blocks)
     num_blocks, *of_drafters = [tuple(islice(each, len(cache))) for cache in caches]
-    # With the memory of the drafters' caches, too, which elsewhere than on the CPU is taken at once.
+    # With the memory of the drafters' caches, too, where that is not taken at once.
     most = num_blocks
-    if model.backend.device.type == "cpu":
+    if facts.lazy:
         alone = Division(groups, config.max_num_seqs)
         most = alone.blocks(alone.level(needed, max_model_len), max_model_len)
     drafters = [source.build(own) for source, own in zip(sources, of_drafters, strict=True)]
@@ -128,10 +126,10 @@ def build_engine(
     )
 
 
-def _check_there_is_memory(config: EngineConfig, needed: int, device: torch.device) -> None:
+def _check_there_is_memory(config: EngineConfig, needed: int, device: str) -> None:
     """Raise ConfigError for caches that this machine cannot hold, before anything is allocated for them."""
     there = psutil.virtual_memory().total
-    if device.type == "cpu" and needed > there:
+    if device == CPU and needed > there:
         raise ConfigError(
             f"kv_cache_memory = {config.kv_cache_memory} with max_num_seqs = {config.max_num_seqs}: the "
             f"cache would take {needed} bytes, and this machine has {there}; lower one of the two"

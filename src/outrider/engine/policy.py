@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from outrider.config import EngineConfig
 from outrider.drafting.auto import WORKLOADS, AutoLength
 from outrider.drafting.base import Drafter
@@ -48,18 +46,17 @@ def length_policy(
         return FixedLength(speculative.num_speculative_tokens, len(drafters))
     file = CostFile(_setting(config, target, stored_as, max_model_len))
     now, rows = clock or time.perf_counter, config.max_num_batched_tokens
-    with target.model.backend.undisturbed():
-        saved = file.load()
-        if saved is not None and not _hold(saved, target, tokenizer, drafters, rows, max_model_len, now):
-            logger.info("%s is no longer true and is measured again", file.path)
-            saved = None
-        if saved is None:
-            costs = target_cost(target, max_rows=rows, max_model_len=max_model_len, clock=now)
-            share = SECONDS / 2 / len(drafters)
-            drafting = [draft_cost(each, target, tokenizer, seconds=share, clock=now) for each in drafters]
-            file.save(costs, drafting)
-        else:
-            costs, drafting = saved
+    saved = file.load()
+    if saved is not None and not _hold(saved, target, tokenizer, drafters, rows, max_model_len, now):
+        logger.info("%s is no longer true and is measured again", file.path)
+        saved = None
+    if saved is None:
+        costs = target_cost(target, max_rows=rows, max_model_len=max_model_len, clock=now)
+        share = SECONDS / 2 / len(drafters)
+        drafting = [draft_cost(each, target, tokenizer, seconds=share, clock=now) for each in drafters]
+        file.save(costs, drafting)
+    else:
+        costs, drafting = saved
     bounds = WORKLOADS[speculative.workload]
     links = [
         Link(drafter, cost, Forecast(bounds.most, bounds.acceptance), named.name)
@@ -89,20 +86,19 @@ def _hold(
 def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_model_len: int) -> dict[str, Any]:
     """Everything that costs depend on."""
     assert config.speculative is not None
-    model, backend = target.model.config, target.model.backend
-    cuda = backend.device.type == "cuda"
+    model, facts = target.model.config, target.facts
     return {
         "model": _resolved(config.model),
         "tree": sha256(repr(model.tree).encode()).hexdigest(),
         "stored_as": stored_as,
         "dtype": config.dtype,
         "quantization": config.quantization,
-        "kv_cache": str(backend.cache_dtype),
+        "kv_cache": facts.cache_dtype,
         "machine": platform.node(),
-        "device": torch.cuda.get_device_name(backend.device) if cuda else str(backend.device),
-        "kernels": backend.instruction_set,
-        "build": _build(native=backend.instruction_set is not None),
-        "threads": backend.num_threads,
+        "device": facts.model or facts.device,
+        "kernels": facts.kernels,
+        "build": _build(native=facts.kernels is not None),
+        "threads": facts.threads,
         "max_num_batched_tokens": config.max_num_batched_tokens,
         "max_model_len": max_model_len,
         "blocks": [target.pool.num_blocks, target.block_size],
@@ -117,10 +113,10 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
 def _build(*, native: bool) -> list[str]:
     """What tells apart the code that costs were measured with: versions, and the bytes of the native kernels,
     since two builds of one version may differ."""
-    versions = [version("outrider"), platform.python_version(), torch.__version__]
+    versions = [version("outrider"), platform.python_version()]
     if native:
-        versions.append(sha256(Path(str(extension.require().__file__)).read_bytes()).hexdigest())
-    return versions
+        return [*versions, sha256(Path(str(extension.require().__file__)).read_bytes()).hexdigest()]
+    return [*versions, version("torch")]
 
 
 def _resolved(name: str) -> str:

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import torch
-
-
-EXTRA = "outrider[energy]"
+from outrider.extras import ENERGY
 
 
 class Meter(Protocol):
@@ -56,13 +52,13 @@ class NoMeter:
         return None
 
 
-def find_meter(device: torch.device) -> Meter:
-    """What counts the energy of work on this device: on a GPU its own counter, else the CPU's packages."""
-    try:
-        import zeus  # noqa: F401
-    except ImportError:
-        return NoMeter(f"reading RAPL or NVML takes the extra {EXTRA!r}, which is not installed")
-    return _of_gpu(device) if device.type == "cuda" else _of_cpu()
+def find_meter(device: str) -> Meter:
+    """What counts the energy of work on this device, 'cpu' or 'cuda:0': on a GPU its own counter, else the
+    CPU's packages."""
+    if ENERGY.missing is not None:
+        return NoMeter(ENERGY.lack("reading RAPL or NVML", ENERGY.missing))
+    kind, _, number = device.partition(":")
+    return _of_gpu(int(number) if number else None) if kind == "cuda" else _of_cpu()
 
 
 def used(before: float | None, after: float | None) -> float | None:
@@ -105,16 +101,15 @@ def _zone(cpu: Any) -> str:
     return "" if file is None else str(file.name)
 
 
-def _of_gpu(device: torch.device) -> Meter:
+def _of_gpu(number: int | None) -> Meter:
+    """number: None for the GPU that PyTorch computes on."""
     from zeus.device import get_gpus
     from zeus.device.gpu.nvidia import nvml_is_available
     from zeus.exception import ZeusBaseError
 
     if not nvml_is_available():
         return NoMeter("there is no NVML, or no GPU that it knows")
-    import torch
-
-    index = torch.cuda.current_device() if device.index is None else device.index
+    index = _current_gpu() if number is None else number
     try:
         gpus = get_gpus()
         if not gpus.supports_get_total_energy_consumption(index):
@@ -125,3 +120,9 @@ def _of_gpu(device: torch.device) -> Meter:
     return Counter(
         f"NVML: GPU {index}, whatever runs on it", lambda: gpus.get_total_energy_consumption(index)
     )
+
+
+def _current_gpu() -> int:
+    import torch
+
+    return torch.cuda.current_device()

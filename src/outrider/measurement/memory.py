@@ -1,4 +1,4 @@
-"""Peak memory of this process."""
+"""Peak memory of a measurement."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ except ImportError:  # Windows has no such module
     resource = None  # type: ignore[assignment]
 
 
-def peak_memory_bytes() -> int | None:
-    """Peak of the GPU's memory if there is one in use, else of resident memory; None where unknown."""
-    import torch
+def peak_memory_bytes(device: str) -> int | None:
+    """Peak of the memory of a GPU that this process computes on, else of resident memory; None where
+    unknown."""
+    if device.startswith("cuda"):
+        import torch
 
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(device)
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -113,7 +113,7 @@ def _difference(
     plain = a[position] if position < len(a) else None
     speculative = b[position] if position < len(b) else None
     gap = None
-    exact = llm.engine.target.model.backend.exact  # then nothing is rounding
+    exact = llm.engine.facts.exact  # then nothing is rounding
     if plain is not None and speculative is not None and not exact:
         gap = gap_at(llm.engine, prompt, a[: position + 1], speculative, params)
     return Difference(index, position, plain, speculative, gap)

@@ -124,7 +124,7 @@ def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
     option = f"draft_quantization = {quantization!r}"
     ledger = draft_ledger(config, around.ledger, around.checkpoint, quantization, option=option)
     head = Eagle3(checkpoint, ledger, around.target)
-    prompt_rows = prompt_rows_of(config, exact=ledger.exact)
+    prompt_rows = prompt_rows_of(config, exact=ledger.facts.exact)
     rows = HEAD_ROWS * prompt_rows
     size = replace(around.drafting, rows=rows, ahead=rows + longest_draft(around.speculative))
     footprint = footprint_of(

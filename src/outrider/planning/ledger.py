@@ -7,19 +7,17 @@ Nothing of a weight is read but where it lies and in which format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
 import numpy as np
-import torch
 
 from outrider.config import EngineConfig, Quantization
 from outrider.engine.backend import (
+    CPU,
     choose_device,
-    draft_config,
+    draft_formats,
     is_native,
-    native_cache_dtype,
     native_formats,
     torch_dtype,
 )
@@ -31,7 +29,7 @@ from outrider.formats.weight import Weight, neighbours
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.config import ModelConfig
 from outrider.models.tensors import Tensor
-from outrider.ops.base import Backend
+from outrider.ops.base import Backend, Facts
 from outrider.ops.cpu import extension
 from outrider.ops.shapes import AttentionShape
 from outrider.planning.passes import PassSize, cut_attention, padded_attention
@@ -59,6 +57,9 @@ class Ledger(Backend, Protocol):
     stays: int
     peak: int
 
+    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> Ledger:
+        """An empty one."""
+
     def spare(self, weights: Iterable[int]) -> int:
         """Bytes at most that are kept beside the weights of models of these sizes."""
 
@@ -69,16 +70,11 @@ class Ledger(Backend, Protocol):
 class _Counting:
     """What both ledgers do alike."""
 
-    device = torch.device("cpu")
-    instruction_set: str | None = None
-    num_threads = 1
-
-    def __init__(self, cache_dtype: torch.dtype) -> None:
-        self.cache_dtype = cache_dtype
+    def __init__(self, cache_dtype: str, *, exact: bool) -> None:
+        self.facts = Facts(
+            exact=exact, device=CPU, kernels=None, threads=1, cache_dtype=cache_dtype, lazy=True
+        )
         self.stays = self.peak = 0
-
-    def undisturbed(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def count(self, stays: int, passes: int = 0) -> None:
         """Take down bytes that stay, and bytes that are needed beside them meanwhile."""
@@ -88,24 +84,21 @@ class _Counting:
     def vector(self, values: Floats) -> Floats:
         return values  # kilobytes
 
-    def new_cache(self, *_: object) -> NoReturn:
-        raise NotImplementedError("a ledger has no cache")
+    def _nothing(self, *_: object) -> NoReturn:
+        raise NotImplementedError("a ledger has no cache and computes nothing")
 
-    def new_states(self, *_: object) -> NoReturn:
-        raise NotImplementedError("a ledger keeps no states")
-
-    def compile(self, *_: object) -> NoReturn:
-        raise NotImplementedError("a ledger computes nothing")
+    check_process = new_cache = new_states = release = join = compile = chain = _nothing
 
 
 class NativeLedger(_Counting):
     """linear, table: the formats that weights become; None: as they are stored."""
 
-    exact = True
-
-    def __init__(self, linear: Format | None, table: Format | None, cache_dtype: torch.dtype) -> None:
-        super().__init__(cache_dtype)
+    def __init__(self, linear: Format | None, table: Format | None, cache_dtype: str) -> None:
+        super().__init__(cache_dtype, exact=True)
         self._linear, self._table = linear, table
+
+    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> NativeLedger:
+        return NativeLedger(linear, table, cache_dtype)
 
     def pack(
         self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
@@ -152,7 +145,11 @@ def _stored(weight: Weight) -> int:
 class TorchLedger(_Counting):
     """Every weight in one float type; oneDNN's packed copy of a tied table lies beside the table."""
 
-    exact = False
+    def __init__(self, cache_dtype: str) -> None:
+        super().__init__(cache_dtype, exact=False)
+
+    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> TorchLedger:
+        return TorchLedger(cache_dtype)
 
     def pack(
         self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
@@ -178,7 +175,7 @@ class TorchLedger(_Counting):
     def _made(self, weights: Sequence[Weight], copies: int) -> tuple[Entry, ...]:
         sizes = [weight.shape[0] * weight.inputs for weight in weights]
         read = sum(weight.data.nbytes for weight in weights)
-        entry = Entry("", sum(sizes) * self.cache_dtype.itemsize)
+        entry = Entry("", sum(sizes) * self.facts.cache_bytes)
         self.count(entry.nbytes, read + 4 * copies * sum(sizes))
         return (entry,)
 
@@ -213,13 +210,13 @@ def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
     """The ledger of the backend that the configuration means. Raises ConfigError for one that is not on the
     CPU."""
     device = choose_device(config.device)
-    if device.type != "cpu":
+    if device != CPU:
         raise ConfigError(
-            f"a plan for device = {config.device!r} ({device.type}) cannot be made: only the CPU's memory is "
+            f"a plan for device = {config.device!r} ({device}) cannot be made: only the CPU's memory is "
             "planned; give device='cpu', or no memory_limit"
         )
     if is_native(config, device):
-        return NativeLedger(*native_formats(config), native_cache_dtype(config, checkpoint))
+        return NativeLedger(*native_formats(config, checkpoint))
     return TorchLedger(torch_dtype(config, checkpoint, device))
 
 
@@ -232,7 +229,5 @@ def draft_ledger(
     option: str,
 ) -> Ledger:
     """Of what `outrider.engine.backend.draft_backend` makes of the target's, with the same refusal."""
-    own = draft_config(config, quantization, native=target.exact, option=option)
-    if target.exact:
-        return NativeLedger(*native_formats(own), native_cache_dtype(own, checkpoint))
-    return TorchLedger(target.cache_dtype)
+    linear, table, cache_dtype = draft_formats(config, target.facts, checkpoint, quantization, option=option)
+    return target.with_formats(linear, table, cache_dtype=cache_dtype)

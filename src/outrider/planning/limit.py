@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 
 from outrider.cache.pages import release_freed
 from outrider.config import EngineConfig
+from outrider.engine.backend import choose_device, is_native
 from outrider.errors import ConfigError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.choices import Choices, choices, mib
@@ -19,6 +21,8 @@ def survey(config: EngineConfig, limit: int, *, name: str) -> Choices:
     Raises ConfigError where the process takes more before any model, and ModelError for a model that cannot
     be opened.
     """
+    if not is_native(config, choose_device(config.device)):
+        import_module("outrider.ops.torch")  # with PyTorch, whose memory is measured like that of the others
     process = process_bytes()
     target = open_checkpoint(config.model, revision=config.revision)
     found = choices(config, Ground(limit, process, target, cache(open_checkpoint)))
@@ -26,7 +30,7 @@ def survey(config: EngineConfig, limit: int, *, name: str) -> Choices:
         least = found.smallest
         raise ConfigError(
             f"{_given(name, limit)} is less than what this process takes before it loads any model, "
-            f"{mib(process)} for Python, PyTorch and libraries; {least.words} takes "
+            f"{mib(process)} for Python and libraries; {least.words} takes "
             f"{mib(least.plan.least)}"
         )
     return found

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import ceil
 
 from outrider.ops.shapes import AttentionShape
-from outrider.ops.torch.attention import FEW_ROWS
 
 CHUNK = 128  # positions after which attention may be cut, native/kernels_attention.h
 CUT_ROWS = 16  # of a pass, whose attention is cut at most: with more rows there is work for all threads
@@ -39,6 +38,8 @@ def padded_attention(shapes: Sequence[AttentionShape], size: PassSize) -> int:
 
     Keys and values are there for each query head, and scores twice, before and after each step.
     """
+    from outrider.ops.torch.attention import FEW_ROWS  # PyTorch is there where it is planned for
+
     few = min(FEW_ROWS, size.rows)
     groups = ((1, size.rows), (size.requests, few))
     return max(

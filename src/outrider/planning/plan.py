@@ -140,7 +140,7 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> Plan:
     ledger = ledger_of(config, checkpoint)
     trained = checkpoint.config.max_position_embeddings
     most = min(config.max_model_len or trained, trained)
-    size = _size(config, exact=ledger.exact, requests=requests, positions=most)
+    size = _size(config, exact=ledger.facts.exact, requests=requests, positions=most)
     model = Model(Outline(checkpoint), ledger)
     target = model_footprint(model, ledger, size, config.block_size)
     drafts: list[Footprint] = []

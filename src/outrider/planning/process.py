@@ -1,4 +1,4 @@
-"""What the process takes before and beside models: Python, PyTorch, the libraries, and tokenizers.
+"""What the process takes before and beside models: Python, the libraries, and tokenizers.
 
 What is imported is measured, since it differs by machine and by what else the process holds. What comes
 only with the first model is not there to be measured, and is a constant below; `python -m benchmarks.memory

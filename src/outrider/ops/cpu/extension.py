@@ -37,8 +37,13 @@ _warned = False
 def require() -> ModuleType:
     """The extension. Raises ConfigError, with what to install, if it was not built."""
     if native is None:
-        raise ConfigError(f"the native CPU kernels cannot be loaded ({reason}); {INSTALL}")
+        raise ConfigError(missing())
     return native
+
+
+def missing() -> str:
+    """Why the extension is not there, and what to install."""
+    return f"the native CPU kernels cannot be loaded ({reason}); {INSTALL}"
 
 
 def warn_if_missing() -> None:
