@@ -27,6 +27,12 @@ std::optional<nb::ndarray<nb::numpy, float>> scores_of(Grown& grown) {
                                        {grown.tokens.size(), static_cast<size_t>(grown.columns)}, nb::find(grown));
 }
 
+// The state from which an edited draft goes on.
+std::optional<nb::ndarray<nb::numpy, float>> state_of(Grown& grown) {
+  if (grown.state.empty()) return std::nullopt;
+  return nb::ndarray<nb::numpy, float>(grown.state.data(), {size_t{1}, grown.state.size()}, nb::find(grown));
+}
+
 }  // namespace
 
 void bind_draft(nb::module_& m) {
@@ -51,6 +57,9 @@ void bind_draft(nb::module_& m) {
       .def_ro("tokens", &Grown::tokens, "In the target's vocabulary.")
       .def_ro("confidences", &Grown::confidences, "How sure the drafter was of each token; [] without a price.")
       .def_ro("chances", &Grown::chances, "softmax of the drafter's logits at each token; [] if not wanted.")
+      .def_prop_ro("state", state_of,
+                   "What was kept of the row that the token was drafted from, float32 [1, width]: of a draft with edits,\n"
+                   "which another call goes on from. None for others, and where nothing is kept.")
       .def_prop_ro("scores", scores_of,
                    "What each token was chosen from, float32 [tokens, columns], or None if not wanted; see `scores`.\n"
                    "columns: those of the words; without words the first `vocab` of the logits, as many as there are;\n"

@@ -63,11 +63,12 @@ struct Words {
   void spread(const float* logits, float* row) const;
 };
 
-// confidences, chances: one a token, or none at all; scores: [tokens, columns], or none.
+// confidences, chances: one a token, or none at all; scores: [tokens, columns], or none. state: what was kept of the
+// row, where a draft is edited and therefore goes on in another call.
 struct Grown {
   std::vector<int> tokens;
   std::vector<double> confidences, chances;
-  std::vector<float> scores;
+  std::vector<float> scores, state;
   int columns = 0;  // of what tokens are chosen from
   bool wants_scores = false;
 };

@@ -103,7 +103,9 @@ def _verify(
     rows = [None] * len(asked) if stepped.rows is None else stepped.rows
     ends = accumulate((len(share.span.tokens) for share in asked), initial=0)
     states = [None if stepped.kept is None else stepped.kept[first:last] for first, last in pairwise(ends)]
-    judged = iter([_judge(acceptance, *of) for of in zip(asked, stepped.tokens, rows, states, strict=True)])
+    judged = iter(
+        [_judge_or_fail(acceptance, *of) for of in zip(asked, stepped.tokens, rows, states, strict=True)]
+    )
     return [_failed(w) if share is None else next(judged) for w, share in zip(work, shares, strict=True)]
 
 
@@ -141,6 +143,21 @@ def _looks(work: Work) -> bool:
     return work.request.params.logprobs is not None or work.request.wants_prompt_logprobs
 
 
+def _judge_or_fail(
+    acceptance: Acceptance, share: _Share, chosen: Sequence[int], rows: Rows | None, states: Any
+) -> Judged:
+    """A fault in judging costs the draft, or, where there is none, ends that request alone."""
+    try:
+        return _judge(acceptance, share, chosen, rows, states)
+    except Exception:
+        if share.draft.tokens:
+            faults.tell("a draft could not be judged, and is dropped")
+            undrafted = replace(share, draft=Draft())
+            return _judge_or_fail(acceptance, undrafted, chosen[:1], rows, states)
+        logger.exception("request %s could not be judged", share.work.request.id)
+        return _failed(share.work)
+
+
 def _judge(
     acceptance: Acceptance, share: _Share, chosen: Sequence[int], rows: Rows | None, states: Any
 ) -> Judged:
@@ -148,11 +165,7 @@ def _judge(
     if choice is None:
         return Judged(work, draft, rows, states, NOTHING)
     request = work.request
-    try:
-        verdict = acceptance.judge(chosen, rows, draft.tokens, draft.probs, request.noise, request.num_output)
-    except Exception:
-        faults.tell("a draft could not be judged, and is dropped")
-        verdict = acceptance.judge(chosen[:1], rows, (), None, request.noise, request.num_output)
+    verdict = acceptance.judge(chosen, rows, draft.tokens, draft.probs, request.noise, request.num_output)
     error = None if verdict.tokens else _why_none(work, NoToken(chosen[0]))
     return Judged(work, draft, rows, states, verdict, choice.skip, error)
 

@@ -44,8 +44,8 @@ class Lane:
 class Grown:
     """A draft. confidences: of each token where there is a price, see `Budget`; chances: the drafter's own
     probability of each token, before sampling parameters; probabilities: what each was drawn from, float64
-    [tokens, vocab]; both where they were wanted. state: what the passes kept of the row that the last token
-    was drafted from, [1, width], from which a draft goes on."""
+    [tokens, vocab]; both where they were wanted. state: of a draft with edits what was kept of the
+    row, [1, width], from which another one goes on."""
 
     tokens: tuple[int, ...]
     confidences: tuple[float, ...] = ()

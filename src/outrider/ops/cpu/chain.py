@@ -37,8 +37,14 @@ class NativeChain:
             after,
         )
         return [
-            Grown(tuple(tokens), tuple(confidences), tuple(chances), self._probabilities(lane, scores))
-            for lane, (tokens, confidences, chances, scores) in zip(
+            Grown(
+                tuple(one.tokens),
+                tuple(one.confidences),
+                tuple(one.chances),
+                self._probabilities(lane, one.scores),
+                one.state,
+            )
+            for lane, one in zip(
                 (lane for lane in lanes if isinstance(lane, Lane)),
                 (one for one in grown if one is not None),
                 strict=True,

@@ -33,7 +33,8 @@ class NativeForward:
 
     def __call__(self, spans: Sequence[Span], input: Floats | None = None) -> Passed:
         kept = self._room(spans)
-        logits = self.program.run(*arguments(spans), input, kept, *self.slots(spans))
+        rows = logit_rows(spans)
+        logits = self.program.run(*arguments(spans), rows, input, kept, *self.slots(spans))
         return Passed(logits, kept)
 
     def step(
@@ -47,7 +48,14 @@ class NativeForward:
         kept = self._room(spans)
         before, after = self.slots(spans) or (None, None)
         tokens, logits = self.program.step(
-            *arguments(spans), [native_choice(one) for one in choices], input, kept, before, after, looks
+            *arguments(spans),
+            logit_rows(spans),
+            [native_choice(one) for one in choices],
+            input,
+            kept,
+            before,
+            after,
+            looks,
         )
         return Stepped(tokens, self._rows(spans, choices, logits) if looks else None, kept)
 
@@ -71,7 +79,7 @@ class NativeForward:
     def _rows(
         self, spans: Sequence[Span], choices: Sequence[Choice | None], logits: Floats
     ) -> Sequence[NativeRows]:
-        ends = accumulate((span.logit_rows for span in spans), initial=0)
+        ends = accumulate(logit_rows(spans), initial=0)
         return [
             NativeRows(logits[first:last], choice, self._instruction_set)
             for (first, last), choice in zip(pairwise(ends), choices, strict=True)
@@ -91,9 +99,10 @@ class NativeRows:
         return [Ranked(*one) for one in found]
 
     def probabilities(self) -> NDArray[np.float64]:
-        assert self.choice is not None, "nothing is chosen from these rows"
-        native = extension.require()
-        return softmax(native.scores(self.logits, native_choice(self.choice), self.instruction_set))
+        choice = self.choice
+        assert choice is not None, "nothing is chosen from these rows"
+        rows = self.logits[choice.skip : choice.skip + choice.rows]
+        return softmax(extension.require().scores(rows, native_choice(choice), self.instruction_set))
 
 
 def softmax(scores: Floats) -> NDArray[np.float64]:
@@ -104,14 +113,18 @@ def softmax(scores: Floats) -> NDArray[np.float64]:
 
 
 def arguments(spans: Sequence[Span]) -> tuple[Any, ...]:
-    """Spans as a program takes them."""
+    """Where the rows of spans lie, as a program takes it."""
     return (
         [token for span in spans for token in span.tokens],
         [span.start for span in spans],
         [len(span.tokens) for span in spans],
         [span.tables for span in spans],
-        [span.logit_rows for span in spans],
     )
+
+
+def logit_rows(spans: Sequence[Span]) -> list[int]:
+    """How many rows of each span need logits."""
+    return [span.logit_rows for span in spans]
 
 
 def native_choice(choice: Choice | None) -> Any:
