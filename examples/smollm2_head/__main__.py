@@ -107,7 +107,7 @@ def main(
 
     train(net, lesson, taught, seconds=seconds, rate=rate, seed=seed, told=told)
     write_whole(weights, lambda partial: torch.save(net.state_dict(), partial))
-    state = {name: as_stored(values.detach()).cpu() for name, values in net.state_dict().items()}
+    state = {name: as_stored(values.detach()).cpu().numpy() for name, values in net.state_dict().items()}
     save_head(out, config, quantized(state), draft.numpy())
     say(f"at last {lesson.score(net, held_out)}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,8 +37,13 @@ def random_head(path: Path, target: ModelConfig, layers: int = 1, **changes: Any
     }
     draw = torch.Generator().manual_seed(3)
     targets = torch.randperm(target.vocab_size, generator=draw)[: config.draft_vocab_size].sort().values
-    save_head(path, config, tensors, targets.numpy())
+    save_head(path, config, arrays(tensors), targets.numpy())
     return tensors
+
+
+def arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """As `save_head` and `quantized` take them."""
+    return {name: values.detach().numpy() for name, values in tensors.items()}
 
 
 def shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:

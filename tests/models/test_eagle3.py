@@ -22,7 +22,15 @@ from outrider.ops.span import Span
 from outrider.training.net import HeadNet
 from tests.models.factories import exact_backend, tiny_config, write_hf
 from tests.models.families.table import FAMILIES
-from tests.models.head_features import DRAFT_VOCAB, FEATURES, edit, plain_reading, random_head, shapes
+from tests.models.head_features import (
+    DRAFT_VOCAB,
+    FEATURES,
+    arrays,
+    edit,
+    plain_reading,
+    random_head,
+    shapes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +123,7 @@ def test_what_is_trained_is_what_runs(target: Path, tmp_path: Path) -> None:
     model = Model(open_checkpoint(str(target)), exact_backend("native"))
     config = HeadConfig.for_target(model.config, draft_vocab_size=DRAFT_VOCAB)
     net = HeadNet(config)
-    save_head(tmp_path, config, net.state_dict(), np.arange(DRAFT_VOCAB))
+    save_head(tmp_path, config, arrays(net.state_dict()), np.arange(DRAFT_VOCAB))
     table = load_file(target / "model.safetensors")["model.embed_tokens.weight"]
     tokens, steps, roots = [4, 9, 8, 70, 22, 16, 3], 3, 5
     states = torch.randn(roots, 3 * 64)
@@ -158,7 +166,8 @@ def test_a_pickled_checkpoint_is_read(head: Path) -> None:
 def test_four_bits_are_the_nearest_of_that_format(target: Path, tmp_path: Path) -> None:
     config = HeadConfig.for_target(open_checkpoint(str(target)).config, draft_vocab_size=DRAFT_VOCAB)
     tensors = random_head(tmp_path / "whole", open_checkpoint(str(target)).config)
-    save_head(tmp_path / "small", config, quantized(tensors), HeadCheckpoint(tmp_path / "whole").targets())
+    targets = HeadCheckpoint(tmp_path / "whole").targets()
+    save_head(tmp_path / "small", config, quantized(arrays(tensors)), targets)
     small = HeadCheckpoint(tmp_path / "small")
     weight = small.stored["midlayer.mlp.up_proj.weight"].weight()
     assert weight.format.name == "Q4_0"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
+from outrider.errors import ModelError
+from outrider.formats.floats import float32_to_bfloat16
 from outrider.models.head_file import PICKLED, SAFETENSORS, HeadFile
+from outrider.models.shards import save_safetensors
 
 
 @pytest.mark.parametrize("name", [SAFETENSORS, PICKLED])
@@ -46,3 +52,41 @@ def test_a_matrix_in_4_bits(tmp_path: Path) -> None:
     assert (stored.shape, stored.format.name) == ((3, 64), "Q4_0")
     expected = scales.astype(np.float64)[..., None] * (codes - 8.0)
     np.testing.assert_allclose(stored.floats(), expected.reshape(3, 64), rtol=1e-7)
+
+
+def test_what_is_written_is_what_the_library_reads(tmp_path: Path) -> None:
+    floats = torch.randn(5, 3)
+    expected: dict[str, torch.Tensor] = {
+        "odd bytes": torch.tensor([True, False, True]),
+        "bfloat16": floats.bfloat16(),
+        "float32": floats,
+        "float16": floats.half(),
+        "float64": floats.double(),
+        "a number": torch.tensor(3),
+        "nothing": torch.zeros(0, 4),
+        "turned": floats.T,
+        **{
+            str(kind): torch.arange(4).to(kind)
+            for kind in (torch.uint8, torch.int8, torch.int16, torch.int32)
+        },
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        name: float32_to_bfloat16(floats.numpy()) if name == "bfloat16" else tensor.numpy()
+        for name, tensor in expected.items()
+    }
+    save_safetensors(tmp_path / SAFETENSORS, arrays)
+    found = load_file(tmp_path / SAFETENSORS)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor), name
+
+
+def test_a_pickle_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / PICKLED)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        ModelError, match=rf"reading '.*{PICKLED}' needs the package 'torch', which"
+    ) as caught:
+        HeadFile.open(tmp_path)
+    assert "pip install 'outrider[torch]' --extra-index-url" in str(caught.value)

@@ -22,7 +22,7 @@ from outrider.models.head_config import HeadConfig
 from outrider.models.head_settings import HARMLESS
 from outrider.models.tensors import Place, Tensor
 from tests.models.factories import tiny_config, write_hf
-from tests.models.head_features import FEATURES, edit, random_head
+from tests.models.head_features import FEATURES, arrays, edit, random_head
 from tests.models.public_heads import LLAMA, READ, REFUSED
 
 NESTED = ("transformer_layer_config", "eagle_config")
@@ -166,10 +166,14 @@ def test_weights_of_no_float_type_are_refused(target: Path, tmp_path: Path) -> N
         HeadCheckpoint(tmp_path).targets()
 
 
+def four_bits_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in quantized(arrays(tensors)).items()}
+
+
 def test_parts_of_four_bits_that_do_not_fit(target: Path, tmp_path: Path) -> None:
     config = open_checkpoint(str(target)).config
     whole = random_head(tmp_path, config)
-    small, name = quantized(whole), "midlayer.self_attn.q_proj.weight"
+    small, name = four_bits_of(whole), "midlayer.self_attn.q_proj.weight"
     parts = {part: small[name + part] for part in (".codes", ".scales")}
 
     def refused(said: str, *gone: str, **changes: torch.Tensor) -> None:
@@ -191,7 +195,7 @@ def test_four_bits_that_would_be_parted_within_a_block_are_refused(tmp_path: Pat
     config = open_checkpoint(str(tmp_path / "target")).config
     tensors = random_head(tmp_path / "head", config)
     name = "midlayer.self_attn.v_proj.weight"
-    small = quantized({name: tensors[name]})
+    small = four_bits_of({name: tensors[name]})
     edit(tmp_path / "head", name, **small)
     with pytest.raises(ModelError, match=r"v_proj.weight' is Q4_0 and would be parted at input 48"):
         HeadCheckpoint(tmp_path / "head").layers(config, "the target")

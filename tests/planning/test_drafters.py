@@ -16,7 +16,7 @@ from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_parts import TABLE
 from outrider.ops.cpu.backend import NativeBackend
 from tests.models.factories import tiny_config, write_hf
-from tests.models.head_features import FEATURES, random_head
+from tests.models.head_features import FEATURES, arrays, random_head
 from tests.planning.test_limit import plan, surveyed
 
 SIZE: dict[str, Any] = {"num_speculative_tokens": 3, "max_num_seqs": 2, "max_model_len": 100}
@@ -87,8 +87,8 @@ def test_heads_of_4_bits_and_with_a_table(tmp_path: Path, packed: list[int]) -> 
     stored = HeadCheckpoint(Path(plain))
     sizes = stored.config.sizes
     table = torch.randn(sizes.vocab, sizes.hidden)
-    save_head(Path(small), stored.config, quantized(tensors), stored.targets())
-    save_head(Path(with_table), stored.config, {**tensors, TABLE: table}, stored.targets())
+    save_head(Path(small), stored.config, quantized(arrays(tensors)), stored.targets())
+    save_head(Path(with_table), stored.config, arrays({**tensors, TABLE: table}), stored.targets())
     drafts = []
     for head in (small, plain, with_table):
         packed.clear()

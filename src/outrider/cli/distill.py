@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from outrider.cli.console import stderr, stdout
 from outrider.cli.importing import importing
 from outrider.errors import OutriderError
+from outrider.extras import TORCH
 from outrider.training.score import Score
 
 
@@ -52,6 +53,7 @@ def distill(
 
     It can be stopped at any time: the same command goes on where it was.
     """
+    TORCH.require("`outrider distill`")
     with importing():
         from outrider.training.distill import DistillConfig
         from outrider.training.distill import distill as make

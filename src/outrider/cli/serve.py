@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 import typer
@@ -95,6 +94,8 @@ def serve(
     """
     SERVER.require("`outrider serve`")
     with importing():
+        import asyncio
+
         from outrider.serving import logs, server
         from outrider.serving.service import Service
         from outrider.serving.settings import ServerConfig, public_name

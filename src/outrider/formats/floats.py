@@ -31,15 +31,19 @@ def _decode_bf16(data: Bytes) -> Floats:
 
 
 def _encode_bf16(values: Floats) -> Bytes:
-    """To the nearest, of two the even one."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
-    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype("<u2").view(np.uint8)
+    return float32_to_bfloat16(values).view(np.uint8)
 
 
 def bfloat16_to_float32(bits: NDArray[np.uint16]) -> Floats:
     """float32 of the upper 16 bits of each number."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def float32_to_bfloat16(values: Floats) -> NDArray[np.uint16]:
+    """The bits of the nearest number, of two the even one."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
+    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype("<u2")
 
 
 F32 = Format("F32", 1, 4, _decode_f32, _encode_f32)

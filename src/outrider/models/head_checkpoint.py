@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor as TorchTensor
 
 from outrider.errors import ModelError
 from outrider.formats.convert import convert
-from outrider.formats.floats import F32
+from outrider.formats.floats import F32, float32_to_bfloat16
 from outrider.formats.format import Floats
 from outrider.formats.grouped import GROUP, Q4_0
 from outrider.formats.weight import Weight
@@ -28,6 +25,7 @@ from outrider.models.head_kinds import is_drafter, refuse_other_configs, refuse_
 from outrider.models.head_parts import OUTPUT, TABLE, head_parts
 from outrider.models.json_file import read_json
 from outrider.models.leaves import tensors as tensors_of
+from outrider.models.shards import save_safetensors
 from outrider.models.source import HUGGING_FACE, StoredModel
 from outrider.models.tensors import Tensor
 
@@ -150,36 +148,40 @@ class HeadCheckpoint:
 
 
 def save_head(
-    path: Path, config: HeadConfig, tensors: Mapping[str, TorchTensor], targets: NDArray[np.int64]
+    path: Path, config: HeadConfig, tensors: Mapping[str, NDArray[Any]], targets: NDArray[np.int64]
 ) -> None:
-    """Write a head in the public layout. tensors: by public name; targets: see `HeadCheckpoint.targets`."""
+    """Write a head in the public layout. tensors: by public name, as `save_safetensors` takes them; targets:
+    see `HeadCheckpoint.targets`."""
     path.mkdir(parents=True, exist_ok=True)
     known = np.zeros(config.sizes.vocab, np.bool_)
     known[targets] = True
     maps = {TARGETS: targets - np.arange(len(targets)), KNOWN: known}
-    whole = {**tensors, **{name: torch.from_numpy(array) for name, array in maps.items()}}
-    save_file({name: tensor.contiguous() for name, tensor in whole.items()}, path / SAFETENSORS)
+    save_safetensors(path / SAFETENSORS, {**tensors, **maps})
     (path / "config.json").write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def quantized(tensors: Mapping[str, TorchTensor]) -> dict[str, TorchTensor]:
+def in_bfloat16(tensors: Mapping[str, Floats]) -> dict[str, NDArray[np.uint16]]:
+    """The same head in bfloat16."""
+    return {name: float32_to_bfloat16(values) for name, values in tensors.items()}
+
+
+def quantized(tensors: Mapping[str, Floats]) -> dict[str, NDArray[Any]]:
     """The same head with its matrices in 4 bits. Raises ModelError where 32 does not divide their inputs."""
-    small: dict[str, TorchTensor] = {}
-    for name, tensor in tensors.items():
-        if tensor.dim() != 2:
-            small[name] = tensor.half()
+    small: dict[str, NDArray[Any]] = {}
+    for name, values in tensors.items():
+        if values.ndim != 2:
+            small[name] = values.astype(np.float16)
             continue
-        _check_inputs(name, tensor.shape[1])
-        blocks = four_bits(tensor).data.reshape(len(tensor), -1, Q4_0.size)
-        scales, codes = blocks[..., :2].copy().view("<f2")[..., 0], blocks[..., 2:].reshape(len(tensor), -1)
-        small[name + CODES], small[name + SCALES] = torch.from_numpy(codes), torch.from_numpy(scales)
+        _check_inputs(name, values.shape[1])
+        blocks = four_bits(values).data.reshape(len(values), -1, Q4_0.size)
+        small[name + CODES] = blocks[..., 2:].reshape(len(values), -1)
+        small[name + SCALES] = blocks[..., :2].copy().view("<f2")[..., 0]
     return small
 
 
-def four_bits(matrix: TorchTensor) -> Weight:
+def four_bits(matrix: Floats) -> Weight:
     """The nearest matrix of 4 bits."""
-    values = np.ascontiguousarray(matrix.detach().float().cpu().numpy())
-    return convert(Weight(F32, values.view(np.uint8), values.shape[1]), Q4_0)
+    return convert(Weight(F32, np.ascontiguousarray(matrix).view(np.uint8), matrix.shape[1]), Q4_0)
 
 
 def check_groups(config: HeadConfig) -> None:

@@ -11,17 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-from zipfile import is_zipfile
-
-import torch
-from torch import Tensor
 
 from outrider.errors import ModelError
+from outrider.extras import TORCH
 from outrider.formats.encode import rows_of
 from outrider.formats.grouped import GROUP, Q4_0
 from outrider.formats.weight import Weight
-from outrider.messages import reason
 from outrider.models.shards import RawTensor, open_safetensors
 from outrider.models.stored import MadeTensor, StoredTensor
 
@@ -30,19 +25,6 @@ CODES, SCALES = ".codes", ".scales"
 LAYER = "midlayer."
 OTHER_LAYER = "layers.0."  # Speculators' and vLLM's name of the same
 BUFFERS = "rotary_emb.inv_freq"  # end of a name; config.json says the same
-NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""What safetensors calls PyTorch's types."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +40,17 @@ class HeadFile:
 
     @classmethod
     def open(cls, folder: Path) -> HeadFile:
-        """Raises ModelError for what is missing, broken, or no file of tensors."""
+        """Raises ModelError for what is missing, broken, or no file of tensors, and for a pickle without
+        PyTorch."""
         single, pickled = folder / SAFETENSORS, folder / PICKLED
         if single.is_file():
             return cls(single, _named(open_safetensors(single).values(), single), mapped=True)
         if not pickled.is_file():
             raise ModelError(f"{folder} holds neither {SAFETENSORS} nor {PICKLED}")
-        mapped = is_zipfile(pickled)  # what older versions of PyTorch wrote cannot be mapped
-        try:
-            held: Any = torch.load(pickled, map_location="cpu", weights_only=True, mmap=mapped)
-        except Exception as error:  # unpickling raises anything
-            raise ModelError(f"{pickled} is truncated or corrupt: {reason(error)}") from error
-        tensors = _checked(held, pickled)
-        raw = [_raw(name, tensor, pickled) for name, tensor in tensors.items()]
-        mapped = mapped and all(tensor.is_contiguous() for tensor in tensors.values())
+        TORCH.require(f"reading {str(pickled)!r}", ModelError)
+        from outrider.models.pickled import open_pickled
+
+        raw, mapped = open_pickled(pickled)
         return cls(pickled, _named(raw, pickled), mapped)
 
     def weights(self) -> dict[str, StoredTensor]:
@@ -127,27 +106,3 @@ def _named(tensors: Iterable[RawTensor], file: Path) -> dict[str, RawTensor]:
             raise ModelError(f"{file}: tensor {raw.name!r} is there twice, under another name too")
         found[name] = replace(raw, name=name)
     return {name: raw for name, raw in found.items() if not name.endswith(BUFFERS)}
-
-
-def _checked(held: Any, file: Path) -> dict[str, Tensor]:
-    """Tensors of plain memory; what a pickle holds may be anything."""
-    if not isinstance(held, dict):
-        raise ModelError(f"{file} holds a {type(held).__name__}; names and tensors are needed")
-    size = file.stat().st_size
-    for name, tensor in held.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ModelError(
-                f"{file}: {name!r:.80} is a {type(tensor).__name__}; names and tensors are needed"
-            )
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise ModelError(f"{file}: tensor {name!r} is of another layout than plain; store its values")
-        if tensor.nbytes > size:  # of strides that read the same values again and again
-            raise ModelError(f"{file}: tensor {name!r} has {tensor.nbytes} bytes, and the file {size}")
-    return held
-
-
-def _raw(name: str, tensor: Tensor, file: Path) -> RawTensor:
-    """What a file of safetensors would hold."""
-    dtype = NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
-    data = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return RawTensor(name, dtype, tuple(tensor.shape), file, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ KINDS: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
 }
 """NumPy's types of the same size, by safetensors' names; of BF16 and FP8, integers that hold the bits."""
+WRITTEN = {dtype: name for name, dtype in KINDS.items() if name != "F8_E4M3"}
+"""The names of NumPy's types in a file that is written; uint16 are the bits of BF16."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,29 @@ def open_safetensors(file: Path) -> dict[str, RawTensor]:
             for name, stored in header.items()
             if name != METADATA
         }
+
+
+def save_safetensors(file: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write a file of tensors whose types are in `WRITTEN`. The library's function for NumPy has no BF16."""
+    arrays = {
+        name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in tensors.items()
+    }
+    header: dict[str, Any] = {}
+    end = 0
+    # The widest first, so that each begins at a multiple of its width.
+    for name in sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)):
+        array = arrays[name]
+        begin, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": WRITTEN[array.dtype],
+            "shape": list(np.shape(tensors[name])),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.writelines(arrays[name].tobytes() for name in header)
 
 
 def _raw(name: str, stored: Any, file: Path, data: Bytes) -> RawTensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -139,19 +140,32 @@ def _make_data(config: DistillConfig, kind: Kind, shards: Shards, progress: Prog
         observer=recorder,
     )
     prompts = prompts_for(engine, config.prompts)
-    while tokens < config.tokens and shards.bytes < config.data_limit:
-        draw = random.Random(f"{config.seed} {number}")
-        recordings: list[Recording] = []
-        answers: list[str] = []
-        for count in (SEQUENCES - SEQUENCES // 4, SEQUENCES // 4):
-            texts = prompts.texts(draw, count, answers)
-            recorder.take()  # of what was generated to get the prompts
-            answers = answer(engine, texts, draw)
-            recordings += recorder.take()
-        shards.write(number, recordings)
-        tokens += sum(len(recording.tokens) for recording in recordings)
-        number += 1
-        progress.data(tokens, config.tokens)
+    with nullcontext() if engine.facts.kernels is None else _pytorch_asleep():
+        while tokens < config.tokens and shards.bytes < config.data_limit:
+            draw = random.Random(f"{config.seed} {number}")
+            recordings: list[Recording] = []
+            answers: list[str] = []
+            for count in (SEQUENCES - SEQUENCES // 4, SEQUENCES // 4):
+                texts = prompts.texts(draw, count, answers)
+                recorder.take()  # of what was generated to get the prompts
+                answers = answer(engine, texts, draw)
+                recordings += recorder.take()
+            shards.write(number, recordings)
+            tokens += sum(len(recording.tokens) for recording in recordings)
+            number += 1
+            progress.data(tokens, config.tokens)
+
+
+@contextmanager
+def _pytorch_asleep() -> Iterator[None]:
+    """PyTorch's own threads do nothing. It would share the rounding of recorded states out over them, and they
+    wait for the next ones spinning: on two cores that slows the native kernels down by half."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train(
@@ -164,7 +178,7 @@ def _train(
     if not recordings:
         raise ModelError(f"{config.tokens} tokens are too few to train on; give more")
     torch.manual_seed(config.seed)
-    device = choose_device(config.device)
+    device = torch.device(choose_device(config.device))
     recipe = Recipe(unrolled=config.unrolled, rate=config.learning_rate, seed=config.seed)
     trainer = Trainer(kind.lesson(recordings, device), recordings, recipe, device=device)
     path = config.out / "work" / "checkpoint.pt"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from outrider.models.head_checkpoint import HeadCheckpoint, four_bits, quantized, save_head
+from outrider.models.head_checkpoint import HeadCheckpoint, four_bits, in_bfloat16, quantized, save_head
 from outrider.models.head_config import HeadConfig
 from outrider.training.batches import Batch
 from outrider.training.lesson import DEPTH, Where, positions, rounded
@@ -73,8 +73,8 @@ class HeadLesson:
         return rounded(self.net, self._stored)
 
     def save(self, folder: Path) -> None:
-        state = {name: tensor.detach().cpu() for name, tensor in self.net.state_dict().items()}
-        tensors = quantized(state) if self._quantized else {n: t.bfloat16() for n, t in state.items()}
+        state = {name: tensor.detach().cpu().numpy() for name, tensor in self.net.state_dict().items()}
+        tensors = quantized(state) if self._quantized else in_bfloat16(state)
         save_head(folder, self.config, tensors, self.draft_tokens.cpu().numpy())
 
     def _stored(self, values: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class HeadLesson:
             return values.bfloat16().float()
         if values.dim() != 2:
             return values.half().float()
-        return torch.from_numpy(four_bits(values).dequantize()).to(values.device)
+        return torch.from_numpy(four_bits(values.detach().cpu().numpy()).dequantize()).to(values.device)
 
     def _begin_at_target(self) -> None:
         """Begin as what the target does last: its last layers, as many as the head has, after the latest of

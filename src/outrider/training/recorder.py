@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +33,10 @@ class StateRecorder:
         self._parts: dict[Request, list[Tensor]] = {}
         self._finished: list[Recording] = []
 
-    def read(self, request: Request, first: int, states: Tensor) -> None:
-        self._parts.setdefault(request, []).append(states.to(torch.bfloat16))
+    def read(self, request: Request, first: int, states: Any) -> None:
+        """states: NumPy's or PyTorch's, whichever the backend hands out; they are copied."""
+        rounded = torch.as_tensor(states).to(torch.bfloat16, copy=True)
+        self._parts.setdefault(request, []).append(rounded)
 
     def end(self, request: Request) -> None:
         parts = self._parts.pop(request, None)
