@@ -54,20 +54,8 @@ void check_states(const Plan& plan, const Span& span, const std::string& of_span
 void check(const Plan& plan, const std::vector<int32_t>& tokens, const std::vector<Span>& spans) {
   int64_t rows = 0;
   for (size_t i = 0; i < spans.size(); ++i) {
-    const Span& span = spans[i];
-    const int64_t end = int64_t{span.start} + span.rows;
-    const std::string of_span = " of span " + std::to_string(i);
-    const auto value = [&](const char* what, int value) { return what + of_span + " = " + std::to_string(value); };
-    if (span.start < 0) refuse(value("start", span.start) + " has to be at least 0");
-    if (span.rows < 1) refuse(value("rows", span.rows) + " has to be at least 1");
-    if (end > kMostPositions)
-      refuse("start and rows" + of_span + " lead to " + std::to_string(end) +
-             " positions; 2^30 are possible");
-    if (span.logit_rows < 0 || span.logit_rows > span.rows)
-      refuse(value("logit_rows", span.logit_rows) + " has to be 0 to " + std::to_string(span.rows));
-    check_tables(plan, span, of_span);
-    check_states(plan, span, of_span);
-    rows += span.rows;
+    check_span(plan, spans[i], " of span " + std::to_string(i));
+    rows += spans[i].rows;
   }
   if (static_cast<int64_t>(tokens.size()) != rows)
     refuse("tokens has " + std::to_string(tokens.size()) + " values; the spans have " + std::to_string(rows) +
@@ -102,6 +90,19 @@ Turns turns_of(const Rope& rope, const std::vector<int32_t>& positions) {
 }
 
 }  // namespace
+
+void check_span(const Plan& plan, const Span& span, const std::string& of_span) {
+  const int64_t end = int64_t{span.start} + span.rows;
+  const auto value = [&](const char* what, int value) { return what + of_span + " = " + std::to_string(value); };
+  if (span.start < 0) refuse(value("start", span.start) + " has to be at least 0");
+  if (span.rows < 1) refuse(value("rows", span.rows) + " has to be at least 1");
+  if (end > kMostPositions)
+    refuse("start and rows" + of_span + " lead to " + std::to_string(end) + " positions; 2^30 are possible");
+  if (span.logit_rows < 0 || span.logit_rows > span.rows)
+    refuse(value("logit_rows", span.logit_rows) + " has to be 0 to " + std::to_string(span.rows));
+  check_tables(plan, span, of_span);
+  check_states(plan, span, of_span);
+}
 
 Batch lay_out(const Plan& plan, std::vector<int32_t> tokens, std::vector<Span> spans, int threads) {
   check(plan, tokens, spans);

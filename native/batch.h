@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "pieces.h"
@@ -41,6 +42,9 @@ struct Batch {
   std::vector<Turns> turns;    // of each rope
   std::vector<Pieces> pieces;  // of each class of layers
 };
+
+// Throws std::invalid_argument for a span that cannot be run. of_span: what errors call it, as " of span 0".
+void check_span(const Plan& plan, const Span& span, const std::string& of_span);
 
 // Throws std::invalid_argument for what cannot be run.
 Batch lay_out(const Plan& plan, std::vector<int32_t> tokens, std::vector<Span> spans, int threads);

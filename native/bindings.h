@@ -19,6 +19,7 @@ using namespace nb::literals;
 
 namespace outrider {
 
+void bind_draft(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_program(nb::module_& m);
 void bind_sample(nb::module_& m);

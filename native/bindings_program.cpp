@@ -1,10 +1,8 @@
-// What Python sees of threads and programs. A program is a graph until it has its output, and a pass from then on.
-#include <mutex>
+// What Python sees of threads and programs.
 #include <optional>
 
 #include "bindings.h"
-#include "instruction_sets.h"
-#include "pass.h"
+#include "program.h"
 
 namespace outrider {
 namespace {
@@ -43,114 +41,6 @@ Routing::Scoring scoring_named(const std::string& name) {
   if (name == "sigmoid") return Routing::Scoring::kSigmoid;
   refuse("scoring = '" + name + "' is not known; known are softmax, sigmoid");
 }
-
-class Program {
- public:
-  Program(std::shared_ptr<Threads> threads, const std::string& instruction_set)
-      : threads_(std::move(threads)), kernels_(kernels_named(instruction_set)) {}
-
-  Graph& graph() { return graph_; }
-
-  // The arrays of a layer's cache, which the program holds from here on.
-  CacheView cache(const Array& keys, const Array& values, int kv_heads, int head_dim) {
-    const auto type = keys.dtype();
-    const bool bfloat16 = type == kBf16 || type == nb::dtype<uint16_t>();
-    const auto wanted = bfloat16 ? type : nb::dtype<float>();
-    void* k = checked(keys, "keys", wanted, {-1, kv_heads, head_dim, -1});
-    const int blocks = size_of(keys.shape(0), "keys", "blocks");
-    const int block_size = size_of(keys.shape(3), "keys", "positions a block");
-    void* v = checked(values, "values", wanted, {blocks, kv_heads, block_size, head_dim});
-    arrays_.push_back(keys);
-    arrays_.push_back(values);
-    return {.keys = k,
-            .values = v,
-            .bfloat16 = bfloat16,
-            .blocks = blocks,
-            .block_size = block_size,
-            .kv_heads = kv_heads,
-            .head_dim = head_dim};
-  }
-
-  // The states of one layer, [slots, ...] of so many floats a slot, which the program holds from here on.
-  StateView states(const Array& array, size_t floats) {
-    if (array.ndim() < 2) refuse("states has to have a slot in each row");
-    const int slots = size_of(array.shape(0), "states", "slots");
-    if (array.size() != floats * static_cast<size_t>(slots))
-      refuse("states has " + std::to_string(array.size()) + " numbers; " + std::to_string(slots) +
-             " slots need " + std::to_string(floats) + " each");
-    if (array.dtype() != nb::dtype<float>()) refuse("states is " + name_of(array.dtype()) + "; it has to be float32");
-    int64_t stride = 1;
-    for (size_t axis = array.ndim(); axis-- > 0; stride *= static_cast<int64_t>(array.shape(axis)))
-      if (array.shape(axis) > 1 && array.stride(axis) != stride) refuse("states has to be C-contiguous");
-    arrays_.push_back(array);
-    return {static_cast<float*>(array.data()), slots, floats};
-  }
-
-  // There is an output only if there is memory for what each thread needs.
-  void output(Value x) {
-    graph_.check_output(x);
-    pass_.emplace(std::make_unique<Plan>(graph_, x, kernels_), threads_);
-    graph_.output(x);
-    output_width_ = graph_.width(x);
-  }
-
-  nb::ndarray<nb::numpy, float> run(std::vector<int32_t> tokens, const std::vector<int>& starts,
-                                    const std::vector<int>& rows,
-                                    std::vector<std::vector<std::vector<int32_t>>> tables,
-                                    const std::vector<int>& logit_rows, const std::optional<Input>& input,
-                                    const std::optional<Array>& kept, const std::optional<std::vector<int>>& states,
-                                    std::optional<std::vector<std::vector<int32_t>>> new_states) {
-    const std::unique_lock running(running_, std::try_to_lock);
-    if (!running) throw std::runtime_error("the program is already running, on another thread");
-    if (!pass_) refuse("the program has no output yet; call output()");
-    if (rows.size() != starts.size() || tables.size() != starts.size() || logit_rows.size() != starts.size())
-      refuse("starts, rows, tables and logit_rows have to be of one length");
-    if (states.has_value() != new_states.has_value() ||
-        (states && (states->size() != starts.size() || new_states->size() != starts.size())))
-      refuse("states and new_states have to be of the length of starts");
-    std::vector<Span> spans;
-    for (size_t i = 0; i < starts.size(); ++i)
-      spans.push_back({starts[i], rows[i], std::move(tables[i]), logit_rows[i], states ? (*states)[i] : -1,
-                       new_states ? std::move((*new_states)[i]) : std::vector<int32_t>()});
-    const auto row_count = static_cast<int64_t>(tokens.size());
-    int count = 0;
-    {
-      const nb::gil_scoped_release release;
-      count = pass_->prepare(std::move(tokens), std::move(spans));
-    }
-    const float* x = input_of(input, row_count);
-    float* k = kept_of(kept);
-    auto out = new_floats(static_cast<size_t>(count), static_cast<size_t>(output_width_));
-    const nb::gil_scoped_release release;
-    pass_->run(x, out.data(), k);
-    return out;
-  }
-
- private:
-  const float* input_of(const std::optional<Input>& input, int64_t rows) const {
-    const std::optional<Value> x = graph_.input();
-    if (input.has_value() != x.has_value())
-      refuse(std::string("input: the program ") + (x ? "needs one" : "takes none"));
-    if (!input) return nullptr;
-    return static_cast<const float*>(checked(*input, "input", nb::dtype<float>(), {rows, graph_.width(*x)}));
-  }
-
-  float* kept_of(const std::optional<Array>& kept) const {
-    if (kept.has_value() != (graph_.kept_width() > 0))
-      refuse(std::string("kept: the program ") + (kept ? "keeps nothing" : "needs room for what it keeps"));
-    if (!kept) return nullptr;
-    return static_cast<float*>(
-        checked(*kept, "kept", nb::dtype<float>(), {pass_->kept_rows(), graph_.kept_width()}));
-  }
-
-  std::shared_ptr<Threads> threads_;
-  const Kernels& kernels_;
-  Graph graph_;
-  std::optional<Pass> pass_;
-  int output_width_ = 0;
-  std::mutex running_;
-  std::vector<Array> arrays_;
-};
 
 Value experts(Program& p, Value x, Value scores, std::shared_ptr<Matrix> gates, std::shared_ptr<Matrix> ups,
               std::shared_ptr<Matrix> downs, int count, int chosen, const std::string& activation,
@@ -302,14 +192,31 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("kept_width", [](Program& p) { return p.graph().kept_width(); })
       .def_prop_ro("keeps_logit_rows", [](Program& p) { return p.graph().keeps_logit_rows(); })
       .def("output", &Program::output, "x"_a, "Ends the recording: x is what a run returns.")
-      .def("run", &Program::run, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a,
+      .def("run", [](Program& p, std::vector<int32_t> tokens, const std::vector<int>& starts,
+                     const std::vector<int>& rows, Tables tables, const std::vector<int>& logit_rows,
+                     const std::optional<Input>& input, const std::optional<Array>& kept, const States& states,
+                     NewStates new_states) {
+             return p.run(std::move(tokens), spans_of(starts, rows, std::move(tables), logit_rows, states,
+                                                      std::move(new_states)), input, kept);
+           }, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a,
            "input"_a = nb::none(), "kept"_a = nb::none(), "states"_a = nb::none(), "new_states"_a = nb::none(),
            "Run the recorded operations for the spans; float32 [output rows, width]. tables: of each span and\n"
            "group of layers, the blocks of its cache; those behind the window are not read and may be -1. kept:\n"
            "where to write what the program keeps, float32 [rows, sum of widths]. states: of each span, the slot of\n"
            "the states before its first row, or -1; new_states: of each span and row, the slot of those after it,\n"
-           "or -1. Raises RuntimeError while\n"
-           "another thread runs the same program.");
+           "or -1. Raises RuntimeError while another thread runs the same program.")
+      .def("step", [](Program& p, std::vector<int32_t> tokens, const std::vector<int>& starts,
+                      const std::vector<int>& rows, Tables tables, const std::vector<int>& logit_rows,
+                      const std::vector<std::optional<Choice>>& choices, const std::optional<Input>& input,
+                      const std::optional<Array>& kept, const States& states, NewStates new_states, bool looks) {
+             return p.step(std::move(tokens), spans_of(starts, rows, std::move(tables), logit_rows, states,
+                                                       std::move(new_states)), choices, input, kept, looks);
+           }, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a, "choices"_a,
+           "input"_a = nb::none(), "kept"_a = nb::none(), "states"_a = nb::none(), "new_states"_a = nb::none(),
+           "looks"_a = false,
+           "As `run`, and then choose tokens. choices: of each span, or None. The tokens of each span's choice, one a\n"
+           "row, or why there is none: NAN, INFINITE or NOTHING; and the logits, float32 [sum of logit_rows, vocab],\n"
+           "if they are to be looked at, or None.");
 }
 
 }  // namespace outrider

@@ -13,6 +13,7 @@ NB_MODULE(_native, m) {
   bind_program(m);
   bind_matrix(m);
   bind_sample(m);
+  bind_draft(m);
 }
 
 }  // namespace outrider

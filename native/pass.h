@@ -21,6 +21,9 @@ class Pass {
   // [kept rows, kept width].
   void run(const float* input, float* output, float* kept);
 
+  const Plan& plan() const { return *plan_; }
+  Threads& threads() const { return *threads_; }
+
   // For the operations.
   const Kernels& kernels() const { return plan_->kernels; }
   const Rope& rope(int number) const { return plan_->graph.ropes()[static_cast<size_t>(number)]; }

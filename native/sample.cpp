@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -80,9 +81,9 @@ std::vector<Candidate> candidates(const float* scores, int vocab, const std::vec
   return kept;
 }
 
-// The k likeliest, and those that tie with the last of them. The k-th largest of the blocks' maxima is no
-// more than the k-th largest score, so only scores from there on are looked at.
-Floor keep_top_k(const Kernels& kernels, const float* scores, int vocab, Floor floor, int k) {
+// The k likeliest of those that a floor keeps, and more. The k-th largest of the blocks' maxima is no more than the
+// k-th largest score, so only scores from there on are looked at.
+std::vector<Candidate> likeliest(const Kernels& kernels, const float* scores, int vocab, const Floor& floor, int k) {
   const std::vector<float> peaks = peaks_of(kernels, scores, vocab);
   float least = kNone;
   if (static_cast<size_t>(k) <= peaks.size()) {
@@ -90,7 +91,12 @@ Floor keep_top_k(const Kernels& kernels, const float* scores, int vocab, Floor f
     std::nth_element(ranked.begin(), ranked.begin() + (k - 1), ranked.end(), std::greater<>());
     least = ranked[static_cast<size_t>(k) - 1];
   }
-  std::vector<Candidate> kept = candidates(scores, vocab, peaks, floor, least);
+  return candidates(scores, vocab, peaks, floor, least);
+}
+
+// The k likeliest, and those that tie with the last of them.
+Floor keep_top_k(const Kernels& kernels, const float* scores, int vocab, const Floor& floor, int k) {
+  std::vector<Candidate> kept = likeliest(kernels, scores, vocab, floor, k);
   if (static_cast<size_t>(k) > kept.size()) return floor;
   std::nth_element(kept.begin(), kept.begin() + (k - 1), kept.end());
   return {kept[static_cast<size_t>(k) - 1].score, std::numeric_limits<int>::max()};
@@ -152,13 +158,23 @@ std::optional<Floor> filter(const Kernels& kernels, const float* logits, int voc
   return floor;
 }
 
+// Why no token can be chosen from a row.
+int reason(const float* logits, int vocab) {
+  bool infinite = false;
+  for (int token = 0; token < vocab; ++token) {
+    if (logits[token] != logits[token]) return kNan;
+    infinite |= logits[token] == -kNone;
+  }
+  return infinite ? kInfinite : kNothing;
+}
+
 }  // namespace
 
 int largest(const Kernels& kernels, const float* logits, int vocab) {
   const float top = kernels.maximum(logits, static_cast<size_t>(vocab));
   int nan = 0;
   for (int token = 0; token < vocab; ++token) nan |= logits[token] != logits[token];
-  if (nan || !std::isfinite(top)) return kNoToken;
+  if (nan || !std::isfinite(top)) return reason(logits, vocab);
   return static_cast<int>(std::find(logits, logits + vocab, top) - logits);
 }
 
@@ -181,7 +197,7 @@ void filtered(const Kernels& kernels, const float* logits, int vocab, const Filt
 int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
            const int64_t* ids, float* scores) {
   const auto kept = filter(kernels, logits, vocab, filters, scores);
-  if (!kept) return kNoToken;
+  if (!kept) return reason(logits, vocab);
   static const Limits limits;
   const Floor floor = *kept;
   uint64_t bits[kBlock];
@@ -207,6 +223,28 @@ int choose(const Kernels& kernels, const float* logits, int vocab, const Filters
     }
   }
   return best;
+}
+
+double log_total(const Kernels& kernels, const float* logits, int vocab) {
+  const double top = kernels.maximum(logits, static_cast<size_t>(vocab));
+  double sum = 0;
+  for (int token = 0; token < vocab; ++token) sum += std::exp(logits[token] - top);
+  return top + std::log(sum);
+}
+
+std::vector<Ranked> ranked(const Kernels& kernels, const float* logits, int vocab, int token, int count) {
+  const double total = log_total(kernels, logits, vocab);
+  const float own = logits[token];
+  const auto likelier = std::count_if(logits, logits + vocab, [own](float logit) { return logit > own; });
+  std::vector<Ranked> found{{token, own - total, static_cast<int>(likelier) + 1}};
+  if (count == 0) return found;
+  std::vector<Candidate> others = likeliest(kernels, logits, vocab, Floor(), std::min(count, vocab));
+  const auto last = others.begin() + std::min(static_cast<ptrdiff_t>(count), std::ssize(others));
+  std::partial_sort(others.begin(), last, others.end());
+  for (auto other = others.begin(); other != last; ++other)
+    if (other->token != token)
+      found.push_back({other->token, other->score - total, static_cast<int>(other - others.begin()) + 1});
+  return found;
 }
 
 }  // namespace outrider

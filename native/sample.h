@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels.h"
 
@@ -15,10 +16,10 @@ struct Filters {
   double top_p;
 };
 
-// Of a row from which none can be chosen: one that holds NaN or +inf, or nothing but -inf.
-inline constexpr int kNoToken = -1;
+// Why a row has no token: it holds NaN, whatever else it holds; it holds +inf; it holds nothing but -inf.
+inline constexpr int kNan = -1, kInfinite = -2, kNothing = -3;
 
-// The first of the largest logits, or kNoToken.
+// The first of the largest logits, or why there is none.
 int largest(const Kernels& kernels, const float* logits, int vocab);
 
 // The share of the largest logit's token in softmax(logits), 0 where no token can be chosen.
@@ -28,10 +29,24 @@ double confidence(const Kernels& kernels, const float* logits, int vocab);
 // token to choose. scores: [vocab].
 void filtered(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, float* scores);
 
-// argmax of filtered scores + Gumbel noise, or kNoToken; ties go to the first. key: the counter-based noise's
+// argmax of filtered scores + Gumbel noise, or why there is none; ties go to the first. key: the counter-based noise's
 // key for this position. ids: which token's noise each logit gets, or null for its own place's. scratch:
 // `vocab` floats.
 int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
            const int64_t* ids, float* scratch);
+
+// log(sum(exp(logits))), summed in double; NaN for a row that holds NaN or +inf.
+double log_total(const Kernels& kernels, const float* logits, int vocab);
+
+// A token by its log-probability. Rank 1 is the likeliest.
+struct Ranked {
+  int token;
+  double logprob;
+  int rank;
+};
+
+// `token`, whose rank is one more than there are likelier ones, then the others of the `count` likeliest in order,
+// ranked by their places. Equals are ranked by id; NaN is left out.
+std::vector<Ranked> ranked(const Kernels& kernels, const float* logits, int vocab, int token, int count);
 
 }  // namespace outrider

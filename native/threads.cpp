@@ -131,6 +131,13 @@ void Threads::run(const std::vector<int>& tasks, const Body& body) {
   do_all(0);
 }
 
+void Threads::each(int count, const std::function<void(int task, int thread)>& body) {
+  if (count == 1) return body(0, 0);
+  run({count}, [&body](int, int first, int last, int thread) {
+    for (int task = first; task < last; ++task) body(task, thread);
+  });
+}
+
 // The first stage from `serial` on that has tasks, or the run's end, which is a stage of no lots.
 void Threads::begin_stage(uint64_t serial) {
   while (serial < end_ && (*tasks_)[serial - first_] == 0) ++serial;

@@ -48,6 +48,8 @@ class Threads {
   void check_process() const;
   // tasks: of each stage, up to 2^30. Throws what `check_process` does.
   void run(const std::vector<int>& tasks, const Body& body);
+  // One stage of `count` tasks; a single one is done by the caller, whom it would take as long to hand it over.
+  void each(int count, const std::function<void(int task, int thread)>& body);
 
  private:
   void work(int thread);

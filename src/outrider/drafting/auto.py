@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from outrider.drafting.allot import Base, Position, allot
 from outrider.drafting.costs import OUTLIER, QUICK, TargetCost
 from outrider.drafting.length import Load, Outcome, Timing, fixed_plan
-from outrider.drafting.limit import Fixed, Limit, Plan
 from outrider.drafting.link import Link
-from outrider.drafting.priced import Priced
+from outrider.drafting.plan import Plan
 from outrider.drafting.probing import Probing
+from outrider.ops.budget import Budget, Price
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
@@ -36,7 +36,7 @@ LONGEST_QUIET = 16
 LOOK_EVERY = 4
 """Steps without drafts of which one is looked at: they teach little."""
 SAVE_EVERY = 60.0  # seconds
-NOTHING = Fixed(0)
+NOTHING = Budget(0)
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,9 @@ class AutoLength:
         trials = [request in tried and not self._steps for tried in self._decision.trials]
         if not any(lengths) and not any(trials):
             return self._nothing
-        return Plan([self._limit(n, request, lengths[n], trials[n]) for n in range(len(self.links))])
+        return Plan([self._budget(n, request, lengths[n], trials[n]) for n in range(len(self.links))])
 
-    def _limit(self, number: int, request: Request, length: int, trial: bool) -> Limit:
+    def _budget(self, number: int, request: Request, length: int, trial: bool) -> Budget:
         if not (length or trial):
             return NOTHING
         cost, forecast, decision = self.links[number].cost, self.links[number].forecast, self._decision
@@ -188,14 +188,14 @@ class AutoLength:
         if forecast.informed:  # it stops by itself
             length = min(2 * length + 2, self.bounds.most)
         row = decision.row + self.target.attention(0, len(request.tokens))
-        return Priced(
-            forecast,
-            request,
-            length,
-            least=1 if trial else self.bounds.least,
+        price = Price(
             row=decision.rate * row,
             token=decision.rate * (row + cost.each + cost.fixed / max(1, decision.drafting)),
+            least=1 if trial else self.bounds.least,
+            sure=forecast.sure(request),
+            reached=forecast.reached(request),
         )
+        return Budget(length, price)
 
     def _decide(self) -> None:
         """What to draft for these requests, as long as they run and nothing much is learnt."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from outrider.drafting.limit import Limit
+from outrider.ops.budget import Budget
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Draft:
     """
 
     tokens: tuple[int, ...] = ()
-    probs: Tensor | None = None
+    probs: NDArray[np.float64] | None = None
     confidences: tuple[float, ...] = ()
     source: int = 0
     chances: tuple[float, ...] = ()
@@ -39,8 +40,8 @@ class Drafter(Protocol):
     `end`; a request that it has not seen may turn up in any call of `draft`.
     """
 
-    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
-        """A draft after `requests[i].tokens`, as long as `limits[i]` allows, which is one token at least."""
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        """A draft after `requests[i].tokens`, as far as `budgets[i]` goes, which is one token at least."""
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         """The verdicts on the drafts last returned; `requests[i].tokens` does not hold them yet."""
@@ -63,9 +64,10 @@ class StateReader(Protocol):
     def state_layers(self) -> Sequence[int]:
         """The layers whose inputs it reads; see `Decoder.forward`."""
 
-    def read(self, request: Request, first: int, states: Tensor) -> None:
-        """The states of committed tokens, float32 [rows, layers * hidden]: `request.tokens[first:]`, and then
-        those of the draft that stood, which `request.tokens` does not hold yet."""
+    def read(self, request: Request, first: int, states: Any) -> None:
+        """The states of committed tokens, [rows, layers * hidden]: `request.tokens[first:]`, and then those of
+        the draft that stood, which `request.tokens` does not hold yet. In the backend's own form, and good
+        until the next step."""
 
     def end(self, request: Request) -> None:
         """The request finished or was preempted: free what is kept for it."""

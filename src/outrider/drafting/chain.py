@@ -6,12 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from outrider.drafting.base import Draft, Drafter, StateReader
-from outrider.drafting.limit import Plan
+from outrider.drafting.plan import Plan
 from outrider.faults import Faults
 from outrider.verification.accept import Verdict
 
@@ -68,7 +66,7 @@ class Chain:
             except Exception:
                 self._forget(drafter, requests, "take verdicts")
 
-    def read(self, request: Request, first: int, states: Tensor) -> None:
+    def read(self, request: Request, first: int, states: Any) -> None:
         """The states of committed tokens from position `first` on.
 
         Raises what a reader raises that is no drafter: it would lack them in what it writes down.
@@ -91,11 +89,13 @@ class Chain:
         self, source: int, requests: Sequence[Request], plans: Sequence[Plan], drafts: Sequence[Draft]
     ) -> dict[int, Draft]:
         """What a drafter offers those who have no draft yet, by their place in `requests`."""
-        asked = [i for i, plan in enumerate(plans) if not drafts[i].tokens and plan.limits[source].length > 0]
+        asked = [
+            i for i, plan in enumerate(plans) if not drafts[i].tokens and plan.budgets[source].length > 0
+        ]
         if not asked:
             return {}
-        limits = [plans[i].limits[source] for i in asked]
-        offered = self.drafters[source].draft([requests[i] for i in asked], limits)
+        budgets = [plans[i].budgets[source] for i in asked]
+        offered = self.drafters[source].draft([requests[i] for i in asked], budgets)
         return dict(zip(asked, offered, strict=True))
 
     def _forget(self, drafter: Drafter | StateReader, requests: Sequence[Request], what: str) -> None:

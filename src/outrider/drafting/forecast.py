@@ -11,12 +11,13 @@ that nobody knows yet begins with factor 1, which is what the engine has seen of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING
+
+from outrider.ops.budget import cell
 
 if TYPE_CHECKING:
     from outrider.drafting.base import Draft
@@ -53,8 +54,8 @@ class Base:
         requests with small factors reach, would seem safer than they are.
         """
         self._weight /= BASE_MEMORY
-        for cell in cells:
-            self._tried[cell] += self._weight * factor
+        for each in cells:
+            self._tried[each] += self._weight * factor
         if fell:
             self._fell[cells[-1]] += self._weight
 
@@ -177,11 +178,14 @@ class Forecast:
         that nobody knows yet."""
         return accumulate((1 - fall for fall in self._positions.shared()), mul)
 
-    def chance(self, request: Request, position: int, confidence: float | None) -> float:
-        """That a token stands, given those before it."""
-        if confidence is None:
-            return 1 - self._positions.of(request, min(position, self.longest - 1))
-        return 1 - self._confidences.of(request, _cell(confidence))
+    def sure(self, request: Request) -> tuple[float, ...]:
+        """The chance that a token stands, given those before it, by how sure the drafter is of it
+        (`outrider.ops.budget.cell`)."""
+        return tuple(1 - fall for fall in self._confidences.curve(request))
+
+    def reached(self, request: Request) -> tuple[float, ...]:
+        """The same by its position, of a drafter that says how sure it is; empty for others."""
+        return tuple(1 - fall for fall in self._positions.curve(request)) if self.informed else ()
 
     def observe(self, request: Request, draft: Draft, length: int, accepted: int) -> None:
         """Of at most `length` tokens that it was asked for it offered `draft`, of which `accepted` stood."""
@@ -195,7 +199,9 @@ class Forecast:
         self._positions.observe(request, range(tried), fell)
         if draft.confidences:
             self.informed = True
-            self._confidences.observe(request, [_cell(c) for c in draft.confidences[:tried]], fell)
+            self._confidences.observe(
+                request, [cell(c, CONFIDENCE_CELLS) for c in draft.confidences[:tried]], fell
+            )
 
     def refresh(self) -> None:
         """Let what all requests share learn from what was observed since."""
@@ -210,10 +216,3 @@ class Forecast:
 
 def _bounded(hazard: float) -> float:
     return min(MOST, max(LEAST, hazard))
-
-
-def _cell(confidence: float) -> int:
-    """A cell is a step of the log-odds: confidences near 1, where most are, are told apart most finely."""
-    doubt = max(1.0 - confidence, 1e-4)
-    log_odds = math.log2((1.0 - doubt + 1e-4) / doubt)
-    return int(min(max(log_odds / 1.25 + 3.0, 0.0), CONFIDENCE_CELLS - 1.0))

@@ -1,22 +1,22 @@
-"""Growing the drafts of a batch token by token, from a drafter's logits."""
+"""Drafts that grow in a cache of their own, as lanes of a backend's chain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
-from outrider.drafting.limit import Limit
+from outrider.ops.budget import Budget
+from outrider.ops.choice import Choice, Edits
+from outrider.ops.lane import Grown, Lane
 from outrider.ops.span import Span
-from outrider.sampling.distribution import NO_TOKEN
-from outrider.sampling.words import Words
-from outrider.verification.rules import Acceptance, Spot
+from outrider.verification.rules import Acceptance
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
@@ -24,77 +24,80 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Growing:
-    """A draft in the making: its tokens so far and what the rule wants to know of each."""
+    """A draft in the making: what is left of its budget, its tokens, and what was told of each. state: what
+    the next token is drafted from, beside the last one; complete: nothing is added any more."""
 
     request: Request
-    limit: Limit
-    length: int
+    budget: Budget
     table: BlockTable
-    complete: bool = False
     tokens: list[int] = field(default_factory=list)
-    probs: list[Tensor] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
+    probs: list[NDArray[np.float64]] = field(default_factory=list)
+    state: Any = None
+    complete: bool = False
 
-    def extend(self, tokens: int) -> bool:
-        """Make room for so many more positions; False where there is none."""
+    def span(self, tokens: Sequence[int], *, logits: bool) -> Span | None:
+        """The pass over the next positions, which then are filled; None where there is no room for them.
+        logits: whether a draft is to follow."""
+        start = self.table.filled
         try:
-            self.table.extend(self.table.filled + tokens)
+            self.table.extend(start + len(tokens))
         except OutOfBlocks:
-            return False
-        return True
+            return None
+        self.table.filled = start + len(tokens)
+        return Span(tokens, start, self.table.tables, int(logits), self.table.states)
 
-    def span(self, tokens: list[int]) -> Span:
-        """The pass over the next positions, which then are filled; logits after the last."""
-        span = Span(tokens, self.table.filled, self.table.tables, 1, self.table.states)
-        self.table.filled = span.end
-        return span
+    def lane(self, span: Span, acceptance: Acceptance) -> Lane | None:
+        """The draft after a span, as far as there is room for it; None where nothing can be drafted there.
 
-    def add(self, token: int, probs: Tensor | None, confidence: float | None) -> None:
-        """One more token, which may be the last: nothing is kept after one that ends the output."""
-        self.tokens.append(token)
-        if probs is not None:
-            self.probs.append(probs)
-        if confidence is not None:
-            self.confidences.append(confidence)
-        ends = token in self.request.stop_tokens or len(self.tokens) >= self.length
-        self.complete = ends or not self.limit.more()
-
-    def propose(
-        self, logits: Tensor, words: Words, acceptance: Acceptance
-    ) -> tuple[int, Tensor | None] | None:
-        """A token after the draft so far, and what the rule wants to know of it; None where there is none.
-
-        logits: [1, words].
+        What parameters do to a token may depend on the one before, so such a draft goes on token by token.
         """
         request = self.request
-        distribution = request.sampler.drafted(logits, [*request.output, *self.tokens], words)
-        if distribution is None:
-            return None
-        token, probs = acceptance.propose(
-            distribution, Spot(request.noise, request.num_output, len(self.tokens))
+        sampler, params, written = request.sampler, request.params, request.num_output
+        length, edits = self.budget.length, list[Edits]()
+        if sampler.edits:
+            output = [*request.output, *self.tokens]
+            if not sampler.ready(output):
+                return None
+            length, edits = 1, sampler.rows(output)
+        return Lane(
+            span,
+            Choice(
+                1,
+                sampler.filters,
+                acceptance.draft_key(request.noise, written),
+                written + len(self.tokens),
+                edits,
+            ),
+            self.budget.within(1 + self._room(length - 1)),
+            request.stop_tokens,
+            chances=params.trace_drafts and params.logprobs is not None,
+            probabilities=acceptance.looks,
         )
-        if token == NO_TOKEN:
-            return None
-        if request.params.trace_drafts and request.params.logprobs is not None:
-            self.chances.append(float(words.spread(logits)[0].softmax(-1)[token]))
-        return token, probs
+
+    def add(self, grown: Grown) -> None:
+        """More tokens, behind which all but the last are computed."""
+        self.table.filled += max(0, len(grown.tokens) - 1)
+        self.tokens += grown.tokens
+        self.confidences += grown.confidences
+        self.chances += grown.chances
+        if grown.probabilities is not None:
+            self.probs.append(grown.probabilities)
+        self.state = grown.state
+        self.budget = self.budget.after(len(grown.tokens), grown.confidences)
+        ends = not grown.tokens or grown.tokens[-1] in self.request.stop_tokens
+        self.complete = ends or not self.request.sampler.edits or not self.budget.length
 
     def draft(self) -> Draft:
         """What has grown."""
-        probs = torch.stack(self.probs) if self.probs else None
+        probs = np.concatenate(self.probs) if self.probs else None
         return Draft(tuple(self.tokens), probs, tuple(self.confidences), chances=tuple(self.chances))
 
-
-def grow(active: Sequence[Growing], logits: Tensor, words: Words, acceptance: Acceptance) -> list[Growing]:
-    """Add one token to each; those that go on. logits: [len(active), words] after the tokens so far."""
-    informed = any(g.limit.informed for g in active)
-    kinds = active[0].request.sampler.kinds
-    confidences = kinds.confidences(logits) if informed else [None] * len(active)
-    for g, row, confidence in zip(active, logits[:, None], confidences, strict=True):
-        proposed = g.propose(row, words, acceptance) if g.limit.take(confidence) else None
-        if proposed is None:
-            g.complete = True
-        else:
-            g.add(*proposed, confidence)
-    return [g for g in active if not g.complete and g.extend(1)]
+    def _room(self, length: int) -> int:
+        """How many more positions could be had, of so many."""
+        try:
+            self.table.extend(self.table.filled + length, length)
+        except OutOfBlocks:
+            return self.table.room_for_draft(0, length)
+        return length

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from outrider.drafting.base import Draft
-from outrider.drafting.grow import Growing, grow
-from outrider.drafting.limit import Limit
+from outrider.drafting.grow import Growing
 from outrider.drafting.own_cache import OwnCache
 from outrider.models.eagle3 import Eagle3, HeadRunner
-from outrider.ops.base import Passed
+from outrider.ops.base import Backend
+from outrider.ops.budget import Budget
+from outrider.ops.lane import Grown, Lane
 from outrider.ops.span import Span
-from outrider.sampling.words import SomeTokens
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance
 
@@ -24,33 +21,34 @@ if TYPE_CHECKING:
     from outrider.engine.request import Request
 
 MAX_UNREAD = 512
-NOTHING = Passed(torch.empty(0), None)
 
 
 @dataclass
 class Unread:
-    """States of a request's latest positions that the head has not computed. end: the position after them."""
+    """States of a request's latest positions that the head has not computed, in the backend's form. end: the
+    position after them."""
 
+    backend: Backend
     end: int = 0
-    pieces: list[Tensor] = field(default_factory=list)
+    pieces: list[Any] = field(default_factory=list)
     count: int = 0
 
-    def add(self, first: int, states: Tensor) -> None:
+    def add(self, first: int, states: Any) -> None:
         """States from position `first` on. What does not go on from the others replaces them: it was computed
         anew, or taken from the prefix cache in between."""
         if first != self.end:
             self.pieces.clear()
             self.count = 0
-        self.pieces.append(states)
+        self.pieces.append(self.backend.join([states]))  # a copy: the pass holds the rows of all requests
         self.count += len(states)
         self.end = first + len(states)
         # A head draws mostly on what is near: rather than hold the states of a whole book, it skips some.
         while self.count - len(self.pieces[0]) >= MAX_UNREAD:
             self.count -= len(self.pieces.pop(0))
 
-    def take(self, count: int) -> Tensor:
-        """The first `count` states, float32 [count, width]; they are read now."""
-        states = self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
+    def take(self, count: int) -> Any:
+        """The first `count` states, [count, width]; they are read now."""
+        states = self.pieces[0] if len(self.pieces) == 1 else self.backend.join(self.pieces)
         self.pieces = [states[count:]] if count < self.count else []
         self.count -= count
         return states[:count]
@@ -73,7 +71,6 @@ class HeadDrafter(OwnCache[HeadRunner]):
         acceptance: Acceptance,
         *,
         state_layers: Sequence[int],
-        vocab: int,
         max_rows: int,
     ) -> None:
         super().__init__(make)
@@ -82,22 +79,21 @@ class HeadDrafter(OwnCache[HeadRunner]):
         self._acceptance = acceptance
         self._max_rows = max_rows
         self._unread: dict[Request, Unread] = {}
-        self._words = SomeTokens(head.targets, vocab)
 
-    def read(self, request: Request, first: int, states: Tensor) -> None:
-        # A copy: what the target handed out holds the rows of all requests.
-        self._unread.setdefault(request, Unread()).add(first, states.clone())
+    def read(self, request: Request, first: int, states: Any) -> None:
+        unread = self._unread.get(request)
+        if unread is None:
+            unread = self._unread[request] = Unread(self._head.backend)
+        unread.add(first, states)
 
-    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
-        begun = [self._begin(r, limit) for r, limit in zip(requests, limits, strict=True)]
-        passed, started = self._catch_up([g for g in begun if g is not None])
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        begun = [self._begin(r, budget) for r, budget in zip(requests, budgets, strict=True)]
+        started, active, grown = self._catch_up([g for g in begun if g is not None])
         rows = [g.table.filled for g in started]
-        active = started
         while active:
-            before = active
-            active = grow(before, passed.logits, self._words, self._acceptance)
-            if active:
-                passed = self._go_on(active, _of(before, active, passed.kept))
+            for g, more in zip(active, grown, strict=True):
+                g.add(more)
+            active, grown = self._go_on([g for g in active if not g.complete])
         for g, filled in zip(started, rows, strict=True):
             g.table.truncate(filled)
         return [Draft() if g is None else g.draft() for g in begun]
@@ -113,7 +109,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
         unread = self._unread.get(request)
         return 0 if unread is None else max(0, unread.count - 1)
 
-    def _begin(self, request: Request, limit: Limit) -> Growing | None:
+    def _begin(self, request: Request, budget: Budget) -> Growing | None:
         """A draft to grow; None where the target's states are not known up to the last token."""
         unread = self._unread.get(request)
         if unread is None or unread.end != len(request.tokens) - 1:
@@ -121,42 +117,46 @@ class HeadDrafter(OwnCache[HeadRunner]):
         if request not in self._tables:
             self._tables[request] = self.runner.table()
         table = self._tables[request]
-        if table.filled + unread.count + limit.length > self._head.config.max_position_embeddings:
+        if table.filled + unread.count + budget.length > self._head.config.max_position_embeddings:
             table.truncate(0)  # it goes on with what is near
-        return Growing(request, limit, limit.length, table)
+        return Growing(request, budget, table)
 
-    def _catch_up(self, growing: Sequence[Growing]) -> tuple[Passed, list[Growing]]:
-        """Compute unread states; what follows from the last of them, of those who have read all."""
-        budget = self._max_rows
-        spans: list[Span] = []
-        states: list[Tensor] = []
-        work: list[Growing] = []
+    def _catch_up(self, growing: Sequence[Growing]) -> tuple[list[Growing], list[Growing], list[Grown]]:
+        """Compute unread states. Who has computed any, and who then has read all, with their drafts."""
+        left = self._max_rows
+        lanes: list[Lane | Span] = []
+        states, started, active = [], [], []
         # Those who are far behind take what the others leave, so as not to keep them from drafting.
         for g in sorted(growing, key=lambda g: self._unread[g.request].count):
             unread = self._unread[g.request]
-            rows, first = min(unread.count, budget), unread.end - unread.count
-            if rows and g.extend(rows):
-                tokens = g.request.tokens[first + 1 : first + 1 + rows]
-                spans.append(g.span(tokens))
-                states.append(unread.take(rows))
-                work.append(g)
-                budget -= rows
-        if not work:
-            return NOTHING, []
-        passed = self.runner.read(spans, states[0] if len(states) == 1 else torch.cat(states))
-        for g in work:
+            rows, first = min(unread.count, left), unread.end - unread.count
+            ready = rows == unread.count
+            span = g.span(g.request.tokens[first + 1 : first + 1 + rows], logits=ready) if rows else None
+            if span is None:
+                continue
+            states.append(unread.take(rows))
+            started.append(g)
+            left -= rows
             g.table.settle(g.table.filled)
-        ready = [g for g in work if not self._unread[g.request].count]
-        return Passed(_of(work, ready, passed.logits), _of(work, ready, passed.kept)), ready
+            lane = g.lane(span, self._acceptance) if ready else None
+            if lane is not None:
+                active.append(g)
+            lanes.append(span if lane is None else lane)
+        if not lanes:
+            return [], [], []
+        read = states[0] if len(states) == 1 else self._head.backend.join(states)
+        return started, active, self.runner.read(lanes, read)
 
-    def _go_on(self, active: Sequence[Growing], states: Tensor) -> Passed:
-        """Compute the last token of each draft. states: the head's own, [len(active), hidden]."""
-        return self.runner.go_on([g.span(g.tokens[-1:]) for g in active], states)
-
-
-def _of(all: Sequence[Growing], some: Sequence[Growing], rows: Tensor | None) -> Tensor:
-    """The rows of some of all."""
-    assert rows is not None  # a head hands out its states
-    if len(some) == len(all):
-        return rows
-    return rows[[i for i, g in enumerate(all) if g in some]]
+    def _go_on(self, growing: Sequence[Growing]) -> tuple[list[Growing], list[Grown]]:
+        """Drafts behind the last tokens of those that there are."""
+        lanes: list[Lane | Span] = []
+        active = []
+        for g in growing:
+            span = g.span(g.tokens[-1:], logits=True)
+            lane = None if span is None else g.lane(span, self._acceptance)
+            if lane is not None:
+                active.append(g)
+                lanes.append(lane)
+        if not lanes:
+            return [], []
+        return active, self.runner.go_on(lanes, self._head.backend.join([g.state for g in active]))

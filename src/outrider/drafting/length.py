@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from outrider.drafting.base import Draft
-from outrider.drafting.limit import Fixed, Plan
+from outrider.drafting.plan import Plan
+from outrider.ops.budget import Budget
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
@@ -92,4 +93,4 @@ class FixedLength:
 
 def fixed_plan(length: int, drafters: int) -> Plan:
     """The same length for every drafter of a chain."""
-    return Plan((Fixed(length),) * drafters)
+    return Plan((Budget(length),) * drafters)

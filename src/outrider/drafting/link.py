@@ -83,7 +83,7 @@ class Link:
         tokens = depth = 0
         for outcome in outcomes:
             request, draft, accepted = outcome.request, outcome.draft, outcome.verdict.accepted
-            length = outcome.plan.limits[number].length
+            length = outcome.plan.budgets[number].length
             if not length or (draft.tokens and draft.source < number):
                 continue  # not asked
             if draft.source != number:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from outrider.drafting.base import Draft
-from outrider.drafting.limit import Limit
+from outrider.ops.budget import Budget, Meter
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ class NgramIndex:
         self._ends: dict[tuple[int, ...], int] = {}
         self._indexed = 0
 
-    def continuation(self, tokens: Sequence[int], limit: Limit) -> Draft:
-        """What followed the latest earlier occurrence of the longest known suffix, as far as `limit` allows.
+    def continuation(self, tokens: Sequence[int], budget: Budget) -> Draft:
+        """What followed the latest earlier occurrence of the longest known suffix, as far as `budget` goes.
 
         `tokens` is the sequence of the last call, grown. Where the occurrence is so recent that too few
         tokens follow it, the repetition is continued. The confidence is the suffix's length over the longest.
@@ -37,17 +37,18 @@ class NgramIndex:
         for n in self._sizes:
             start = self._ends.get(tuple(tokens[-n:])) if n <= len(tokens) else None
             if start is not None:
-                return self._follow(tokens, start, n / self._sizes[0], limit)
+                return self._follow(tokens, start, n / self._sizes[0], budget)
         return Draft()
 
     @staticmethod
-    def _follow(tokens: Sequence[int], start: int, confidence: float, limit: Limit) -> Draft:
+    def _follow(tokens: Sequence[int], start: int, confidence: float, budget: Budget) -> Draft:
         """The tokens from `start` on, again and again."""
         drafted: list[int] = []
         period = len(tokens) - start
-        while len(drafted) < limit.length and limit.take(confidence):
+        meter = Meter(budget)
+        while meter.takes(confidence):
             drafted.append(tokens[start + len(drafted) % period])
-            if not limit.more():
+            if not meter.goes_on():
                 break
         return Draft(tuple(drafted), confidences=(confidence,) * len(drafted))
 
@@ -59,10 +60,10 @@ class NgramDrafter:
         self._range = (shortest, longest)
         self._indexes: dict[Request, NgramIndex] = {}
 
-    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
         return [
-            self._index(request).continuation(request.tokens, limit)
-            for request, limit in zip(requests, limits, strict=True)
+            self._index(request).continuation(request.tokens, budget)
+            for request, budget in zip(requests, budgets, strict=True)
         ]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:

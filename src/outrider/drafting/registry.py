@@ -14,12 +14,12 @@ from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.self_draft import self_draft
-from outrider.drafting.vocabulary import ShortTable, Vocabulary, check_same_vocabulary
+from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
-from outrider.models.runner import Cached, ModelRunner, group_sizes
+from outrider.models.runner import Cached, DraftRunner, group_sizes
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Backend
 from outrider.verification.rules import RULES, Acceptance
@@ -143,18 +143,18 @@ def _own(quantization: Quantization, around: Surroundings, option: str) -> Model
 
 def _with_cache(model: Model, around: Surroundings) -> DrafterSource:
     config, vocab = around.config, around.target.config.vocab_size
-    kind = ShortTable if model.config.vocab_size < vocab else ModelRunner
 
     def make(num_blocks: Sequence[int]) -> Drafter:
-        def runner() -> ModelRunner:
-            return kind(
+        def runner() -> DraftRunner:
+            return DraftRunner(
                 model,
                 num_blocks=num_blocks,
                 block_size=config.block_size,
                 prefix_caching=config.enable_prefix_caching,
+                vocab=vocab,
             )
 
-        return ModelDrafter(runner, around.rule, vocab=vocab, max_rows=around.prompt_rows)
+        return ModelDrafter(runner, around.rule, max_rows=around.prompt_rows)
 
     return WithCache(_sizes(model, around, around.prompt_rows), make)
 
@@ -167,14 +167,14 @@ def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     backend = around.quantised(around.checkpoint, quantization, option=option)
     rows = HEAD_ROWS * around.prompt_rows
     head = Eagle3(checkpoint, backend, around.target)
+    vocab = around.target.config.vocab_size
 
     def make(num_blocks: Sequence[int]) -> Drafter:
         return HeadDrafter(
-            lambda: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size),
+            lambda: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size, vocab=vocab),
             head,
             around.rule,
             state_layers=layers,
-            vocab=around.target.config.vocab_size,
             max_rows=rows,
         )
 

@@ -6,14 +6,11 @@ number. Padding may differ between draft and target; the tokens may not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from outrider.errors import ModelError
-from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
-from outrider.ops.base import Passed
-from outrider.ops.span import Span
 
 
 @dataclass(frozen=True)
@@ -42,24 +39,6 @@ def check_same_vocabulary(target: Vocabulary, draft: Vocabulary) -> None:
                 f"({len(target.tokens)} tokens) and {_place(draft, token_id)} in the draft "
                 f"({len(draft.tokens)} tokens); choose a draft with the target's tokenizer"
             )
-
-
-class ShortTable(ModelRunner):
-    """A draft model whose table has fewer rows than the target's.
-
-    What the target may say beyond them is padding. It hardly ever does; the draft model reads its first
-    token there, since any guess will do.
-    """
-
-    def run(self, spans: Sequence[Span]) -> Passed:
-        rows = self.model.config.vocab_size
-        return super().run([_within(span, rows) for span in spans])
-
-
-def _within(span: Span, rows: int) -> Span:
-    if max(span.tokens, default=0) < rows:
-        return span
-    return replace(span, tokens=[token if token < rows else 0 for token in span.tokens])
 
 
 def _fills(token: str, token_id: int) -> bool:

@@ -53,8 +53,6 @@ def admit(
         bad_words=_bad_words(params, tokenizer),
         stop_tokens=stop_tokens,
         vocab=config.vocab_size,
-        device=target.model.backend.device,
-        instruction_set=target.model.backend.instruction_set,
     )
     wanted = params.structured_outputs
     max_tokens = max_model_len if params.max_tokens is None else params.max_tokens

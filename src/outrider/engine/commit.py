@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from outrider.engine.logprobs import likeliest
 from outrider.engine.request import Request
 from outrider.engine.verify import Judged
 from outrider.errors import INTERNAL_ERROR
-from outrider.outputs import Drafted, Increment, Logprobs, Origin, SpeculationStats
+from outrider.outputs import Drafted, Increment, Logprob, Logprobs, Origin, SpeculationStats
 
 
 def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
@@ -26,11 +25,10 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
 
     before = request.num_output
     drafted = len(judged.draft.tokens)
-    rows = judged.logits[len(judged.logits) - drafted - 1 :]
     for i, (token, origin) in enumerate(zip(verdict.tokens, _origins(judged), strict=True)):
         request.tokens.append(token)
         if request.params.logprobs is not None:
-            logprobs = likeliest(rows[i], token, request.params.logprobs, decode)
+            logprobs = _logprobs(judged, judged.new + i, token, request.params.logprobs, decode)
             request.logprobs.append(logprobs)
             request.cumulative_logprob += logprobs[token].logprob
         _add_text(request, token, origin)
@@ -129,5 +127,12 @@ def _add_prompt_logprobs(
         request.prompt_logprobs.append(None)
     first = request.table.filled
     for position in range(len(request.prompt_logprobs), min(computed + 1, request.prompt_length)):
-        row = judged.logits[position - 1 - first]
-        request.prompt_logprobs.append(likeliest(row, request.tokens[position], count, decode))
+        row, token = position - 1 - first, request.tokens[position]
+        request.prompt_logprobs.append(_logprobs(judged, row, token, count, decode))
+
+
+def _logprobs(judged: Judged, row: int, token: int, count: int, decode: Callable[[int], str]) -> Logprobs:
+    """`token`, and the `count` likeliest tokens in order, before sampling parameters."""
+    assert judged.rows is not None, "logits are kept where they are to be looked at"
+    ranked = judged.rows.ranked(row, token, count)
+    return {one.token: Logprob(one.logprob, one.rank, decode(one.token)) for one in ranked}

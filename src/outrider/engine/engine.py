@@ -23,6 +23,7 @@ from outrider.engine.verify import Judged, verify
 from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
+from outrider.ops.base import Facts
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars
@@ -85,12 +86,14 @@ class Engine:
         self._seeds = random.Random(seed)
         self._text_of = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]))
 
+    @property
+    def facts(self) -> Facts:
+        """Of where the target is computed."""
+        return self.target.facts
+
     def step(self) -> list[Increment]:
         """One forward pass of the target, and what every request gained by it; nothing if none waits."""
-        with self.target.model.backend.undisturbed():
-            return self._step()
-
-    def _step(self) -> list[Increment]:
+        self.target.check_process()
         began = self._clock()
         schedule = self._schedule()
         if not schedule.work:

@@ -49,7 +49,7 @@ class Lending:
             self._maybe_lend(schedule)
 
     def _maybe_lend(self, schedule: Schedule) -> None:
-        asked = any(work.plan.limits[n].length for work in schedule.work for n in self._cached)
+        asked = any(work.plan.budgets[n].length for work in schedule.work for n in self._cached)
         self._idle = max(0, self._idle - DRAFT_COUNTS) if asked else min(self._idle + 1, IDLE_STEPS)
         if self._idle == IDLE_STEPS and schedule.short and self._target.pool.reserve:
             for drafter in self._cached.values():

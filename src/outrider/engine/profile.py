@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, cycle, islice
 
-import torch
+import numpy as np
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
 from outrider.drafting.base import Drafter, StateReader
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.drafting.limit import Fixed
 from outrider.engine.admission import admit
 from outrider.engine.request import Request
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
+from outrider.ops.budget import Budget, Price
+from outrider.ops.choice import Choice
 from outrider.ops.span import Span
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars
@@ -40,6 +41,8 @@ FEW, MANY = 1, 16  # requests that a drafter is timed with
 DEPTH = 4
 READ = 33  # tokens of a prompt that a drafter catches up with
 TOGETHER, CONTEXT = 8, 192  # requests and positions of each, to time attention with
+FREE = Price(row=-1.0, token=-1.0, least=0, sure=(1.0,))
+"""At which every token is worth it, once it is found out how sure the drafter is."""
 
 
 class TargetTimer:
@@ -106,7 +109,7 @@ class TargetTimer:
         tokens = islice(cycle(self._tokens), rows * len(tables))
         spans = [Span([*islice(tokens, rows)], start, table.tables, rows, table.states) for table in tables]
         began = self.clock()
-        self._target.forward(spans)[-1, -1].item()  # a GPU may still be at it
+        self._target.step(spans, [Choice(rows)] * len(spans))
         return self.clock() - began
 
 
@@ -190,7 +193,7 @@ class DraftTimer:
         for request in requests:
             self._feed(request)
         began = self.clock()
-        self._drafter.draft(requests, [Fixed(length, informed=True)] * len(requests))
+        self._drafter.draft(requests, [Budget(length, FREE)] * len(requests))
         took = self.clock() - began
         token = self._token()
         self._drafter.observe(requests, [Verdict(0, (token,))] * len(requests))
@@ -241,7 +244,7 @@ def _feeder(drafter: Drafter, hidden: int) -> Callable[[Request], None]:
     def feed(request: Request) -> None:
         first = known.get(request, 0)
         known[request] = len(request.tokens) - 1
-        states = torch.zeros(known[request] - first, len(reader.state_layers) * hidden)
+        states = np.zeros((known[request] - first, len(reader.state_layers) * hidden), np.float32)
         reader.read(request, first, states)
 
     return feed

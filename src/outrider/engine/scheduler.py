@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.drafting.length import LengthPolicy, Load
-from outrider.drafting.limit import Fixed, Plan
+from outrider.drafting.plan import Plan
 from outrider.engine.request import Request
+from outrider.ops.budget import Budget
 
 FORCED = 16  # tokens of a grammar's that are drafted at once
 
@@ -186,7 +187,7 @@ class Scheduler:
         forced: dict[Request, tuple[int, ...]] = {}
         for request in ready:
             grammar = request.sampler.grammar
-            if grammar is None or not self.policy.nothing.limits or not rows:
+            if grammar is None or not self.policy.nothing.budgets or not rows:
                 continue
             own = request.params.num_speculative_tokens
             longest = min(FORCED if own is None else own, request.room, rows)
@@ -198,7 +199,7 @@ class Scheduler:
 
     def _longest_draft(self, request: Request) -> int:
         """That the request can have in this step."""
-        if len(self.resting) == len(self.policy.nothing.limits):  # no drafter
+        if len(self.resting) == len(self.policy.nothing.budgets):  # no drafter
             return 0
         own = request.params.num_speculative_tokens
         return min(self.policy.longest if own is None else own, request.room)
@@ -239,7 +240,7 @@ def _ready(request: Request) -> bool:
 
 def _without(plan: Plan, drafters: Sequence[int]) -> Plan:
     """The plan, with nothing for some of the drafters."""
-    return Plan([Fixed(0) if n in drafters else limit for n, limit in enumerate(plan.limits)])
+    return Plan([Budget(0) if n in drafters else budget for n, budget in enumerate(plan.budgets)])
 
 
 def _shared(wanted: Mapping[Request, int], rows: int) -> Mapping[Request, int]:

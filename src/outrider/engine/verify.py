@@ -6,41 +6,56 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from outrider.drafting.base import Draft
 from outrider.engine.scheduler import Work
 from outrider.errors import INTERNAL_ERROR
 from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
+from outrider.ops.choice import Choice, Edits, NoToken, Rows
 from outrider.ops.span import Span
-from outrider.sampling.distribution import NO_TOKEN
 from outrider.verification.accept import Verdict
-from outrider.verification.rules import Acceptance, Spot
+from outrider.verification.noise import Stream
+from outrider.verification.rules import Acceptance
 
 logger = logging.getLogger(__name__)
 faults = Faults(logger)
 
 NOTHING = Verdict(0, ())
+WHY = {
+    NoToken.NAN: "NaN",
+    NoToken.INFINITE: "+inf",
+    NoToken.NOTHING: "nothing but -inf",
+}
 
 
 @dataclass(frozen=True)
 class Judged:
     """One request's share of a step: what was computed, drafted, and decided.
 
-    logits: [rows with logits, vocab]; where the request caught up, the last `len(draft.tokens) + 1` of them
-    are for new tokens. states: of every row that was computed, if the target hands them out. error: why no
-    token could be chosen.
+    rows: the logits, where they are to be looked at; where the request caught up, those from `new` on are for
+    new tokens. states: of every row that was computed, if the target hands them out. error: why no token could
+    be chosen.
     """
 
     work: Work
     draft: Draft
-    logits: Tensor
-    states: Tensor | None
+    rows: Rows | None
+    states: Any
     verdict: Verdict
+    new: int = 0
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a request adds to a step: work, the draft that is judged, and how tokens are chosen."""
+
+    work: Work
+    draft: Draft
+    span: Span
+    choice: Choice | None
 
 
 def verify(
@@ -68,80 +83,99 @@ def _bisect(target: ModelRunner, acceptance: Acceptance, work: Sequence[Work]) -
             halves = (work[:middle], work[middle:])
             return [judged for half in halves for judged in _bisect(target, acceptance, half)]
         logger.exception("request %s ends, since the pass fails for it alone", work[0].request.id)
-        nothing = replace(work[0], count=0)  # so none of its positions is committed
-        return [Judged(nothing, Draft(), torch.empty(0), None, NOTHING, INTERNAL_ERROR)]
+        return [_failed(work[0])]
+
+
+def _failed(work: Work) -> Judged:
+    """Of a request that ends. None of its positions is committed."""
+    return Judged(replace(work, count=0), Draft(), None, None, NOTHING, error=INTERNAL_ERROR)
 
 
 def _verify(
     target: ModelRunner, acceptance: Acceptance, work: Sequence[Work], drafts: Sequence[Draft]
 ) -> list[Judged]:
-    spans = [_span(w, draft.tokens) for w, draft in zip(work, drafts, strict=True)]
-    passed = target.run(spans)
-    logits = _cut(passed.logits, [span.logit_rows for span in spans])
-    rows = [len(span.tokens) for span in spans]
-    states = [None] * len(spans) if passed.kept is None else _cut(passed.kept, rows)
-    return [_judge_or_fail(acceptance, *of) for of in zip(work, drafts, logits, states, strict=True)]
+    shares = [_share_or_none(*of) for of in zip(work, drafts, strict=True)]
+    asked = [share for share in shares if share is not None]
+    if not asked:
+        return [_failed(w) for w in work]
+    looks = acceptance.looks or any(_looks(share.work) for share in asked)
+    stepped = target.step([share.span for share in asked], [share.choice for share in asked], looks=looks)
+    rows = [None] * len(asked) if stepped.rows is None else stepped.rows
+    ends = accumulate((len(share.span.tokens) for share in asked), initial=0)
+    states = [None if stepped.kept is None else stepped.kept[first:last] for first, last in pairwise(ends)]
+    judged = iter(
+        [_judge_or_fail(acceptance, *of) for of in zip(asked, stepped.tokens, rows, states, strict=True)]
+    )
+    return [_failed(w) if share is None else next(judged) for w, share in zip(work, shares, strict=True)]
 
 
-def _cut(rows: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """The rows of each request."""
-    return [rows[first:last] for first, last in pairwise(accumulate(counts, initial=0))]
-
-
-def _span(work: Work, draft: Sequence[int]) -> Span:
-    request, start = work.request, work.request.table.filled
-    tokens = [*request.tokens[start : start + work.count], *draft]
-    new_rows = len(draft) + 1 if work.catches_up else 0
-    logit_rows = len(tokens) if request.wants_prompt_logprobs else new_rows
-    return Span(tokens, start, request.table.tables, logit_rows, request.table.states)
-
-
-def _judge_or_fail(
-    acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor, states: Tensor | None
-) -> Judged:
+def _share_or_none(work: Work, draft: Draft) -> _Share | None:
     """A fault in a draft costs the draft. One in what the request brought along, its edits for example, ends
-    that request alone."""
+    that request alone: None."""
     try:
-        return _judge(acceptance, work, draft, logits, states)
+        return _share(work, draft)
     except Exception:
         if draft.tokens:
             faults.tell("a draft could not be judged, and is dropped")
-            undrafted = logits[: len(logits) - len(draft.tokens)]
-            return _judge_or_fail(acceptance, work, Draft(), undrafted, states)
-        logger.exception("request %s could not be judged", work.request.id)
-        return Judged(work, draft, logits, states, NOTHING, INTERNAL_ERROR)
+            return _share_or_none(work, Draft())
+        logger.exception("request %s ends: how its tokens are chosen cannot be said", work.request.id)
+        return None
 
 
-def _judge(acceptance: Acceptance, work: Work, draft: Draft, logits: Tensor, states: Tensor | None) -> Judged:
-    if not work.catches_up:
-        return Judged(work, draft, logits, states, NOTHING)
-    request, tokens = work.request, draft.tokens
-    rows = logits[len(logits) - len(tokens) - 1 :]
-    edited = request.sampler.edit(rows, request.output, tokens)
-    if not len(edited):
-        reason = f"after {request.num_output} tokens the sampling parameters leave no token to choose"
-        return Judged(work, draft, logits, states, NOTHING, reason)
-    # Where the edits leave nothing to choose after part of the draft, that part is judged, all of it: to drop
-    # a token for what follows it would bias the draw. A raw row stands in for the bonus, which is dropped.
-    possible = tokens[: len(edited)]
-    judged_rows = edited
-    if len(edited) == len(possible):
-        judged_rows = torch.cat([edited, rows[len(edited) : len(possible) + 1]])
-    probs = None if draft.probs is None else draft.probs[: len(possible)]
-    spot = Spot(request.noise, request.num_output)
-    verdict = acceptance.judge(request.sampler.distribution(judged_rows), possible, probs, spot)
-    if verdict.accepted == len(edited) or verdict.tokens[-1] == NO_TOKEN:
-        # What stands is kept; the next step comes to the row that has no token, as plain decoding does.
-        verdict = Verdict(verdict.accepted, possible[: verdict.accepted])
-    if not verdict.tokens:
-        return Judged(work, draft, logits, states, NOTHING, _why_none(edited[0], request.num_output))
-    return Judged(work, draft, logits, states, verdict)
+def _share(work: Work, draft: Draft) -> _Share:
+    request, start = work.request, work.request.table.filled
+    tokens = [*request.tokens[start : start + work.count], *draft.tokens]
+    rows = len(draft.tokens) + 1 if work.catches_up else 0
+    logit_rows = len(tokens) if request.wants_prompt_logprobs else rows
+    span = Span(tokens, start, request.table.tables, logit_rows, request.table.states)
+    if not rows:
+        return _Share(work, draft, span, None)
+    sampler, edits = request.sampler, list[Edits]()
+    if sampler.edits:
+        edits = sampler.rows(request.output, draft.tokens)
+        rows = len(edits)
+    key, skip = request.noise.key(Stream.TOKEN), logit_rows - len(draft.tokens) - 1
+    choice = Choice(rows, sampler.filters, key, request.num_output, edits, skip)
+    return _Share(work, draft, span, choice)
 
 
-def _why_none(row: Tensor, num_output: int) -> str:
-    """What keeps a token from being chosen from edited logits [vocab]."""
-    held = "NaN" if row.isnan().any() else "+inf" if row.max() == torch.inf else "nothing but -inf"
+def _looks(work: Work) -> bool:
+    return work.request.params.logprobs is not None or work.request.wants_prompt_logprobs
+
+
+def _judge_or_fail(
+    acceptance: Acceptance, share: _Share, chosen: Sequence[int], rows: Rows | None, states: Any
+) -> Judged:
+    """A fault in judging costs the draft, or, where there is none, ends that request alone."""
+    try:
+        return _judge(acceptance, share, chosen, rows, states)
+    except Exception:
+        if share.draft.tokens:
+            faults.tell("a draft could not be judged, and is dropped")
+            undrafted = replace(share, draft=Draft())
+            return _judge_or_fail(acceptance, undrafted, chosen[:1], rows, states)
+        logger.exception("request %s could not be judged", share.work.request.id)
+        return _failed(share.work)
+
+
+def _judge(
+    acceptance: Acceptance, share: _Share, chosen: Sequence[int], rows: Rows | None, states: Any
+) -> Judged:
+    work, draft, choice = share.work, share.draft, share.choice
+    if choice is None:
+        return Judged(work, draft, rows, states, NOTHING)
+    request = work.request
+    verdict = acceptance.judge(chosen, rows, draft.tokens, draft.probs, request.noise, request.num_output)
+    error = None if verdict.tokens else _why_none(work, NoToken(chosen[0]))
+    return Judged(work, draft, rows, states, verdict, choice.skip, error)
+
+
+def _why_none(work: Work, found: NoToken) -> str:
+    """What keeps a token from being chosen."""
+    request = work.request
+    if found is NoToken.NOTHING and request.sampler.edits:
+        return f"after {request.num_output} tokens the sampling parameters leave no token to choose"
     return (
-        f"after {num_output} tokens the logits hold {held}, so no token can be chosen; the model's weights "
-        "are broken or overflow, or a sampling parameter is too large"
+        f"after {request.num_output} tokens the logits hold {WHY[found]}, so no token can be chosen; the model's "
+        "weights are broken or overflow, or a sampling parameter is too large"
     )

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from outrider.engine.engine import Engine
 from outrider.models.runner import ModelRunner
 from outrider.ops.span import Span
 from outrider.params import SamplingParams
-from outrider.sampling.filters import Filters
 from outrider.verification.noise import Noise, Stream
 
 WIDTHS = range(1, 10)  # rows of the last pass: plain decoding, and verification of up to 8 drafted tokens
@@ -68,14 +68,13 @@ def gap_at(
             logits = _last_logits(engine.target, tokens, width)
             scores = logits
             if params.temperature > 0:
-                scores = Filters(params.temperature, 0, 0, 1).scores(logits) + Noise(params.seed or 0).gumbel(
-                    Stream.TOKEN, len(before), 1, scores.shape[-1], scores.device
-                )
+                noise = Noise(params.seed or 0).gumbel(Stream.TOKEN, len(before), 1, scores.shape[-1])
+                scores = (logits - logits.max()) / params.temperature + noise
             values.append(float(scores[0, chosen]) - float(scores[0, other]))
     return Gap(tuple(values))
 
 
-def _last_logits(target: ModelRunner, tokens: Sequence[int], width: int) -> Tensor:
+def _last_logits(target: ModelRunner, tokens: Sequence[int], width: int) -> NDArray[np.float32]:
     """Logits [1, vocab] after `tokens`, of which the last `width` are computed in one pass."""
     table = target.table()
     try:

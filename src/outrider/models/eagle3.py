@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from outrider.cache.store import LayerCache
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.leaves import load
 from outrider.models.model import Model
 from outrider.models.runner import PagedRunner
-from outrider.ops.base import Backend, Ops, Passed, Value
+from outrider.ops.base import Backend, Ops, Value
+from outrider.ops.lane import Grown, Lane, Words
 from outrider.ops.shapes import AttentionShape, HeadVectors
 from outrider.ops.span import Span
 
@@ -31,9 +28,11 @@ class Eagle3:
         self.config = checkpoint.config
         self.parts = parts = checkpoint.parts
         self.backend = backend
-        self.targets = torch.from_numpy(checkpoint.targets()).to(backend.device)
+        self.targets = checkpoint.targets()
         """The target's id of each token that the head can say; int64 [draft vocab], ascending."""
         self._loaded = load(parts, checkpoint, backend)
+        norms = parts.state_norms
+        self._state_norms = backend.join([self._loaded[norm.weight] for norm in norms]) if norms else None
         self._table = self._loaded[parts.table] if parts.table else target.table
         self._read_norm = (target.norm, target.tree.norm.eps) if self.config.reads_output else None
         # A target's output layer comes with what the target does to its logits.
@@ -61,23 +60,13 @@ class Eagle3:
         """Numbers of a row that a pass holds at once."""
         return self.parts.width
 
-    def prepared(self, states: Tensor) -> Tensor:
-        """What `read` gets of the target's states [rows, width], float32: where the head norms each state by
-        itself, that is done."""
-        norms = self.parts.state_norms
-        if not norms:
-            return states
-        normed = []
-        for x, norm in zip(states.chunk(len(norms), dim=-1), norms, strict=True):
-            weight = torch.as_tensor(self._loaded[norm.weight]).to(x)
-            normed.append(F.rms_norm(x, weight.shape, weight, norm.eps))
-        return torch.cat(normed, dim=-1)
-
     def read(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
-        """From `prepared` states [rows, width]: draft logits of the rows that want them, and beside them what
+        """From the target's states [rows, width]: draft logits of the rows that want them, and beside them what
         the head goes on from."""
         parts, loaded = self.parts, self._loaded
         states = ops.input(self.config.width)
+        if parts.state_norms:  # each state by itself
+            states = ops.norm_heads(states, self._state_norms, parts.state_norms[0].eps)
         if self._read_norm is not None:
             states = ops.norm(states, *self._read_norm)
         if parts.joined_norm is not None:
@@ -107,22 +96,22 @@ class Eagle3:
 
 
 class HeadRunner(PagedRunner):
-    """Runs ragged passes of a head over a cache of its own. The tokens of a span are those after its rows."""
+    """Drafts with a head over a cache of its own, for a target with a vocabulary of so many tokens. The tokens
+    of a span are those after its rows."""
 
-    def __init__(self, head: Eagle3, *, num_blocks: int | Sequence[int], block_size: int) -> None:
+    def __init__(self, head: Eagle3, *, num_blocks: int | Sequence[int], block_size: int, vocab: int) -> None:
         # What a head caches at a position depends on the states that it was given, not on tokens alone.
         super().__init__(head, num_blocks=num_blocks, block_size=block_size, prefix_caching=False)
         self.head = head
-        self._read = self.compile(head.read)
-        self._go_on = self.compile(head.go_on)
+        words = Words(vocab, head.targets)
+        self.reads, self.goes_on = self.compile(head.read), self.compile(head.go_on)
+        self._read = head.backend.chain(self.reads, self.goes_on, words)
+        self._go_on = head.backend.chain(self.goes_on, self.goes_on, words)
 
-    @torch.inference_mode()
-    def read(self, spans: Sequence[Span], states: Tensor) -> Passed:
-        """states: the target's, float32 [rows, width]; draft logits, and what the head goes on from, of the
-        rows that want logits."""
-        return self._read(spans, self.head.prepared(states))
+    def read(self, lanes: Sequence[Lane | Span], states: Any) -> list[Grown]:
+        """Drafts behind the target's states, [rows of all spans, width]; see `outrider.ops.lane.Chain`."""
+        return self._read(lanes, states)
 
-    @torch.inference_mode()
-    def go_on(self, spans: Sequence[Span], states: Tensor) -> Passed:
-        """The same from what the head goes on from, float32 [rows, hidden]."""
-        return self._go_on(spans, states)
+    def go_on(self, lanes: Sequence[Lane | Span], states: Any) -> list[Grown]:
+        """The same from what drafts go on from, `Grown.state`, [lanes, width]."""
+        return self._go_on(lanes, states)

@@ -8,19 +8,20 @@ from functools import partial
 from math import prod
 from typing import Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from outrider.cache.division import GroupSize, Size, StateSize
 from outrider.cache.groups import Group, groups_of
-from outrider.cache.pages import release_pages
 from outrider.cache.pool import BlockPool
 from outrider.cache.pools import Pools
 from outrider.cache.store import LayerCache
 from outrider.cache.table import BlockTable
 from outrider.errors import ModelError
 from outrider.models.model import Model
-from outrider.ops.base import Backend, Definition, Forward, Passed
+from outrider.ops.base import Backend, Definition, Facts, Forward, Passed
+from outrider.ops.choice import Choice, Stepped
+from outrider.ops.lane import Grown, Lane, Words
 from outrider.ops.shapes import AttentionShape, StateShape
 from outrider.ops.span import Span
 
@@ -80,6 +81,15 @@ class PagedRunner:
         self._state_caches = model.backend.new_states(slots, self._states)
         self._cache = self._new_cache()
 
+    @property
+    def facts(self) -> Facts:
+        """Of where it is computed."""
+        return self._paged.backend.facts
+
+    def check_process(self) -> None:
+        """Raises OutriderError in a process that cannot compute: see `Backend`."""
+        self._paged.backend.check_process()
+
     def compile(self, definition: Definition) -> Forward:
         """A pass over this cache."""
         attended, states = iter(self._cache), iter(self._state_caches)
@@ -123,18 +133,13 @@ class PagedRunner:
 
     def _forget_from(self, blocks: Sequence[int]) -> None:
         """Free the memory of these blocks of each pool and of those behind them."""
+        release = self._paged.backend.release
         for layer in self._cache:
             size, first = self.pool.of_groups[layer.group].size, blocks[layer.group]
-            for tensor in (layer.keys, layer.values):  # blocks, or their slots, come first
-                _release(tensor, len(tensor) // size * first)
+            for values in (layer.keys, layer.values):  # blocks, or their slots, come first
+                release(values, len(values) // size * first)
         for states in self._state_caches:
-            _release(states.values, blocks[-1])
-
-
-def _release(tensor: Tensor, first: int) -> None:
-    """Free the memory of what a tensor holds from this index on."""
-    if tensor.device.type == "cpu":
-        release_pages(tensor[first:].view(torch.uint8).numpy())
+            release(states.values, blocks[-1])
 
 
 class ModelRunner(PagedRunner):
@@ -163,14 +168,48 @@ class ModelRunner(PagedRunner):
         self.model = model
         self._forward = self.compile(partial(model.forward, state_layers=tuple(state_layers)))
 
-    @torch.inference_mode()
+    def step(
+        self, spans: Sequence[Span], choices: Sequence[Choice | None], *, looks: bool = False
+    ) -> Stepped:
+        """Compute the spans' rows and choose tokens; see `outrider.ops.base.Forward.step`."""
+        return self._forward.step(spans, choices, looks=looks)
+
     def run(self, spans: Sequence[Span]) -> Passed:
         """Compute the spans' rows: logits [sum of logit_rows, vocab], states [rows, layers * hidden]."""
         return self._forward(spans)
 
-    def forward(self, spans: Sequence[Span]) -> Tensor:
-        """Compute the spans' rows; float32 logits [sum of logit_rows, vocab]."""
+    def forward(self, spans: Sequence[Span]) -> NDArray[np.float32]:
+        """Compute the spans' rows; logits [sum of logit_rows, vocab]."""
         return self.run(spans).logits
+
+
+class DraftRunner(ModelRunner):
+    """A model that drafts for a target with a vocabulary of so many tokens."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        num_blocks: int | Sequence[int],
+        block_size: int,
+        prefix_caching: bool,
+        vocab: int,
+    ) -> None:
+        super().__init__(model, num_blocks=num_blocks, block_size=block_size, prefix_caching=prefix_caching)
+        self._chain = model.backend.chain(self._forward, self._forward, Words(vocab))
+
+    def readable(self, tokens: Sequence[int]) -> Sequence[int]:
+        """The tokens, as far as the model's table has them.
+
+        What the target may say beyond its rows is padding. It hardly ever does; the model reads its first
+        token there, since any guess will do.
+        """
+        rows = self.model.config.vocab_size
+        return tokens if max(tokens) < rows else [token if token < rows else 0 for token in tokens]
+
+    def draft(self, lanes: Sequence[Lane | Span]) -> list[Grown]:
+        """Drafts behind what is read; see `outrider.ops.lane.Chain`."""
+        return self._chain(lanes)
 
 
 def group_sizes(model: Cached, block_size: int, ahead: int, drafted: int) -> tuple[Size, ...]:
@@ -179,7 +218,7 @@ def group_sizes(model: Cached, block_size: int, ahead: int, drafted: int) -> tup
     ahead: positions that a request adds at most until its next commit: a chunk of its prompt, and a draft;
     drafted: of the draft alone. Raises ModelError for a model whose layers all keep states.
     """
-    itemsize = model.backend.cache_dtype.itemsize
+    itemsize = model.backend.facts.cache_bytes
     layers = [2 * block_size * shape.kv_heads * shape.head_dim * itemsize for shape in model.shapes]
     if not layers:
         raise ModelError("no layer of the model attends; one at least has to keep K and V")

@@ -127,11 +127,6 @@ class Ops(Protocol[Value, Packed, Table]):
         """Hand x out beside the logits, to the right of what was kept before."""
 
 
-Cache = LayerCache | StateCache
-Definition = Callable[[Any, Sequence[Any]], Any]
-"""A model's forward pass: (Ops, what its layers keep) -> logits [rows with logits, vocab]."""
-
-
 @dataclass(frozen=True)
 class Facts:
     """What has to be known of a backend.

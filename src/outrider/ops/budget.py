@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 
@@ -33,6 +34,14 @@ class Budget:
     def within(self, length: int) -> Budget:
         """The same with at most so many tokens."""
         return self if self.length <= length else replace(self, length=length)
+
+    def after(self, tokens: int, confidences: Sequence[float]) -> Budget:
+        """What is left of it once so many tokens are drafted, of which the drafter was so sure; a length of 0
+        where it is not worth going on. confidences: one a token where there is a price."""
+        meter = Meter(self)
+        for confidence in confidences if self.price is not None else [1.0] * tokens:
+            meter.takes(confidence)
+        return replace(self, length=self.length - tokens, price=meter.rest) if meter.goes_on() else Budget(0)
 
 
 class Meter:
@@ -68,6 +77,20 @@ class Meter:
             return True
         here = min(self._position, len(price.reached) - 1)
         return self._survival * price.reached[here] >= price.token
+
+    @property
+    def rest(self) -> Price | None:
+        """What the tokens to come cost, as if they were the first."""
+        price = self._budget.price
+        if price is None:
+            return None
+        return Price(
+            row=price.row / self._survival,
+            token=price.token / self._survival,
+            least=max(0, price.least - self._position),
+            sure=price.sure,
+            reached=price.reached[self._position :] or price.reached[-1:],
+        )
 
 
 def cell(confidence: float, cells: int) -> int:

@@ -44,12 +44,14 @@ class Lane:
 class Grown:
     """A draft. confidences: of each token where there is a price, see `Budget`; chances: the drafter's own
     probability of each token, before sampling parameters; probabilities: what each was drawn from, float64
-    [tokens, vocab]; both where they were wanted."""
+    [tokens, vocab]; both where they were wanted. state: of a draft with edits what was kept of the
+    row, [1, width], from which another one goes on."""
 
     tokens: tuple[int, ...]
     confidences: tuple[float, ...] = ()
     chances: tuple[float, ...] = ()
     probabilities: NDArray[np.float64] | None = None
+    state: Any = None
 
 
 class Chain(Protocol):

@@ -1,4 +1,4 @@
-"""Changes to one row of logits that depend on the request and on what it has written so far.
+"""What some sampling parameters do to a row of logits: changes that depend on what was written so far.
 
 Each row of a verification is edited in the context it would have in plain decoding: the committed output
 and the draft before it.
@@ -11,23 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from outrider.ops.choice import Add, Allow, Bar, Change, Ids, Penalise
 
 
 class Edit(Protocol):
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        """Edit `logits` [vocab] in place, for the token that follows `output`."""
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
+        """What is done to the logits of the token that follows `output`."""
 
 
 @dataclass(frozen=True)
-class OnlyTokens:
-    """allowed_token_ids. forbidden: bool [vocab]."""
+class Always:
+    """The same for every token: allowed_token_ids and logit_bias."""
 
-    forbidden: Tensor
+    change: Change
 
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        logits.masked_fill_(self.forbidden, -torch.inf)
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
+        return (self.change,)
 
 
 class BadWords:
@@ -37,60 +38,40 @@ class BadWords:
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
-        self._always = [last for *beginning, last in sequences if not beginning]
+        self._always = {last for *beginning, last in sequences if not beginning}
         self._after: dict[int, list[tuple[list[int], int]]] = {}
         for *beginning, last in sequences:
             if beginning:
                 self._after.setdefault(beginning[-1], []).append((beginning, last))
 
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        barred = list(self._always)
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
+        barred = set(self._always)
         for beginning, last in self._after.get(output[-1], ()) if output else ():
             if list(output[-len(beginning) :]) == beginning:
-                barred.append(last)
-        logits[barred] = -torch.inf
+                barred.add(last)
+        return (Bar(ids(barred)),) if barred else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NotYet:
-    """min_tokens: `tokens`, which would end the output, are barred until it has `length` tokens.
-
-    tokens: int64 [n].
-    """
+    """min_tokens: `tokens`, which would end the output, are barred until it has `length` tokens."""
 
     length: int
-    tokens: Tensor
+    tokens: Ids
 
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        if len(output) < self.length:
-            logits[self.tokens] = -torch.inf
-
-
-@dataclass(frozen=True)
-class Bias:
-    """logit_bias. tokens: int64 [n]; values: float32 [n]."""
-
-    tokens: Tensor
-    values: Tensor
-
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        logits[self.tokens] += self.values
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
+        return (Bar(self.tokens),) if len(output) < self.length else ()
 
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """Divide positive and multiply negative logits of tokens seen in prompt or output (Keskar et al., 2019).
-
-    prompt: the distinct tokens of the prompt.
-    """
+    """Tokens seen in prompt or output become less likely. prompt: the distinct tokens of the prompt."""
 
     penalty: float
     prompt: frozenset[int]
 
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
-        seen = sorted(self.prompt.union(output))
-        values = logits[seen]
-        logits[seen] = torch.where(values > 0, values / self.penalty, values * self.penalty)
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
+        return (Penalise(ids(self.prompt.union(output)), self.penalty),)
 
 
 @dataclass(frozen=True)
@@ -100,8 +81,21 @@ class OutputPenalty:
     presence: float
     frequency: float
 
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
         counts = Counter(output)
-        if counts:
-            change = [self.presence + self.frequency * n for n in counts.values()]
-            logits[list(counts)] -= torch.tensor(change, device=logits.device)
+        if not counts:
+            return ()
+        values = [-(self.presence + self.frequency * n) for n in counts.values()]
+        return (Add(ids(counts), np.array(values, np.float32)),)
+
+
+def only(tokens: Sequence[int], vocab: int) -> Allow:
+    """All others are barred."""
+    mask = np.zeros(vocab, np.bool_)
+    mask[list(tokens)] = True
+    return Allow(mask)
+
+
+def ids(tokens: Sequence[int] | set[int] | frozenset[int] | Counter[int]) -> Ids:
+    """Different tokens, as changes take them."""
+    return np.fromiter(tokens, np.int64, len(tokens))

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from outrider.aside import aside
 from outrider.errors import RequestError
 from outrider.models.tokenizer import Tokenizer
+from outrider.ops.choice import Allow, Change
 from outrider.params import StructuredOutputs
 from outrider.sandbox.workers import Refused, Task, Workers, task_file
 
@@ -66,6 +66,8 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, vocab: int, eos: Sequence[int]) -> None:
         self._source = tokenizer
         self._vocab = vocab
+        self.none = np.zeros(vocab, np.bool_)
+        """Which tokens may come where none may."""
         self._eos = list(eos)
         self._compiled: dict[tuple[GrammarFormat, str], Grammar] = {}
         self._used: WeakValueDictionary[tuple[GrammarFormat, str], Grammar] = WeakValueDictionary()
@@ -151,10 +153,10 @@ class Grammars:
 
 @dataclass(frozen=True)
 class _Row:
-    """barred: which tokens may not follow `output`, bool [vocab]; None where none may."""
+    """allowed: which tokens may follow `output`, bool [vocab]."""
 
     output: list[int]
-    barred: Tensor | None
+    allowed: NDArray[np.bool_]
 
 
 class InGrammar:
@@ -186,7 +188,7 @@ class InGrammar:
         """Whether it can say at once what may follow `output`."""
         return self._row(output) is not None
 
-    def apply(self, logits: Tensor, output: Sequence[int]) -> None:
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
         """No token is left after an output that has left the grammar, or that is too much for the library.
 
         Waits where it is not ready.
@@ -194,10 +196,7 @@ class InGrammar:
         while (row := self._row(output)) is None:
             assert self._renewal is not None
             self._renewal.result()
-        if row.barred is None:
-            logits.fill_(-torch.inf)
-        else:
-            logits.masked_fill_(row.barred.to(logits.device), -torch.inf)
+        return (Allow(row.allowed),)
 
     def count(self, output: Sequence[int], tokens: Sequence[int]) -> int:
         """How many of `tokens` may follow `output`, one after the other."""
@@ -226,20 +225,20 @@ class InGrammar:
                 return row
         if self._renewal is not None:
             return None
-        barred = self._barred(output)
-        if barred is None and not self._alone and self._spoilt():
+        allowed = self._allowed(output)
+        if allowed is None and not self._alone and self._spoilt():
             self._renewal = self._grammars.renew(self._grammar, self._origin)
             return None
         self._alone = False
-        self._last = _Row(list(output), barred)
+        self._last = _Row(list(output), self._grammars.none if allowed is None else allowed)
         return self._last
 
-    def _barred(self, output: Sequence[int]) -> Tensor | None:
-        """Which tokens may not follow `output`, bool [vocab]; None where none may, or a limit was met."""
+    def _allowed(self, output: Sequence[int]) -> NDArray[np.bool_] | None:
+        """Which tokens may follow `output`, bool [vocab]; None where none may, or a limit was met."""
         if not self._read_up_to(output):
             return None
         bias = np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8)
-        return None if self._matcher.is_error() else torch.from_numpy(bias == 0)
+        return None if self._matcher.is_error() else bias != 0
 
     def _spoilt(self) -> bool:
         """Whether a limit was met. A matcher may not tell that another one has met it, and take no token."""

@@ -11,31 +11,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Shares = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """accepted: how many drafted tokens stand; tokens: those and the correction or bonus after them."""
+    """accepted: how many drafted tokens stand; tokens: those and the correction or bonus after them. stuck:
+    the target has no token there, so `tokens` are the accepted ones alone."""
 
     accepted: int
     tokens: tuple[int, ...]
+    stuck: bool = False
 
 
 def coupled(target: Sequence[int], draft: Sequence[int]) -> Verdict:
-    """Keep the longest prefix of `draft` [k] that agrees with the target's own tokens [k + 1].
+    """Keep the longest prefix of `draft` [k] that agrees with the target's own tokens, up to k + 1.
 
     `target[i]` must be what plain decoding would choose after `draft[:i]`; it uses the same noise there,
-    so the result is token for token the plain one, whatever the draft is.
+    so the result is token for token the plain one, whatever the draft is. It is negative where plain decoding
+    would find none; where it ends early, the target is not asked there.
     """
     accepted = 0
-    while accepted < len(draft) and draft[accepted] == target[accepted]:
+    while accepted < min(len(draft), len(target)) and draft[accepted] == target[accepted]:
         accepted += 1
+    if accepted == len(target) or target[accepted] < 0:
+        return Verdict(accepted, tuple(target[:accepted]), stuck=True)
     return Verdict(accepted, tuple(target[: accepted + 1]))
 
 
-def standard(p: Tensor, q: Tensor, draft: Sequence[int], uniforms: Tensor, gumbel: Tensor) -> Verdict:
+def standard(
+    p: Shares, q: Shares, draft: Sequence[int], uniforms: Shares, gumbel: NDArray[np.float32]
+) -> Verdict:
     """Speculative sampling (Leviathan et al., 2023, algorithm 1; Chen et al., 2023).
 
     Token i stands with probability min(1, p_i / q_i); the first that falls is replaced by a sample of
@@ -48,7 +57,9 @@ def standard(p: Tensor, q: Tensor, draft: Sequence[int], uniforms: Tensor, gumbe
     return Verdict(len(draft), (*draft, _draw(p[len(draft)], gumbel[len(draft)])))
 
 
-def block(p: Tensor, q: Tensor, draft: Sequence[int], uniforms: Tensor, gumbel: Tensor) -> Verdict:
+def block(
+    p: Shares, q: Shares, draft: Sequence[int], uniforms: Shares, gumbel: NDArray[np.float32]
+) -> Verdict:
     """Block verification (Sun et al., 2025, ICLR, algorithm 2): the draft is judged as a whole.
 
     Arguments and distribution of the result as for `standard`; in expectation it never accepts fewer.
@@ -65,7 +76,7 @@ def block(p: Tensor, q: Tensor, draft: Sequence[int], uniforms: Tensor, gumbel: 
         if i == k:
             keep = weights[k]
         else:
-            surplus = float((weights[i] * p[i] - q[i]).clamp_(min=0).sum())
+            surplus = float((weights[i] * p[i] - q[i]).clip(min=0).sum())
             total = surplus + 1.0 - weights[i]
             keep = surplus / total if total > 0 else 0.0
         if float(uniforms[i - 1]) < keep:
@@ -75,12 +86,13 @@ def block(p: Tensor, q: Tensor, draft: Sequence[int], uniforms: Tensor, gumbel: 
     return Verdict(accepted, (*draft[:accepted], _draw(rest, gumbel[accepted])))
 
 
-def _residual(p: Tensor, q: Tensor) -> Tensor:
+def _residual(p: Shares, q: Shares) -> Shares:
     """max(p - q, 0), unnormalised; p itself where rounding left nothing of it."""
-    rest = (p - q).clamp_(min=0)
+    rest = (p - q).clip(min=0)
     return rest if rest.any() else p
 
 
-def _draw(weights: Tensor, gumbel: Tensor) -> int:
+def _draw(weights: Shares, gumbel: NDArray[np.float32]) -> int:
     """A sample of the distribution proportional to `weights` [vocab], by the Gumbel-max trick."""
-    return int(torch.max(weights.log() + gumbel, dim=-1).indices)
+    with np.errstate(divide="ignore"):
+        return int(np.argmax(np.log(weights) + gumbel))

@@ -1,22 +1,19 @@
-"""Counter-based randomness: a value is a function of (seed, stream, position, token), with no state.
+"""The randomness of a request, as keys of streams of counter-based noise (`outrider.ops.noise`).
 
-SplitMix64 (Steele, Lea and Flood, 2014): the n-th value of a stream is a bijective mix of its key plus n
-times an odd constant. A key is the mix of seed, sequence, stream and position, so a restart, a preemption
-or another batch finds the same values again.
+A key is the mix of seed, sequence, round and stream; a position is mixed in where a value is drawn.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-MASK = (1 << 64) - 1
-GOLDEN = 0x9E3779B97F4A7C15
-FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-SHIFTS = (30, 27, 31)
+from outrider.ops.noise import FACTORS, GOLDEN, SHIFTS, folded, mix
 
 
 class Stream(IntEnum):
@@ -26,14 +23,6 @@ class Stream(IntEnum):
     ACCEPT = 1  # whether a drafted token stands
     RECOVER = 2  # the correction or bonus
     DRAFT = 3  # a draft that must be independent of the target's draw
-
-
-def mix(value: int) -> int:
-    """The SplitMix64 finaliser on one 64-bit integer."""
-    value &= MASK
-    value = ((value ^ (value >> SHIFTS[0])) * FACTORS[0]) & MASK
-    value = ((value ^ (value >> SHIFTS[1])) * FACTORS[1]) & MASK
-    return value ^ (value >> SHIFTS[2])
 
 
 @dataclass(frozen=True)
@@ -48,47 +37,39 @@ class Noise:
     sequence: int = 0
     round: int = 0
 
-    def gumbel(self, stream: Stream, position: int, count: int, vocab: int, device: torch.device) -> Tensor:
-        """Standard Gumbel variates for `count` positions from `position` on: float32 [count, vocab]."""
-        keys = torch.tensor([_signed(key) for key in self.keys(stream, position, count)], device=device)
-        tokens = torch.arange(1, vocab + 1, device=device) * _signed(GOLDEN)
-        uniforms = _uniform(_mix(keys[:, None] + tokens))
+    def key(self, stream: Stream) -> int:
+        """Of all positions of a stream, an unsigned 64-bit number."""
+        return _key(self.seed, self.sequence, self.round, stream)
+
+    def of_round(self, start: int) -> Noise:
+        """Noise that no other round sees; `start` tokens were generated when it began."""
+        return replace(self, round=start + 1)
+
+    def uniforms(self, stream: Stream, position: int, count: int) -> NDArray[np.float64]:
+        """Uniform variates in [0, 1) for `count` positions from `position` on: [count]."""
+        bits = [mix(key + GOLDEN) >> 11 for key in self._keys(stream, position, count)]
+        return np.array(bits, np.float64) * 2.0**-53
+
+    def gumbel(self, stream: Stream, position: int, count: int, vocab: int) -> NDArray[np.float32]:
+        """Standard Gumbel variates for `count` positions from `position` on: [count, vocab]."""
+        keys = np.array([*self._keys(stream, position, count)], np.uint64)
+        tokens = np.arange(1, vocab + 1, dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            bits = keys[:, None] + tokens * np.uint64(GOLDEN)
+            for shift, factor in zip(SHIFTS, FACTORS, strict=False):
+                bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+        bits ^= bits >> np.uint64(SHIFTS[2])
+        # The upper 52 bits in (0, 1), both ends excluded.
+        uniforms = (((bits >> np.uint64(12)) + 0.5) * 2.0**-52).astype(np.float32)
         # -log(-log(1 - u)): the large values, which win, come from small u, where float32 is exact enough.
-        return uniforms.neg_().log1p_().neg_().log_().neg_()
+        noise: NDArray[np.float32] = -np.log(-np.log1p(-np.minimum(uniforms, np.float32(1 - 2.0**-24))))
+        return noise
 
-    def uniforms(self, stream: Stream, position: int, count: int) -> Tensor:
-        """Uniform variates in [0, 1) for `count` positions from `position` on: float64 [count]."""
-        bits = [mix(key + GOLDEN) >> 11 for key in self.keys(stream, position, count)]
-        return torch.tensor(bits, dtype=torch.float64) * 2.0**-53
-
-    def keys(self, stream: Stream, position: int, count: int) -> list[int]:
-        """The keys of `count` positions from `position` on, each an unsigned 64-bit number."""
-        return [self._key(stream, position + i) for i in range(count)]
-
-    def _key(self, stream: Stream, position: int) -> int:
-        key = 0
-        for part in (self.seed, self.sequence, self.round, stream, position):
-            key = mix(mix(key + GOLDEN) ^ part)  # the order of the parts matters
-        return key
+    def _keys(self, stream: Stream, position: int, count: int) -> Iterator[int]:
+        key = self.key(stream)
+        return (folded((position + i,), key) for i in range(count))
 
 
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _mix(values: Tensor) -> Tensor:
-    """`mix` on int64, in place; products wrap as they do on 64-bit integers without a sign."""
-    for shift, factor in zip(SHIFTS, FACTORS, strict=False):
-        values = values.bitwise_xor_(_shift_right(values, shift)).mul_(_signed(factor))
-    return values.bitwise_xor_(_shift_right(values, SHIFTS[2]))
-
-
-def _shift_right(values: Tensor, bits: int) -> Tensor:
-    """A logical shift: PyTorch's own copies the sign."""
-    return (values >> bits).bitwise_and_((1 << (64 - bits)) - 1)
-
-
-def _uniform(bits: Tensor) -> Tensor:
-    """The upper 52 bits as float32 in (0, 1), both ends excluded."""
-    uniforms = (_shift_right(bits, 12).double() + 0.5).mul_(2.0**-52).float()
-    return uniforms.clamp_(max=1 - 2.0**-24)
+@lru_cache(maxsize=4096)
+def _key(*parts: int) -> int:
+    return folded(parts)

@@ -6,62 +6,41 @@ Draws use the request's counter-based noise; the rules themselves are the pure f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from outrider.sampling.distribution import NO_TOKEN, Distribution
+from outrider.ops.choice import Rows
 from outrider.verification.accept import Verdict, block, coupled, standard
 from outrider.verification.noise import Noise, Stream
 
 
-@dataclass(frozen=True)
-class Spot:
-    """Where in a request's noise a draw stands: `start` tokens were generated when the round began, and
-    `offset` drafted since."""
-
-    noise: Noise
-    start: int
-    offset: int = 0
-
-    def gumbel(self, stream: Stream, count: int, vocab: int, device: torch.device) -> Tensor:
-        return self.noise.gumbel(stream, self.start + self.offset, count, vocab, device)
-
-    def of_round(self) -> Spot:
-        """The same place in noise that no other round sees."""
-        return replace(self, noise=replace(self.noise, round=self.start + 1))
-
-
-@dataclass(frozen=True)
-class SpotDraw:
-    """One stream of the noise at a spot. See `outrider.sampling.distribution.Draw`."""
-
-    spot: Spot
-    stream: Stream
-    ids: None = None
-
-    def __call__(self, rows: int, vocab: int, device: torch.device) -> Tensor:
-        return self.spot.gumbel(self.stream, rows, vocab, device)
-
-    def keys(self, rows: int) -> list[int]:
-        return self.spot.noise.keys(self.stream, self.spot.start + self.spot.offset, rows)
-
-
 class Acceptance(Protocol):
-    """One rule, from both of its ends."""
+    """One rule, from both of its ends. start: tokens that a request had generated when the round began."""
 
-    def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
-        """A draft model's token at one position, and the distribution [vocab] if the rule will need it.
+    @property
+    def looks(self) -> bool:
+        """Whether it needs the distributions of target and draft, and not their tokens alone."""
 
-        The token is NO_TOKEN where the draft model has none.
-        """
+    def draft_key(self, noise: Noise, start: int) -> int:
+        """Of the noise that a draft is drawn with."""
 
-    def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
-        """The verdict on `draft` [k] given the target's distributions at k + 1 positions.
+    def judge(
+        self,
+        chosen: Sequence[int],
+        rows: Rows | None,
+        draft: Sequence[int],
+        probs: NDArray[np.float64] | None,
+        noise: Noise,
+        start: int,
+    ) -> Verdict:
+        """The verdict on `draft` [k].
 
-        Its last token is NO_TOKEN where the target has none.
+        chosen: the target's tokens at up to k + 1 positions, see `outrider.ops.choice.Stepped`; rows: what
+        they were chosen from; probs: what the draft was drawn from, [k, vocab], None for a deterministic
+        guess; rows and probs only where the rule looks at them.
         """
 
 
@@ -72,11 +51,21 @@ class Coupled:
     coupling; Daliri et al., 2025).
     """
 
-    def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
-        return _choose(draft, spot, Stream.TOKEN)[0], None
+    looks = False
 
-    def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
-        return coupled(_choose(target, spot, Stream.TOKEN), draft)
+    def draft_key(self, noise: Noise, start: int) -> int:
+        return noise.key(Stream.TOKEN)
+
+    def judge(
+        self,
+        chosen: Sequence[int],
+        rows: Rows | None,
+        draft: Sequence[int],
+        probs: NDArray[np.float64] | None,
+        noise: Noise,
+        start: int,
+    ) -> Verdict:
+        return coupled(chosen, draft)
 
 
 @dataclass(frozen=True)
@@ -87,26 +76,38 @@ class Rejection:
     noise; so each round has noise of its own.
     """
 
-    rule: Callable[[Tensor, Tensor, Sequence[int], Tensor, Tensor], Verdict]
+    rule: Callable[[Any, Any, Sequence[int], Any, Any], Verdict]
+    looks = True
 
-    def propose(self, draft: Distribution, spot: Spot) -> tuple[int, Tensor | None]:
-        return _choose(draft, spot.of_round(), Stream.DRAFT)[0], draft.probabilities()[0]
+    def draft_key(self, noise: Noise, start: int) -> int:
+        return noise.of_round(start).key(Stream.DRAFT)
 
-    def judge(self, target: Distribution, draft: Sequence[int], probs: Tensor | None, spot: Spot) -> Verdict:
-        spot, p = spot.of_round(), target.probabilities()
-        if probs is None:  # a deterministic guess: all mass on the drafted token
-            drafted = torch.tensor(draft, dtype=torch.int64, device=p.device)[:, None]
-            probs = torch.zeros_like(p[: len(draft)]).scatter_(-1, drafted, 1.0)
-        uniforms = spot.noise.uniforms(Stream.ACCEPT, spot.start, len(draft)).to(p.device)
-        gumbel = spot.gumbel(Stream.RECOVER, len(p), p.shape[1], p.device)
-        # Only the draft before the first position that has no token is judged; such rows are NaN throughout.
-        end = [*p[:, 0].isnan().tolist(), True].index(True)
-        verdict = self.rule(p[: end + 1], probs[:end], draft[:end], uniforms[:end], gumbel)
-        return Verdict(end, (*draft[:end], NO_TOKEN)) if verdict.accepted == end else verdict
-
-
-def _choose(distribution: Distribution, spot: Spot, stream: Stream) -> list[int]:
-    return distribution.choose(SpotDraw(spot, stream))
+    def judge(
+        self,
+        chosen: Sequence[int],
+        rows: Rows | None,
+        draft: Sequence[int],
+        probs: NDArray[np.float64] | None,
+        noise: Noise,
+        start: int,
+    ) -> Verdict:
+        assert rows is not None, "the rule looks at distributions"
+        p = rows.probabilities()
+        if probs is None:  # all mass on the drafted token
+            probs = np.zeros((len(draft), p.shape[1]))
+            probs[np.arange(len(draft)), list(draft)] = 1.0
+        # Only the draft before the first position that has no token is judged.
+        end = next((i for i, token in enumerate(chosen) if token < 0), len(chosen))
+        judged = min(end, len(draft))
+        if judged == len(p):  # no row is left for the bonus
+            p = np.concatenate([p, p[-1:]])
+        noise = noise.of_round(start)
+        uniforms = noise.uniforms(Stream.ACCEPT, start, judged)
+        gumbel = noise.gumbel(Stream.RECOVER, start, judged + 1, p.shape[1])
+        verdict = self.rule(p[: judged + 1], probs[:judged], draft[:judged], uniforms, gumbel)
+        if verdict.accepted == end:
+            return Verdict(end, tuple(draft[:end]), stuck=True)
+        return verdict
 
 
 RULES: dict[str, Acceptance] = {

@@ -1,106 +1,84 @@
-"""`NativeBackend`: a definition is recorded once and replayed by native code in one call."""
+"""`NativeBackend`: weights laid out for native kernels, and definitions that they replay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import mmap
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import DTypeLike, NDArray
 
+from outrider.cache.pages import release_pages
 from outrider.cache.store import LayerCache, StateCache
 from outrider.errors import ModelError, OutriderError
 from outrider.formats.convert import convert
-from outrider.formats.format import Floats
+from outrider.formats.format import Floats, Format
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight, neighbours
-from outrider.ops.base import Cache, Definition, Forward, Passed
+from outrider.ops.base import Cache, Definition, Facts, Forward
 from outrider.ops.cpu import extension
-from outrider.ops.shapes import (
-    Activation,
-    AttentionShape,
-    ConvShape,
-    DeltaShape,
-    GateActivation,
-    HeadVectors,
-    Routing,
-    StateShape,
-)
-from outrider.ops.span import Span
+from outrider.ops.cpu.chain import NativeChain
+from outrider.ops.cpu.forward import NativeForward
+from outrider.ops.lane import Chain, Words
+from outrider.ops.shapes import AttentionShape, StateShape
 
-Convert = Callable[[Weight], Weight]
 LANES = 16
 """Outputs that kernels compute together; an expert's have to be a multiple."""
-
-
-@dataclass(frozen=True)
-class Formats:
-    """What weights are turned into before they are packed: those of linear layers, and tables of tokens."""
-
-    linear: Convert
-    table: Convert
+STORED = {"float32": np.float32, "bfloat16": np.uint16}
+"""In what K and V lie: NumPy has no bfloat16."""
 
 
 class NativeBackend:
     """Native kernels on the CPU. Activations are float32; see `outrider.ops.base.Backend`.
 
-    instruction_set: 'auto' or one of `extension.require().instruction_sets()`.
-    Raises ConfigError where the extension or the instruction set is missing.
+    linear, table: the formats that linear layers and tables of tokens become; None: they stay as they are
+    stored. cache_dtype: 'float32' or 'bfloat16'. instruction_set: 'auto' or one of
+    `extension.require().instruction_sets()`. Raises ConfigError where the extension or the instruction set is
+    missing.
     """
 
     def __init__(
         self,
-        formats: Formats,
+        linear: Format | None = None,
+        table: Format | None = None,
         *,
-        cache_dtype: torch.dtype,
+        cache_dtype: str,
         num_threads: int | None = None,
         instruction_set: str = "auto",
     ) -> None:
-        self.device = torch.device("cpu")
-        self.exact = True
-        self.cache_dtype = cache_dtype
-        self.instruction_set: str | None = extension.instruction_set(instruction_set)
-        self.num_threads = num_threads or extension.physical_cores()
-        self._formats = formats
         self._native = extension.require()
-        self._threads = self._native.Threads(self.num_threads)
+        kernels = extension.instruction_set(instruction_set)
+        threads = num_threads or extension.physical_cores()
+        self._threads = self._native.Threads(threads)
+        self._linear, self._table = linear, table
+        self.facts = Facts(
+            exact=True, device="cpu", kernels=kernels, threads=threads, cache_dtype=cache_dtype, lazy=True
+        )
         self.weight_bytes = 0
         """Of all that was packed, as it lies in memory."""
 
-    def with_formats(self, formats: Formats, *, cache_dtype: torch.dtype) -> NativeBackend:
-        """The same kernels on the same threads, for a model of other formats."""
+    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> NativeBackend:
+        """The same kernels on the same threads."""
         other = copy(self)
-        other._formats, other.cache_dtype, other.weight_bytes = formats, cache_dtype, 0
+        other._linear, other._table, other.weight_bytes = linear, table, 0
+        other.facts = replace(self.facts, cache_dtype=cache_dtype)
         return other
 
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """PyTorch's own threads stay asleep. It would share a copy of 100 KB out over them, and they wait for
-        the next one spinning: on two cores that slows the kernels down by half, and where the machine is busy
-        loading a model took 10 seconds in place of 1.3.
-
-        Raises OutriderError in a fork of the process that made the backend: it has none of its threads.
-        """
+    def check_process(self) -> None:
         try:
             self._threads.check_process()
         except RuntimeError as error:
             raise OutriderError(str(error)) from None
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
     def pack(
         self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
     ) -> tuple[Any, ...]:
-        to = _float32 if float32 else self._formats.linear
-        converted = [to(weight) for weight in weights]
+        to = FORMATS["F32"] if float32 else self._linear
+        converted = [_converted(weight, to) for weight in weights]
         packed, first = [], 0
         for parts in neighbours(converted):
             last = first + sum(part.shape[0] for part in parts)
@@ -109,7 +87,7 @@ class NativeBackend:
         return tuple(packed)
 
     def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Any:
-        converted = [self._formats.linear(weight) for weight in weights]
+        converted = [_converted(weight, self._linear) for weight in weights]
         formats = sorted({weight.format.name for weight in converted})
         if len(formats) > 1:
             raise ModelError(f"experts of one layer are {', '.join(formats)}; they have to be of one format")
@@ -124,7 +102,7 @@ class NativeBackend:
         return self._pack(converted, bias)
 
     def table(self, weight: Weight) -> Any:
-        return self._pack((self._formats.table(weight),))
+        return self._pack((_converted(weight, self._table),))
 
     def tied(self, table: Any) -> tuple[Any, ...]:
         return (table,)
@@ -136,41 +114,33 @@ class NativeBackend:
         self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
     ) -> Sequence[LayerCache]:
         """keys: [blocks, kv_heads, head_dim, block_size]; values: the last two the other way round."""
+        stored = STORED[self.facts.cache_dtype]
         return tuple(
             LayerCache(
-                keys=torch.empty((blocks, s.kv_heads, s.head_dim, block_size), dtype=self.cache_dtype),
-                values=torch.empty((blocks, s.kv_heads, block_size, s.head_dim), dtype=self.cache_dtype),
+                keys=_untouched((blocks, s.kv_heads, s.head_dim, block_size), stored),
+                values=_untouched((blocks, s.kv_heads, block_size, s.head_dim), stored),
             )
             for s in shapes
         )
 
     def new_states(self, slots: int, shapes: Sequence[StateShape]) -> Sequence[StateCache]:
         """values: [slots, *shape.state]."""
-        return tuple(StateCache(torch.empty((slots, *shape.state))) for shape in shapes)
+        return tuple(StateCache(_untouched((slots, *shape.state), np.float32)) for shape in shapes)
 
-    def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
-        program = self._native.Program(self._threads, self.instruction_set)
-        recorder = Recorder(program)
-        program.output(definition(recorder, cache))
-        run, from_numpy = program.run, torch.from_numpy
+    def release(self, values: NDArray[Any], first: int) -> None:
+        release_pages(values[first:])
 
-        def forward(spans: Sequence[Span], input: Tensor | None = None) -> Passed:
-            tokens = [token for span in spans for token in span.tokens]
-            logit_rows = [span.logit_rows for span in spans]
-            kept = recorder.room(len(tokens), sum(logit_rows))
-            logits = run(
-                tokens,
-                [span.start for span in spans],
-                [len(span.tokens) for span in spans],
-                [span.tables for span in spans],
-                logit_rows,
-                input,
-                kept,
-                *slots_of(spans, any(isinstance(one, StateCache) for one in cache)),
-            )
-            return Passed(from_numpy(logits), kept)
+    def join(self, kept: Sequence[Floats]) -> Floats:
+        return np.concatenate(kept)
 
-        return forward
+    def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> NativeForward:
+        assert self.facts.kernels is not None
+        return NativeForward(self._threads, self.facts.kernels, definition, cache)
+
+    def chain(self, first: Forward, then: Forward, words: Words) -> Chain:
+        assert isinstance(first, NativeForward)
+        assert isinstance(then, NativeForward)
+        return NativeChain(first, then, words)
 
     def _pack(self, parts: Sequence[Weight], bias: Floats | None = None) -> Any:
         first = parts[0]
@@ -186,147 +156,12 @@ class NativeBackend:
         return packed
 
 
-def slots_of(spans: Sequence[Span], keeps: bool) -> tuple[list[int], list[list[int]]] | tuple[()]:
-    """The slots of states that a pass reads and writes, as the program takes them: -1 where there is none.
-    keeps: whether the model has states at all."""
-    if not keeps:
-        return ()
-    before = [-1 if span.state is None else span.state for span in spans]
-    return before, [[span.new_states.get(row, -1) for row in range(len(span.tokens))] for span in spans]
+def _converted(weight: Weight, format: Format | None) -> Weight:
+    return weight if format is None else convert(weight, format)
 
 
-def _float32(weight: Weight) -> Weight:
-    return convert(weight, FORMATS["F32"])
-
-
-class Recorder:
-    """Operations written down in a native program. Values are the program's numbers for them."""
-
-    def __init__(self, program: Any) -> None:
-        self.program = program
-
-    def room(self, rows: int, logit_rows: int) -> Tensor | None:
-        """For what the program keeps of a pass."""
-        width = self.program.kept_width
-        if not width:
-            return None
-        return torch.empty((logit_rows if self.program.keeps_logit_rows else rows, width))
-
-    def input(self, width: int) -> int:
-        return int(self.program.input(width))
-
-    def embed(self, table: Any, scale: float = 1.0) -> int:
-        return int(self.program.embed(table, scale))
-
-    def norm(self, x: int, weight: Floats, eps: float, residual: int | None = None) -> int:
-        return int(self.program.norm(x, weight, eps, residual))
-
-    def linear(self, x: int, weight: tuple[Any, ...], residual: int | None = None, scale: float = 1.0) -> int:
-        return int(self.program.linear(x, list(weight), residual, scale))
-
-    def gated(self, x: int, gate: tuple[Any, ...], up: tuple[Any, ...], activation: Activation) -> int:
-        return int(self.program.gated(x, list(gate), list(up), activation))
-
-    def experts(
-        self,
-        x: int,
-        scores: int,
-        gates: Any,
-        ups: Any,
-        downs: Any,
-        routing: Routing,
-        activation: Activation,
-        residual: int | None = None,
-        scale: float = 1.0,
-        bias: Any = None,
-    ) -> int:
-        return int(
-            self.program.experts(
-                x,
-                scores,
-                gates,
-                ups,
-                downs,
-                count=routing.count,
-                chosen=routing.chosen,
-                scoring=routing.scoring,
-                normalised=routing.normalised,
-                factor=routing.factor,
-                bias=bias,
-                activation=activation,
-                residual=residual,
-                scale=scale,
-            )
-        )
-
-    def attend(self, qkv: int, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors) -> int:
-        rope = shape.rope
-        turns = None
-        if rope is not None:
-            turns = self.program.rope(np.array(rope.inv_freq, np.float32), rope.factor, rope.interleaved)
-        return int(
-            self.program.attend(
-                qkv,
-                cache.keys,
-                cache.values,
-                heads=shape.heads,
-                kv_heads=shape.kv_heads,
-                head_dim=shape.head_dim,
-                scale=shape.scale,
-                rope=turns,
-                window=shape.window,
-                soft_cap=shape.soft_cap,
-                q_norm=vectors.q_norm,
-                k_norm=vectors.k_norm,
-                norm_eps=shape.norm_eps,
-                temperature=shape.temperature and (shape.temperature.beta, shape.temperature.length),
-                sinks=vectors.sinks,
-                group=cache.group,
-            )
-        )
-
-    def convolve(
-        self, x: int, weight: Floats, bias: Floats | None, cache: StateCache, shape: ConvShape
-    ) -> int:
-        return int(self.program.convolve(x, weight, bias, cache.values, silu=shape.silu))
-
-    def delta(
-        self,
-        qkv: int,
-        forget: int,
-        write: int,
-        rates: Floats,
-        bias: Floats,
-        cache: StateCache,
-        shape: DeltaShape,
-    ) -> int:
-        return int(
-            self.program.delta(
-                qkv,
-                forget,
-                write,
-                rates,
-                bias,
-                cache.values,
-                key_heads=shape.key_heads,
-                value_heads=shape.value_heads,
-                key_dim=shape.key_dim,
-                value_dim=shape.value_dim,
-                tiled=shape.tiled,
-            )
-        )
-
-    def norm_heads(self, x: int, weight: Floats, eps: float) -> int:
-        return int(self.program.norm_heads(x, weight, eps))
-
-    def multiply(self, x: int, gate: int, activation: GateActivation | None = None) -> int:
-        return int(self.program.multiply(x, gate, activation))
-
-    def soft_cap(self, x: int, cap: float) -> int:
-        return int(self.program.soft_cap(x, cap))
-
-    def select_logit_rows(self, x: int) -> int:
-        return int(self.program.select_logit_rows(x))
-
-    def keep(self, x: int) -> None:
-        self.program.keep(x)
+def _untouched(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    """An array whose pages take memory when they are written. NumPy's own would ask for huge pages, of which
+    the first byte takes two megabytes."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, prod(shape)).reshape(shape)

@@ -1,20 +1,15 @@
-"""`TorchBackend`: every operation in plain PyTorch, run anew for each batch."""
+"""The operations of a forward pass in plain PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from outrider.cache.store import LayerCache, StateCache
-from outrider.formats.format import Floats
-from outrider.formats.weight import Weight
-from outrider.ops.base import Cache, Definition, Forward, Passed
 from outrider.ops.shapes import (
     Activation,
     AttentionShape,
@@ -24,76 +19,12 @@ from outrider.ops.shapes import (
     HeadVectors,
     Rope,
     Routing,
-    StateShape,
     Temperature,
 )
-from outrider.ops.span import Span
 from outrider.ops.torch import states
 from outrider.ops.torch.attention import AttentionGroup, attend, group_requests
 from outrider.ops.torch.batch import Batch
-from outrider.ops.torch.linear import Linear, pack_linear
-
-
-class TorchBackend:
-    """PyTorch on one device in one dtype. See `outrider.ops.base.Backend` for the contract."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.device = device
-        self.dtype = self.cache_dtype = dtype
-        self.exact = False
-        self.num_threads = torch.get_num_threads()
-        self.instruction_set: str | None = None
-
-    def undisturbed(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def pack(self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False) -> Linear:
-        dtype = torch.float32 if float32 else self.dtype
-        weight = torch.cat([torch.from_numpy(weight.dequantize()) for weight in weights])
-        added = None if bias is None else torch.from_numpy(bias).to(self.device, dtype)
-        linear = pack_linear(weight.to(self.device, dtype), added)
-        return (lambda x: linear(x.float())) if float32 else linear
-
-    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Sequence[Linear]:
-        biases = [None] * len(weights) if bias is None else np.split(bias, len(weights))
-        return [self.pack([weight], one) for weight, one in zip(weights, biases, strict=True)]
-
-    def table(self, weight: Weight) -> Tensor:
-        return self._cast(weight.dequantize())
-
-    def tied(self, table: Tensor) -> Linear:
-        return pack_linear(table, None)
-
-    def vector(self, values: Floats) -> Tensor:
-        return self._cast(values)
-
-    def new_cache(
-        self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
-    ) -> Sequence[LayerCache]:
-        """keys and values: [slots, kv_heads, head_dim]; a slot is `block * block_size + offset`."""
-
-        def room(shape: AttentionShape) -> Tensor:
-            size = (blocks * block_size, shape.kv_heads, shape.head_dim)
-            data = torch.empty(size, dtype=self.cache_dtype, device=self.device)
-            data[:block_size] = 0
-            return data
-
-        return tuple(LayerCache(keys=room(shape), values=room(shape)) for shape in shapes)
-
-    def new_states(self, slots: int, shapes: Sequence[StateShape]) -> Sequence[StateCache]:
-        return tuple(StateCache(torch.empty((slots, *shape.state), device=self.device)) for shape in shapes)
-
-    def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
-        def forward(spans: Sequence[Span], input: Tensor | None = None) -> Passed:
-            batch = Batch.of(spans, block_size, self.device)
-            ops = TorchOps(batch, self.dtype, None if input is None else input.to(self.device, self.dtype))
-            logits: Tensor = definition(ops, cache)
-            return Passed(logits.float(), torch.cat(ops.kept, dim=-1).float() if ops.kept else None)
-
-        return forward
-
-    def _cast(self, values: Floats) -> Tensor:
-        return torch.from_numpy(values).to(self.device, self.dtype)
+from outrider.ops.torch.linear import Linear
 
 
 class TorchOps:

@@ -1,39 +1,31 @@
-"""Truncation of a distribution: top-k, top-p and min-p. The CPU's native code follows the same rules."""
+"""Truncation of a distribution: temperature, min-p, top-k and top-p. Native code follows the same rules."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from outrider.ops.choice import Filters
+
 MASS_UNIT = 2.0**-34  # of the likeliest token's mass: sums of whole units are exact in any order
 
 
-@dataclass(frozen=True)
-class Filters:
-    """Temperature above 0, then min-p, top-k and top-p, in vLLM's order; 0, 0 and 1 filter nothing."""
+def filtered(logits: Tensor, filters: Filters) -> Tensor:
+    """Log-probabilities up to a constant, -inf where filtered. [rows, vocab].
 
-    temperature: float
-    min_p: float
-    top_k: int
-    top_p: float
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """Log-probabilities up to a constant, -inf where filtered. [rows, vocab].
-
-        A row from which no token can be chosen, for NaN, +inf, or nothing but -inf, holds NaN.
-        """
-        # Relative to the largest, so that a tiny temperature makes nothing infinite.
-        scores = (logits - logits.max(dim=-1, keepdim=True).values) / self.temperature
-        if self.min_p > 0:
-            scores = keep_min_p(scores, self.min_p)
-        if self.top_k > 0:
-            scores = keep_top_k(scores, self.top_k)
-        if self.top_p < 1:
-            scores = keep_top_p(scores, self.top_p)
-        return scores
+    A row from which no token can be chosen, for NaN, +inf, or nothing but -inf, holds NaN.
+    """
+    # Relative to the largest, so that a tiny temperature makes nothing infinite.
+    scores = (logits - logits.max(dim=-1, keepdim=True).values) / filters.temperature
+    if filters.min_p > 0:
+        scores = keep_min_p(scores, filters.min_p)
+    if filters.top_k > 0:
+        scores = keep_top_k(scores, filters.top_k)
+    if filters.top_p < 1:
+        scores = keep_top_p(scores, filters.top_p)
+    return scores
 
 
 def keep_min_p(scores: Tensor, min_p: float) -> Tensor:

@@ -1,0 +1,118 @@
+// Drafts that a model or a head grows in lockstep, token by token.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "choice.h"
+#include "pass.h"
+
+namespace outrider {
+
+// When the next token of a draft is not worth what it costs. row: the price of verifying a token, token: of drafting
+// and verifying one; least: tokens for which no price is asked. sure: the chance that a token stands, given those
+// before it, by how sure the drafter is of it; reached: the same by its position, or empty.
+struct Price {
+  double row, token;
+  int least;
+  std::vector<double> sure, reached;
+};
+
+// A draft on its budget, position by position.
+class Meter {
+ public:
+  explicit Meter(const Price& price) : price_(&price) {}
+  // Whether the next token is worth verifying. confidence: how sure the drafter is of it, 0 to 1.
+  bool takes(double confidence);
+  // Whether another token is worth drafting.
+  bool goes_on() const;
+
+ private:
+  const Price* price_;
+  int position_ = 0;
+  double survival_ = 1;
+};
+
+// A draft to grow behind the last row of a span. choice: of one row; token i has the noise of position + i. A draft
+// that is edited has one token. stops: nothing is drafted after these. slots: of the states after each drafted token
+// that is computed.
+struct Lane {
+  Choice choice;
+  int length;
+  std::vector<int> stops;
+  std::optional<Price> price;
+  bool chances, scores;  // whether they are wanted
+  std::vector<int32_t> slots;
+
+  bool edited() const { return choice.edits_row(0); }
+};
+
+// Which tokens the columns of a drafter's logits are. ids: [columns], ascending; null: column i is token i, and those
+// at or beyond `vocab` are padding.
+struct Words {
+  const int64_t* ids;
+  int columns;
+  int vocab;  // the target's
+
+  int count() const { return ids != nullptr ? columns : std::min(columns, vocab); }  // of columns that are looked at
+  int token(int column) const { return ids != nullptr ? static_cast<int>(ids[column]) : column; }
+  int column(int token) const;  // of a word
+  int last() const { return token(count() - 1); }  // the largest id
+  // row: [vocab]; -inf for all that are not words.
+  void spread(const float* logits, float* row) const;
+};
+
+// confidences, chances: one a token, or none at all; scores: [tokens, columns], or none. state: what was kept of the
+// row, where a draft is edited and therefore goes on in another call.
+struct Grown {
+  std::vector<int> tokens;
+  std::vector<double> confidences, chances;
+  std::vector<float> scores, state;
+  int columns = 0;  // of what tokens are chosen from
+  bool wants_scores = false;
+};
+
+// What drafts are computed in.
+struct DraftRooms {
+  Room logits, kept, input, choosing;
+};
+
+// One round of drafting: `first` over the spans, and `then` over one drafted token of each lane, again and again.
+// Both have the same cache; they may be the same.
+class Drafting {
+ public:
+  // Throws std::invalid_argument for what cannot be run, before anything is written. lanes: one a span; without one it
+  // is only read.
+  Drafting(Pass& first, Pass& then, std::vector<int32_t> tokens, std::vector<Span> spans,
+           const std::vector<std::optional<Lane>>& lanes, const Words& words, DraftRooms& rooms);
+
+  // input: of `first`.
+  std::vector<std::optional<Grown>> run(const float* input);
+
+ private:
+  // A lane that has not ended.
+  struct Growing {
+    size_t span;
+    const Lane* lane;
+    Grown* grown;
+    std::optional<Meter> meter;
+  };
+
+  void check_passes() const;
+  void check_lane(size_t number) const;
+  // The pass over a lane's drafted token `position`.
+  Span span_after(size_t number, int position) const;
+  // One more token after these logits; whether the draft goes on.
+  bool grow(Growing& growing, const float* logits, float* room) const;
+  int drawn(const Growing& growing, const float* logits, float* room) const;
+
+  Pass& first_;
+  Pass& then_;
+  std::vector<Span> spans_;
+  const std::vector<std::optional<Lane>>& lanes_;
+  const Words words_;
+  DraftRooms& rooms_;
+};
+
+}  // namespace outrider

@@ -1,0 +1,184 @@
+#include "program.h"
+
+#include "instruction_sets.h"
+
+namespace outrider {
+
+std::vector<Span> spans_of(const std::vector<int>& starts, const std::vector<int>& rows, Tables tables,
+                           const std::vector<int>& logit_rows, const States& states, NewStates new_states) {
+  if (rows.size() != starts.size() || tables.size() != starts.size() || logit_rows.size() != starts.size())
+    refuse("starts, rows, tables and logit_rows have to be of one length");
+  if (states.has_value() != new_states.has_value() ||
+      (states && (states->size() != starts.size() || new_states->size() != starts.size())))
+    refuse("states and new_states have to be of the length of starts");
+  std::vector<Span> spans;
+  for (size_t i = 0; i < starts.size(); ++i)
+    spans.push_back({starts[i], rows[i], std::move(tables[i]), logit_rows[i], states ? (*states)[i] : -1,
+                     new_states ? std::move((*new_states)[i]) : std::vector<int32_t>()});
+  return spans;
+}
+
+Program::Program(std::shared_ptr<Threads> threads, const std::string& instruction_set)
+    : threads_(std::move(threads)), kernels_(kernels_named(instruction_set)) {}
+
+CacheView Program::cache(const Array& keys, const Array& values, int kv_heads, int head_dim) {
+  const auto type = keys.dtype();
+  const bool bfloat16 = type == kBf16 || type == nb::dtype<uint16_t>();
+  const auto wanted = bfloat16 ? type : nb::dtype<float>();
+  void* k = checked(keys, "keys", wanted, {-1, kv_heads, head_dim, -1});
+  const int blocks = size_of(keys.shape(0), "keys", "blocks");
+  const int block_size = size_of(keys.shape(3), "keys", "positions a block");
+  void* v = checked(values, "values", wanted, {blocks, kv_heads, block_size, head_dim});
+  arrays_.push_back(keys);
+  arrays_.push_back(values);
+  return {.keys = k,
+          .values = v,
+          .bfloat16 = bfloat16,
+          .blocks = blocks,
+          .block_size = block_size,
+          .kv_heads = kv_heads,
+          .head_dim = head_dim};
+}
+
+StateView Program::states(const Array& array, size_t floats) {
+  if (array.ndim() < 2) refuse("states has to have a slot in each row");
+  const int slots = size_of(array.shape(0), "states", "slots");
+  if (array.size() != floats * static_cast<size_t>(slots))
+    refuse("states has " + std::to_string(array.size()) + " numbers; " + std::to_string(slots) + " slots need " +
+           std::to_string(floats) + " each");
+  if (array.dtype() != nb::dtype<float>()) refuse("states is " + name_of(array.dtype()) + "; it has to be float32");
+  int64_t stride = 1;
+  for (size_t axis = array.ndim(); axis-- > 0; stride *= static_cast<int64_t>(array.shape(axis)))
+    if (array.shape(axis) > 1 && array.stride(axis) != stride) refuse("states has to be C-contiguous");
+  arrays_.push_back(array);
+  return {static_cast<float*>(array.data()), slots, floats};
+}
+
+void Program::output(Value x) {
+  graph_.check_output(x);
+  pass_.emplace(std::make_unique<Plan>(graph_, x, kernels_), threads_);
+  graph_.output(x);
+  output_width_ = graph_.width(x);
+}
+
+Program::Logits Program::run(Tokens tokens, std::vector<Span> spans, const std::optional<Input>& input,
+                             const std::optional<Array>& kept) {
+  const auto running = claim();
+  const auto row_count = static_cast<int64_t>(tokens.size());
+  int count = 0;
+  {
+    const nb::gil_scoped_release release;
+    count = pass_->prepare(std::move(tokens), std::move(spans));
+  }
+  const float* x = input_of(input, row_count);
+  float* k = kept_of(kept);
+  auto out = new_floats(static_cast<size_t>(count), static_cast<size_t>(output_width_));
+  const nb::gil_scoped_release release;
+  pass_->run(x, out.data(), k);
+  return out;
+}
+
+std::pair<std::vector<std::vector<int>>, std::optional<Program::Logits>> Program::step(
+    Tokens tokens, std::vector<Span> spans, const std::vector<std::optional<Choice>>& choices,
+    const std::optional<Input>& input, const std::optional<Array>& kept, bool looks) {
+  const auto running = claim();
+  check_choices(spans, choices);
+  const auto row_count = static_cast<int64_t>(tokens.size());
+  std::vector<int> logit_rows;
+  for (const Span& span : spans) logit_rows.push_back(span.logit_rows);
+  int count = 0;
+  {
+    const nb::gil_scoped_release release;
+    count = pass_->prepare(std::move(tokens), std::move(spans));
+  }
+  const float* x = input_of(input, row_count);
+  float* k = kept_of(kept);
+  const auto rows = static_cast<size_t>(count), columns = static_cast<size_t>(output_width_);
+  std::optional<Logits> seen;
+  if (looks) seen = new_floats(rows, columns);
+  float* logits = looks ? seen->data() : logits_.of(rows * columns);
+  std::vector<std::vector<int>> chosen;
+  {
+    const nb::gil_scoped_release release;
+    pass_->run(x, logits, k);
+    chosen = choose_all(choices, logit_rows, logits, output_width_, kernels_, *threads_, choosing_);
+  }
+  return {std::move(chosen), std::move(seen)};
+}
+
+std::vector<std::optional<Grown>> Program::draft(Program& then, Tokens tokens, std::vector<Span> spans,
+                                                 const std::vector<std::optional<Lane>>& lanes,
+                                                 const std::optional<Input>& words, int vocab,
+                                                 const std::optional<Input>& input) {
+  const auto running = claim();
+  std::unique_lock<std::mutex> then_running;
+  if (&then != this) then_running = then.claim();
+  if (lanes.size() != spans.size())
+    refuse("lanes has " + std::to_string(lanes.size()) + " values; there are " + std::to_string(spans.size()) +
+           " spans");
+  const auto row_count = static_cast<int64_t>(tokens.size());
+  const Words known = words_of(words, vocab);
+  std::optional<Drafting> drafting;
+  {
+    const nb::gil_scoped_release release;
+    drafting.emplace(*pass_, *then.pass_, std::move(tokens), std::move(spans), lanes, known, rooms_);
+  }
+  const float* x = input_of(input, row_count);
+  const nb::gil_scoped_release release;
+  return drafting->run(x);
+}
+
+std::unique_lock<std::mutex> Program::claim() {
+  std::unique_lock running(running_, std::try_to_lock);
+  if (!running) throw std::runtime_error("the program is already running, on another thread");
+  if (!pass_) refuse("the program has no output yet; call output()");
+  return running;
+}
+
+void Program::check_choices(const std::vector<Span>& spans,
+                            const std::vector<std::optional<Choice>>& choices) const {
+  if (choices.size() != spans.size())
+    refuse("choices has " + std::to_string(choices.size()) + " values; there are " + std::to_string(spans.size()) +
+           " spans");
+  if (!pass_->plan().output.logits)
+    refuse("the program's output has all rows; tokens are chosen from those that need logits");
+  for (size_t i = 0; i < choices.size(); ++i) {
+    if (!choices[i]) continue;
+    const Choice& choice = *choices[i];
+    if (int64_t{choice.skip} + choice.rows > spans[i].logit_rows)
+      refuse("choice of span " + std::to_string(i) + " has skip = " + std::to_string(choice.skip) + " and rows = " +
+             std::to_string(choice.rows) + "; " + named("logit_rows", spans[i].logit_rows));
+    choice.check_edits(output_width_);
+  }
+}
+
+Words Program::words_of(const std::optional<Input>& words, int vocab) const {
+  size_of(static_cast<size_t>(std::max(vocab, 0)), "vocab", "tokens");
+  if (!words) return {nullptr, output_width_, vocab};
+  const auto* ids = static_cast<const int64_t*>(checked(*words, "words", nb::dtype<int64_t>(), {output_width_}));
+  int64_t least = 0;
+  for (int column = 0; column < output_width_; ++column) {
+    if (ids[column] < least || ids[column] >= vocab)
+      refuse("words holds " + std::to_string(ids[column]) + " at " + std::to_string(column) +
+             "; its ids have to ascend, below " + named("vocab", vocab));
+    least = ids[column] + 1;
+  }
+  return {ids, output_width_, vocab};
+}
+
+const float* Program::input_of(const std::optional<Input>& input, int64_t rows) const {
+  const std::optional<Value> x = graph_.input();
+  if (input.has_value() != x.has_value())
+    refuse(std::string("input: the program ") + (x ? "needs one" : "takes none"));
+  if (!input) return nullptr;
+  return static_cast<const float*>(checked(*input, "input", nb::dtype<float>(), {rows, graph_.width(*x)}));
+}
+
+float* Program::kept_of(const std::optional<Array>& kept) const {
+  if (kept.has_value() != (graph_.kept_width() > 0))
+    refuse(std::string("kept: the program ") + (kept ? "keeps nothing" : "needs room for what it keeps"));
+  if (!kept) return nullptr;
+  return static_cast<float*>(checked(*kept, "kept", nb::dtype<float>(), {pass_->kept_rows(), graph_.kept_width()}));
+}
+
+}  // namespace outrider
