@@ -20,10 +20,9 @@ GENERATING = """
 import json, sys
 from outrider import LLM, SamplingParams
 llm = LLM("smollm2", speculative_model=["ngram", "head"])
-schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
 settings = (
     {"temperature": 0}, {"temperature": 0.8, "seed": 1, "repetition_penalty": 1.1, "logprobs": 2},
-    {"temperature": 0, "structured_outputs": {"json": schema}},
+    {"temperature": 0, "structured_outputs": {"choice": ["Paris", "Rome"]}},
 )
 question = [{"role": "user", "content": "Write the word river ten times, then say what a river is."}]
 found = []
@@ -60,7 +59,7 @@ def test_smollm2_generates(without: dict[str, str]) -> None:
         assert alone[0] == speculative[0]
         assert alone[1] == 0
     assert any(speculative[1] > 0 for _, speculative in said["found"])
-    assert json.loads(said["found"][2][0][2])["city"] in ("Paris", "Rome")
+    assert said["found"][2][0][2] in ("Paris", "Rome")
 
 
 def test_plans_are_made(without: dict[str, str]) -> None:
