@@ -177,14 +177,14 @@ SWALLOWING = f"""
 try:
     {SLOW}
 except BaseException as error:
-    raise ModuleNotFoundError("torch") from error
+    raise ModuleNotFoundError("tokenizers") from error
 """
 
 
 @pytest.mark.parametrize("module", [SLOW, SWALLOWING], ids=["slow", "swallowing"])
 def test_ctrl_c_during_the_imports(tmp_path: Path, module: str) -> None:
-    """In place of PyTorch there is a module that takes a minute, and one that makes it another exception."""
-    (tmp_path / "torch.py").write_text(module)
+    """In place of a library there is a module that takes a minute, and one that makes it another exception."""
+    (tmp_path / "tokenizers.py").write_text(module)
     command = [sys.executable, "-c", f"{INTERRUPTIBLE}from outrider.cli import main; main()", "demo"]
     with subprocess.Popen(
         command,

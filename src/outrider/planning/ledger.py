@@ -84,10 +84,13 @@ class _Counting:
     def vector(self, values: Floats) -> Floats:
         return values  # kilobytes
 
+    def join(self, kept: Sequence[Floats]) -> Floats:
+        return np.concatenate(kept)  # of vectors
+
     def _nothing(self, *_: object) -> NoReturn:
         raise NotImplementedError("a ledger has no cache and computes nothing")
 
-    check_process = new_cache = new_states = release = join = compile = chain = _nothing
+    check_process = new_cache = new_states = release = compile = chain = _nothing
 
 
 class NativeLedger(_Counting):
