@@ -63,6 +63,9 @@ def length_policy(
         file.save(costs, drafting)
     else:
         costs, drafting = saved
+    target.forget()  # the cache of made-up requests: memory that an idle engine would go on holding
+    for drafter in drafters:
+        drafter.rest()
     bounds = WORKLOADS[speculative.workload]
     links = [
         Link(drafter, cost, Forecast(bounds.most, bounds.acceptance), named.name)

@@ -59,8 +59,8 @@ def drafter_footprint(drafter: DrafterConfig, around: Drafting) -> Footprint:
     footprint = FOOTPRINTS[drafter.method](drafter, around)
     if around.speculative.acceptance == "coupled":
         return footprint
-    # The other rules want the distribution behind every drafted token, in float64, and make those of one request
-    # at a time in copies.
+    # The other rules want the distribution behind every drafted token, in float64, and copies of those of one
+    # request while they are computed.
     longest = longest_draft(around.speculative)
     rows = around.requests * longest + COPIES * (1 + longest)
     return replace(footprint, passing=footprint.passing + 8 * rows * around.target.config.vocab_size)
