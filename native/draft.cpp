@@ -52,8 +52,12 @@ Drafting::Drafting(Pass& first, Pass& then, std::vector<int32_t> tokens, std::ve
   for (size_t i = 0; i < spans_.size(); ++i) spans_[i].logit_rows = lanes_[i].has_value();
   check_passes();
   first_.prepare(std::move(tokens), spans_);
-  for (size_t i = 0; i < lanes_.size(); ++i)
-    if (lanes_[i]) check_lane(i);
+  choosing_ = choosing_floats(words_.columns);
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (!lanes_[i]) continue;
+    check_lane(i);
+    if (lanes_[i]->edited()) choosing_ = choosing_floats(std::max(words_.columns, words_.vocab));
+  }
 }
 
 void Drafting::check_passes() const {
@@ -123,8 +127,7 @@ std::vector<std::optional<Grown>> Drafting::run(const float* input) {
   float* logits = rooms_.logits.of(columns * active.size());
   float* kept = rooms_.kept.of(kept_width * kept_rows);
   float* states = rooms_.input.of(input_width * active.size());
-  const size_t floats = choosing_floats(std::max(words_.columns, words_.vocab));
-  float* rooms = rooms_.choosing.of(floats * static_cast<size_t>(first_.threads().count()));
+  float* rooms = rooms_.choosing.of(choosing_ * static_cast<size_t>(first_.threads().count()));
 
   first_.run(input, logits, kept);
   std::vector<char> goes_on;
@@ -132,7 +135,7 @@ std::vector<std::optional<Grown>> Drafting::run(const float* input) {
     goes_on.assign(active.size(), false);
     first_.threads().each(static_cast<int>(active.size()), [&](int number, int thread) {
       const auto n = static_cast<size_t>(number);
-      goes_on[n] = grow(active[n], logits + columns * n, rooms + floats * static_cast<size_t>(thread));
+      goes_on[n] = grow(active[n], logits + columns * n, rooms + choosing_ * static_cast<size_t>(thread));
     });
     std::vector<Growing> left;
     std::vector<int32_t> tokens;
@@ -178,7 +181,7 @@ int Drafting::drawn(const Growing& growing, const float* logits, float* room) co
   const Lane& lane = *growing.lane;
   const Kernels& kernels = first_.kernels();
   const bool edited = lane.edited();
-  float* scratch = room + choosing_floats(std::max(words_.columns, words_.vocab)) / 2;
+  float* scratch = room + choosing_ / 2;
   if (edited) {
     words_.spread(logits, room);
     logits = lane.choice.edited(0, room, words_.vocab, room);

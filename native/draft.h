@@ -112,6 +112,7 @@ class Drafting {
   const std::vector<std::optional<Lane>>& lanes_;
   const Words words_;
   DraftRooms& rooms_;
+  size_t choosing_ = 0;  // floats that a thread needs to choose
 };
 
 }  // namespace outrider
