@@ -105,14 +105,16 @@ void bind_sample(nb::module_& m) {
 
   nb::class_<Choice>(m, "Choice", "What is chosen from the logits of a span.")
       .def("__init__", [](Choice* self, int skip, int rows, const std::optional<Filters>& filters, uint64_t key,
-                          int64_t position, std::vector<Changes> edits) {
-             Choice choice{skip, rows, filters, key, position, std::move(edits)};
+                          int64_t position, std::vector<Changes> edits, std::vector<int> offsets) {
+             Choice choice{skip, rows, filters, key, position, std::move(edits), std::move(offsets)};
              choice.check();
              new (self) Choice(std::move(choice));
            }, "skip"_a, "rows"_a, "filters"_a.none(), "key"_a, "position"_a, "edits"_a = std::vector<Changes>(),
+           "offsets"_a = std::vector<int>(),
            "Of the rows with logits the first `skip` are passed over, and each of the next `rows` gives a token: the\n"
            "first of the largest logits where filters is None, or what the Gumbel-max trick draws from what the filters\n"
-           "keep, with the noise of (key, position + row). edits: of each row, in their order; or [], for none at all.\n"
+           "keep, with the noise of (key, position + offset). offsets: of each row; or [], for 0, 1, 2 and so on. edits: of each\n"
+           "row, in their order; or [], for none at all.\n"
            "They change what is chosen from, and not the logits that can be looked at.");
 
   m.def("ranked", ranked_tokens, "logits"_a, "token"_a, "count"_a, "instruction_set"_a,
@@ -165,7 +167,7 @@ void bind_sample(nb::module_& m) {
           std::vector<int> tokens(rows.count);
           const nb::gil_scoped_release release;
           for (size_t i = 0; i < rows.count; ++i)
-            tokens[i] = std::max(choose(rows.kernels, rows.row(i), rows.vocab, filters, keys[i], tokens_of, scratch.get()), -1);
+            tokens[i] = std::max(choose(rows.kernels, rows.row(i), rows.vocab, filters, keys[i], tokens_of, -1, scratch.get()), -1);
           return tokens;
         }, "logits"_a, "keys"_a, "ids"_a.none(), "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a,
         "instruction_set"_a,

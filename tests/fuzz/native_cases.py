@@ -29,6 +29,8 @@ from outrider.sampling.filters import Filters
 from outrider.verification.noise import Noise, Stream
 from outrider.verification.rules import Spot, SpotDraw
 from tests.fuzz.hostile import hostile
+from tests.ops.drafts import KINDS as DRAFTERS
+from tests.ops.drafts import random_drafts
 from tests.ops.matrices import Stored
 from tests.ops.native import (
     FORMATS,
@@ -311,7 +313,12 @@ def choice(draw: random.Random) -> None:
     assert all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(sure, confidences(logits), strict=True))
 
 
-KINDS: tuple[Callable[[random.Random], None], ...] = (chain, chain, attention, choice, hostile)
+def drafting(draw: random.Random) -> None:
+    """Drafts in one call, each as it is alone and a token at a time."""
+    random_drafts(draw, draw.choice(DRAFTERS))
+
+
+KINDS: tuple[Callable[[random.Random], None], ...] = (chain, chain, attention, choice, drafting, hostile)
 
 
 def case(number: int) -> None:

@@ -22,7 +22,8 @@ def choose(logits: Tensor, choice: Choice, tokens: Tensor | None = None) -> list
     rows = edited(logits, choice)
     if choice.filters is None:
         return _best(rows, rows)
-    keys = [folded((choice.position + row,), choice.key) for row in range(choice.rows)]
+    offsets = choice.offsets or range(choice.rows)
+    keys = [folded((choice.position + offset,), choice.key) for offset in offsets]
     ids = torch.arange(rows.shape[1], device=rows.device) if tokens is None else tokens
     return _best(filtered(rows, choice.filters) + gumbel(keys, ids), rows)
 
