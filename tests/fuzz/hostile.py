@@ -133,10 +133,6 @@ def made(draw: random.Random) -> None:
         (native.Lane, [wanted, 3, [1, 2], native.Price(0.1, 0.1, 2, [0.5], []), True, False, [1, 2]]),
         (native.ranked, [logits[0], 3, 5, name]),
         (native.scores, [logits, wanted, name]),
-        (native.largest, [logits, name]),
-        (native.confidences, [logits, name]),
-        (native.filtered, [logits, *how]),
-        (native.choose, [logits, [1, 2], torch.arange(70), *how]),
     )
     attempt(draw, *draw.choice(calls))
 

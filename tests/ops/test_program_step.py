@@ -52,6 +52,25 @@ def test_tokens_by_their_definition(filters: Filters | None, instruction_set: st
     assert tokens_of(LOGITS, wanted, instruction_set=instruction_set, threads=threads) == expected
 
 
+def test_threads_choose_in_memory_of_their_own() -> None:
+    """Long rows, edited and filtered, so that threads are at it at the same time: in steps and in drafts."""
+    logits, filters = numbers(60, 20_000, seed=8), Filters(1.0, top_k=5000, top_p=0.99)
+    edits = [[bar(range(i, 20_000, 60))] for i in range(60)]
+    expected = tokens_of(logits, choice(60, filters, KEY, 0, edits))
+    for _ in range(5):
+        assert tokens_of(logits, choice(60, filters, KEY, 0, edits), threads=4) == expected
+    p = program(count=4)
+    p.output(p.select_logit_rows(p.embed(matrix(logits))))
+    lanes = [
+        native.Lane(choice(1, filters, KEY, i, edits[i : i + 1]), 1, [], None, False, False)
+        for i in range(60)
+    ]
+    rows = [list(range(60)), [0] * 60, [1] * 60, [[]] * 60]
+    for _ in range(5):
+        drafts = native.draft(p, p, *rows, lanes, None, 20_000)
+        assert [draft.tokens[0] for draft in drafts] == expected
+
+
 @pytest.mark.parametrize(("key", "position"), [(KEY, 8), (KEY + 1, 7)])
 def test_another_position_or_key_gives_other_tokens(key: int, position: int) -> None:
     """What the test above would miss if noise did not depend on them."""

@@ -35,8 +35,9 @@ class Acceptance(Protocol):
         probs: NDArray[np.float64] | None,
         noise: Noise,
         start: int,
+        parents: Sequence[int] = (),
     ) -> Verdict:
-        """The verdict on `draft` [k].
+        """The verdict on `draft` [k], which only rules that do not look at distributions take as a tree.
 
         chosen: the target's tokens at up to k + 1 positions, see `outrider.ops.choice.Stepped`; rows: what
         they were chosen from; probs: what the draft was drawn from, [k, vocab], None for a deterministic
@@ -64,8 +65,9 @@ class Coupled:
         probs: NDArray[np.float64] | None,
         noise: Noise,
         start: int,
+        parents: Sequence[int] = (),
     ) -> Verdict:
-        return coupled(chosen, draft)
+        return coupled(chosen, draft, parents)
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,10 @@ class Rejection:
         probs: NDArray[np.float64] | None,
         noise: Noise,
         start: int,
+        parents: Sequence[int] = (),
     ) -> Verdict:
         assert rows is not None, "the rule looks at distributions"
+        assert not parents, "the rule takes chains"
         p = rows.probabilities()
         if probs is None:  # all mass on the drafted token
             probs = np.zeros((len(draft), p.shape[1]))
