@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Draft:
     """Proposed tokens of one request: a chain, which may have siblings.
 
-    parents: of each token the one that it follows, by its number, or -1 for the request's last token; a parent
-    comes before its children, and the first `depth` tokens are a chain. Empty where all are. probs: the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a
-    deterministic guess, which is all mass on the token. confidences: one a token, or none at all. source:
-    which drafter of the chain they come from, 0 for a grammar. chances: the drafter's own probability of each
-    token, before sampling parameters, for requests that tell it; none where it has no probabilities."""
+    parents: of each token the one that it follows, by its number, or -1 for the request's last token; a
+    parent comes before its children, and the first `depth` tokens are a chain. Empty where all are. probs:
+    the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a deterministic guess,
+    which is all mass on the token. confidences: one a token, or none at all. source: which drafter of the
+    chain they come from, 0 for a grammar. chances: the drafter's own probability of each token, before
+    sampling parameters, for requests that tell it; none where it has no probabilities."""
 
     tokens: tuple[int, ...] = ()
     probs: NDArray[np.float64] | None = None

@@ -190,8 +190,8 @@ class Forecast:
         return tuple(1 - fall for fall in self._positions.curve(request)) if self.informed else ()
 
     def second(self, request: Request) -> tuple[float, ...]:
-        """The chance that the next best token stands where the best has fallen, by how sure the drafter was of
-        that."""
+        """The chance that the next best token stands where the best has fallen, by how sure the drafter was
+        of that."""
         return tuple(1 - fall for fall in self._seconds.curve(request)) if self.informed else ()
 
     def observe(self, request: Request, draft: Draft, length: int, verdict: Verdict) -> None:

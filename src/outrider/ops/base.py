@@ -181,8 +181,8 @@ class Forward(Protocol):
         """Tokens in, tokens out. choices: one a span; looks: whether logits are to be looked at."""
 
     def move(self, tables: Sequence[Sequence[int]], places: Sequence[int], to: int) -> None:
-        """Keep a path of a tree: move K and V from these places of a request's tables, ascending, to the places
-        from `to` on, none of which lies behind the one that moves there."""
+        """Keep a path of a tree: move K and V from these places of a request's tables, ascending, to the
+        places from `to` on, none of which lies behind the one that moves there."""
 
 
 class Backend(Protocol):

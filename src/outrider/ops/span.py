@@ -15,11 +15,10 @@ class Span:
     tables: the request's block tables, one a group of layers, each long enough for `start + len(tokens)`
     positions. Negative entries stand for blocks that none of the rows sees; they are not read.
     logit_rows: how many rows, counted from the last, need logits.
-    parents: of a tree of tokens, which are the last of the span: for each the one that it follows, by its number
-    in the tree, or -1 for the token before the tree. Empty where each follows the one before.
-    states: of layers that keep states, the slots of those after so many tokens of the request. That at
-    `start` is read, unless `start` is 0, and those after rows of the span are written.
-    """
+    parents: of a tree of tokens, which are the last of the span: for each the one that it follows, by its
+    number in the tree, or -1 for the token before the tree. Empty where each follows the one before. states:
+    of layers that keep states, the slots of those after so many tokens of the request. That at `start` is
+    read, unless `start` is 0, and those after rows of the span are written."""
 
     tokens: Sequence[int]
     start: int

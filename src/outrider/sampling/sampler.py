@@ -38,8 +38,8 @@ class Sampler:
         return replace(self, edits=(*self.edits, grammar), grammar=grammar)
 
     def rows(self, contexts: Iterable[Sequence[int]]) -> list[Edits]:
-        """The edits of rows as they follow these outputs, up to the first but one for which the grammar is not
-        ready."""
+        """The edits of rows as they follow these outputs, up to the first but one for which the grammar is
+        not ready."""
         rows: list[Edits] = []
         for context in contexts:
             if rows and not self.ready(context):

@@ -39,9 +39,8 @@ def coupled(target: Sequence[int], draft: Sequence[int], parents: Sequence[int] 
 
     `target[0]` must be what plain decoding would choose next, and `target[i + 1]` what it would choose after
     the path to `draft[i]`; it uses the same noise there, so the result is token for token the plain one,
-    whatever the draft is. It is negative where plain decoding would find none; where it ends early, the target
-    is not asked there. parents: of a tree, see `outrider.drafting.base.Draft`.
-    """
+    whatever the draft is. It is negative where plain decoding would find none; where it ends early, the
+    target is not asked there. parents: of a tree, see `outrider.drafting.base.Draft`."""
     at, path, tokens = -1, list[int](), list[int]()
     while at + 1 < len(target) and target[at + 1] >= 0:
         tokens.append(target[at + 1])

@@ -24,6 +24,10 @@ class Acceptance(Protocol):
     def looks(self) -> bool:
         """Whether it needs the distributions of target and draft, and not their tokens alone."""
 
+    @property
+    def trees(self) -> bool:
+        """Whether a draft may be a tree."""
+
     def draft_key(self, noise: Noise, start: int) -> int:
         """Of the noise that a draft is drawn with."""
 
@@ -53,6 +57,7 @@ class Coupled:
     """
 
     looks = False
+    trees = True
 
     def draft_key(self, noise: Noise, start: int) -> int:
         return noise.key(Stream.TOKEN)
@@ -80,6 +85,7 @@ class Rejection:
 
     rule: Callable[[Any, Any, Sequence[int], Any, Any], Verdict]
     looks = True
+    trees = False
 
     def draft_key(self, noise: Noise, start: int) -> int:
         return noise.of_round(start).key(Stream.DRAFT)

@@ -97,6 +97,15 @@ class TorchWords:
             return choose(self.spread(logits), choice)[0]
         return self.token(choose(logits, choice, self.ids)[0])
 
+    def second(self, logits: Tensor, choice: Choice, first: int) -> int:
+        """The next best token behind `first`, from a row [1, columns] that is not edited; -1 if there is
+        none."""
+        keys = [folded((choice.position,), choice.key)]
+        ids = torch.arange(self.columns, device=logits.device) if self.ids is None else self.ids
+        scores = logits if choice.filters is None else filtered(logits, choice.filters) + gumbel(keys, ids)
+        scores = scores.masked_fill(ids == first, -torch.inf)
+        return max(-1, self.token(_best(scores, scores)[0]))
+
 
 def confidence(logits: Tensor) -> float:
     """The probability of the likeliest token of a row [1, columns]; 0 where none can be chosen."""
