@@ -115,10 +115,11 @@ class PagedRunner:
         self._forget_from([pool.num_blocks for pool in self.pool.all])
         return True
 
-    def close(self) -> None:
-        """Give the cache's memory back; the runner is of no use afterwards.
+    def forget(self) -> None:
+        """Give the cache's memory back, where that can be, with all that it holds: nobody may want that.
 
-        Dropping it would not do: a freed tensor of some megabytes may stay in the process's heap.
+        Dropping the runner would not do: an array of some megabytes that is freed may stay in the process's
+        heap.
         """
         self._forget_from([0] * len(self.pool.all))
 
@@ -166,7 +167,12 @@ class ModelRunner(PagedRunner):
             reserve=reserve,
         )
         self.model = model
-        self._forward = self.compile(partial(model.forward, state_layers=tuple(state_layers)))
+        self._definition = partial(model.forward, state_layers=tuple(state_layers))
+        self._forward = self.compile(self._definition)
+
+    def forget(self) -> None:
+        super().forget()
+        self._forward = self.compile(self._definition)  # it keeps room for as large a pass as it has run
 
     def step(
         self, spans: Sequence[Span], choices: Sequence[Choice | None], *, looks: bool = False
