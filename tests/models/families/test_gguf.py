@@ -54,7 +54,7 @@ def tree(path: Path) -> Decoder:
 
 def logits(path: Path) -> Tensor:
     runner = ModelRunner(
-        Model(open_checkpoint(str(path)), TorchBackend(torch.device("cpu"), torch.float32)),
+        Model(open_checkpoint(str(path)), TorchBackend("cpu", "float32")),
         num_blocks=LENGTH // 8,
         block_size=8,
         prefix_caching=False,
