@@ -230,8 +230,8 @@ def test_prompt_lookup_goes_on_while_the_model_rests(target: str, draft: str) ->
     plans = policy.plans
 
     def lookup_only(requests: Sequence[Any], load: Any) -> Any:
-        nothing = policy.nothing.limits[1]
-        return [type(plan)((plan.limits[0], nothing)) for plan in plans(requests, load)]
+        nothing = policy.nothing.budgets[1]
+        return [type(plan)((plan.budgets[0], nothing)) for plan in plans(requests, load)]
 
     policy.__dict__["plans"] = lookup_only
     drive.until_lent(length=None)
