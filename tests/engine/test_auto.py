@@ -78,7 +78,7 @@ class Unclocked:
 
 
 class Arbitrary:
-    """Budgets that have nothing to do with what pays: fixed, priced, long, short, none, and never the same."""
+    """Budgets that have nothing to do with what pays: fixed, priced, long, short, none, never the same."""
 
     longest = 12
 
