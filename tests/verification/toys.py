@@ -90,11 +90,9 @@ DRAFTERS = {
     "wrong": Toy(lambda prefix: _only(DEAD)),
     "unlike": Toy(lambda prefix: _random_scores(2, prefix)),
     "gaps": Toy(lambda prefix: _without(_random_scores(3, prefix), sum(prefix) % 3, sum(prefix) % 3 + 1)),
-    "eager": Toy(
-        lambda prefix: np.float32(0.5) * _random_scores(1, prefix) - np.arange(VOCAB, dtype=np.float32)
-    ),
+    "eager": Toy(lambda prefix: (_random_scores(1, prefix) / 2 - np.arange(VOCAB)).astype(np.float32)),
     "torn": Toy(_torn),
-    "sure": Toy(lambda prefix: np.maximum(_only(_likeliest(prefix)), np.float32(-5))),
+    "sure": Toy(lambda prefix: np.fmax(_only(_likeliest(prefix)), np.full(VOCAB, -5, np.float32))),
     "guess": Toy(lambda prefix: _only(sum(prefix) % DEAD)),
 }
 """wrong: always refused; unlike: has mass everywhere; gaps: zeros where the target has mass; eager: overrates
