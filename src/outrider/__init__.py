@@ -31,7 +31,8 @@ __all__ = [
 if not TYPE_CHECKING:  # where a type checker would take any name at all for one of the package
 
     def __getattr__(name: str) -> Any:
-        """What takes longer to import comes when it is asked for: the command can be interrupted meanwhile."""
+        """What takes longer to import comes when it is asked for: the command can be interrupted
+        meanwhile."""
         if name in __all__:
             for module in ("outrider.params", "outrider.outputs", "outrider.llm"):
                 if hasattr(import_module(module), name):

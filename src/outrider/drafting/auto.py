@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from outrider.drafting.allot import Base, Position, allot
 from outrider.drafting.costs import OUTLIER, QUICK, TargetCost
+from outrider.drafting.grammar import forced_budget
 from outrider.drafting.length import Load, Outcome, Timing, fixed_plan
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
@@ -100,7 +101,7 @@ class AutoLength:
         self._looks = False  # nothing is drafted to see what that takes
         self._plain = 0.0  # seconds of a step of the same requests without drafts; 0: not known
         self._read = [0] * len(links)  # tokens that each drafter has to catch up with in this step
-        self._nothing = Plan((NOTHING,) * len(links))
+        self._nothing = Plan((NOTHING,) * (len(links) + 1))
 
     @property
     def longest(self) -> int:
@@ -150,8 +151,8 @@ class AutoLength:
             judged=load.rows == len(outcomes),
         )
         for number, (link, probing) in enumerate(zip(self.links, self._probing, strict=True)):
-            read, seconds = self._read[number], timing.drafted[number]
-            for request in link.learn(number, outcomes, read=read, seconds=seconds):
+            read, seconds = self._read[number], timing.drafted[number + 1]  # the first is a grammar
+            for request in link.learn(number + 1, outcomes, read=read, seconds=seconds):
                 probing.tried(request)
             if self.bounds.least or not any(lengths[number] for lengths in self._decision.lengths.values()):
                 link.tell_if_useless(target)
@@ -172,12 +173,14 @@ class AutoLength:
     def _plan(self, request: Request) -> Plan:
         own = request.params.num_speculative_tokens
         if own is not None:
-            return fixed_plan(own, len(self.links))
+            return fixed_plan(request, own, len(self.links))
         lengths = self._decision.lengths[request]
         trials = [request in tried and not self._steps for tried in self._decision.trials]
-        if not any(lengths) and not any(trials):
+        forced = forced_budget(request)
+        if not any(lengths) and not any(trials) and not forced.length:
             return self._nothing
-        return Plan([self._budget(n, request, lengths[n], trials[n]) for n in range(len(self.links))])
+        weighed = (self._budget(n, request, lengths[n], trials[n]) for n in range(len(self.links)))
+        return Plan((forced, *weighed))
 
     def _budget(self, number: int, request: Request, length: int, trial: bool) -> Budget:
         if not (length or trial):

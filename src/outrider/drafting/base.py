@@ -22,9 +22,8 @@ class Draft:
 
     probs: the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a
     deterministic guess, which is all mass on the token. confidences: one a token, or none at all. source:
-    which drafter of the chain they come from. chances: the drafter's own probability of each token, before
-    sampling parameters, for requests that tell it; none where it has no probabilities.
-    """
+    which drafter of the chain they come from, 0 for a grammar. chances: the drafter's own probability of each
+    token, before sampling parameters, for requests that tell it; none where it has no probabilities."""
 
     tokens: tuple[int, ...] = ()
     probs: NDArray[np.float64] | None = None
@@ -65,8 +64,8 @@ class StateReader(Protocol):
         """The layers whose inputs it reads; see `Decoder.forward`."""
 
     def read(self, request: Request, first: int, states: Any) -> None:
-        """The states of committed tokens, [rows, layers * hidden]: `request.tokens[first:]`, and then those of
-        the draft that stood, which `request.tokens` does not hold yet. In the backend's own form, and good
+        """The states of committed tokens, [rows, layers * hidden]: `request.tokens[first:]`, and then those
+        of the draft that stood, which `request.tokens` does not hold yet. In the backend's own form, and good
         until the next step."""
 
     def end(self, request: Request) -> None:

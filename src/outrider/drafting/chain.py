@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from outrider.drafting.base import Draft, Drafter, StateReader
+from outrider.drafting.grammar import GrammarDrafter, within_grammar
 from outrider.drafting.plan import Plan
 from outrider.faults import Faults
 from outrider.verification.accept import Verdict
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Chain:
-    """The drafters of an engine: none for plain decoding, mostly one.
+    """The drafters of an engine: none for plain decoding; otherwise what grammars force, and mostly one more.
 
     A drafter is asked for the requests whose plan gives it a length above zero and that have no draft yet;
     one that is not asked costs nothing. readers: those who read the target's states, drafters or not.
@@ -36,7 +37,7 @@ class Chain:
         readers: Sequence[StateReader] = (),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.drafters = tuple(drafters)
+        self.drafters = (GrammarDrafter(), *drafters) if drafters else ()
         self._clock = clock
         self._readers = tuple(readers)
         both: list[Drafter | StateReader] = [*self.drafters, *self._readers]
@@ -56,7 +57,7 @@ class Chain:
             except Exception:
                 self._forget(drafter, requests, "draft")
             self.seconds[source] = self._clock() - began
-        return drafts
+        return [self._in_grammar(request, draft) for request, draft in zip(requests, drafts, strict=True)]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         """The verdicts on the drafts last returned; `requests[i].tokens` does not hold them yet."""
@@ -84,6 +85,12 @@ class Chain:
         for each in self._all:
             with self._faults.tolerated(f"{type(each).__name__} could not forget a request"):
                 each.end(request)
+
+    def _in_grammar(self, request: Request, draft: Draft) -> Draft:
+        """A fault of the grammar ends the request where it chooses its next token, if it fails there too."""
+        with self._faults.tolerated("a draft could not be checked against its grammar"):
+            return within_grammar(request, draft)
+        return Draft()
 
     def _offered(
         self, source: int, requests: Sequence[Request], plans: Sequence[Plan], drafts: Sequence[Draft]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from outrider.drafting.base import Draft
+from outrider.drafting.grammar import forced_budget
 from outrider.drafting.plan import Plan
 from outrider.ops.budget import Budget
 from outrider.verification.accept import Verdict
@@ -71,18 +72,17 @@ class LengthPolicy(Protocol):
 
 @dataclass(frozen=True)
 class FixedLength:
-    """The same length always, unless the request names its own. drafters: in the chain."""
+    """The same length always, unless the request names its own. drafters: in the chain, beside grammars."""
 
     longest: int
     drafters: int
 
     @property
     def nothing(self) -> Plan:
-        return fixed_plan(0, self.drafters)
+        return Plan((Budget(0),) * (self.drafters + 1)) if self.drafters else Plan()
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        own = [request.params.num_speculative_tokens for request in requests]
-        return [fixed_plan(self.longest if n is None else n, self.drafters) for n in own]
+        return [self._plan(request) for request in requests]
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
         """Nothing is learnt."""
@@ -90,7 +90,11 @@ class FixedLength:
     def end(self, request: Request) -> None:
         """Nothing is kept."""
 
+    def _plan(self, request: Request) -> Plan:
+        own = request.params.num_speculative_tokens
+        return fixed_plan(request, self.longest if own is None else own, self.drafters)
 
-def fixed_plan(length: int, drafters: int) -> Plan:
+
+def fixed_plan(request: Request, length: int, drafters: int) -> Plan:
     """The same length for every drafter of a chain."""
-    return Plan((Budget(length),) * drafters)
+    return Plan((forced_budget(request), *(Budget(length),) * drafters)) if drafters else Plan()

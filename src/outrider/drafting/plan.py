@@ -10,7 +10,8 @@ from outrider.ops.budget import Budget
 
 @dataclass(frozen=True)
 class Plan:
-    """What one request may draft in one step: a budget for each drafter of the chain, in the chain's order."""
+    """What one request may draft in one step: a budget for each drafter of the chain, in the chain's
+    order."""
 
     budgets: Sequence[Budget] = ()
 

@@ -105,7 +105,9 @@ def build_engine(
         state_layers=_state_layers(readers),
     )
     cached = {
-        n: drafter for n, (source, drafter) in enumerate(zip(sources, drafters, strict=True)) if source.groups
+        n: drafter
+        for n, (source, drafter) in enumerate(zip(sources, drafters, strict=True), start=1)
+        if source.groups
     }
     return Engine(
         target=target,

@@ -1,4 +1,4 @@
-"""Committing a verdict: the only place that changes a request."""
+"""Committing a verdict: the only place that changes a request's text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from outrider.outputs import Drafted, Increment, Logprob, Logprobs, Origin, Spec
 
 
 def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
-    """Add what stands to the request: tokens, text, log-probabilities, statistics, and cache positions.
+    """Add what stands to the request: tokens, text, log-probabilities, and statistics.
 
     Tokens after one that ends the output are dropped, also in the middle of an accepted draft.
     """
@@ -41,8 +41,6 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
         request.token_times.append((now, added))
     if judged.error is not None:
         request.finish_reason, request.error = "error", judged.error
-    # The last token is always still to be computed: its logits are what the next one is chosen from.
-    request.table.advance(request.tokens, min(computed + accepted, len(request.tokens) - 1))
     draft = _drafted(judged, before) if drafted and request.params.trace_drafts else None
     return _increment(request, added, drafted, accepted, now, draft)
 
@@ -82,7 +80,7 @@ def _increment(
 
 def _drafted(judged: Judged, first: int) -> Drafted:
     draft = judged.draft
-    return Drafted(first, None if judged.work.forced else draft.source, draft.tokens, draft.chances)
+    return Drafted(first, draft.source - 1 if draft.source else None, draft.tokens, draft.chances)
 
 
 def _last(logprobs: Sequence[Logprobs], count: int) -> tuple[Logprobs, ...]:

@@ -6,19 +6,18 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
 
 from outrider.config import SchedulingPolicy
-from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, commit, fail
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
-from outrider.engine.scheduler import Schedule, Scheduler, Work
+from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged, verify
 from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
@@ -27,7 +26,6 @@ from outrider.ops.base import Facts
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars
-from outrider.verification.accept import Verdict
 from outrider.verification.rules import Acceptance
 
 logger = logging.getLogger(__name__)
@@ -103,7 +101,6 @@ class Engine:
             return []
         requests = [work.request for work in schedule.work]
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
-        drafts = [self._in_grammar(work, draft) for work, draft in zip(schedule.work, drafts, strict=True)]
         drafted = self._clock()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
         verified = self._clock() - drafted
@@ -203,14 +200,15 @@ class Engine:
         self.scheduler.resting = self.lending.resting
         return schedule
 
-    def _in_grammar(self, work: Work, draft: Draft) -> Draft:
-        """A fault of the grammar ends the request where it chooses its next token, if it fails there too."""
-        with self._faults.tolerated("a draft could not be checked against its grammar"):
-            return _in_grammar(work, draft)
-        return Draft()
-
     def _commit(self, judged: Judged) -> Increment:
-        return self._or_fail(judged.work.request, lambda now: commit(judged, now, self._text_of))
+        request = judged.work.request
+
+        def change(now: float) -> Increment:
+            increment = commit(judged, now, self._text_of)
+            self.scheduler.advance(request, judged.work.count + increment.accepted)
+            return increment
+
+        return self._or_fail(request, change)
 
     @staticmethod
     def _or_fail(request: Request, change: Callable[[float], Increment]) -> Increment:
@@ -232,7 +230,9 @@ class Engine:
 
     def _tell_policy(self, judged: Sequence[Judged], verified: float, whole: float) -> None:
         with self._faults.tolerated("the policy of draft lengths could not learn"):
-            outcomes = [_outcome(j) for j in judged if j.verdict.tokens]
+            outcomes = [
+                Outcome(j.work.request, j.work.plan, j.draft, j.verdict) for j in judged if j.verdict.tokens
+            ]
             timing = Timing(tuple(self.drafters.seconds), verified, whole)
             self.scheduler.policy.observe(outcomes, timing)
 
@@ -246,33 +246,3 @@ class Engine:
         self.drafters.end(request)
         with self._faults.tolerated("the policy of draft lengths could not forget a request"):
             self.scheduler.policy.end(request)
-
-
-def _outcome(judged: Judged) -> Outcome:
-    """What the policy learns from: nothing of a draft that no drafter made."""
-    request, plan = judged.work.request, judged.work.plan
-    if judged.work.forced:
-        return Outcome(request, plan, Draft(), Verdict(0, judged.verdict.tokens[-1:]))
-    return Outcome(request, plan, judged.draft, judged.verdict)
-
-
-def _in_grammar(work: Work, draft: Draft) -> Draft:
-    """What the request's grammar forces, or the beginning of a draft that stays in it.
-
-    The target gives what follows no chance at all, so that leaving it out biases no acceptance rule.
-    """
-    request = work.request
-    grammar = request.sampler.grammar
-    if work.forced:
-        return Draft(work.forced)
-    if grammar is None or not draft.tokens:
-        return draft
-    count = grammar.count(request.output, draft.tokens)
-    probs = None if draft.probs is None else draft.probs[:count]
-    return replace(
-        draft,
-        tokens=draft.tokens[:count],
-        probs=probs,
-        confidences=draft.confidences[:count],
-        chances=draft.chances[:count],
-    )

@@ -16,18 +16,14 @@ from outrider.drafting.plan import Plan
 from outrider.engine.request import Request
 from outrider.ops.budget import Budget
 
-FORCED = 16  # tokens of a grammar's that are drafted at once
-
 
 @dataclass(frozen=True)
 class Work:
-    """Compute the next `count` known tokens of a request, then a draft as `plan` allows, or in its place
-    `forced`, which is what the request's grammar leaves no choice but to say."""
+    """Compute the next `count` known tokens of a request, then a draft as `plan` allows."""
 
     request: Request
     count: int
     plan: Plan
-    forced: tuple[int, ...] = ()
 
     @property
     def catches_up(self) -> bool:
@@ -79,6 +75,13 @@ class Scheduler:
             if request in queue:
                 queue.remove(request)
         request.table.truncate(0)
+
+    @staticmethod
+    def advance(request: Request, computed: int) -> None:
+        """So many positions more are computed, and stay."""
+        table = request.table
+        # The last token is always still to be computed: its logits are what the next one is chosen from.
+        table.advance(request.tokens, min(table.filled + computed, len(request.tokens) - 1))
 
     def schedule(self) -> Schedule:
         """Choose the next step's work and reserve its blocks."""
@@ -157,57 +160,37 @@ class Scheduler:
 
     def _add_drafts(self, counts: dict[Request, int]) -> tuple[Work, ...]:
         """Let requests that catch up draft, in rows and blocks that are left over."""
-        ready = [request for request, count in counts.items() if count == request.pending]
-        forced = self._forced(ready, self._max_rows - sum(counts.values()))
-        load = self._load(counts, forced)
+        # A drafter that has to read the prompt does so when the first token is out.
+        ready = [r for r, count in counts.items() if count == r.pending and r.num_output]
+        load = self._load(counts)
         # The policy is asked in any case: what it then observes is a step that it knows.
         plans = dict(zip(ready, self.policy.plans(ready, load), strict=True))
         if self.resting:
             plans = {request: _without(plan, self.resting) for request, plan in plans.items()}
-        plans |= dict.fromkeys(forced, self.policy.nothing)
         wanted = {request: min(plan.length, request.room) for request, plan in plans.items()}
         shares = _shared(wanted, load.budget)
         work = []
         for request, count in counts.items():
-            plan, tokens = plans.get(request, self.policy.nothing), forced.get(request, ())
+            plan = plans.get(request, self.policy.nothing)
             if plan.length:
                 plan = plan.within(self._reserve_draft(request, count, shares[request]))
-            if tokens:
-                tokens = tokens[: self._reserve_draft(request, count, len(tokens))]
-            work.append(Work(request, count, plan, tokens))
+            work.append(Work(request, count, plan))
         return tuple(work)
 
     def _plain(self, counts: Mapping[Request, int]) -> tuple[Work, ...]:
         """The work without drafts."""
         return tuple(Work(request, count, self.policy.nothing) for request, count in counts.items())
 
-    def _forced(self, ready: Sequence[Request], rows: int) -> dict[Request, tuple[int, ...]]:
-        """What grammars force some requests to say, within `rows`. It costs no drafter's time and mostly
-        stands, so it is not weighed; but where speculation is off it is not drafted either."""
-        forced: dict[Request, tuple[int, ...]] = {}
-        for request in ready:
-            grammar = request.sampler.grammar
-            if grammar is None or not self.policy.nothing.budgets or not rows:
-                continue
-            own = request.params.num_speculative_tokens
-            longest = min(FORCED if own is None else own, request.room, rows)
-            tokens = grammar.forced(request.output)[:longest] if longest else ()
-            if tokens:
-                forced[request] = tokens
-                rows -= len(tokens)
-        return forced
-
     def _longest_draft(self, request: Request) -> int:
         """That the request can have in this step."""
-        if len(self.resting) == len(self.policy.nothing.budgets):  # no drafter
+        if len(self.resting) + 1 >= len(self.policy.nothing.budgets):  # no drafter beside grammars
             return 0
         own = request.params.num_speculative_tokens
         return min(self.policy.longest if own is None else own, request.room)
 
-    def _load(self, counts: Mapping[Request, int], forced: Mapping[Request, tuple[int, ...]]) -> Load:
-        sizes = {request: count + len(forced.get(request, ())) for request, count in counts.items()}
-        rows = sum(sizes.values())
-        ends = [(request.table.filled + size, size) for request, size in sizes.items()]
+    def _load(self, counts: Mapping[Request, int]) -> Load:
+        rows = sum(counts.values())
+        ends = [(request.table.filled + count, count) for request, count in counts.items()]
         return Load(
             rows=rows,
             positions=sum(end for end, _ in ends),

@@ -35,9 +35,8 @@ class Judged:
     """One request's share of a step: what was computed, drafted, and decided.
 
     rows: the logits, where they are to be looked at; where the request caught up, those from `new` on are for
-    new tokens. states: of every row that was computed, if the target hands them out. error: why no token could
-    be chosen.
-    """
+    new tokens. states: of every row that was computed, if the target hands them out. error: why no token
+    could be chosen."""
 
     work: Work
     draft: Draft
@@ -176,6 +175,6 @@ def _why_none(work: Work, found: NoToken) -> str:
     if found is NoToken.NOTHING and request.sampler.edits:
         return f"after {request.num_output} tokens the sampling parameters leave no token to choose"
     return (
-        f"after {request.num_output} tokens the logits hold {WHY[found]}, so no token can be chosen; the model's "
-        "weights are broken or overflow, or a sampling parameter is too large"
+        f"after {request.num_output} tokens the logits hold {WHY[found]}, so no token can be chosen; the "
+        "model's weights are broken or overflow, or a sampling parameter is too large"
     )

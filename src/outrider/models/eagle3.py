@@ -61,8 +61,8 @@ class Eagle3:
         return self.parts.width
 
     def read(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
-        """From the target's states [rows, width]: draft logits of the rows that want them, and beside them what
-        the head goes on from."""
+        """From the target's states [rows, width]: draft logits of the rows that want them, and beside them
+        what the head goes on from."""
         parts, loaded = self.parts, self._loaded
         states = ops.input(self.config.width)
         if parts.state_norms:  # each state by itself
@@ -96,8 +96,8 @@ class Eagle3:
 
 
 class HeadRunner(PagedRunner):
-    """Drafts with a head over a cache of its own, for a target with a vocabulary of so many tokens. The tokens
-    of a span are those after its rows."""
+    """Drafts with a head over a cache of its own, for a target with a vocabulary of so many tokens. The
+    tokens of a span are those after its rows."""
 
     def __init__(self, head: Eagle3, *, num_blocks: int | Sequence[int], block_size: int, vocab: int) -> None:
         # What a head caches at a position depends on the states that it was given, not on tokens alone.

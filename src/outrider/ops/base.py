@@ -134,8 +134,8 @@ class Facts:
     exact: whether a row comes out the same, to the last bit, in any batch. device: where it computes, as
     PyTorch names it; model: the name of that device, if it has one. kernels: the instruction set of native
     kernels; None where there are none. threads: of the processor, that compute. cache_dtype: of K and V:
-    'float32', 'bfloat16' or 'float16'. lazy: whether a cache takes memory as it is used, and can give it back.
-    """
+    'float32', 'bfloat16' or 'float16'. lazy: whether a cache takes memory as it is used, and can give it
+    back."""
 
     exact: bool
     device: str

@@ -16,8 +16,8 @@ from outrider.ops.span import Span
 
 @dataclass(frozen=True)
 class Words:
-    """Which tokens a drafter can say. ids: the target's, ascending, of each column of its logits; None: column
-    i is token i, and what lies beyond the target's `vocab` is padding that is never drafted."""
+    """Which tokens a drafter can say. ids: the target's, ascending, of each column of its logits; None:
+    column i is token i, and what lies beyond the target's `vocab` is padding that is never drafted."""
 
     vocab: int
     ids: Ids | None = None
@@ -27,10 +27,9 @@ class Words:
 class Lane:
     """A draft to grow behind the last row of a span, whose tables have room for all of it.
 
-    choice: of one row, with the noise of the first token; the others have that of the positions after. A draft
-    that is edited has one token, since what follows depends on it. stops: nothing is drafted after these.
-    chances, probabilities: whether they are wanted.
-    """
+    choice: of one row, with the noise of the first token; the others have that of the positions after. A
+    draft that is edited has one token, since what follows depends on it. stops: nothing is drafted after
+    these. chances, probabilities: whether they are wanted."""
 
     span: Span
     choice: Choice

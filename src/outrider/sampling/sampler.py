@@ -38,8 +38,8 @@ class Sampler:
         return replace(self, edits=(*self.edits, grammar), grammar=grammar)
 
     def rows(self, output: Sequence[int], draft: Sequence[int] = ()) -> list[Edits]:
-        """The edits of row i as it follows `output + draft[:i]`, up to the first row behind `output` for which
-        the grammar is not ready."""
+        """The edits of row i as it follows `output + draft[:i]`, up to the first row behind `output` for
+        which the grammar is not ready."""
         rows: list[Edits] = []
         for drafted in range(len(draft) + 1):
             context = [*output, *draft[:drafted]]

@@ -158,8 +158,8 @@ def _make_data(config: DistillConfig, kind: Kind, shards: Shards, progress: Prog
 
 @contextmanager
 def _pytorch_asleep() -> Iterator[None]:
-    """PyTorch's own threads do nothing. It would share the rounding of recorded states out over them, and they
-    wait for the next ones spinning: on two cores that slows the native kernels down by half."""
+    """PyTorch's own threads do nothing. It would share the rounding of recorded states out over them, and
+    they wait for the next ones spinning: on two cores that slows the native kernels down by half."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

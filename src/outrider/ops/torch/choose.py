@@ -17,8 +17,8 @@ from outrider.ops.torch.noise import gumbel
 
 
 def choose(logits: Tensor, choice: Choice, tokens: Tensor | None = None) -> list[int]:
-    """A column a row of the choice, or a `NoToken`. logits: float32 [logit rows, vocab]; tokens: int64 [vocab],
-    whose noise each column has; None: its own."""
+    """A column a row of the choice, or a `NoToken`. logits: float32 [logit rows, vocab]; tokens: int64
+    [vocab], whose noise each column has; None: its own."""
     rows = edited(logits, choice)
     if choice.filters is None:
         return _best(rows, rows)
