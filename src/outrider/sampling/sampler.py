@@ -22,7 +22,7 @@ from outrider.sampling.edits import (
 )
 from outrider.sampling.grammar import InGrammar
 
-FLOAT32 = np.finfo(np.float32)
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def build_sampler(
 
 
 def _filters(params: SamplingParams, vocab: int) -> Filters | None:
-    if params.temperature < FLOAT32.tiny:
+    if params.temperature < SMALLEST:
         return None
     # Finite in float32: -inf over infinity would be NaN.
-    temperature = min(params.temperature, float(FLOAT32.max))
+    temperature = min(params.temperature, LARGEST)
     return Filters(temperature, params.min_p, min(max(params.top_k, 0), vocab), params.top_p)

@@ -58,9 +58,10 @@ class TorchRows:
     choice: Choice | None
 
     def ranked(self, row: int, token: int, count: int) -> list[Ranked]:
-        logprobs = self.logits[row].double().log_softmax(dim=-1)
-        first = Ranked(token, float(logprobs[token]), int((logprobs > logprobs[token]).sum()) + 1)
-        order = logprobs.sort(descending=True, stable=True).indices[:count].tolist()
+        logits = self.logits[row]
+        logprobs = logits.double().log_softmax(dim=-1)
+        first = Ranked(token, float(logprobs[token]), int((logits > logits[token]).sum()) + 1)
+        order = logits.sort(descending=True, stable=True).indices[:count].tolist()
         others = [Ranked(t, float(logprobs[t]), rank) for rank, t in enumerate(order, start=1) if t != token]
         return [first, *others]
 
