@@ -151,7 +151,8 @@ class Graph {
   };
   struct NormHeads {  // rms_norm of each head by itself
     Value x;
-    Floats weight;  // of a head
+    Floats weight;  // [width of x], each head's own part
+    int heads;
     float eps;
   };
   struct SelectLogitRows {

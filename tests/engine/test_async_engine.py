@@ -182,7 +182,7 @@ def test_of_several_prompts_all_are_taken_or_none(target: str) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("owner", "method"), [(Sampler, "edit"), (OutputText, "push")])
+@pytest.mark.parametrize(("owner", "method"), [(Sampler, "rows"), (OutputText, "push")])
 def test_a_fault_in_one_request_ends_that_request(
     target: str, owner: type, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +197,7 @@ def test_a_fault_in_one_request_ends_that_request(
         return sound(self, *args, **kwargs)
 
     monkeypatch.setattr(owner, method, faulty)
-    params = SHORT.model_copy(update={"n": 1, "seed": 13})
+    params = SHORT.model_copy(update={"n": 1, "seed": 13, "logit_bias": {7: 1.0}})  # which is an edit
 
     async def run() -> None:
         async with serving(llm) as engine:

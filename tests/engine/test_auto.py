@@ -1,4 +1,4 @@
-"""The first promise with lengths that choose themselves, and with limits of every kind."""
+"""The first promise with lengths that choose themselves, and with budgets of every kind."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.drafting import auto
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
+from outrider.drafting.grammar import forced_budget
 from outrider.drafting.grow import Growing
 from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
-from outrider.drafting.limit import Fixed, Limit, Plan
-from outrider.drafting.priced import Priced
+from outrider.drafting.plan import Plan
 from outrider.engine import policy as policy_module
 from outrider.engine.cost_file import CostFile
+from outrider.engine.profile import FREE
 from outrider.engine.request import Request
-from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, load, token_ids
+from outrider.ops.budget import Budget, Price
+from outrider.ops.lane import Grown
+from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, drafters_of, expected, load, token_ids
 from tests.verification.chi_square import agrees
 
 TEMPERATURES = (0.0, 0.7, 1.0)
@@ -76,7 +79,7 @@ class Unclocked:
 
 
 class Arbitrary:
-    """Limits that have nothing to do with what pays: fixed, priced, long, short, none, and never the same."""
+    """Budgets that have nothing to do with what pays: fixed, priced, long, short, none, never the same."""
 
     longest = 12
 
@@ -87,18 +90,23 @@ class Arbitrary:
 
     @property
     def nothing(self) -> Plan:
-        return Plan((Fixed(0),) * self._drafters)
+        return Plan((Budget(0),) * (self._drafters + 1))
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        return [Plan([self._limit(request) for _ in range(self._drafters)]) for request in requests]
+        return [
+            Plan([forced_budget(request), *(self._budget(request) for _ in range(self._drafters))])
+            for request in requests
+        ]
 
-    def _limit(self, request: Request) -> Limit:
+    def _budget(self, request: Request) -> Budget:
         draw = self._draw
         length = draw.choice([0, 0, 1, 2, 3, 5, 8, 12])
         if draw.random() < 0.4:
-            return Fixed(length, informed=draw.random() < 0.5)
+            return Budget(length, FREE if draw.random() < 0.5 else None)
         row, token = draw.random(), draw.random()
-        return Priced(self._forecast, request, length, least=draw.randrange(3), row=row, token=token)
+        forecast = self._forecast
+        price = Price(row, token, draw.randrange(3), forecast.sure(request), forecast.reached(request))
+        return Budget(length, price)
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
         for outcome in outcomes:
@@ -171,10 +179,10 @@ def test_same_tokens_in_mixed_batches(llm: LLM, target: str) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_same_tokens_with_arbitrary_limits(llm: LLM, target: str, temperature: float, seed: int) -> None:
+def test_same_tokens_with_arbitrary_budgets(llm: LLM, target: str, temperature: float, seed: int) -> None:
     scheduler = llm.engine.scheduler
     before = scheduler.policy
-    scheduler.policy = Arbitrary(len(llm.engine.drafters.drafters), seed)
+    scheduler.policy = Arbitrary(len(drafters_of(llm)), seed)
     try:
         requests = [params(temperature, number) for number in range(2 * len(PROMPTS))]
         assert check(llm, target, PROMPTS * 2, requests).drafted > 0
@@ -287,25 +295,6 @@ def exact(llm: LLM) -> dict[tuple[int, ...], float]:
     return chances
 
 
-@dataclass
-class Peeking:
-    """Planted fault: a limit that ends a draft by what the last token turned out to be."""
-
-    growing: Growing
-    length: int
-    informed: bool = False
-
-    def take(self, confidence: float | None) -> bool:
-        return True
-
-    def more(self) -> bool:
-        if self.growing.tokens[-1] == FEW[2]:
-            self.growing.tokens.pop()
-            self.growing.probs.pop()
-            return False
-        return True
-
-
 @pytest.mark.parametrize("acceptance", ["standard", "block"])
 def test_the_distribution_is_kept(target: str, draft: str, acceptance: str) -> None:
     llm = automatic(target, [draft], acceptance=acceptance, **AT_ONCE)
@@ -316,20 +305,23 @@ def test_the_distribution_is_kept(target: str, draft: str, acceptance: str) -> N
 
 
 @pytest.mark.parametrize("acceptance", ["standard", "block"])
-def test_planted_fault_a_limit_that_saw_the_token(
+def test_planted_fault_a_draft_that_ends_by_what_a_token_turned_out_to_be(
     target: str, draft: str, acceptance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = automatic(target, [draft], acceptance=acceptance, **AT_ONCE)
     monkeypatch.setattr(llm.engine.scheduler, "policy", Unclocked(FixedForAll()))
     want = exact(load(target))
     assert agrees(texts(llm, 800), want)
-    build = Growing.__init__
+    add = Growing.add
 
-    def peeking(self: Growing, request: Request, limit: Limit, length: int, table: Any) -> None:
-        self.tokens, self.probs, self.confidences, self.complete = [], [], [], False
-        build(self, request, Peeking(self, length), length, table)
+    def peeking(self: Growing, grown: Grown) -> None:
+        add(self, grown)
+        if self.tokens and self.tokens[-1] == FEW[2]:
+            self.tokens.pop()
+            self.probs.pop()
+            self.complete = True
 
-    monkeypatch.setattr(Growing, "__init__", peeking)
+    monkeypatch.setattr(Growing, "add", peeking)
     assert not agrees(texts(llm, 800), want)
 
 
@@ -340,10 +332,10 @@ class FixedForAll:
 
     @property
     def nothing(self) -> Plan:
-        return Plan((Fixed(0),))
+        return Plan((Budget(0), Budget(0)))
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        return [Plan((Fixed(2),)) for _ in requests]
+        return [Plan((Budget(0), Budget(2))) for _ in requests]
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
         """Nothing."""

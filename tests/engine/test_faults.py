@@ -18,7 +18,8 @@ from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.generation import TextPrompt
 from outrider.engine.request import RequestGroup
 from outrider.errors import INTERNAL_ERROR
-from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from outrider.ops.choice import Change
+from tests.engine.helpers import PROMPTS, drafters_of, expected, load, token_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,7 +101,7 @@ ALWAYS: Callable[[int], bool] = lambda number: True  # noqa: E731
 
 
 def model_of(llm: LLM) -> Any:
-    return llm.engine.drafters.drafters[0]
+    return drafters_of(llm)[0]
 
 
 PLACES: dict[str, Callable[[LLM], tuple[Any, str]]] = {
@@ -139,16 +140,19 @@ def test_who_is_not_to_blame_goes_on(
     assert told.exc_info is not None
 
 
+@pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("at", [2, 3])
 def test_a_draft_that_fails_half_way_leaves_nothing_behind(
-    target: str, at: int, monkeypatch: pytest.MonkeyPatch
+    target: str, at: int, edited: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Positions that count as computed and are not would spoil drafts: the target drafts for itself here."""
+    """Positions that count as computed and are not would spoil drafts: the target drafts for itself here. An
+    edited draft is one call a token."""
     llm = load(target, target, num_speculative_tokens=4)
     runner = model_of(llm).runner
-    monkeypatch.setattr(runner, "_forward", failing(runner._forward, lambda number: number == at))
-    outputs = llm.generate(PROMPTS, PARAMS, use_tqdm=False)
-    check_all_equal(target, outputs)
+    monkeypatch.setattr(runner, "_chain", failing(runner._chain, lambda number: number == at))
+    params = PARAMS.model_copy(update={"logit_bias": {7: -1.0}}) if edited else PARAMS
+    outputs = llm.generate(PROMPTS, params, use_tqdm=False)
+    check_all_equal(target, outputs, params)
     check_nothing_is_left(llm)
     assert sum(output.outputs[0].speculation.drafted for output in outputs) > 40
     for output in outputs:
@@ -181,16 +185,16 @@ def test_the_next_in_the_chain_drafts_where_one_fails(
 @pytest.mark.parametrize(
     "draft_of",
     [
-        lambda limit: Draft((5,) * (limit.length + 40)),
-        lambda limit: Draft((9999,)),
-        lambda limit: Draft((-1,)),
-        lambda limit: Draft(("5",)),  # type: ignore[arg-type]
-        lambda limit: None,
+        lambda budget: Draft((5,) * (budget.length + 40)),
+        lambda budget: Draft((9999,)),
+        lambda budget: Draft((-1,)),
+        lambda budget: Draft(("5",)),  # type: ignore[arg-type]
+        lambda budget: None,
     ],
 )
 def test_drafts_that_are_none(target: str, draft_of: Any, run: Any) -> None:
     llm = load(target, "ngram", num_speculative_tokens=3, block_size=4)
-    model_of(llm).draft = lambda requests, limits: [draft_of(limit) for limit in limits]
+    model_of(llm).draft = lambda requests, budgets: [draft_of(budget) for budget in budgets]
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
     check_nothing_is_left(llm)
 
@@ -200,7 +204,7 @@ def test_a_plan_for_too_few_drafters(target: str, draft: str, monkeypatch: pytes
     policy, plans = type(llm.engine.scheduler.policy), type(llm.engine.scheduler.policy).plans
 
     def short(self: Any, requests: Any, load: Any) -> Any:
-        return [type(plan)(plan.limits[:1]) for plan in plans(self, requests, load)]
+        return [type(plan)(plan.budgets[:1]) for plan in plans(self, requests, load)]
 
     monkeypatch.setattr(policy, "plans", short)
     check_all_equal(target, llm.generate(PROMPTS, PARAMS, use_tqdm=False))
@@ -243,12 +247,12 @@ def test_states_that_an_observer_cannot_take_are_told(target: str) -> None:
 def poisoned(sound: Callable[..., Any]) -> Any:
     """A pass that fails whenever it computes the token `POISON`."""
 
-    def run(spans: Any) -> Any:
+    def step(spans: Any, choices: Any, **others: Any) -> Any:
         if any(POISON in span.tokens for span in spans):
             raise ZeroDivisionError("planted")
-        return sound(spans)
+        return sound(spans, choices, **others)
 
-    return run
+    return step
 
 
 @both
@@ -266,7 +270,7 @@ def test_a_pass_that_fails_for_one_ends_that_one(
     name = request.getfixturevalue("draft") if drafter == "draft" else drafter
     speculation = {} if name is None else {"num_speculative_tokens": 3}
     llm = load(target, name, prompt_chunk_size=16, **speculation)
-    monkeypatch.setattr(llm.engine.target, "run", poisoned(llm.engine.target.run))
+    monkeypatch.setattr(llm.engine.target, "step", poisoned(llm.engine.target.step))
     params = PARAMS.model_copy(update={"logit_bias": {POISON: -100.0}})
     poison = (*range(100, 130), POISON, *range(130, 140))
     prompts: list[Sequence[int]] = [*PROMPTS]
@@ -288,14 +292,14 @@ def test_drafts_that_make_the_pass_fail_are_left_out(
     target: str, draft: str, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = load(target, draft, num_speculative_tokens=3)
-    sound = llm.engine.target.run
+    sound = llm.engine.target.step
 
-    def faulty(spans: Any) -> Any:
+    def faulty(spans: Any, choices: Any, **others: Any) -> Any:
         if any(span.logit_rows > 1 for span in spans):
             raise ZeroDivisionError("planted")
-        return sound(spans)
+        return sound(spans, choices, **others)
 
-    monkeypatch.setattr(llm.engine.target, "run", faulty)
+    monkeypatch.setattr(llm.engine.target, "step", faulty)
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
     check_nothing_is_left(llm)
 
@@ -315,8 +319,9 @@ def test_a_grammar_that_fails_ends_its_request_alone(
 
         ready = prepare
 
-        def apply(self, logits: Any, output: Sequence[int]) -> None:
+        def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
             self.prepare(output)
+            return ()
 
         def forced(self, output: Sequence[int]) -> tuple[int, ...]:
             return (0,) * (not self.prepare(output))
@@ -350,9 +355,10 @@ def test_edits_of_one_that_fail_end_that_one(
     prompts = [*PROMPTS[:3], (POISON, 9), *PROMPTS[3:]]
 
     class Faulty:
-        def apply(self, logits: Any, output: Sequence[int]) -> None:
+        def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
             if len(output) > 5:
                 raise ZeroDivisionError("planted")
+            return ()
 
     def queue(group: RequestGroup) -> str:
         (request,) = group.requests
@@ -375,8 +381,8 @@ def test_edits_of_one_that_fail_end_that_one(
 @both
 def test_a_pass_that_fails_once_ends_nobody(target: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = load(target, "ngram", num_speculative_tokens=3)
-    faulty = failing(llm.engine.target.run, lambda number: number in (0, 5, 6))
-    monkeypatch.setattr(llm.engine.target, "run", faulty)
+    faulty = failing(llm.engine.target.step, lambda number: number in (0, 5, 6))
+    monkeypatch.setattr(llm.engine.target, "step", faulty)
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
     check_nothing_is_left(llm)
 
@@ -392,11 +398,11 @@ def test_a_fault_that_is_everywhere_ends_all_and_goes_round_in_no_circle(
     llm = load(target, draft, num_speculative_tokens=3, max_num_seqs=max_num_seqs)
     passes: list[int] = []
 
-    def broken(spans: Any) -> Any:
+    def broken(spans: Any, *_: Any, **__: Any) -> Any:
         passes.append(len(spans))
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(llm.engine.target, "run", broken)
+    monkeypatch.setattr(llm.engine.target, "step", broken)
     outputs = run(llm, PROMPTS, PARAMS)
     assert [output.error for output in outputs] == [INTERNAL_ERROR] * len(PROMPTS)
     assert len(passes) <= 3 * len(PROMPTS)

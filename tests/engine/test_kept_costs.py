@@ -22,12 +22,12 @@ from outrider.drafting import registry
 from outrider.drafting.auto import AutoLength
 from outrider.drafting.base import Draft
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.drafting.limit import Limit
 from outrider.engine import policy, profile
 from outrider.engine.build import build_engine
 from outrider.engine.engine import Engine
 from outrider.engine.request import Request
 from outrider.models.runner import ModelRunner
+from outrider.ops.budget import Budget
 from outrider.verification.accept import Verdict
 from tests.engine.helpers import PROMPTS, expected, token_ids
 
@@ -61,20 +61,19 @@ class Replay:
     answer: Sequence[int]
     seen: list[int] = field(default_factory=list)
 
-    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
-        drafts = [self._draft(request, limit) for request, limit in zip(requests, limits, strict=True)]
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        drafts = [self._draft(request, budget) for request, budget in zip(requests, budgets, strict=True)]
         lengths = [len(draft.tokens) for draft in drafts]
         self.machine.spend(DRAFTS.foreseen(len(drafts), sum(lengths), max(lengths), 0))
         return drafts
 
-    def _draft(self, request: Request, limit: Limit) -> Draft:
+    def _draft(self, request: Request, budget: Budget) -> Draft:
+        """To its length, since it does not say how sure it is."""
         tokens: list[int] = []
-        while len(tokens) < limit.length and limit.take(None):
+        while len(tokens) < budget.length:
             at = len(request.tokens) - len(PROMPT) + len(tokens)
             right = random.Random(at).random() < CHANCE and at < len(self.answer)
             tokens.append(self.answer[at] if right else 0)
-            if not limit.more():
-                break
         return Draft(tuple(tokens))
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
@@ -95,14 +94,14 @@ def machine(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac
     """On which passes take PASSES and the drafter "ngram" is a `Replay`; nothing is kept yet."""
     machine = Machine()
     (answer,) = token_ids(expected(target, PROMPT, LONG))
-    run = ModelRunner.run
+    step = ModelRunner.step
 
-    def timed(self: ModelRunner, spans: Any) -> Any:
+    def timed(self: ModelRunner, spans: Any, choices: Any, **others: Any) -> Any:
         machine.spend(PASSES.one_pass(sum(len(span.tokens) for span in spans)))
-        return run(self, spans)
+        return step(self, spans, choices, **others)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(ModelRunner, "run", timed)
+    monkeypatch.setattr(ModelRunner, "step", timed)
     replay = registry.Cacheless(lambda: Replay(machine, answer))
     monkeypatch.setitem(registry.SOURCES, "ngram", lambda *_: replay)
     return machine
@@ -121,8 +120,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return measured
 
 
-def build(target: str, machine: Machine) -> Engine:
-    return build_engine(resolve(target, device="cpu", speculative_model="ngram"), clock=machine.clock)
+def build(target: str, machine: Machine, **options: Any) -> Engine:
+    config = resolve(target, device="cpu", speculative_model="ngram", **options)
+    return build_engine(config, clock=machine.clock)
 
 
 def policy_of(engine: Engine) -> AutoLength:
@@ -281,14 +281,15 @@ def test_another_build_is_measured(
 def test_other_versions_are_measured(
     target: str, machine: Machine, measured: list[int], monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    build(target, machine)
-    if package == "outrider":
-        monkeypatch.setattr(policy, "version", lambda _: "99")
-    elif package == "torch":
-        monkeypatch.setattr(policy, "torch", SimpleNamespace(__version__="99"))
-    else:
+    """PyTorch's matters where it computes."""
+    options = {"backend": "torch"} if package == "torch" else {}
+    build(target, machine, **options)
+    if package == "python":
         monkeypatch.setattr("platform.python_version", lambda: "99")
-    build(target, machine)
+    else:
+        now = policy.version
+        monkeypatch.setattr(policy, "version", lambda name: "99" if name == package else now(name))
+    build(target, machine, **options)
     assert len(measured) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.cache.table import BlockTable
 from outrider.engine import verify
+from outrider.ops.choice import Choice
 from outrider.ops.span import Span
 from outrider.verification.accept import Verdict
-from outrider.verification.rules import Coupled, Spot
+from outrider.verification.rules import Coupled
 from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, load, token_ids
 
 TEMPERATURES = (0.0, 0.7, 1.0)
@@ -165,7 +167,12 @@ def test_planted_fault_wrong_position_of_noise(
     """Verification that reads its noise one position late is caught by the equality above."""
     llm = load(target, draft, num_speculative_tokens=4)
     plain = expected(target, PROMPTS[0], params(1.0, 0))
-    monkeypatch.setattr(verify, "Spot", lambda noise, position: Spot(noise, position + 1))
+
+    def late(*told: Any) -> Choice:
+        choice = Choice(*told)
+        return replace(choice, position=choice.position + 1)
+
+    monkeypatch.setattr(verify, "Choice", late)
     output = llm.generate(PROMPTS[0], params(1.0, 0), use_tqdm=False)[0]
     assert token_ids(output) != token_ids(plain)
 
@@ -176,9 +183,9 @@ def test_planted_fault_draft_believed(target: str, draft: str, monkeypatch: pyte
     plain = expected(target, PROMPTS[0], params(0.0, 0))
     judge = Coupled.judge
 
-    def believe(self: Coupled, of_target: Any, tokens: Any, probs: Any, spot: Any) -> Verdict:
-        verdict = judge(self, of_target, tokens, probs, spot)
-        return verdict if verdict.accepted or not tokens else Verdict(1, (tokens[0], *verdict.tokens))
+    def believe(self: Coupled, chosen: Any, rows: Any, draft: Any, *others: Any) -> Verdict:
+        verdict = judge(self, chosen, rows, draft, *others)
+        return verdict if verdict.accepted or not draft else Verdict(1, (draft[0], *verdict.tokens))
 
     monkeypatch.setattr(Coupled, "judge", believe)
     output = llm.generate(PROMPTS[0], params(0.0, 0), use_tqdm=False)[0]

@@ -109,17 +109,21 @@ def test_every_pass_is_within_the_room(
     target: str, max_model_len: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions from 0 on, and no row beyond its blocks: kernels need not check that."""
-    forward = ModelRunner.forward
+    step, passes = ModelRunner.step, 0
 
-    def checked(self: Any, spans: Any) -> Any:
+    def checked(self: Any, spans: Any, choices: Any, **others: Any) -> Any:
+        nonlocal passes
+        passes += 1
         for span in spans:
             assert span.start >= 0
             assert all(span.end <= len(table) * self.block_size for table in span.tables)
-        return forward(self, spans)
+        return step(self, spans, choices, **others)
 
-    monkeypatch.setattr(ModelRunner, "forward", checked)
+    monkeypatch.setattr(ModelRunner, "step", checked)
     for options in ({}, {"max_num_batched_tokens": 1, "max_num_seqs": 1, "block_size": 1}):
+        passes = 0
         auto(target, "ngram", max_model_len=max_model_len, **options)
+        assert passes
 
 
 def test_passes_over_more_rows_reach_more_experts(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from outrider import LLM, ConfigError, SamplingParams
 from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
-from outrider.drafting.limit import Limit
 from outrider.drafting.model import ModelDrafter
 from outrider.engine import admission, scheduler
 from outrider.engine.admission import PRIORITY_SECONDS
@@ -21,6 +20,7 @@ from outrider.engine.engine import Engine
 from outrider.engine.request import Request
 from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.models.runner import ModelRunner
+from outrider.ops.budget import Budget
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
 
 LONG = tuple(20 + i % 200 for i in range(120))
@@ -74,8 +74,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 class WrongDrafter:
     """Drafts the token 0, which `NOT_ZERO` rules out."""
 
-    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
-        return [Draft((0,) * limit.length) for limit in limits]
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        return [Draft((0,) * budget.length) for budget in budgets]
 
     def observe(self, requests: Sequence[Request], verdicts: Any) -> None: ...
 
@@ -299,7 +299,7 @@ def test_overload(
     )  # fmt: skip
     preempted: list[Request] = []
     rows: list[int] = []
-    run_pass = llm.engine.target.run
+    step = llm.engine.target.step
 
     def look(before: list[Request], schedule: Schedule) -> None:
         running = llm.engine.scheduler.running
@@ -312,12 +312,12 @@ def test_overload(
         decoding = {r for r in before if r.pending == 1 and r not in schedule.preempted}
         assert decoding <= {work.request for work in schedule.work if work.catches_up}
 
-    def counted(spans: Any) -> Any:
+    def counted(spans: Any, choices: Any, **others: Any) -> Any:
         rows.append(sum(len(span.tokens) for span in spans))
-        return run_pass(spans)
+        return step(spans, choices, **others)
 
     spy(llm, look)
-    monkeypatch.setattr(llm.engine.target, "run", counted)
+    monkeypatch.setattr(llm.engine.target, "step", counted)
     live = []
     for steps, prompt, params, priority in arrivals(seed):
         live.append((llm.engine.add(prompt, params, priority=priority), prompt, params))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from outrider import SamplingParams
 from outrider.config import resolve
@@ -24,13 +24,13 @@ class Reader:
 
     def __init__(self) -> None:
         self.state_layers = LAYERS
-        self.states: dict[tuple[int, ...], list[Tensor]] = {}
+        self.states: dict[tuple[int, ...], list[NDArray[np.float32]]] = {}
 
-    def read(self, request: Request, first: int, states: Tensor) -> None:
+    def read(self, request: Request, first: int, states: Any) -> None:
         rows = self.states.setdefault(tuple(request.tokens[: request.prompt_length]), [])
         assert first <= len(rows)
         del rows[first:]
-        rows.extend(states.clone())
+        rows.extend(states.copy())
 
     def end(self, request: Request) -> None:
         pass
@@ -65,7 +65,7 @@ def test_states_are_those_of_plain_decoding(target: str, draft: str, options: di
         alone = _states(target, params, [prompt]).states[prompt]
         # The last token of an output is never computed; a draft may have gone beyond it.
         count = len(prompt) + 39
-        assert torch.equal(torch.stack(read[prompt][:count]), torch.stack(alone[:count]))
+        assert np.array_equal(np.stack(read[prompt][:count]), np.stack(alone[:count]))
 
 
 def test_readers_of_different_layers_are_refused() -> None:

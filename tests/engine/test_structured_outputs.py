@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import llguidance
+import numpy as np
 import pytest
-import torch
 from llguidance import LLParserLimits
-from torch import Tensor
 
 from outrider import LLM, ConfigError, RequestError, SamplingParams
 from outrider.drafting.base import Draft
@@ -138,7 +137,7 @@ FORCED = {"regex": "(begin: one|and then): [a-c]{3} (is the end of all of it)!"}
 def test_what_a_grammar_forces_is_drafted(target: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the drafter has nothing to offer, and for one who wants no more than two tokens."""
     llm = load(target, "ngram", num_speculative_tokens=3, acceptance=rule)
-    monkeypatch.setattr(NgramDrafter, "draft", lambda self, requests, limits: [Draft()] * len(requests))
+    monkeypatch.setattr(NgramDrafter, "draft", lambda self, requests, budgets: [Draft()] * len(requests))
     # Single bytes are what the tokenizer makes of most of it.
     bias = dict.fromkeys(llm.tokenizer.encode("is the end of all of it"), 30.0)
     for length, longest in ((None, 16), (2, 2), (0, 0)):
@@ -164,17 +163,17 @@ def test_a_head_reads_the_states_of_what_is_forced(
     target: str, head: str, chain: list[str], temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same ones as in plain decoding, bit for bit, though it was not asked in those steps."""
-    states: list[Tensor] = []
+    states: list[Any] = []
     ends: list[int] = []
 
-    def read(self: HeadDrafter, request: Request, first: int, computed: Tensor) -> None:
+    def read(self: HeadDrafter, request: Request, first: int, computed: Any) -> None:
         assert first == sum(map(len, states))  # without a gap
-        states.append(computed.clone())
+        states.append(computed.copy())
         sound(self, request, first, computed)
 
-    def begin(self: HeadDrafter, request: Request, limit: Any) -> Any:
+    def begin(self: HeadDrafter, request: Request, budget: Any) -> Any:
         ends.append(len(request.tokens))
-        begun = start(self, request, limit)
+        begun = start(self, request, budget)
         assert begun is not None
         return begun
 
@@ -200,13 +199,13 @@ def test_a_head_reads_the_states_of_what_is_forced(
             PROMPTS[1], params.model_copy(update={"num_speculative_tokens": length}), use_tqdm=False
         )
         assert token_ids(output) == expected_ids
-        told.append(torch.cat(states))
+        told.append(np.concatenate(states))
         if length is None:
             stats = output.outputs[0].speculation
             assert len(stats.drafted_by_position) > 4  # as no drafter may
             assert sum(stats.accepted_by_position[4:]) > 0
             assert max(ends) > len(PROMPTS[1]) + 4  # the head was asked after that
-    assert torch.equal(*(each[: min(map(len, told))] for each in told))
+    assert np.array_equal(*(each[: min(map(len, told))] for each in told))
 
 
 def test_without_speculation_nothing_is_drafted(target: str) -> None:
@@ -221,7 +220,7 @@ def test_drafts_stay_in_the_grammar(target: str, monkeypatch: pytest.MonkeyPatch
     good = llm.tokenizer.encode("ab")
     proposed = (*good, 200, 201)
     monkeypatch.setattr(
-        NgramDrafter, "draft", lambda self, requests, limits: [Draft(proposed)] * len(requests)
+        NgramDrafter, "draft", lambda self, requests, budgets: [Draft(proposed)] * len(requests)
     )
     params = SamplingParams(structured_outputs=of({"regex": "[ab]{40}"}), temperature=0, max_tokens=80)
     (output,) = llm.generate(PROMPTS[0], params, use_tqdm=False)

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from outrider.formats.convert import convert
 from outrider.formats.registry import FORMATS
-from outrider.formats.weight import Weight
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.leaves import tensors as tensors_of
 from outrider.ops.base import Backend
-from outrider.ops.cpu.backend import Formats, NativeBackend
+from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.torch import TorchBackend
 from tests import factories
 from tests.factories import tiny_tokenizer
@@ -46,12 +44,9 @@ NORMAL, CONTROL = 1, 3  # tokenizer.ggml.token_type
 def exact_backend(name: str) -> Backend:
     """PyTorch, or the native kernels on float32 weights."""
     if name == "torch":
-        return TorchBackend(torch.device("cpu"), torch.float32)
-
-    def exact(weight: Weight) -> Weight:
-        return convert(weight, FORMATS["F32"])
-
-    return NativeBackend(Formats(exact, exact), cache_dtype=torch.float32, num_threads=2)
+        return TorchBackend("cpu", "float32")
+    exact = FORMATS["F32"]
+    return NativeBackend(exact, exact, cache_dtype="float32", num_threads=2)
 
 
 def tiny_config(**overrides: Any) -> LlamaConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from outrider.errors import RequestError
+from outrider.ops.choice import Choice, NoToken
+from outrider.ops.torch.choose import edited as edited_rows
 from outrider.params import SamplingParams
 from outrider.sampling.sampler import Sampler, build_sampler
+from tests.ops.seam import BACKENDS, chosen
 from tests.sampling import reference
 
-CPU = torch.device("cpu")
 VOCAB = 6
 
 tokens = st.integers(0, VOCAB - 1)
@@ -44,8 +47,12 @@ def build(prompt: Sequence[int] = (), **wanted: Any) -> Sampler:
         bad_words=words,
         stop_tokens=stops,
         vocab=VOCAB,
-        device=CPU,
     )
+
+
+def edited(sampler: Sampler, logits: Tensor, output: Sequence[int], draft: Sequence[int] = ()) -> Tensor:
+    """The rows [rows, vocab] that follow `output`, and each token of a draft behind it."""
+    return edited_rows(logits, Choice(len(draft) + 1, edits=sampler.rows(output, draft)))
 
 
 def expected(row: list[float], output: list[int], prompt: list[int], wanted: dict[str, Any]) -> Tensor:
@@ -60,12 +67,8 @@ def test_one_edit(
     name: str, row: list[float], output: list[int], prompt: list[int], data: st.DataObject
 ) -> None:
     wanted = data.draw(EDITS[name])
-    edited = build(prompt, **wanted).edit(torch.tensor([row]), output)
-    want = expected(row, output, prompt, wanted)
-    if float(want.max()) == -torch.inf:
-        assert len(edited) == 0
-    else:
-        torch.testing.assert_close(edited[0], want)
+    rows = edited(build(prompt, **wanted), torch.tensor([row]), output)
+    torch.testing.assert_close(rows[0], expected(row, output, prompt, wanted))
 
 
 @given(
@@ -78,18 +81,23 @@ def test_row_i_follows_the_draft_before_it(
     prompt: list[int],
     wanted: dict[str, Any],
 ) -> None:
-    """All edits at once; what is left ends before the first row that has no token to choose."""
+    """All edits at once, and what is chosen then; nothing of a row that they leave nothing of."""
     draft = draft[:4]
     given_logits = torch.tensor(logits[: len(draft) + 1])
     before = given_logits.clone()
-    edited = build(prompt, **wanted).edit(given_logits, output, draft)
-    want = [expected(row, [*output, *draft[:i]], prompt, wanted) for i, row in enumerate(before.tolist())]
-    possible = [float(row.max()) > -torch.inf for row in want]
-    count = possible.index(False) if False in possible else len(want)
-    assert len(edited) == count
-    for got, row in zip(edited, want, strict=False):
-        torch.testing.assert_close(got, row)
+    sampler = build(prompt, **wanted)
+    found = edited(sampler, given_logits, output, draft)
+    want = torch.stack(
+        [expected(row, [*output, *draft[:i]], prompt, wanted) for i, row in enumerate(before.tolist())]
+    )
+    torch.testing.assert_close(found, want)
     assert torch.equal(given_logits, before)
+    tokens = [
+        int(row.argmax()) if float(row.max()) > -torch.inf else NoToken.NOTHING for row in found.unbind()
+    ]
+    choice = Choice(len(draft) + 1, edits=sampler.rows(output, draft))
+    for backend in BACKENDS:
+        assert chosen(backend, given_logits.numpy(), choice)[0] == tokens
 
 
 @given(logits=st.lists(rows, min_size=4, max_size=4), output=texts, wanted=together)
@@ -99,32 +107,33 @@ def test_a_row_is_edited_as_in_plain_decoding(
     """To the last bit."""
     draft = [0, 3, 3]
     sampler = build(**wanted)
-    for i, row in enumerate(sampler.edit(torch.tensor(logits), output, draft)):
-        alone = sampler.edit(torch.tensor(logits[i : i + 1]), [*output, *draft[:i]])
+    for i, row in enumerate(edited(sampler, torch.tensor(logits), output, draft)):
+        alone = edited(sampler, torch.tensor(logits[i : i + 1]), [*output, *draft[:i]])
         assert torch.equal(row, alone[0])
 
 
-def test_draft_ends_before_the_first_row_without_a_token() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_row_that_the_draft_leaves_no_token(backend: str) -> None:
     """After token 1 only 0 and 1 are allowed, and both would complete a bad word."""
     sampler = build(allowed_token_ids=(0, 1), words=[[1, 0], [1, 1]])
-    logits = torch.zeros(4, VOCAB)
-    assert len(sampler.edit(logits, [], [0, 0, 0])) == 4
-    assert len(sampler.edit(logits, [], [0, 0, 1])) == 3
-    assert len(sampler.edit(logits, [], [0, 1, 0])) == 2
-    assert len(sampler.edit(logits, [1], [0, 0, 0])) == 0
+    logits, none = np.zeros((4, VOCAB), np.float32), NoToken.NOTHING
+    for output, draft, tokens in (
+        ([], [0, 0, 0], [0, 0, 0, 0]),
+        ([], [0, 0, 1], [0, 0, 0, none]),
+        ([], [0, 1, 0], [0, 0, none, 0]),
+        ([1], [0, 0, 0], [none, 0, 0, 0]),
+    ):
+        assert chosen(backend, logits, Choice(4, edits=sampler.rows(output, draft)))[0] == tokens
 
 
-def test_edits_apply_in_the_type_of_the_logits() -> None:
+def test_edits_apply_one_after_the_other() -> None:
     sampler = build([1], logit_bias={0: 1.0}, repetition_penalty=2.0, presence_penalty=1.0)
-    for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        edited = sampler.edit(torch.full((1, VOCAB), 4.0, dtype=dtype), [2])
-        assert edited.dtype == dtype
-        assert edited.tolist() == [[5.0, 2.0, 1.0, 4.0, 4.0, 4.0]]
+    found = edited(sampler, torch.full((1, VOCAB), 4.0), [2])
+    assert found.tolist() == [[5.0, 2.0, 1.0, 4.0, 4.0, 4.0]]
 
 
-def test_without_edits_logits_pass_through() -> None:
-    logits = torch.zeros(2, VOCAB)
-    assert build().edit(logits, [], [0]) is logits
+def test_without_edits_there_is_nothing_to_do() -> None:
+    assert build().rows([], [0]) == [(), ()]
     assert build(min_tokens=4).edits == ()  # nothing could end the output
 
 

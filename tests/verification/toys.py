@@ -6,10 +6,13 @@ import random
 from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 Tokens = tuple[int, ...]
+Scores = NDArray[np.float32]
+Shares = NDArray[np.float64]
 
 VOCAB = 5
 DEAD = VOCAB - 1
@@ -19,14 +22,14 @@ DEAD = VOCAB - 1
 class Toy:
     """A model whose next-token distribution depends on every token before it."""
 
-    def __init__(self, scores: Callable[[Tokens], Tensor]) -> None:
+    def __init__(self, scores: Callable[[Tokens], Scores]) -> None:
         self.scores = lru_cache(maxsize=None)(scores)
         """The tokens so far -> log-probabilities up to a constant, float32 [vocab]."""
         self.rows = lru_cache(maxsize=None)(self._rows)
         self._weights = lru_cache(maxsize=None)(lambda prefix: self.probabilities(prefix).tolist())
 
-    def probabilities(self, prefix: Tokens) -> Tensor:
-        return self.scores(prefix).double().softmax(dim=-1)
+    def probabilities(self, prefix: Tokens) -> Shares:
+        return softmax(self.scores(prefix))
 
     def joint(self, length: int) -> dict[Tokens, float]:
         """The exact probability of every text of `length` tokens."""
@@ -45,34 +48,39 @@ class Toy:
             text = (*text, *generator.choices(range(VOCAB), self._weights(text)))
         return text[:length]
 
-    def _rows(self, draft: Tokens, count: int) -> Tensor:
+    def _rows(self, draft: Tokens, count: int) -> Shares:
         """Probabilities [count, vocab] after `draft[:0]`, `draft[:1]`, and so on."""
-        return torch.stack([self.probabilities(draft[:i]) for i in range(count)])
+        return np.stack([self.probabilities(draft[:i]) for i in range(count)])
 
 
-def _random_scores(seed: int, prefix: Tokens) -> Tensor:
+def softmax(scores: Scores) -> Shares:
+    shares = np.exp(scores.astype(np.float64) - scores.max())
+    return np.asarray(shares / shares.sum())
+
+
+def _random_scores(seed: int, prefix: Tokens) -> Scores:
     number = int("".join(map(str, (seed, *prefix))))
-    return torch.randn(VOCAB, generator=torch.Generator().manual_seed(number)) * 1.5
+    return np.asarray(torch.randn(VOCAB, generator=torch.Generator().manual_seed(number)) * 1.5)
 
 
-def _without(scores: Tensor, *tokens: int) -> Tensor:
-    return scores.index_fill(0, torch.tensor(tokens), -torch.inf)
+def _without(scores: Scores, *tokens: int) -> Scores:
+    return np.where(np.isin(np.arange(VOCAB), tokens), np.float32(-np.inf), scores)
 
 
-def _only(token: int) -> Tensor:
-    return torch.full((VOCAB,), -torch.inf).index_fill_(0, torch.tensor(token), 0.0)
+def _only(token: int) -> Scores:
+    return np.where(np.arange(VOCAB) == token, np.float32(0), np.float32(-np.inf))
 
 
 def _likeliest(prefix: Tokens) -> int:
     return int(TARGET.scores(prefix).argmax())
 
 
-def _torn(prefix: Tokens) -> Tensor:
+def _torn(prefix: Tokens) -> Scores:
     p = TARGET.probabilities(prefix)
     q = 0.02 * p
     q[_likeliest(prefix)] *= 30
     q[DEAD] = 1 - q.sum()
-    return q.log().float()
+    return np.log(q).astype(np.float32)
 
 
 TARGET = Toy(lambda prefix: _without(_random_scores(1, prefix), DEAD))
@@ -82,9 +90,9 @@ DRAFTERS = {
     "wrong": Toy(lambda prefix: _only(DEAD)),
     "unlike": Toy(lambda prefix: _random_scores(2, prefix)),
     "gaps": Toy(lambda prefix: _without(_random_scores(3, prefix), sum(prefix) % 3, sum(prefix) % 3 + 1)),
-    "eager": Toy(lambda prefix: _random_scores(1, prefix) / 2 - torch.arange(VOCAB)),
+    "eager": Toy(lambda prefix: (_random_scores(1, prefix) / 2 - np.arange(VOCAB)).astype(np.float32)),
     "torn": Toy(_torn),
-    "sure": Toy(lambda prefix: _only(_likeliest(prefix)).clamp_(min=-5)),
+    "sure": Toy(lambda prefix: np.fmax(_only(_likeliest(prefix)), np.full(VOCAB, -5, np.float32))),
     "guess": Toy(lambda prefix: _only(sum(prefix) % DEAD)),
 }
 """wrong: always refused; unlike: has mass everywhere; gaps: zeros where the target has mass; eager: overrates

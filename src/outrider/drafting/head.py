@@ -95,7 +95,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
                 g.add(more)
             active, grown = self._go_on([g for g in active if not g.complete])
         for g, filled in zip(started, rows, strict=True):
-            g.table.truncate(filled)
+            g.table.settle(filled)
         return [Draft() if g is None else g.draft() for g in begun]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
@@ -137,7 +137,6 @@ class HeadDrafter(OwnCache[HeadRunner]):
             states.append(unread.take(rows))
             started.append(g)
             left -= rows
-            g.table.settle(g.table.filled)
             lane = g.lane(span, self._acceptance) if ready else None
             if lane is not None:
                 active.append(g)

@@ -25,6 +25,7 @@ from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, dra
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.cpu import extension
+from outrider.verification.rules import RULES
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def length_policy(
         Link(drafter, cost, Forecast(bounds.most, bounds.acceptance), named.name)
         for drafter, cost, named in zip(drafters, drafting, speculative.drafters, strict=True)
     ]
-    return AutoLength(links, costs, bounds, save=lambda: file.save(costs, drafting), clock=clock)
+    trees = RULES[speculative.acceptance].trees and not target.model.state_shapes
+    return AutoLength(links, costs, bounds, lambda: file.save(costs, drafting), trees=trees, clock=clock)
 
 
 def verified_rows(config: EngineConfig) -> int:

@@ -66,7 +66,9 @@ class Eagle3:
         parts, loaded = self.parts, self._loaded
         states = ops.input(self.config.width)
         if parts.state_norms:  # each state by itself
-            states = ops.norm_heads(states, self._state_norms, parts.state_norms[0].eps)
+            states = ops.norm_heads(
+                states, self._state_norms, len(parts.state_norms), parts.state_norms[0].eps
+            )
         if self._read_norm is not None:
             states = ops.norm(states, *self._read_norm)
         if parts.joined_norm is not None:

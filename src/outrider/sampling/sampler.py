@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from outrider.sampling.edits import (
 )
 from outrider.sampling.grammar import InGrammar
 
-FLOAT32 = np.finfo(np.float32)
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,12 @@ class Sampler:
         """This sampler, for one sequence that has to stay in a grammar."""
         return replace(self, edits=(*self.edits, grammar), grammar=grammar)
 
-    def rows(self, output: Sequence[int], draft: Sequence[int] = ()) -> list[Edits]:
-        """The edits of row i as it follows `output + draft[:i]`, up to the first row behind `output` for
-        which the grammar is not ready."""
+    def rows(self, contexts: Iterable[Sequence[int]]) -> list[Edits]:
+        """The edits of rows as they follow these outputs, up to the first but one for which the grammar is
+        not ready."""
         rows: list[Edits] = []
-        for drafted in range(len(draft) + 1):
-            context = [*output, *draft[:drafted]]
-            if drafted and not self.ready(context):
+        for context in contexts:
+            if rows and not self.ready(context):
                 break
             rows.append(tuple(change for edit in self.edits for change in edit.changes(context)))
         return rows
@@ -91,8 +90,8 @@ def build_sampler(
 
 
 def _filters(params: SamplingParams, vocab: int) -> Filters | None:
-    if params.temperature < FLOAT32.tiny:
+    if params.temperature < SMALLEST:
         return None
     # Finite in float32: -inf over infinity would be NaN.
-    temperature = min(params.temperature, float(FLOAT32.max))
+    temperature = min(params.temperature, LARGEST)
     return Filters(temperature, params.min_p, min(max(params.top_k, 0), vocab), params.top_p)

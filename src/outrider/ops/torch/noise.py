@@ -15,7 +15,7 @@ def gumbel(keys: Sequence[int], tokens: Tensor) -> Tensor:
 
     keys: of positions, unsigned numbers of 64 bits; tokens: int64, the ids whose noise it is.
     """
-    signed = torch.tensor([_signed(key) for key in keys], device=tokens.device)
+    signed = torch.tensor([_signed(key) for key in keys], dtype=torch.int64, device=tokens.device)
     uniforms = _uniform(_mix(signed[:, None] + (tokens + 1) * _signed(GOLDEN)))
     # -log(-log(1 - u)): the large values, which win, come from small u, where float32 is exact enough.
     return uniforms.neg_().log1p_().neg_().log_().neg_()

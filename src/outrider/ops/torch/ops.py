@@ -127,8 +127,9 @@ class TorchOps:
     ) -> Tensor:
         return states.delta(qkv, forget, write, rates, bias, cache, shape, self.batch)
 
-    def norm_heads(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return self.norm(x.reshape(len(x), -1, len(weight)), weight, eps).flatten(1)
+    def norm_heads(self, x: Tensor, weight: Tensor, heads: int, eps: float) -> Tensor:
+        by_head = x.reshape(len(x), heads, -1)
+        return F.rms_norm(by_head, by_head.shape[2:], eps=eps).flatten(1) * weight.to(x)
 
     def soft_cap(self, x: Tensor, cap: float) -> Tensor:
         return cap * torch.tanh(x / cap)

@@ -6,14 +6,18 @@ decides what is kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from outrider.sampling.filters import keep_min_p, keep_top_k, keep_top_p
-from tests.sampling import reference
+from outrider.ops.torch.filters import keep_min_p, keep_top_k, keep_top_p
+from tests.ops import truncation
+
+Keep = Callable[[Tensor], Tensor]
 
 weights = st.lists(st.integers(1, 6) | st.integers(1, 40), min_size=1, max_size=12)
 between = st.integers(0, 10**6)
@@ -32,7 +36,7 @@ def kept(filtered: Tensor, before: Tensor) -> set[int]:
 
 @given(weights, st.integers(1, 14))
 def test_top_k(row: list[int], k: int) -> None:
-    assert kept(keep_top_k(scores(row), k), scores(row)) == reference.top_k(row, k)
+    assert kept(keep_top_k(scores(row), k), scores(row)) == truncation.top_k(row, k)
 
 
 def test_top_k_keeps_all_that_tie_with_the_last() -> None:
@@ -42,7 +46,7 @@ def test_top_k_keeps_all_that_tie_with_the_last() -> None:
 @given(weights, between)
 def test_top_p(row: list[int], cut: int) -> None:
     p = (cut % sum(row) + 0.5) / sum(row)
-    assert kept(keep_top_p(scores(row), p), scores(row)) == reference.top_p(row, p)
+    assert kept(keep_top_p(scores(row), p), scores(row)) == truncation.top_p(row, p)
 
 
 def test_top_p_keeps_equals_in_order_of_their_ids() -> None:
@@ -58,7 +62,7 @@ def test_tiny_top_p_keeps_the_likeliest(p: float, row: list[int]) -> None:
 @given(weights, between)
 def test_min_p(row: list[int], cut: int) -> None:
     share = (cut % max(row) + 0.5) / max(row)
-    assert kept(keep_min_p(scores(row), share), scores(row)) == reference.min_p(row, share)
+    assert kept(keep_min_p(scores(row), share), scores(row)) == truncation.min_p(row, share)
 
 
 def test_min_p_of_one_keeps_the_likeliest_and_its_equals() -> None:
@@ -70,21 +74,19 @@ def test_min_p_of_one_keeps_the_likeliest_and_its_equals() -> None:
 )
 class TestEveryFilter:
     @given(st.lists(st.lists(st.integers(1, 9), min_size=5, max_size=5), min_size=2, max_size=5))
-    def test_a_row_does_not_see_the_others(self, keep: reference.Keep, rows: list[list[int]]) -> None:
+    def test_a_row_does_not_see_the_others(self, keep: Keep, rows: list[list[int]]) -> None:
         together = keep(scores(*rows))
         for i, row in enumerate(rows):
             assert torch.equal(together[i], keep(scores(row))[0])
 
     @given(st.lists(st.integers(1, 9), min_size=4, max_size=8))
-    def test_input_is_not_changed(self, keep: reference.Keep, row: list[int]) -> None:
+    def test_input_is_not_changed(self, keep: Keep, row: list[int]) -> None:
         given_scores = scores(row)
         keep(given_scores)
         assert torch.equal(given_scores, scores(row))
 
     @given(st.lists(st.integers(1, 9), min_size=4, max_size=8), st.integers(0, 3))
-    def test_what_was_dropped_before_stays_dropped(
-        self, keep: reference.Keep, row: list[int], dropped: int
-    ) -> None:
+    def test_what_was_dropped_before_stays_dropped(self, keep: Keep, row: list[int], dropped: int) -> None:
         row[dropped] = 0
         filtered = keep(scores(row))[0]
         assert float(filtered[dropped]) == -torch.inf
