@@ -420,7 +420,7 @@ def test_no_more_rows_are_timed_with_logits_than_a_step_verifies(
 def test_an_engine_that_was_timed_holds_no_memory_for_it(
     target: str, draft: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is given back reads as zeros, all but the rest of a page; and what is generated then is the same."""
+    """What is given back reads as zeros, all but part of a page, and what is generated then is the same."""
     forget = ModelRunner.forget
     held: list[int] = []
 
