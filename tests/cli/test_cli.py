@@ -183,7 +183,7 @@ except BaseException as error:
 
 @pytest.mark.parametrize("module", [SLOW, SWALLOWING], ids=["slow", "swallowing"])
 def test_ctrl_c_during_the_imports(tmp_path: Path, module: str) -> None:
-    """In place of a library there is a module that takes a minute, and one that makes it another exception."""
+    """In place of a library stands a module that takes a minute, or one that makes it another exception."""
     (tmp_path / "tokenizers.py").write_text(module)
     command = [sys.executable, "-c", f"{INTERRUPTIBLE}from outrider.cli import main; main()", "demo"]
     with subprocess.Popen(
