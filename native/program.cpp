@@ -138,8 +138,9 @@ void Program::move(const std::vector<std::vector<int32_t>>& tables, const std::v
   const auto running = claim();
   if (from.size() != to.size()) refuse("from and to have to be of one length");
   const auto place_of = [&](const CacheView& cache, int group, int position) {
-    const auto& table = tables.at(static_cast<size_t>(group));
-    const int block = position < 0 ? -1 : table.at(static_cast<size_t>(position / cache.block_size));
+    const auto number = static_cast<size_t>(group), index = static_cast<size_t>(position / cache.block_size);
+    const bool known = position >= 0 && number < tables.size() && index < tables[number].size();
+    const int block = known ? tables[number][index] : -1;
     if (block < 0 || block >= cache.blocks)
       refuse("position " + std::to_string(position) + " has no block in table " + std::to_string(group));
     return std::pair(block, position % cache.block_size);
