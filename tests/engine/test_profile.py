@@ -397,11 +397,11 @@ def test_an_engine_that_cannot_write_works(
 # Memory
 
 
-@pytest.mark.parametrize(("requests", "most"), [(1, 17), (2, 34), (64, 96)])
+@pytest.mark.parametrize(("requests", "most"), [(1, 33), (2, 66), (64, 96)])
 def test_no_more_rows_are_timed_with_logits_than_a_step_verifies(
     target: str, requests: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the number of rows; 16 tokens are the longest draft."""
+    """Whatever the number of rows; a draft has 16 tokens and their siblings."""
     passes: list[tuple[int, int]] = []
     step = ModelRunner.step
 
@@ -413,7 +413,7 @@ def test_no_more_rows_are_timed_with_logits_than_a_step_verifies(
     auto(target, "ngram", max_num_seqs=requests)
     assert max(rows for rows, _ in passes) >= 96
     assert max(with_logits for _, with_logits in passes) == most
-    assert all(with_logits == min(rows, most) for rows, with_logits in passes if rows <= 16)
+    assert all(with_logits == min(rows, most) for rows, with_logits in passes if rows <= 32)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")

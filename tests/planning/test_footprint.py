@@ -202,9 +202,9 @@ def test_as_many_logits_as_a_step_verifies(tmp_path: Path) -> None:
         for options in (
             {"max_num_seqs": 1},
             {"max_num_seqs": 2},
-            {"max_num_seqs": 1, "num_speculative_tokens": 16},
+            {"max_num_seqs": 1, "num_speculative_tokens": 32},
         )
     )
     vocab = ground.target.config.vocab_size
-    assert 0 <= two.activations - one.activations - 17 * 4 * vocab < 2**16
+    assert 0 <= two.activations - one.activations - 33 * 4 * vocab < 2**16
     assert 0 <= one.activations - fixed.activations < 2**16

@@ -76,6 +76,14 @@ def longest_draft(speculative: SpeculativeConfig | None) -> int:
     return WORKLOADS[speculative.workload].most if length == "auto" else length
 
 
+def draft_rows(speculative: SpeculativeConfig | None) -> int:
+    """The same with what stands beside a chain: "auto" may draft as many next best tokens, where a rule takes
+    trees."""
+    if speculative is None or speculative.num_speculative_tokens != "auto":
+        return longest_draft(speculative)
+    return longest_draft(speculative) * (2 if RULES[speculative.acceptance].trees else 1)
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What a drafter is loaded for.

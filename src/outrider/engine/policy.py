@@ -18,7 +18,7 @@ from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import FixedLength, LengthPolicy
 from outrider.drafting.link import Link
-from outrider.drafting.registry import longest_draft
+from outrider.drafting.registry import draft_rows
 from outrider.engine.cost_check import costs_hold
 from outrider.engine.cost_file import CostFile
 from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, draft_cost, target_cost
@@ -78,7 +78,7 @@ def length_policy(
 
 def verified_rows(config: EngineConfig) -> int:
     """Rows of a pass that need logits at most: each request's last token and a whole draft."""
-    return config.max_num_seqs * (1 + longest_draft(config.speculative))
+    return config.max_num_seqs * (1 + draft_rows(config.speculative))
 
 
 def _hold(

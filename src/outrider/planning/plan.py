@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from outrider.cache.division import Division, GroupSize
 from outrider.config import EngineConfig
-from outrider.drafting.registry import longest_draft
+from outrider.drafting.registry import draft_rows, longest_draft
 from outrider.engine.build import prompt_rows_of
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.model import Model
@@ -197,9 +197,9 @@ def _loading(runtime: int, models: list[Footprint]) -> int:
 
 
 def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -> PassSize:
-    """Of the target's largest pass: a chunk of prompts, and every request's tokens with the longest draft."""
+    """Of the target's largest pass: a chunk of prompts, and every request's tokens with the largest draft."""
     prompts = prompt_rows_of(config, exact=exact)
-    verified = requests * (1 + longest_draft(config.speculative))
+    verified = requests * (1 + draft_rows(config.speculative))
     most = config.max_num_batched_tokens
     return PassSize(
         rows=min(most, max(prompts + verified, profiled_rows(config.speculative))),
