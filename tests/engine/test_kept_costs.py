@@ -5,6 +5,7 @@ The machine is simulated: its clock goes by what passes and drafts are said to t
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -287,7 +288,7 @@ def test_other_versions_are_measured(
     if package == "python":
         monkeypatch.setattr("platform.python_version", lambda: "99")
     else:
-        now = policy.version
+        now = importlib.metadata.version
         monkeypatch.setattr(policy, "version", lambda name: "99" if name == package else now(name))
     build(target, machine, **options)
     assert len(measured) == 2
