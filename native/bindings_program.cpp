@@ -183,9 +183,10 @@ void bind_program(nb::module_& m) {
            "A gated delta rule. q and k are made as long as 1 / sqrt(key_dim) and 1; the state of a head decays by\n"
            "exp(rates * softplus(forget + bias)), and then has sigmoid(write) of the correction of v written under k.\n"
            "states: float32 [slots, value_heads, key_dim, value_dim].")
-      .def("norm_heads", [](Program& p, Value x, const Input& weight, float eps) {
-             return p.graph().norm_heads({x, floats_of(weight, "weight"), eps});
-           }, "x"_a, "weight"_a, "eps"_a, "rms_norm of each head by itself; weight: float32, of one head.")
+      .def("norm_heads", [](Program& p, Value x, const Input& weight, float eps, int heads) {
+             return p.graph().norm_heads({x, floats_of(weight, "weight"), eps, heads});
+           }, "x"_a, "weight"_a, "eps"_a, "heads"_a = 1,
+           "rms_norm of each head by itself; weight: float32, of so many heads in turn.")
       .def("select_logit_rows", [](Program& p, Value x) { return p.graph().select_logit_rows({x}); }, "x"_a)
       .def("keep", [](Program& p, Value x) { p.graph().keep(x); }, "x"_a,
            "Hand x out beside the output, to the right of what was kept before.")

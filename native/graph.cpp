@@ -302,9 +302,12 @@ Value Graph::delta(Delta d) {
 }
 
 Value Graph::norm_heads(NormHeads norm) {
-  const int columns = width(norm.x), dim = static_cast<int>(norm.weight.size());
-  if (dim < 1 || columns % dim)
-    refuse("weight has " + std::to_string(dim) + " values; x has width " + std::to_string(columns) +
+  const int columns = width(norm.x), values = static_cast<int>(norm.weight.size());
+  if (norm.heads < 1 || values % norm.heads)
+    refuse("heads = " + std::to_string(norm.heads) + "; weight has " + std::to_string(values) +
+           " values, which have to be a multiple");
+  if (values < 1 || columns % values)
+    refuse("weight has " + std::to_string(values) + " values; x has width " + std::to_string(columns) +
            ", which has to be a multiple");
   check_eps("eps", norm.eps);
   const bool has_logits = logits(norm.x);

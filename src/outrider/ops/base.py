@@ -114,8 +114,9 @@ class Ops(Protocol[Value, Packed, Table]):
         forget, write: [rows, value_heads]; rates, bias: vectors [value_heads].
         """
 
-    def norm_heads(self, x: Value, weight: Any, eps: float) -> Value:
-        """Root-mean-square norm of each head by itself: [rows, heads * dim]. weight: a vector [dim]."""
+    def norm_heads(self, x: Value, weight: Any, eps: float, heads: int = 1) -> Value:
+        """Root-mean-square norm of each head by itself: [rows, any multiple of heads * dim]. weight: a vector
+        [heads * dim], of so many heads in turn."""
 
     def soft_cap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""

@@ -127,8 +127,11 @@ class TorchOps:
     ) -> Tensor:
         return states.delta(qkv, forget, write, rates, bias, cache, shape, self.batch)
 
-    def norm_heads(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return self.norm(x.reshape(len(x), -1, len(weight)), weight, eps).flatten(1)
+    def norm_heads(self, x: Tensor, weight: Tensor, eps: float, heads: int = 1) -> Tensor:
+        weights = weight.view(heads, -1)
+        each = x.reshape(len(x), -1, *weights.shape).unbind(2)
+        normed = [self.norm(head, own, eps) for head, own in zip(each, weights, strict=True)]
+        return torch.stack(normed, dim=2).flatten(1)
 
     def soft_cap(self, x: Tensor, cap: float) -> Tensor:
         return cap * torch.tanh(x / cap)
