@@ -49,14 +49,13 @@ def head(target: Path, tmp_path: Path) -> Path:
 def drafted_logits(path: Path, model: Model, states: Tensor, tokens: list[int]) -> Tensor:
     """After the last of `states`, whose following tokens come first, and after each token behind them."""
     head = Eagle3(HeadCheckpoint(path), model.backend, model)
-    runner, rows = HeadRunner(head, num_blocks=4, block_size=4), len(states)
-    passed = runner.read([Span(tokens[:rows], 0, ([2, 0, 3, 1],), 1)], states)
+    runner, rows = HeadRunner(head, num_blocks=4, block_size=4, vocab=model.config.vocab_size), len(states)
+    passed = runner.reads([Span(tokens[:rows], 0, ([2, 0, 3, 1],), 1)], states.numpy())
     logits = [passed.logits]
     for place in range(rows, len(tokens)):
-        assert passed.kept is not None
-        passed = runner.go_on([Span([tokens[place]], place, ([2, 0, 3, 1],), 1)], passed.kept)
+        passed = runner.goes_on([Span([tokens[place]], place, ([2, 0, 3, 1],), 1)], passed.kept)
         logits.append(passed.logits)
-    return torch.cat(logits)
+    return torch.from_numpy(np.concatenate(logits))
 
 
 @pytest.mark.parametrize("feature", list(FEATURES)[1:-4])
@@ -84,20 +83,20 @@ def test_logits_are_those_of_a_plain_reading(
     tokens, drafted = [7, 2, 99, 41, 5, 5, 17, 30, 8, 1, 64], [12, 3, 77]
     of_target = load_file(target / "model.safetensors")
     expected = plain_reading(tmp_path, of_target, tokens, states, drafted)
-    runner = HeadRunner(Eagle3(checkpoint, model.backend, model), num_blocks=4, block_size=4)
+    head = Eagle3(checkpoint, model.backend, model)
+    runner = HeadRunner(head, num_blocks=4, block_size=4, vocab=model.config.vocab_size)
     for pieces in ([11], [3, 8], [1] * 11):
         first, blocks = 0, [2, 0, 3, 1]
         for piece in pieces:
             span = Span(tokens[first : first + piece], first, (blocks,), 1)
-            passed = runner.read([span], states[first : first + piece].contiguous())
+            passed = runner.reads([span], states[first : first + piece].numpy())
             first += piece
         logits = [passed.logits]
         for token in drafted:
-            assert passed.kept is not None
-            passed = runner.go_on([Span([token], first, (blocks,), 1)], passed.kept)
+            passed = runner.goes_on([Span([token], first, (blocks,), 1)], passed.kept)
             logits.append(passed.logits)
             first += 1
-        torch.testing.assert_close(torch.cat(logits), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.from_numpy(np.concatenate(logits)), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "granite"])
@@ -131,16 +130,17 @@ def test_what_is_trained_is_what_runs(target: Path, tmp_path: Path) -> None:
     with torch.inference_mode():
         unrolled = net.unroll(states[None], table[torch.tensor(tokens)][None], mask, steps)
         trained = torch.stack([net.lm_head(state[0]) for state in unrolled])  # [steps, roots, draft vocab]
-    runner = HeadRunner(Eagle3(HeadCheckpoint(tmp_path), model.backend, model), num_blocks=2, block_size=8)
+    head = Eagle3(HeadCheckpoint(tmp_path), model.backend, model)
+    runner = HeadRunner(head, num_blocks=2, block_size=8, vocab=model.config.vocab_size)
     for root in range(roots):
         span = Span(tokens[: root + 1], 0, ([0, 1],), 1)
-        passed = runner.read([span], states[: root + 1].contiguous())
+        passed = runner.reads([span], states[: root + 1].numpy())
         for step in range(steps):
-            torch.testing.assert_close(passed.logits[0], trained[step, root], rtol=1e-4, atol=1e-4)
+            logits = torch.from_numpy(passed.logits[0])
+            torch.testing.assert_close(logits, trained[step, root], rtol=1e-4, atol=1e-4)
             if step + 1 < steps:
                 following = tokens[root + step + 1]
-                assert passed.kept is not None
-                passed = runner.go_on([Span([following], root + step + 1, ([0, 1],), 1)], passed.kept)
+                passed = runner.goes_on([Span([following], root + step + 1, ([0, 1],), 1)], passed.kept)
 
 
 def test_a_head_written_is_the_head_read(target: Path, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
 from outrider.cache.pool import BlockPool
@@ -25,6 +26,7 @@ from tests.models.families.table import FAMILIES
 TOLERANCE = 1e-4  # of the largest |logit| of a row
 BLOCK_SIZE = 8
 Tables = tuple[Sequence[int], ...]
+Logits = NDArray[np.float32]
 STATES = 16  # slots
 LENGTHS = (90, 1, 37, 8, 61)  # of the requests of a ragged batch; the first is also run alone
 
@@ -53,7 +55,7 @@ class Case:
 
     runner: ModelRunner
     requests: list[list[int]]
-    expected: list[Tensor]
+    expected: list[Logits]
 
 
 def _case(checkpoint: str, reference: Any, requests: list[list[int]], backend: str) -> Case:
@@ -65,11 +67,11 @@ def _case(checkpoint: str, reference: Any, requests: list[list[int]], backend: s
     return Case(runner, requests, expected)
 
 
-def _logits(reference: Any, tokens: list[int]) -> Tensor:
+def _logits(reference: Any, tokens: list[int]) -> Logits:
     """[tokens, vocab], in a text of the longest request's length: LongRoPE goes by it in transformers."""
     padded = tokens + [0] * (max(LENGTHS) - len(tokens))
-    logits: Tensor = reference(torch.tensor([padded])).logits[0, : len(tokens)].float()
-    return logits
+    logits = reference(torch.tensor([padded])).logits[0, : len(tokens)].float()
+    return np.asarray(logits)
 
 
 @pytest.fixture(scope="module", params=["torch", "native"])
@@ -108,14 +110,14 @@ def scattered(case: Case, seed: int) -> list[Tables]:
     return list(zip(*groups, strict=True))
 
 
-def assert_close(actual: Tensor, expected: Tensor) -> None:
+def assert_close(actual: Logits, expected: Logits) -> None:
     assert actual.shape == expected.shape
-    assert actual.dtype == torch.float32
-    error = (actual - expected).abs().amax(dim=1) / expected.abs().amax(dim=1)
+    assert actual.dtype == np.float32
+    error = np.abs(actual - expected).max(axis=1) / np.abs(expected).max(axis=1)
     assert error.max() < TOLERANCE
 
 
-def in_chunks(case: Case, request: int, tables: Tables, sizes: Callable[[], int]) -> Tensor:
+def in_chunks(case: Case, request: int, tables: Tables, sizes: Callable[[], int]) -> Logits:
     """The logits of one request, computed alone in chunks of the given sizes."""
     tokens, logits, start, states = case.requests[request], [], 0, state_table(case)
     while start < len(tokens):
@@ -125,7 +127,7 @@ def in_chunks(case: Case, request: int, tables: Tables, sizes: Callable[[], int]
         start += len(chunk)
         states.keep(start)
     states.keep(0)
-    return torch.cat(logits)
+    return np.concatenate(logits)
 
 
 def state_table(case: Case) -> StateTable:
@@ -150,7 +152,7 @@ def check_ragged(case: Case) -> None:
     while unfinished := [i for i, tokens in enumerate(case.requests) if done[i] < len(tokens)]:
         chosen = draw.sample(unfinished, draw.randint(1, len(unfinished)))
         spans: list[Span] = []
-        expected: list[Tensor] = []
+        expected: list[Logits] = []
         for i in chosen:
             chunk = case.requests[i][done[i] : done[i] + draw.choice((1, 5, 40))]
             wanted = draw.randint(0 if len(chosen) > 1 and spans else 1, len(chunk))
@@ -158,7 +160,7 @@ def check_ragged(case: Case) -> None:
             done[i] += len(chunk)
             states[i].extend([done[i]])
             expected.append(case.expected[i][done[i] - wanted : done[i]])
-        assert_close(case.runner.forward(spans), torch.cat(expected))
+        assert_close(case.runner.forward(spans), np.concatenate(expected))
         for i in chosen:
             states[i].keep(done[i])
     for of_request in states:
@@ -193,7 +195,7 @@ def test_decoding_after_truncated_drafts(case: Case) -> None:
         logits.append(out[:1])
         done += 1
         table.settle(done)
-    assert_close(torch.cat(logits), case.expected[0])
+    assert_close(np.concatenate(logits), case.expected[0])
     table.truncate(0)
     assert case.runner.pool.num_free == case.runner.pool.num_blocks
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from outrider.cache.states import StateTable
 from outrider.errors import ModelError
@@ -20,6 +20,7 @@ from outrider.ops.span import Span
 from tests.models.factories import exact_backend, write_gguf, write_hf
 from tests.models.families.table import FAMILIES
 
+Logits = NDArray[np.float32]
 TOKENS = list(range(30, 70))
 DRAFTED = 6
 
@@ -37,7 +38,7 @@ def states_of(runner: ModelRunner) -> StateTable:
     return StateTable(runner.pool.states)
 
 
-def compute(runner: ModelRunner, states: StateTable, start: int, tokens: Sequence[int], each: bool) -> Tensor:
+def compute(runner: ModelRunner, states: StateTable, start: int, tokens: Sequence[int], each: bool) -> Logits:
     """each: whether the states after every row are kept, or only those after the last."""
     end = start + len(tokens)
     states.extend(range(start + 1, end + 1) if each else [end])
@@ -46,7 +47,7 @@ def compute(runner: ModelRunner, states: StateTable, start: int, tokens: Sequenc
 
 
 @pytest.fixture(scope="module")
-def whole(runner: ModelRunner) -> Tensor:
+def whole(runner: ModelRunner) -> Logits:
     states = states_of(runner)
     logits = compute(runner, states, 0, TOKENS, each=False)
     states.keep(0)
@@ -54,18 +55,18 @@ def whole(runner: ModelRunner) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [1, 3, 13])
-def test_chunks_are_cut_anywhere(runner: ModelRunner, whole: Tensor, size: int) -> None:
+def test_chunks_are_cut_anywhere(runner: ModelRunner, whole: Logits, size: int) -> None:
     states, logits = states_of(runner), []
     for start in range(0, len(TOKENS), size):
         chunk = TOKENS[start : start + size]
         logits.append(compute(runner, states, start, chunk, each=False))
         states.keep(start + len(chunk))
     states.keep(0)
-    assert torch.equal(torch.cat(logits), whole)
+    assert np.array_equal(np.concatenate(logits), whole)
 
 
 @pytest.mark.parametrize("accepted", range(DRAFTED + 1))
-def test_a_draft_is_rolled_back_to_any_of_its_rows(runner: ModelRunner, whole: Tensor, accepted: int) -> None:
+def test_a_draft_is_rolled_back_to_any_of_its_rows(runner: ModelRunner, whole: Logits, accepted: int) -> None:
     """What stood of it is the text; the rest is wrong, and leaves nothing behind."""
     start, states = 10, states_of(runner)
     compute(runner, states, 0, TOKENS[:start], each=False)
@@ -75,10 +76,10 @@ def test_a_draft_is_rolled_back_to_any_of_its_rows(runner: ModelRunner, whole: T
     states.keep(stands)
     rest = compute(runner, states, stands, TOKENS[stands:], each=False)
     states.keep(0)
-    assert torch.equal(torch.cat([first[: accepted + 1], rest]), whole[start:])
+    assert np.array_equal(np.concatenate([first[: accepted + 1], rest]), whole[start:])
 
 
-def test_another_state_is_another_text(runner: ModelRunner, whole: Tensor) -> None:
+def test_another_state_is_another_text(runner: ModelRunner, whole: Logits) -> None:
     """The tests above would see a slot that is taken from the wrong row."""
     states = states_of(runner)
     compute(runner, states, 0, TOKENS[:8], each=True)
@@ -89,8 +90,8 @@ def test_another_state_is_another_text(runner: ModelRunner, whole: Tensor) -> No
         for row in (8, 7)
     )
     states.keep(0)
-    assert torch.equal(right, whole[8:16])
-    assert not torch.equal(wrong, whole[8:16])
+    assert np.array_equal(right, whole[8:16])
+    assert not np.array_equal(wrong, whole[8:16])
 
 
 def kinds(file: Path) -> list[bool]:
