@@ -8,6 +8,8 @@ from typing import Any
 
 from outrider import LLM, RequestOutput, SamplingParams
 from outrider.cache.pool import BlockPool
+from outrider.drafting.base import Drafter
+from outrider.drafting.grammar import GrammarDrafter
 from outrider.engine.engine import Engine
 
 # Bytes of a cache block of the tiny models: float32, K and V, 2 layers, 2 heads, 12 dimensions, 16 positions.
@@ -48,6 +50,13 @@ def expected(target: str, prompt: Sequence[int], params: SamplingParams) -> Requ
     """The plain result of a request, whatever draft length it names."""
     plain = params.model_copy(update={"num_speculative_tokens": 0})
     return reference(target, tuple(prompt), plain.model_dump_json())
+
+
+def drafters_of(llm: LLM) -> tuple[Drafter, ...]:
+    """Those that the configuration names; what grammars force comes before them."""
+    grammar, *others = llm.engine.drafters.drafters
+    assert isinstance(grammar, GrammarDrafter)
+    return tuple(others)
 
 
 def count_preemptions(llm: LLM) -> list[int]:

@@ -16,6 +16,7 @@ from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.drafting import auto
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
+from outrider.drafting.grammar import forced_budget
 from outrider.drafting.grow import Growing
 from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
 from outrider.drafting.plan import Plan
@@ -25,7 +26,7 @@ from outrider.engine.profile import FREE
 from outrider.engine.request import Request
 from outrider.ops.budget import Budget, Price
 from outrider.ops.lane import Grown
-from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, load, token_ids
+from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, drafters_of, expected, load, token_ids
 from tests.verification.chi_square import agrees
 
 TEMPERATURES = (0.0, 0.7, 1.0)
@@ -89,10 +90,13 @@ class Arbitrary:
 
     @property
     def nothing(self) -> Plan:
-        return Plan((Budget(0),) * self._drafters)
+        return Plan((Budget(0),) * (self._drafters + 1))
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        return [Plan([self._budget(request) for _ in range(self._drafters)]) for request in requests]
+        return [
+            Plan([forced_budget(request), *(self._budget(request) for _ in range(self._drafters))])
+            for request in requests
+        ]
 
     def _budget(self, request: Request) -> Budget:
         draw = self._draw
@@ -178,7 +182,7 @@ def test_same_tokens_in_mixed_batches(llm: LLM, target: str) -> None:
 def test_same_tokens_with_arbitrary_budgets(llm: LLM, target: str, temperature: float, seed: int) -> None:
     scheduler = llm.engine.scheduler
     before = scheduler.policy
-    scheduler.policy = Arbitrary(len(llm.engine.drafters.drafters), seed)
+    scheduler.policy = Arbitrary(len(drafters_of(llm)), seed)
     try:
         requests = [params(temperature, number) for number in range(2 * len(PROMPTS))]
         assert check(llm, target, PROMPTS * 2, requests).drafted > 0
@@ -328,10 +332,10 @@ class FixedForAll:
 
     @property
     def nothing(self) -> Plan:
-        return Plan((Budget(0),))
+        return Plan((Budget(0), Budget(0)))
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        return [Plan((Budget(2),)) for _ in requests]
+        return [Plan((Budget(0), Budget(2))) for _ in requests]
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
         """Nothing."""

@@ -19,7 +19,7 @@ from outrider.engine.generation import TextPrompt
 from outrider.engine.request import RequestGroup
 from outrider.errors import INTERNAL_ERROR
 from outrider.ops.choice import Change
-from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.engine.helpers import PROMPTS, drafters_of, expected, load, token_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -101,7 +101,7 @@ ALWAYS: Callable[[int], bool] = lambda number: True  # noqa: E731
 
 
 def model_of(llm: LLM) -> Any:
-    return llm.engine.drafters.drafters[0]
+    return drafters_of(llm)[0]
 
 
 PLACES: dict[str, Callable[[LLM], tuple[Any, str]]] = {

@@ -15,12 +15,13 @@ import pytest
 from outrider import LLM, SamplingParams
 from outrider.cache.pool import BlockPool
 from outrider.cache.pools import Pools
-from outrider.drafting.length import fixed_plan
 from outrider.drafting.model import ModelDrafter
+from outrider.drafting.plan import Plan
 from outrider.engine import lending
 from outrider.engine.lending import DRAFT_COUNTS, IDLE_STEPS, QUIET_STEPS, Lending
 from outrider.models.runner import ModelRunner
-from tests.engine.helpers import PROMPTS, expected, held_blocks, load, token_ids
+from outrider.ops.budget import Budget
+from tests.engine.helpers import PROMPTS, drafters_of, expected, held_blocks, load, token_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -230,8 +231,8 @@ def test_prompt_lookup_goes_on_while_the_model_rests(target: str, draft: str) ->
     plans = policy.plans
 
     def lookup_only(requests: Sequence[Any], load: Any) -> Any:
-        nothing = policy.nothing.budgets[1]
-        return [type(plan)((plan.budgets[0], nothing)) for plan in plans(requests, load)]
+        nothing = policy.nothing.budgets[2]
+        return [type(plan)((*plan.budgets[:2], nothing)) for plan in plans(requests, load)]
 
     policy.__dict__["plans"] = lookup_only
     drive.until_lent(length=None)
@@ -263,7 +264,7 @@ def test_the_automatic_length_bears_to_be_silenced(
 
     def eager(requests: Sequence[Any], load: Any) -> Any:
         plans(requests, load)
-        return [fixed_plan(3, 1)] * len(requests)
+        return [Plan((Budget(0), Budget(3)))] * len(requests)
 
     with monkeypatch.context() as patch:
         patch.setattr(policy, "plans", eager)
@@ -286,7 +287,7 @@ def test_a_resting_model_keeps_no_memory(target: str) -> None:
         kept: list[Any] = [weakref.ref(x) for x in (runner, *(layer.keys for layer in runner._cache))]
         request_id = llm.engine.add(SHORT[0], greedy(60))
         increments = [i for _ in range(8) for i in llm.engine.step()]
-        (drafter,) = llm.engine.drafters.drafters
+        (drafter,) = drafters_of(llm)
         del runner
         drafter.rest()
         assert [reference() for reference in kept] == [None] * len(kept)
@@ -356,7 +357,7 @@ class Steps:
     def step(self, *drafts: int, short: bool = False, own: int | None = None) -> bool:
         """drafts: planned, by request."""
         request = SimpleNamespace(params=SimpleNamespace(num_speculative_tokens=own))
-        work = [SimpleNamespace(request=request, plan=fixed_plan(n, 1)) for n in drafts]
+        work = [SimpleNamespace(request=request, plan=Plan((Budget(n),))) for n in drafts]
         schedule: Any = SimpleNamespace(work=work, preempted=(), short=short)
         self.lending.observe(schedule)
         assert self.lending.resting == ((0,) if self.lending.lent else ())

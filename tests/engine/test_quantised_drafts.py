@@ -19,7 +19,7 @@ from outrider.models.model import Model
 from outrider.models.runner import group_sizes
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.span import Span
-from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, load, token_ids
+from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, drafters_of, load, token_ids
 from tests.factories import tiny_config, tiny_tokenizer, write_model
 from tests.models.factories import write_gguf
 
@@ -27,7 +27,7 @@ FORMATS = ("int8", "int4")
 
 
 def draft_of(llm: LLM) -> Model:
-    (drafter,) = llm.engine.drafters.drafters
+    (drafter,) = drafters_of(llm)
     assert isinstance(drafter, ModelDrafter)
     return drafter.runner.model
 
@@ -129,8 +129,9 @@ def test_its_logits_are_those_of_the_quantised_model(target: str, draft: str) ->
     llm = load(target, draft, draft_quantization="int4", num_speculative_tokens=4)
     alone = load(draft, quantization="int4", kv_cache_dtype="bfloat16")
     span = Span([5, 6, 7, 8], 0, ([0],), 4)
-    assert isinstance(llm.engine.drafters.drafters[0], ModelDrafter)
-    ours = llm.engine.drafters.drafters[0].runner.forward([span])
+    (drafter,) = drafters_of(llm)
+    assert isinstance(drafter, ModelDrafter)
+    ours = drafter.runner.forward([span])
     assert np.array_equal(ours, alone.engine.target.forward([span]))
 
 
@@ -138,7 +139,7 @@ def test_a_chain_quantises_its_models(target: str, draft: str) -> None:
     llm = load(
         target, None, speculative_model=["ngram", draft], draft_quantization="int8", prompt_lookup_min=1
     )
-    drafters = llm.engine.drafters.drafters
+    drafters = drafters_of(llm)
     assert isinstance(drafters[1], ModelDrafter)
     packed = native(drafters[1].runner.model).weight_bytes
     assert packed == native(load(draft, quantization="int8").engine.target.model).weight_bytes
