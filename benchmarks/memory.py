@@ -116,11 +116,11 @@ def parts() -> dict[str, float]:
     for each n-gram."""
     from outrider import LLM, SamplingParams
     from outrider.cache.pages import release_freed
-    from outrider.drafting.limit import Fixed
     from outrider.drafting.ngram import NgramIndex
     from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
     from outrider.models.checkpoint import open_checkpoint
     from outrider.models.runner import group_sizes
+    from outrider.ops.budget import Budget
 
     def resident() -> int:
         release_freed()
@@ -146,7 +146,7 @@ def parts() -> dict[str, float]:
     index, draw, count = NgramIndex(2, 4), random.Random(0), 20000
     tokens = [draw.randrange(vocab) for _ in range(count)]
     before = tracemalloc.get_traced_memory()[0]
-    index.continuation(tokens, Fixed(1))
+    index.continuation(tokens, Budget(1))
     indexed = tracemalloc.get_traced_memory()[0] - before
     late = loaded - imported - kept - cache - getattr(target.backend, "weight_bytes", 0)
     return {

@@ -18,10 +18,11 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,22 +31,20 @@ from torch import Tensor
 
 from benchmarks.encoders import encoders
 from outrider.formats.convert import convert
-from outrider.formats.format import Format
+from outrider.formats.format import Floats, Format
 from outrider.formats.quantization import QUANTIZED
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.cpu.backend import Formats, NativeBackend
+from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.span import Span
 
 WINDOW = 512  # tokens, of which the first predicts only
 BLOCK = 16
 MOST = 0.005
 """What a kernel may lose against the same weights in float32."""
-
-Convert = Callable[[Weight], Weight]
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,32 @@ def cases(names: Sequence[str] | None) -> Iterator[Case]:
         yield Case(f"own {name}", pair.linear, pair.table)
 
 
-def losses(model: str, formats: Formats, windows: Sequence[Sequence[int]]) -> Tensor:
-    """Negative log-likelihoods of all tokens but each window's first. K and V are float32."""
-    backend = NativeBackend(formats, cache_dtype=torch.float32)
+class Exact(NativeBackend):
+    """The weights of a case, in float32."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(FORMATS["F32"], FORMATS["F32"], cache_dtype="float32")
+        self._case = case
+
+    def pack(
+        self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
+    ) -> tuple[Any, ...]:
+        rounded = weights if float32 else [_rounded(weight, self._case.linear) for weight in weights]
+        return super().pack(rounded, bias, float32=float32)
+
+    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Any:
+        return super().stack([_rounded(weight, self._case.linear) for weight in weights], bias)
+
+    def table(self, weight: Weight) -> Any:
+        return super().table(_rounded(weight, self._case.table))
+
+
+def _rounded(weight: Weight, format: Format | None) -> Weight:
+    return weight if format is None else convert(weight, format)
+
+
+def losses(model: str, backend: NativeBackend, windows: Sequence[Sequence[int]]) -> Tensor:
+    """Negative log-likelihoods of all tokens but each window's first."""
     target = Model(open_checkpoint(model), backend)
     runner = ModelRunner(target, num_blocks=WINDOW // BLOCK, block_size=BLOCK, prefix_caching=False)
     blocks = runner.table()
@@ -94,7 +116,9 @@ def losses(model: str, formats: Formats, windows: Sequence[Sequence[int]]) -> Te
     found = []
     for window in windows:
         logits = runner.forward([Span(window, 0, blocks.tables, len(window))])
-        found.append(F.cross_entropy(logits[:-1], torch.tensor(window[1:]), reduction="none"))
+        found.append(
+            F.cross_entropy(torch.from_numpy(logits[:-1]), torch.tensor(window[1:]), reduction="none")
+        )
     return torch.cat(found).double()
 
 
@@ -104,14 +128,8 @@ def text_windows(model: str, text: str, tokens: int) -> list[list[int]]:
 
 
 def measure(case: Case, model: str, windows: Sequence[Sequence[int]]) -> Quality:
-    def to(format: Format | None) -> Convert:
-        return lambda weight: weight if format is None else convert(weight, format)
-
-    def exact(format: Format | None) -> Convert:
-        return lambda weight: convert(to(format)(weight), FORMATS["F32"])
-
-    kernel = losses(model, Formats(to(case.linear), to(case.table)), windows)
-    float32 = losses(model, Formats(exact(case.linear), exact(case.table)), windows)
+    kernel = losses(model, NativeBackend(case.linear, case.table, cache_dtype="float32"), windows)
+    float32 = losses(model, Exact(case), windows)
     error = float((kernel - float32).std()) / math.sqrt(len(kernel))
     return Quality(case.name, math.exp(kernel.mean()), math.exp(float32.mean()), error)
 

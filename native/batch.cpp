@@ -50,6 +50,18 @@ void check_states(const Plan& plan, const Span& span, const std::string& of_span
            " slots");
 }
 
+void check_parents(const Plan& plan, const Span& span, const std::string& of_span) {
+  if (span.parents.empty()) return;
+  if (plan.graph.slots()) refuse("parents" + of_span + " make a tree; layers that keep a state take rows in order");
+  if (span.trunk() < 1)
+    refuse("parents" + of_span + " has " + std::to_string(span.parents.size()) + " values; the span has " +
+           std::to_string(span.rows) + " rows, and one has to come before the tree");
+  for (size_t i = 0; i < span.parents.size(); ++i)
+    if (span.parents[i] < -1 || span.parents[i] >= static_cast<int32_t>(i))
+      refuse("parents" + of_span + " holds " + std::to_string(span.parents[i]) + " at " + std::to_string(i) +
+             "; it has to be -1, or an earlier row of the tree");
+}
+
 // Nothing may be written before all of a pass is known to be possible.
 void check(const Plan& plan, const std::vector<int32_t>& tokens, const std::vector<Span>& spans) {
   int64_t rows = 0;
@@ -91,6 +103,14 @@ Turns turns_of(const Rope& rope, const std::vector<int32_t>& positions) {
 
 }  // namespace
 
+std::vector<int32_t> Span::positions() const {
+  std::vector<int32_t> found;
+  for (int row = 0; row < trunk(); ++row) found.push_back(start + row);
+  for (const int32_t parent : parents)
+    found.push_back((parent < 0 ? start + trunk() : found[static_cast<size_t>(trunk() + parent)] + 1));
+  return found;
+}
+
 void check_span(const Plan& plan, const Span& span, const std::string& of_span) {
   const int64_t end = int64_t{span.start} + span.rows;
   const auto value = [&](const char* what, int value) { return what + of_span + " = " + std::to_string(value); };
@@ -102,6 +122,7 @@ void check_span(const Plan& plan, const Span& span, const std::string& of_span) 
     refuse(value("logit_rows", span.logit_rows) + " has to be 0 to " + std::to_string(span.rows));
   check_tables(plan, span, of_span);
   check_states(plan, span, of_span);
+  check_parents(plan, span, of_span);
 }
 
 Batch lay_out(const Plan& plan, std::vector<int32_t> tokens, std::vector<Span> spans, int threads) {
@@ -111,7 +132,7 @@ Batch lay_out(const Plan& plan, std::vector<int32_t> tokens, std::vector<Span> s
     batch.first_rows.push_back(batch.rows);
     batch.rows += span.rows;
     for (int row = span.logit_rows; row > 0; --row) batch.logit_rows.push_back(batch.rows - row);
-    for (int row = 0; row < span.rows; ++row) batch.positions.push_back(span.start + row);
+    for (const int32_t position : span.positions()) batch.positions.push_back(position);
   }
   for (size_t g = 0; g < plan.groups.size(); ++g)
     batch.places.push_back(places_of(spans, plan.groups[g], g));

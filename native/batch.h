@@ -12,6 +12,10 @@ namespace outrider {
 
 // The rows that one request adds to a pass. tables: for each group of layers, the blocks of its cache; those
 // that lie behind the group's window are never read and may be -1. logit_rows: counted from the last row.
+//
+// The last rows may be a tree: parents holds, for each of them, which of them it follows, or -1 for the row before them
+// all. Row i writes its K and V at place start + i of the tables, and sees those of the rows that it follows, wherever
+// they lie, in order of position.
 struct Span {
   int start;
   int rows;
@@ -19,6 +23,10 @@ struct Span {
   int logit_rows;
   int state = -1;                        // the slot of the states before the first row; -1: they are zero
   std::vector<int32_t> new_states = {};  // of each row, the slot of the states after it, or -1; empty: none
+  std::vector<int32_t> parents = {};
+
+  int trunk() const { return rows - static_cast<int>(parents.size()); }  // rows before the tree
+  std::vector<int32_t> positions() const;                                // of each row
 };
 
 // Where the rows' K and V go in the caches of one group.

@@ -7,17 +7,19 @@ namespace {
 
 constexpr int kMostTokens = 1 << 12;  // of a draft
 
-Price price_of(double row, double token, int least, std::vector<double> sure, std::vector<double> reached) {
+Price price_of(double row, double token, int least, std::vector<double> sure, std::vector<double> reached,
+               std::vector<double> second) {
   if (sure.empty()) refuse("sure is empty; it has to have a chance at least");
   if (least < 0) refuse(named("least", least) + " has to be at least 0");
-  return {row, token, least, std::move(sure), std::move(reached)};
+  return {row, token, least, std::move(sure), std::move(reached), std::move(second)};
 }
 
 Lane lane_of(const Choice& choice, int length, std::vector<int> stops, std::optional<Price> price, bool chances,
-             bool scores, std::vector<int32_t> slots) {
+             bool scores, std::vector<int32_t> slots, int siblings) {
+  if (siblings < 0) refuse(named("siblings", siblings) + " has to be at least 0");
   if (length < 1 || length > kMostTokens)
     refuse(named("length", length) + " has to be 1 to " + std::to_string(kMostTokens));
-  return {choice, length, std::move(stops), std::move(price), chances, scores, std::move(slots)};
+  return {choice, length, std::move(stops), std::move(price), chances, scores, std::move(slots), siblings};
 }
 
 // The scores of a draft as an array that the draft owns.
@@ -38,23 +40,27 @@ std::optional<nb::ndarray<nb::numpy, float>> state_of(Grown& grown) {
 void bind_draft(nb::module_& m) {
   nb::class_<Price>(m, "Price", "When the next token of a draft is not worth what it costs; see outrider.ops.budget.")
       .def("__init__", [](Price* self, double row, double token, int least, std::vector<double> sure,
-                          std::vector<double> reached) {
-             new (self) Price(price_of(row, token, least, std::move(sure), std::move(reached)));
-           }, "row"_a, "token"_a, "least"_a, "sure"_a, "reached"_a = std::vector<double>());
+                          std::vector<double> reached, std::vector<double> second) {
+             new (self) Price(price_of(row, token, least, std::move(sure), std::move(reached), std::move(second)));
+           }, "row"_a, "token"_a, "least"_a, "sure"_a, "reached"_a = std::vector<double>(),
+           "second"_a = std::vector<double>());
 
   nb::class_<Lane>(m, "Lane", "A draft to grow behind the last row of a span.")
       .def("__init__", [](Lane* self, const Choice& choice, int length, std::vector<int> stops,
-                          std::optional<Price> price, bool chances, bool scores, std::vector<int32_t> slots) {
+                          std::optional<Price> price, bool chances, bool scores, std::vector<int32_t> slots,
+                          int siblings) {
              new (self) Lane(lane_of(choice, length, std::move(stops), std::move(price), chances, scores,
-                                     std::move(slots)));
+                                     std::move(slots), siblings));
            }, "choice"_a, "length"_a, "stops"_a, "price"_a.none(), "chances"_a, "scores"_a,
-           "slots"_a = std::vector<int32_t>(),
+           "slots"_a = std::vector<int32_t>(), "siblings"_a = 0,
            "choice: of one row, with the noise of the first token; token i has that of position + i. A draft whose row\n"
            "is edited has length 1. stops: tokens behind which nothing is drafted. chances, scores: whether they are\n"
-           "wanted. slots: where layers keep states, of those after each drafted token but the last.");
+           "wanted. slots: where layers keep states, of those after each drafted token but the last. siblings: next best\n"
+           "tokens at most, where the price says that they are worth it.");
 
   nb::class_<Grown>(m, "Grown", "A draft.")
       .def_ro("tokens", &Grown::tokens, "In the target's vocabulary.")
+      .def_ro("seconds", &Grown::seconds, "Of each token the next best one, or a negative number where it is not wanted.")
       .def_ro("confidences", &Grown::confidences, "How sure the drafter was of each token; [] without a price.")
       .def_ro("chances", &Grown::chances, "softmax of the drafter's logits at each token; [] if not wanted.")
       .def_prop_ro("state", state_of,

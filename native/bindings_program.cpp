@@ -183,10 +183,10 @@ void bind_program(nb::module_& m) {
            "A gated delta rule. q and k are made as long as 1 / sqrt(key_dim) and 1; the state of a head decays by\n"
            "exp(rates * softplus(forget + bias)), and then has sigmoid(write) of the correction of v written under k.\n"
            "states: float32 [slots, value_heads, key_dim, value_dim].")
-      .def("norm_heads", [](Program& p, Value x, const Input& weight, float eps, int heads) {
-             return p.graph().norm_heads({x, floats_of(weight, "weight"), eps, heads});
-           }, "x"_a, "weight"_a, "eps"_a, "heads"_a = 1,
-           "rms_norm of each head by itself; weight: float32, of so many heads in turn.")
+      .def("norm_heads", [](Program& p, Value x, const Input& weight, int heads, float eps) {
+             return p.graph().norm_heads({x, floats_of(weight, "weight"), heads, eps});
+           }, "x"_a, "weight"_a, "heads"_a, "eps"_a,
+           "rms_norm of each head by itself. weight: float32 [width of x], each head's own part.")
       .def("select_logit_rows", [](Program& p, Value x) { return p.graph().select_logit_rows({x}); }, "x"_a)
       .def("keep", [](Program& p, Value x) { p.graph().keep(x); }, "x"_a,
            "Hand x out beside the output, to the right of what was kept before.")
@@ -196,28 +196,36 @@ void bind_program(nb::module_& m) {
       .def("run", [](Program& p, std::vector<int32_t> tokens, const std::vector<int>& starts,
                      const std::vector<int>& rows, Tables tables, const std::vector<int>& logit_rows,
                      const std::optional<Input>& input, const std::optional<Array>& kept, const States& states,
-                     NewStates new_states) {
+                     NewStates new_states, Parents parents) {
              return p.run(std::move(tokens), spans_of(starts, rows, std::move(tables), logit_rows, states,
-                                                      std::move(new_states)), input, kept);
+                                                      std::move(new_states), std::move(parents)), input, kept);
            }, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a,
            "input"_a = nb::none(), "kept"_a = nb::none(), "states"_a = nb::none(), "new_states"_a = nb::none(),
+           "parents"_a = Parents(),
            "Run the recorded operations for the spans; float32 [output rows, width]. tables: of each span and\n"
            "group of layers, the blocks of its cache; those behind the window are not read and may be -1. kept:\n"
            "where to write what the program keeps, float32 [rows, sum of widths]. states: of each span, the slot of\n"
            "the states before its first row, or -1; new_states: of each span and row, the slot of those after it,\n"
-           "or -1. Raises RuntimeError while another thread runs the same program.")
+           "or -1. parents: of each span, for each of its last rows, which of these it follows, or -1 for the row\n"
+           "before them all; [] where rows follow each other, or for all. Row i of a span is kept at place start + i\n"
+           "of its tables. Raises RuntimeError while another thread runs the same program.")
       .def("step", [](Program& p, std::vector<int32_t> tokens, const std::vector<int>& starts,
                       const std::vector<int>& rows, Tables tables, const std::vector<int>& logit_rows,
                       const std::vector<std::optional<Choice>>& choices, const std::optional<Input>& input,
-                      const std::optional<Array>& kept, const States& states, NewStates new_states, bool looks) {
+                      const std::optional<Array>& kept, const States& states, NewStates new_states, bool looks,
+                      Parents parents) {
              return p.step(std::move(tokens), spans_of(starts, rows, std::move(tables), logit_rows, states,
-                                                       std::move(new_states)), choices, input, kept, looks);
+                                                       std::move(new_states), std::move(parents)),
+                           choices, input, kept, looks);
            }, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "logit_rows"_a, "choices"_a,
            "input"_a = nb::none(), "kept"_a = nb::none(), "states"_a = nb::none(), "new_states"_a = nb::none(),
-           "looks"_a = false,
+           "looks"_a = false, "parents"_a = Parents(),
            "As `run`, and then choose tokens. choices: of each span, or None. The tokens of each span's choice, one a\n"
            "row, or why there is none: NAN, INFINITE or NOTHING; and the logits, float32 [sum of logit_rows, vocab],\n"
-           "if they are to be looked at, or None.");
+           "if they are to be looked at, or None.")
+      .def("move", &Program::move, "tables"_a, "from_"_a, "to"_a,
+           "Move K and V of all layers, in order, from some places of a request's tables to others. tables: of each\n"
+           "group of layers.");
 }
 
 }  // namespace outrider

@@ -105,14 +105,16 @@ void bind_sample(nb::module_& m) {
 
   nb::class_<Choice>(m, "Choice", "What is chosen from the logits of a span.")
       .def("__init__", [](Choice* self, int skip, int rows, const std::optional<Filters>& filters, uint64_t key,
-                          int64_t position, std::vector<Changes> edits) {
-             Choice choice{skip, rows, filters, key, position, std::move(edits)};
+                          int64_t position, std::vector<Changes> edits, std::vector<int> offsets) {
+             Choice choice{skip, rows, filters, key, position, std::move(edits), std::move(offsets)};
              choice.check();
              new (self) Choice(std::move(choice));
            }, "skip"_a, "rows"_a, "filters"_a.none(), "key"_a, "position"_a, "edits"_a = std::vector<Changes>(),
+           "offsets"_a = std::vector<int>(),
            "Of the rows with logits the first `skip` are passed over, and each of the next `rows` gives a token: the\n"
            "first of the largest logits where filters is None, or what the Gumbel-max trick draws from what the filters\n"
-           "keep, with the noise of (key, position + row). edits: of each row, in their order; or [], for none at all.\n"
+           "keep, with the noise of (key, position + offset). offsets: of each row; or [], for 0, 1, 2 and so on. edits: of each\n"
+           "row, in their order; or [], for none at all.\n"
            "They change what is chosen from, and not the logits that can be looked at.");
 
   m.def("ranked", ranked_tokens, "logits"_a, "token"_a, "count"_a, "instruction_set"_a,
@@ -123,54 +125,6 @@ void bind_sample(nb::module_& m) {
         "What a choice's tokens are chosen from: float32 log-probabilities up to a constant, [rows, vocab], edited, and\n"
         "-inf where filtered. NaN where there is no token. logits: [rows, vocab], those of the choice alone, without\n"
         "what it skips. Without filters: 0 at the token, -inf elsewhere.");
-
-  m.def("largest", [](const Input& logits, const std::string& instruction_set) {
-          const Rows rows(logits, -1, instruction_set);
-          std::vector<int> tokens(rows.count);
-          const nb::gil_scoped_release release;
-          for (size_t i = 0; i < rows.count; ++i)
-            tokens[i] = std::max(largest(rows.kernels, rows.row(i), rows.vocab), -1);
-          return tokens;
-        }, "logits"_a, "instruction_set"_a,
-        "The first of the largest logits of each row; -1 where none can be chosen (NaN, +inf, or all -inf).");
-  m.def("confidences", [](const Input& logits, const std::string& instruction_set) {
-          const Rows rows(logits, -1, instruction_set);
-          std::vector<double> shares(rows.count);
-          const nb::gil_scoped_release release;
-          for (size_t i = 0; i < rows.count; ++i)
-            shares[i] = confidence(rows.kernels, rows.row(i), rows.vocab);
-          return shares;
-        }, "logits"_a, "instruction_set"_a,
-        "The probability of the likeliest token of each row; 0 where none can be chosen.");
-  m.def("filtered", [](const Input& logits, float temperature, double min_p, int top_k, double top_p,
-                       const std::string& instruction_set) {
-          const Rows rows(logits, -1, instruction_set);
-          const Filters filters = filters_of(temperature, min_p, top_k, top_p);
-          auto scores = new_floats(rows.count, static_cast<size_t>(rows.vocab));
-          const nb::gil_scoped_release release;
-          for (size_t i = 0; i < rows.count; ++i)
-            filtered(rows.kernels, rows.row(i), rows.vocab, filters, scores.data() + i * rows.vocab);
-          return scores;
-        }, "logits"_a, "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a, "instruction_set"_a,
-        "Log-probabilities up to a constant, -inf where filtered; NaN where no token can be chosen.");
-  m.def("choose", [](const Input& logits, const std::vector<uint64_t>& keys, const std::optional<Input>& ids,
-                     float temperature, double min_p, int top_k, double top_p,
-                     const std::string& instruction_set) {
-          const Rows rows(logits, static_cast<int64_t>(keys.size()), instruction_set);
-          const auto tokens_of = ids ? static_cast<const int64_t*>(checked(*ids, "ids", nb::dtype<int64_t>(),
-                                                                           {rows.vocab}))
-                                     : nullptr;
-          const Filters filters = filters_of(temperature, min_p, top_k, top_p);
-          const auto scratch = aligned<float>(static_cast<size_t>(rows.vocab));
-          std::vector<int> tokens(rows.count);
-          const nb::gil_scoped_release release;
-          for (size_t i = 0; i < rows.count; ++i)
-            tokens[i] = std::max(choose(rows.kernels, rows.row(i), rows.vocab, filters, keys[i], tokens_of, scratch.get()), -1);
-          return tokens;
-        }, "logits"_a, "keys"_a, "ids"_a.none(), "temperature"_a, "min_p"_a, "top_k"_a, "top_p"_a,
-        "instruction_set"_a,
-        "The place in each row that the Gumbel-max trick chooses with counter-based noise, -1 where there is\n"
-        "none. ids: int64 [vocab], whose token's noise each place gets; None: its own.");
 }
 
 }  // namespace outrider

@@ -22,6 +22,10 @@ void Choice::check() const {
   if (rows < 0) refuse(named("rows", rows) + " has to be at least 0");
   if (!edits.empty() && edits.size() != static_cast<size_t>(rows))
     refuse("edits has " + std::to_string(edits.size()) + " lists; it has to have none, or " + named("rows", rows));
+  if (!offsets.empty() && offsets.size() != static_cast<size_t>(rows))
+    refuse("offsets has " + std::to_string(offsets.size()) + " values; it has to have none, or " + named("rows", rows));
+  for (const int offset : offsets)
+    if (offset < 0) refuse("offsets holds " + std::to_string(offset) + "; it has to be at least 0");
 }
 
 void Choice::check_edits(int vocab) const {
@@ -30,7 +34,8 @@ void Choice::check_edits(int vocab) const {
 }
 
 uint64_t Choice::key_of(int row) const {
-  return mix(mix(key + 0x9E3779B97F4A7C15u) ^ (static_cast<uint64_t>(position) + static_cast<uint64_t>(row)));
+  const int offset = offsets.empty() ? row : offsets[static_cast<size_t>(row)];
+  return mix(mix(key + 0x9E3779B97F4A7C15u) ^ (static_cast<uint64_t>(position) + static_cast<uint64_t>(offset)));
 }
 
 const float* Choice::edited(int row, const float* logits, int vocab, float* room) const {
@@ -42,7 +47,16 @@ const float* Choice::edited(int row, const float* logits, int vocab, float* room
 
 int Choice::place_in(const Kernels& kernels, int row, const float* logits, int count, const int64_t* ids,
                      float* room) const {
-  return filters ? choose(kernels, logits, count, *filters, key_of(row), ids, room) : largest(kernels, logits, count);
+  return filters ? choose(kernels, logits, count, *filters, key_of(row), ids, -1, room)
+                 : largest(kernels, logits, count);
+}
+
+int Choice::second_in(const Kernels& kernels, int row, const float* logits, int count, const int64_t* ids, int first,
+                      float* room) const {
+  if (filters) return choose(kernels, logits, count, *filters, key_of(row), ids, first, room);
+  std::copy_n(logits, count, room);
+  room[first] = -std::numeric_limits<float>::infinity();
+  return largest(kernels, room, count);
 }
 
 void Choice::score(const Kernels& kernels, const float* logits, int count, float* scores) const {

@@ -13,7 +13,7 @@ namespace outrider {
 
 // Of the rows of a span that have logits the first `skip` are passed over, and the next `rows` give a token each:
 // the first of the largest logits where there are no filters, or what the Gumbel-max trick draws with the noise of
-// position + row.
+// position + offset of the row.
 struct Choice {
   int skip;
   int rows;
@@ -21,6 +21,7 @@ struct Choice {
   uint64_t key;  // a fold of all that tells noise apart but for the position
   int64_t position;
   std::vector<Changes> edits;  // of each row; empty: none at all
+  std::vector<int> offsets = {};  // of each row, from position on; empty: one after the other
 
   // Throws std::invalid_argument.
   void check() const;
@@ -33,6 +34,9 @@ struct Choice {
   const float* edited(int row, const float* logits, int vocab, float* room) const;
   // The place of the token among `count` logits, or why there is none. ids: see `choose`; room: `count` floats.
   int place_in(const Kernels& kernels, int row, const float* logits, int count, const int64_t* ids, float* room) const;
+  // The next best place, behind `first`.
+  int second_in(const Kernels& kernels, int row, const float* logits, int count, const int64_t* ids, int first,
+                float* room) const;
   // What it is chosen from, as log-probabilities up to a constant; see `filtered`. scores: `count` floats.
   void score(const Kernels& kernels, const float* logits, int count, float* scores) const;
 };

@@ -31,6 +31,12 @@ bool Meter::takes(double confidence) {
   return true;
 }
 
+bool Meter::forks(double confidence) const {
+  if (price_->second.empty()) return false;
+  const double falls = 1 - price_->sure[cell(confidence, price_->sure.size())];
+  return survival_ * falls * price_->second[cell(confidence, price_->second.size())] >= price_->row;
+}
+
 bool Meter::goes_on() const {
   if (price_->reached.empty() || position_ < price_->least) return true;
   const size_t here = std::min(static_cast<size_t>(position_), price_->reached.size() - 1);
@@ -52,8 +58,12 @@ Drafting::Drafting(Pass& first, Pass& then, std::vector<int32_t> tokens, std::ve
   for (size_t i = 0; i < spans_.size(); ++i) spans_[i].logit_rows = lanes_[i].has_value();
   check_passes();
   first_.prepare(std::move(tokens), spans_);
-  for (size_t i = 0; i < lanes_.size(); ++i)
-    if (lanes_[i]) check_lane(i);
+  choosing_ = choosing_floats(words_.columns);
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    if (!lanes_[i]) continue;
+    check_lane(i);
+    if (lanes_[i]->edited()) choosing_ = choosing_floats(std::max(words_.columns, words_.vocab));
+  }
 }
 
 void Drafting::check_passes() const {
@@ -75,8 +85,9 @@ void Drafting::check_lane(size_t number) const {
   if (lane.choice.skip != 0 || lane.choice.rows != 1)
     refuse("choice" + of_lane + " has skip = " + std::to_string(lane.choice.skip) + " and rows = " +
            std::to_string(lane.choice.rows) + "; they have to be 0 and 1");
-  if (lane.edited() && lane.length != 1)
-    refuse("length" + of_lane + " = " + std::to_string(lane.length) + "; a draft with edits has 1");
+  if (lane.edited() && (lane.length != 1 || lane.siblings != 0))
+    refuse("length" + of_lane + " = " + std::to_string(lane.length) + " and siblings = " +
+           std::to_string(lane.siblings) + "; a draft with edits has 1 and 0");
   lane.choice.check_edits(words_.vocab);
   if (lane.length == 1) return;
   const Plan& then = then_.plan();
@@ -123,8 +134,7 @@ std::vector<std::optional<Grown>> Drafting::run(const float* input) {
   float* logits = rooms_.logits.of(columns * active.size());
   float* kept = rooms_.kept.of(kept_width * kept_rows);
   float* states = rooms_.input.of(input_width * active.size());
-  const size_t floats = choosing_floats(std::max(words_.columns, words_.vocab));
-  float* rooms = rooms_.choosing.of(floats * static_cast<size_t>(first_.threads().count()));
+  float* rooms = rooms_.choosing.of(choosing_ * static_cast<size_t>(first_.threads().count()));
 
   first_.run(input, logits, kept);
   std::vector<char> goes_on;
@@ -132,7 +142,7 @@ std::vector<std::optional<Grown>> Drafting::run(const float* input) {
     goes_on.assign(active.size(), false);
     first_.threads().each(static_cast<int>(active.size()), [&](int number, int thread) {
       const auto n = static_cast<size_t>(number);
-      goes_on[n] = grow(active[n], logits + columns * n, rooms + floats * static_cast<size_t>(thread));
+      goes_on[n] = grow(active[n], logits + columns * n, rooms + choosing_ * static_cast<size_t>(thread));
       if (active[n].lane->edited()) {
         const float* state = kept + kept_width * n;
         active[n].grown->state.assign(state, state + kept_width);
@@ -162,12 +172,16 @@ bool Drafting::grow(Growing& growing, const float* logits, float* room) const {
   Grown& grown = *growing.grown;
   const Kernels& kernels = first_.kernels();
   double sure = 0;
+  bool forks = false;
   if (growing.meter) {
     sure = confidence(kernels, logits, words_.count());
+    forks = growing.siblings < lane.siblings && growing.meter->forks(sure);
     if (!growing.meter->takes(sure)) return false;
   }
   const int token = drawn(growing, logits, room);
   if (token < 0) return false;
+  grown.seconds.push_back(forks ? second(growing, logits, token, room) : -1);
+  growing.siblings += grown.seconds.back() >= 0;
   grown.tokens.push_back(token);
   if (growing.meter) grown.confidences.push_back(sure);
   if (lane.chances)
@@ -182,7 +196,7 @@ int Drafting::drawn(const Growing& growing, const float* logits, float* room) co
   const Lane& lane = *growing.lane;
   const Kernels& kernels = first_.kernels();
   const bool edited = lane.edited();
-  float* scratch = room + choosing_floats(std::max(words_.columns, words_.vocab)) / 2;
+  float* scratch = room + choosing_ / 2;
   if (edited) {
     words_.spread(logits, room);
     logits = lane.choice.edited(0, room, words_.vocab, room);
@@ -198,6 +212,14 @@ int Drafting::drawn(const Growing& growing, const float* logits, float* room) co
     lane.choice.score(kernels, logits, count, scores.data() + before);
   }
   return edited ? place : words_.token(place);
+}
+
+// The next best token behind `first`, of a row without edits.
+int Drafting::second(const Growing& growing, const float* logits, int first, float* room) const {
+  const int position = static_cast<int>(growing.grown->tokens.size());
+  const int place = growing.lane->choice.second_in(first_.kernels(), position, logits, words_.count(), words_.ids,
+                                                   words_.column(first), room + choosing_ / 2);
+  return place < 0 ? place : words_.token(place);
 }
 
 }  // namespace outrider

@@ -12,11 +12,12 @@ namespace outrider {
 
 // When the next token of a draft is not worth what it costs. row: the price of verifying a token, token: of drafting
 // and verifying one; least: tokens for which no price is asked. sure: the chance that a token stands, given those
-// before it, by how sure the drafter is of it; reached: the same by its position, or empty.
+// before it, by how sure the drafter is of it; reached: the same by its position, or empty; second: the chance that the
+// next best token stands where the best has fallen, by how sure the drafter was of that, or empty.
 struct Price {
   double row, token;
   int least;
-  std::vector<double> sure, reached;
+  std::vector<double> sure, reached, second;
 };
 
 // A draft on its budget, position by position.
@@ -25,6 +26,8 @@ class Meter {
   explicit Meter(const Price& price) : price_(&price) {}
   // Whether the next token is worth verifying. confidence: how sure the drafter is of it, 0 to 1.
   bool takes(double confidence);
+  // Whether the next best token is worth verifying too, beside the one that is asked about next.
+  bool forks(double confidence) const;
   // Whether another token is worth drafting.
   bool goes_on() const;
 
@@ -35,7 +38,7 @@ class Meter {
 };
 
 // A draft to grow behind the last row of a span. choice: of one row; token i has the noise of position + i. A draft
-// that is edited has one token. stops: nothing is drafted after these. slots: of the states after each drafted token
+// that is edited has one token and no siblings. stops: nothing is drafted after these. slots: of the states after each drafted token
 // that is computed.
 struct Lane {
   Choice choice;
@@ -44,6 +47,7 @@ struct Lane {
   std::optional<Price> price;
   bool chances, scores;  // whether they are wanted
   std::vector<int32_t> slots;
+  int siblings = 0;  // next best tokens at most
 
   bool edited() const { return choice.edits_row(0); }
 };
@@ -63,10 +67,11 @@ struct Words {
   void spread(const float* logits, float* row) const;
 };
 
-// confidences, chances: one a token, or none at all; scores: [tokens, columns], or none. state: what was kept of the
+// seconds: of each token the next best one, or a negative number where it is not wanted. confidences, chances: one a
+// token, or none at all; scores: [tokens, columns], or none. state: what was kept of the
 // row, where a draft is edited and therefore goes on in another call.
 struct Grown {
-  std::vector<int> tokens;
+  std::vector<int> tokens, seconds;
   std::vector<double> confidences, chances;
   std::vector<float> scores, state;
   int columns = 0;  // of what tokens are chosen from
@@ -97,6 +102,7 @@ class Drafting {
     const Lane* lane;
     Grown* grown;
     std::optional<Meter> meter;
+    int siblings = 0;  // that are drafted
   };
 
   void check_passes() const;
@@ -106,6 +112,7 @@ class Drafting {
   // One more token after these logits; whether the draft goes on.
   bool grow(Growing& growing, const float* logits, float* room) const;
   int drawn(const Growing& growing, const float* logits, float* room) const;
+  int second(const Growing& growing, const float* logits, int first, float* room) const;
 
   Pass& first_;
   Pass& then_;
@@ -113,6 +120,7 @@ class Drafting {
   const std::vector<std::optional<Lane>>& lanes_;
   const Words words_;
   DraftRooms& rooms_;
+  size_t choosing_ = 0;  // floats that a thread needs to choose
 };
 
 }  // namespace outrider

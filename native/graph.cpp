@@ -302,13 +302,10 @@ Value Graph::delta(Delta d) {
 }
 
 Value Graph::norm_heads(NormHeads norm) {
-  const int columns = width(norm.x), values = static_cast<int>(norm.weight.size());
-  if (norm.heads < 1 || values % norm.heads)
-    refuse("heads = " + std::to_string(norm.heads) + "; weight has " + std::to_string(values) +
-           " values, which have to be a multiple");
-  if (values < 1 || columns % values)
-    refuse("weight has " + std::to_string(values) + " values; x has width " + std::to_string(columns) +
-           ", which has to be a multiple");
+  const int columns = width(norm.x);
+  check_size("weight", norm.weight.size(), "x has width", columns);
+  if (norm.heads < 1 || columns % norm.heads)
+    refuse(named("heads", norm.heads) + " cannot share a width of " + std::to_string(columns));
   check_eps("eps", norm.eps);
   const bool has_logits = logits(norm.x);
   return add(std::move(norm), columns, has_logits);

@@ -151,11 +151,9 @@ class Graph {
   };
   struct NormHeads {  // rms_norm of each head by itself
     Value x;
-    Floats weight;  // of a head, or of several in turn
+    Floats weight;  // [width of x], each head's own part
+    int heads;
     float eps;
-    int heads = 1;  // of weight
-
-    int dim() const { return static_cast<int>(weight.size()) / heads; }
   };
   struct SelectLogitRows {
     Value x;

@@ -73,6 +73,8 @@ struct AttendTask {
   int window;            // keys that a row sees, its own among them
   int first_key;
   int last_key;          // exclusive
+  int branch;            // keys from here on lie at path[key - branch] of the table, others at their positions
+  const int32_t* path;
   float scale;           // of the scores
   float soft_cap;        // score -> soft_cap * tanh(score / soft_cap); 0: none
   float* state;          // [rows, share, state_size(head_dim)]: merged into

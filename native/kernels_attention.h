@@ -173,7 +173,7 @@ void attend(const AttendTask& t) {
     for (int i = 0; i < queries; ++i) clear(partial + static_cast<size_t>(i) * state, dim);
     for (int first = chunk; first < chunk + kChunk && first < t.last_key; first += kTile) {
       if (first + kTile <= t.first_key) continue;
-      prefetch_tile(t, first + kTile, clamp(t.last_key, 0, first + 2 * kTile));
+      prefetch_tile(t, first + kTile, clamp(t.last_key < t.branch ? t.last_key : t.branch, 0, first + 2 * kTile));
       load_tile(t, first, keys, values);
       int query = 0;
       for (; query + 4 <= queries; query += 4) tile<4>(t, q, query, first, keys, values, partial);

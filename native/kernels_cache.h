@@ -88,9 +88,13 @@ inline void load_tile(const AttendTask& t, Stored k, Stored v, int first, float*
   const size_t dim = static_cast<size_t>(t.cache->head_dim), size = static_cast<size_t>(block_size);
   const int count = clamp(t.last_key - first, 0, kTile);
   for (int to = clamp(t.first_key / block_size * block_size - first, 0, kTile); to < count;) {
-    const int position = first + to, block = position / block_size, offset = position % block_size;
+    const int position = first + to;
+    const int place = position < t.branch ? position : t.path[position - t.branch];
+    const int block = place / block_size, offset = place % block_size;
     int run = block_size - offset < count - to ? block_size - offset : count - to;
     if (run > kLanes - to % kLanes) run = kLanes - to % kLanes;
+    if (position >= t.branch) run = 1;
+    else if (run > t.branch - position) run = t.branch - position;
     const size_t base = (static_cast<size_t>(table[block]) * kv_heads + head) * dim * size;
     load_run(k, v, base + offset, base + static_cast<size_t>(offset) * dim, to, run, dim, size, keys, values);
     to += run;

@@ -42,7 +42,7 @@ bool mass(const float* x, float top, size_t count, int64_t* total) {
   return nan;
 }
 
-// SplitMix64, as in outrider/verification/noise.py: the upper 52 bits.
+// SplitMix64, as in outrider/ops/noise.py: the upper 52 bits.
 inline uint64_t noise_of(uint64_t key, int64_t token) {
   uint64_t x = key + (static_cast<uint64_t>(token) + 1) * 0x9E3779B97F4A7C15u;
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;

@@ -102,6 +102,8 @@ class Attend : public OfLayer {
         .window = a_.window,
         .first_key = piece.first_key,
         .last_key = piece.last_key,
+        .branch = piece.branch,
+        .path = pieces(pass).paths.data() + piece.path,
         .scale = a_.scale,
         .soft_cap = a_.soft_cap,
         .state = state,

@@ -118,10 +118,10 @@ class NormHeads : public OneByOne {
   NormHeads(const Graph::NormHeads& norm, Operand x, Operand y) : norm_(norm), x_(x), y_(y) {}
   int tasks(const Pass& pass) const override { return pass.rows(x_); }
   void run_one(const Pass& pass, int row, float*) const override {
-    const int values = static_cast<int>(norm_.weight.size());
-    for (int first = 0; first < x_.width; first += norm_.dim())
-      pass.kernels().rms_norm(pass.row(x_, row) + first, norm_.weight.data() + first % values, norm_.eps,
-                              norm_.dim(), nullptr, pass.row(y_, row) + first);
+    const int dim = x_.width / norm_.heads;
+    for (int first = 0; first < x_.width; first += dim)
+      pass.kernels().rms_norm(pass.row(x_, row) + first, norm_.weight.data() + first, norm_.eps, dim, nullptr,
+                              pass.row(y_, row) + first);
   }
 
  private:

@@ -14,33 +14,47 @@ int chunks_of(const Piece& piece) {
   return (piece.last_key + kChunk - 1) / kChunk - piece.first_key / kChunk;
 }
 
-std::vector<Piece> whole_pieces(const std::vector<Span>& spans, int window) {
-  std::vector<Piece> whole;
-  int first_row = 0;
-  for (size_t i = 0; i < spans.size(); ++i) {
-    const Span& span = spans[i];
-    for (int row = 0; row < span.rows; row += kRowsPerPiece) {
-      const int rows = std::min(kRowsPerPiece, span.rows - row), position = span.start + row;
-      whole.push_back({.span = static_cast<int>(i),
-                       .row = first_row + row,
-                       .rows = rows,
-                       .position = position,
-                       .first_key = std::max(0, position - window + 1),
-                       .last_key = position + rows});
+// The pieces of one span, whose first row is `first_row` of the pass: rows that follow each other, as far as a piece
+// goes.
+void add_pieces(const Span& span, int number, int first_row, int window, std::vector<Piece>& whole,
+                std::vector<int32_t>& paths) {
+  const std::vector<int32_t> positions = span.positions();
+  const int trunk = span.trunk(), branch = span.start + trunk;
+  const auto parent = [&](int row) { return span.parents[static_cast<size_t>(row - trunk)]; };
+  for (int row = 0, rows; row < span.rows; row += rows) {
+    rows = 1;
+    while (rows < kRowsPerPiece && row + rows < span.rows &&
+           (row + rows < trunk || parent(row + rows) + trunk == row + rows - 1))
+      ++rows;
+    const int position = positions[static_cast<size_t>(row)];
+    Piece piece{.span = number,
+                .row = first_row + row,
+                .rows = rows,
+                .position = position,
+                .first_key = std::max(0, position - window + 1),
+                .last_key = position + rows};
+    if (position != span.start + row) {  // else all that it follows lies in order
+      piece.branch = branch;
+      piece.path = paths.size();
+      paths.resize(paths.size() + static_cast<size_t>(piece.last_key - branch));
+      int32_t* place = paths.data() + paths.size();
+      for (int last = row + rows - 1; last >= trunk; last = parent(last) < 0 ? -1 : parent(last) + trunk)
+        *--place = span.start + last;
     }
-    first_row += span.rows;
+    whole.push_back(piece);
   }
-  return whole;
 }
 
 }  // namespace
 
 Pieces cut(const std::vector<Span>& spans, const AttentionClass& layers, int threads) {
-  const std::vector<Piece> whole = whole_pieces(spans, layers.window);
+  Pieces found;
+  std::vector<Piece> whole;
+  for (size_t i = 0, first_row = 0; i < spans.size(); first_row += static_cast<size_t>(spans[i].rows), ++i)
+    add_pieces(spans[i], static_cast<int>(i), static_cast<int>(first_row), layers.window, whole, found.paths);
   int64_t chunks_in_all = 0;
   for (const Piece& piece : whole) chunks_in_all += chunks_of(piece);
   const int64_t parts = threads > 1 ? int64_t{kPartsPerThread} * threads : 0;
-  Pieces found;
   ptrdiff_t states = 0;
   for (const Piece& piece : whole) {
     const int chunks = chunks_of(piece);

@@ -12,7 +12,8 @@ struct Span;
 
 inline constexpr int kRowsPerPiece = 16;
 
-// Some rows of one request, and all the keys that they see or one chunk of them.
+// Some rows of one request that follow each other, and all the keys that they see or one chunk of them. The keys of
+// positions from `branch` on lie at the places that `path` leads to, in `Pieces::paths`, and others at their positions.
 struct Piece {
   int span;
   int row;  // of the pass
@@ -20,6 +21,8 @@ struct Piece {
   int position;  // of the first row
   int first_key;
   int last_key;
+  int branch = kMostPositions;
+  size_t path = 0;
   ptrdiff_t state = -1;  // where the states of a chunk go, for one K/V head after the other
 
   bool is_whole() const { return state < 0; }
@@ -36,6 +39,7 @@ struct Split {
 struct Pieces {
   std::vector<Piece> pieces;
   std::vector<Split> splits;
+  std::vector<int32_t> paths;
   size_t states = 0;  // floats
 };
 

@@ -3,18 +3,45 @@
 #include "instruction_sets.h"
 
 namespace outrider {
+namespace {
+
+template <typename Stored>
+void move_stored(const CacheView& c, int old_block, int old_offset, int block, int offset) {
+  const size_t dim = static_cast<size_t>(c.head_dim), size = static_cast<size_t>(c.block_size);
+  const size_t heads = static_cast<size_t>(c.kv_heads);
+  auto *keys = static_cast<Stored*>(c.keys), *values = static_cast<Stored*>(c.values);
+  for (size_t head = 0; head < heads; ++head) {
+    const size_t from = (static_cast<size_t>(old_block) * heads + head) * dim * size;
+    const size_t to = (static_cast<size_t>(block) * heads + head) * dim * size;
+    for (size_t d = 0; d < dim; ++d) {
+      keys[to + d * size + static_cast<size_t>(offset)] = keys[from + d * size + static_cast<size_t>(old_offset)];
+      values[to + static_cast<size_t>(offset) * dim + d] = values[from + static_cast<size_t>(old_offset) * dim + d];
+    }
+  }
+}
+
+// One position's K and V of one layer.
+void move_kv(const CacheView& cache, int old_block, int old_offset, int block, int offset) {
+  if (cache.bfloat16) move_stored<uint16_t>(cache, old_block, old_offset, block, offset);
+  else move_stored<float>(cache, old_block, old_offset, block, offset);
+}
+
+}  // namespace
 
 std::vector<Span> spans_of(const std::vector<int>& starts, const std::vector<int>& rows, Tables tables,
-                           const std::vector<int>& logit_rows, const States& states, NewStates new_states) {
+                           const std::vector<int>& logit_rows, const States& states, NewStates new_states,
+                           Parents parents) {
   if (rows.size() != starts.size() || tables.size() != starts.size() || logit_rows.size() != starts.size())
     refuse("starts, rows, tables and logit_rows have to be of one length");
   if (states.has_value() != new_states.has_value() ||
       (states && (states->size() != starts.size() || new_states->size() != starts.size())))
     refuse("states and new_states have to be of the length of starts");
+  if (!parents.empty() && parents.size() != starts.size()) refuse("parents has to be empty, or of the length of starts");
   std::vector<Span> spans;
   for (size_t i = 0; i < starts.size(); ++i)
     spans.push_back({starts[i], rows[i], std::move(tables[i]), logit_rows[i], states ? (*states)[i] : -1,
-                     new_states ? std::move((*new_states)[i]) : std::vector<int32_t>()});
+                     new_states ? std::move((*new_states)[i]) : std::vector<int32_t>(),
+                     parents.empty() ? std::vector<int32_t>() : std::move(parents[i])});
   return spans;
 }
 
@@ -104,6 +131,29 @@ std::pair<std::vector<std::vector<int>>, std::optional<Program::Logits>> Program
     chosen = choose_all(choices, logit_rows, logits, output_width_, kernels_, *threads_, choosing_);
   }
   return {std::move(chosen), std::move(seen)};
+}
+
+void Program::move(const std::vector<std::vector<int32_t>>& tables, const std::vector<int>& from,
+                   const std::vector<int>& to) {
+  const auto running = claim();
+  if (from.size() != to.size()) refuse("from and to have to be of one length");
+  const auto place_of = [&](const CacheView& cache, int group, int position) {
+    const auto number = static_cast<size_t>(group), index = static_cast<size_t>(position / cache.block_size);
+    const bool known = position >= 0 && number < tables.size() && index < tables[number].size();
+    const int block = known ? tables[number][index] : -1;
+    if (block < 0 || block >= cache.blocks)
+      refuse("position " + std::to_string(position) + " has no block in table " + std::to_string(group));
+    return std::pair(block, position % cache.block_size);
+  };
+  for (const Graph::Node& node : graph_.nodes()) {
+    const auto* attend = std::get_if<Graph::Attend>(&node.operation);
+    if (attend == nullptr) continue;
+    for (size_t i = 0; i < from.size(); ++i) {
+      const auto [old_block, old_offset] = place_of(attend->cache, attend->attention.group, from[i]);
+      const auto [block, offset] = place_of(attend->cache, attend->attention.group, to[i]);
+      move_kv(attend->cache, old_block, old_offset, block, offset);
+    }
+  }
 }
 
 std::vector<std::optional<Grown>> Program::draft(Program& then, Tokens tokens, std::vector<Span> spans,

@@ -13,10 +13,12 @@ namespace outrider {
 using Tables = std::vector<std::vector<std::vector<int32_t>>>;          // of each span and group of layers
 using States = std::optional<std::vector<int>>;                         // of each span
 using NewStates = std::optional<std::vector<std::vector<int32_t>>>;     // of each span and row
+using Parents = std::vector<std::vector<int32_t>>;                      // of each span and row of its tree, or none
 
 // The spans of a pass from what Python gives of each.
 std::vector<Span> spans_of(const std::vector<int>& starts, const std::vector<int>& rows, Tables tables,
-                           const std::vector<int>& logit_rows, const States& states, NewStates new_states);
+                           const std::vector<int>& logit_rows, const States& states, NewStates new_states,
+                           Parents parents = {});
 
 class Program {
  public:
@@ -40,6 +42,8 @@ class Program {
   std::pair<std::vector<std::vector<int>>, std::optional<Logits>> step(
       Tokens tokens, std::vector<Span> spans, const std::vector<std::optional<Choice>>& choices,
       const std::optional<Input>& input, const std::optional<Array>& kept, bool looks);
+  // Moves K and V of all layers from some places of a request's tables to others, in order.
+  void move(const std::vector<std::vector<int32_t>>& tables, const std::vector<int>& from, const std::vector<int>& to);
   // This is the first of two passes; see `Drafting`.
   std::vector<std::optional<Grown>> draft(Program& then, Tokens tokens, std::vector<Span> spans,
                                           const std::vector<std::optional<Lane>>& lanes,

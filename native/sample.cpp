@@ -195,7 +195,7 @@ void filtered(const Kernels& kernels, const float* logits, int vocab, const Filt
 }
 
 int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
-           const int64_t* ids, float* scores) {
+           const int64_t* ids, int without, float* scores) {
   const auto kept = filter(kernels, logits, vocab, filters, scores);
   if (!kept) return reason(logits, vocab);
   static const Limits limits;
@@ -204,7 +204,10 @@ int choose(const Kernels& kernels, const float* logits, int vocab, const Filters
   const auto noise = [&](int first, int count) {
     return kernels.noise(key, first, ids ? ids + first : nullptr, count, bits);
   };
-  int best = static_cast<int>(std::find(scores, scores + vocab, 0.0f) - scores);
+  if (without >= 0) scores[without] = kNone;
+  const float top = without < 0 ? 0.0f : kernels.maximum(scores, static_cast<size_t>(vocab));
+  int best = static_cast<int>(std::find(scores, scores + vocab, top) - scores);
+  if (top == kNone || !floor.keeps(top, best)) return kNothing;
   float highest = scores[best] + gumbel(noise(best, 1));
   for (int first = 0; first < vocab; first += kBlock) {
     const int count = std::min(kBlock, vocab - first);

@@ -30,10 +30,10 @@ double confidence(const Kernels& kernels, const float* logits, int vocab);
 void filtered(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, float* scores);
 
 // argmax of filtered scores + Gumbel noise, or why there is none; ties go to the first. key: the counter-based noise's
-// key for this position. ids: which token's noise each logit gets, or null for its own place's. scratch:
-// `vocab` floats.
+// key for this position. ids: which token's noise each logit gets, or null for its own place's. without: a place that
+// is passed over, or -1. scratch: `vocab` floats.
 int choose(const Kernels& kernels, const float* logits, int vocab, const Filters& filters, uint64_t key,
-           const int64_t* ids, float* scratch);
+           const int64_t* ids, int without, float* scratch);
 
 // log(sum(exp(logits))), summed in double; NaN for a row that holds NaN or +inf.
 double log_total(const Kernels& kernels, const float* logits, int vocab);

@@ -132,6 +132,7 @@ void Threads::run(const std::vector<int>& tasks, const Body& body) {
 }
 
 void Threads::each(int count, const std::function<void(int task, int thread)>& body) {
+  if (count == 0) return;
   if (count == 1) return body(0, 0);
   run({count}, [&body](int, int first, int last, int thread) {
     for (int task = first; task < last; ++task) body(task, thread);

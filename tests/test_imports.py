@@ -1,7 +1,8 @@
-"""What is imported when: transformers never, and what takes long only where it is used."""
+"""What is imported when: PyTorch and transformers not by the core, and what takes long where it is used."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,8 @@ before = set(sys.modules)
 {code}
 print(*(set(sys.modules) - before))
 """
+STATUS = Path("/proc/self/status")
+ON_PYTORCH = ("outrider.ops.torch", "outrider.training", "outrider.models.pickled", "outrider.__main__")
 HEAVY = {"torch", "transformers", "llguidance", "matplotlib", "fastapi", "uvicorn", "zeus", "httpx", "jinja2"}
 
 
@@ -66,7 +69,7 @@ def test_nothing_needs_transformers(tmp_path: Path) -> None:
     ],
 )
 def test_what_takes_long_is_not_imported(code: str) -> None:
-    """PyTorch takes seconds; the tokenizer and the command line stand without it."""
+    """The tokenizer and the command line stand without it."""
     assert not HEAVY & set(run(LOADED.format(code=code)).split())
 
 
@@ -76,7 +79,23 @@ def test_commands_that_need_no_model(arguments: list[str]) -> None:
     assert run(code, *arguments)
 
 
-def test_a_grammar_or_the_hub_is_imported_where_it_is_used() -> None:
-    loaded = set(run(LOADED.format(code="import outrider.llm")).split())
-    assert "torch" in loaded
-    assert not loaded & (HEAVY - {"torch"})
+def test_importing_the_engine_imports_nothing_that_takes_long() -> None:
+    """PyTorch, a grammar's library and the hub's client come where they are used."""
+    assert not HEAVY & set(run(LOADED.format(code="from outrider import LLM")).split())
+
+
+def test_the_core_imports_no_pytorch() -> None:
+    """Not one module of it, each imported where PyTorch cannot be."""
+    found = walk_packages(outrider.__path__, "outrider.", onerror=pytest.fail)
+    core = [module.name for module in found if not module.name.startswith(ON_PYTORCH)]
+    assert {"outrider.engine.build", "outrider.serving.server", "outrider.planning.limit"} < set(core)
+    code = f"from importlib import import_module\nfor name in {core!r}: import_module(name)"
+    run(BLOCKING.format(blocked={"torch", "transformers"}) + code)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="this system does not say what a process takes")
+def test_importing_the_package_is_cheap() -> None:
+    """The bar is 60 MiB, and 10 of them are Python's own."""
+    code = f"import outrider; print(open({str(STATUS)!r}).read())"
+    (size,) = re.findall(r"VmRSS:\s+(\d+) kB", run(code))
+    assert int(size) < 60 * 1024

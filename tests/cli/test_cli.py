@@ -150,9 +150,9 @@ def test_a_difference_makes_verify_fail(target: str, monkeypatch: pytest.MonkeyP
     """Planted: a rule that lets every draft stand."""
     judge = Coupled.judge
 
-    def believe(self: Coupled, of_target: Any, tokens: Any, probs: Any, spot: Any) -> Verdict:
-        verdict = judge(self, of_target, tokens, probs, spot)
-        return verdict if verdict.accepted or not tokens else Verdict(1, (tokens[0], *verdict.tokens))
+    def believe(self: Coupled, chosen: Any, rows: Any, draft: Any, *others: Any) -> Verdict:
+        verdict = judge(self, chosen, rows, draft, *others)
+        return verdict if verdict.accepted or not draft else Verdict(1, (draft[0], *verdict.tokens))
 
     monkeypatch.setattr(Coupled, "judge", believe)
     arguments = ["verify", "--model", target, "-d", "ngram", "-s", "prompt_lookup_min=1", "-k", "3", "--json"]
@@ -177,14 +177,14 @@ SWALLOWING = f"""
 try:
     {SLOW}
 except BaseException as error:
-    raise ModuleNotFoundError("torch") from error
+    raise ModuleNotFoundError("tokenizers") from error
 """
 
 
 @pytest.mark.parametrize("module", [SLOW, SWALLOWING], ids=["slow", "swallowing"])
 def test_ctrl_c_during_the_imports(tmp_path: Path, module: str) -> None:
-    """In place of PyTorch there is a module that takes a minute, and one that makes it another exception."""
-    (tmp_path / "torch.py").write_text(module)
+    """In place of a library there is a module that takes a minute, and one that makes it another exception."""
+    (tmp_path / "tokenizers.py").write_text(module)
     command = [sys.executable, "-c", f"{INTERRUPTIBLE}from outrider.cli import main; main()", "demo"]
     with subprocess.Popen(
         command,

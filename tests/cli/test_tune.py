@@ -100,9 +100,9 @@ def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch
     """Planted: a rule that lets every draft stand."""
     judge = Coupled.judge
 
-    def believe(self: Coupled, of_target: Any, tokens: Any, probs: Any, spot: Any) -> Verdict:
-        verdict = judge(self, of_target, tokens, probs, spot)
-        return verdict if verdict.accepted or not tokens else Verdict(1, (tokens[0], *verdict.tokens))
+    def believe(self: Coupled, chosen: Any, rows: Any, draft: Any, *others: Any) -> Verdict:
+        verdict = judge(self, chosen, rows, draft, *others)
+        return verdict if verdict.accepted or not draft else Verdict(1, (draft[0], *verdict.tokens))
 
     monkeypatch.setattr(Coupled, "judge", believe)
     result = run(

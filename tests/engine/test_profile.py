@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -389,3 +390,46 @@ def test_an_engine_that_cannot_write_works(
     llm = auto(target, "ngram")
     assert "cannot be saved" in caplog.text
     assert llm.generate(PROMPTS[0], SamplingParams(max_tokens=4, seed=1), use_tqdm=False)[0].finished
+
+
+# Memory
+
+
+@pytest.mark.parametrize(("requests", "most"), [(1, 17), (2, 34), (64, 96)])
+def test_no_more_rows_are_timed_with_logits_than_a_step_verifies(
+    target: str, requests: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of rows; 16 tokens are the longest draft."""
+    passes: list[tuple[int, int]] = []
+    step = ModelRunner.step
+
+    def noted(self: ModelRunner, spans: Any, choices: Any, **options: Any) -> Any:
+        passes.append((sum(len(s.tokens) for s in spans), sum(s.logit_rows for s in spans)))
+        return step(self, spans, choices, **options)
+
+    monkeypatch.setattr(ModelRunner, "step", noted)
+    auto(target, "ngram", max_num_seqs=requests)
+    assert max(rows for rows, _ in passes) >= 96
+    assert max(with_logits for _, with_logits in passes) == most
+    assert all(with_logits == min(rows, most) for rows, with_logits in passes if rows <= 16)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")
+def test_an_engine_that_was_timed_holds_no_memory_for_it(
+    target: str, draft: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given back reads as zeros; and what is generated then is the same."""
+    forget = ModelRunner.forget
+    held: list[bool] = []
+
+    def noted(self: ModelRunner) -> None:
+        held.append(any(layer.keys.any() for layer in self._cache))
+        forget(self)
+        held.append(any(layer.keys[1:].any() for layer in self._cache))
+
+    monkeypatch.setattr(ModelRunner, "forget", noted)
+    llm = auto(target, draft)
+    assert held == [True, False] * 2
+    one = SamplingParams(temperature=0, max_tokens=8)
+    output = llm.generate(PROMPTS[1], one, use_tqdm=False)[0]
+    assert token_ids(output) == token_ids(expected(target, PROMPTS[1], one))

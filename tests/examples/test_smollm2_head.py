@@ -49,13 +49,13 @@ def checkpoint(path: Path) -> Checkpoint:
 
 def engine_pass(checkpoint: Checkpoint, tokens: list[int], layer: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits, and the inputs of a layer."""
-    model = Model(checkpoint, TorchBackend(DEVICE, torch.float32))
+    model = Model(checkpoint, TorchBackend("cpu", "float32"))
     runner = ModelRunner(model, num_blocks=2, block_size=16, prefix_caching=False, state_layers=(layer,))
     table = runner.table()
     table.extend(len(tokens))
     passed = runner.run([Span(tokens, 0, table.tables, len(tokens))])
     assert passed.kept is not None
-    return passed.logits, passed.kept
+    return torch.from_numpy(passed.logits), passed.kept
 
 
 def test_the_target_is_the_engines(checkpoint: Checkpoint) -> None:

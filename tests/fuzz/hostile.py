@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.ops.choosing import Filters, Price
+from tests.ops.drafts import KINDS, Drafter, Wanted, some_texts
 from tests.ops.native import FORMATS, INSTRUCTION_SETS, native, pack, random_weight, threads
 
 WIDTH = 32
@@ -105,6 +107,7 @@ def made(draw: random.Random) -> None:
     logits, name = torch.randn(2, 70), draw.choice(INSTRUCTION_SETS)
     weight = random_weight(5, 40, draw.choice(FORMATS), 1)
     how: list[Any] = [0.7, 0.1, 5, 0.9, name]
+    ids, wanted = torch.arange(3), a_choice(2)
     calls: tuple[tuple[Callable[..., Any], list[Any]], ...] = (
         (native.Threads, [2]),
         (native.Program, [threads(1), name]),
@@ -120,12 +123,24 @@ def made(draw: random.Random) -> None:
             ],
         ),
         (native.Matrix.bytes_of, [weight.format, 5, 40]),
-        (native.largest, [logits, name]),
-        (native.confidences, [logits, name]),
-        (native.filtered, [logits, *how]),
-        (native.choose, [logits, [1, 2], torch.arange(70), *how]),
+        (native.Filters, how[:4]),
+        (native.Change.bar, [ids]),
+        (native.Change.allow, [torch.arange(70) > 5]),
+        (native.Change.add, [ids, torch.ones(3)]),
+        (native.Change.penalise, [ids, 1.5]),
+        (native.Choice, [1, 2, native.Filters(*how[:4]), 5, 6, [[native.Change.bar(ids.numpy())], []]]),
+        (native.Price, [0.1, 0.1, 2, [0.5, 0.7], [0.9]]),
+        (native.Lane, [wanted, 3, [1, 2], native.Price(0.1, 0.1, 2, [0.5], []), True, False, [1, 2]]),
+        (native.ranked, [logits[0], 3, 5, name]),
+        (native.scores, [logits, wanted, name]),
     )
     attempt(draw, *draw.choice(calls))
+
+
+def a_choice(rows: int) -> Any:
+    """Of rows of which the first is edited."""
+    edits = [[native.Change.bar(np.arange(3))], *[[]] * (rows - 1)]
+    return native.Choice(0, rows, native.Filters(0.7, 0.1, 5, 0.9), 2**63, -5, edits)
 
 
 def recorded(draw: random.Random) -> None:
@@ -142,6 +157,7 @@ def recorded(draw: random.Random) -> None:
         (program.embed, [some_weight(draw), 3.0]),
         (program.norm, [x, torch.randn(WIDTH), 1e-5, None]),
         (program.norm, [x, torch.randn(WIDTH), 1e-5, x]),
+        (program.norm_heads, [x, torch.randn(WIDTH), 4, 1e-5]),
         (program.linear, [x, [some_weight(draw), some_weight(draw, 7)], None]),
         (program.linear, [x, [some_weight(draw)], x, 0.5]),
         (program.gated, [x, [some_weight(draw)], [some_weight(draw)], "silu"]),
@@ -184,6 +200,39 @@ def ran(draw: random.Random) -> None:
     assert np.array_equal(after[:2], before[:2])  # the second span reads positions that others wrote
 
 
+def stepped(draw: random.Random) -> None:
+    """A step, in the same way."""
+    program = a_program(draw)
+    seen = program.input(64)
+    program.keep(seen)
+    program.output(program.select_logit_rows(seen))
+    wanted = a_choice(2)
+    good: list[Any] = [[0] * 5, [0, 14], [2, 3], [[], []], [0, 2], [None, wanted]]
+    good += [torch.randn(5, 64), torch.zeros(5, 64), None, None, True]
+    tokens, logits = program.step(*good)
+    for _ in range(5):
+        attempt(draw, program.step, good)
+    again = program.step(*good)
+    assert again[0] == tokens
+    assert np.array_equal(again[1], logits)
+
+
+def drafted(draw: random.Random) -> None:
+    """A draft, in the same way."""
+    drafter = Drafter(draw.choice(KINDS), 90)
+    text = some_texts(draw, 1, 60)[0]
+    text.read = 0
+    lane = Wanted(Filters(), 1, 2, 4, price=Price(0.0, 0.0, 0, [0.9], [0.9])).lane(text.slots[2:])
+    rows, states = len(text.tokens), torch.from_numpy(text.target)
+    good: list[Any] = [drafter.first, drafter.then, text.tokens, [0], [rows], [[text.blocks]], [lane]]
+    good += [np.arange(60) + 7, 90, states if drafter.kind == "head" else None]
+    good += [[-1], [text.new_states()]] if drafter.kind == "recurrent" else [None, None]
+    [before] = native.draft(*good)
+    for _ in range(5):
+        attempt(draw, native.draft, good)
+    assert native.draft(*good)[0].tokens == before.tokens
+
+
 def attempt(
     draw: random.Random, call: Callable[..., Any], arguments: list[Any], *, damage: bool = True
 ) -> Any:
@@ -199,4 +248,4 @@ def attempt(
 
 def hostile(draw: random.Random) -> None:
     for _ in range(20):
-        draw.choice((partial(made, draw), partial(recorded, draw), partial(ran, draw)))()
+        draw.choice((made, recorded, ran, stepped, drafted))(draw)

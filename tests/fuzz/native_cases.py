@@ -24,11 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from outrider.sampling.distribution import NO_TOKEN, Categorical, Greedy, confidences
-from outrider.sampling.filters import Filters
-from outrider.verification.noise import Noise, Stream
-from outrider.verification.rules import Spot, SpotDraw
 from tests.fuzz.hostile import hostile
+from tests.ops import choosing
+from tests.ops.drafts import KINDS as DRAFTERS
+from tests.ops.drafts import random_drafts
 from tests.ops.matrices import Stored
 from tests.ops.native import (
     FORMATS,
@@ -279,39 +278,45 @@ def some_layer(draw: random.Random) -> Layer:
 
 
 def choice(draw: random.Random) -> None:
-    """Small whole logits, whose masses are exact: what is kept, chosen, largest, and how sure."""
+    """Small whole logits, whose masses are exact: what is kept, and what is chosen or why nothing is."""
     vocab = draw.choice((1, 2, 63, 64, 65, 200, 1000))
-    generator = torch.Generator().manual_seed(draw.getrandbits(32))
-    logits = torch.randint(-6, 7, (draw.randint(1, 5), vocab), generator=generator).float()
-    for special in (-torch.inf, -torch.inf, torch.nan, torch.inf):
+    generator = np.random.default_rng(draw.getrandbits(32))
+    logits = generator.integers(-6, 7, (draw.randint(1, 5), vocab)).astype(np.float32)
+    for special in (-np.inf, -np.inf, np.nan, np.inf):
         if draw.random() < 0.3:
             logits[draw.randrange(len(logits)), draw.randrange(vocab)] = special
-    filters = Filters(
+    filters = choosing.Filters(
         draw.choice((0.5, 1.0, 4.0)),
         draw.choice((0.0, 5e-324, 0.1, 1.0)),
         draw.choice((0, 0, 1, 3, 70, 2**31 - 1)),
         draw.choice((1.0, 5e-324, 0.25, 0.3, 0.75, 0.9, 1 - 2.0**-53)),
     )
-    name, spot = draw.choice(INSTRUCTION_SETS), Spot(Noise(draw.getrandbits(63)), draw.randint(0, 99))
-    how = (filters.temperature, filters.min_p, filters.top_k, filters.top_p, name)
-    scores = filters.scores(logits)
-    kept = torch.from_numpy(native.filtered(logits, *how))
-    assert torch.equal(
-        Categorical(kept).probabilities().nan_to_num(-1), Categorical(scores).probabilities().nan_to_num(-1)
-    )
-    noise = SpotDraw(spot, Stream.TOKEN)
-    chosen = native.choose(logits, noise.keys(len(logits)), None, *how)
-    rows, vocab = logits.shape
-    values = scores + noise(rows, vocab, logits.device)
-    for row, token in enumerate(chosen):
-        assert (token == NO_TOKEN) == (not values[row].max().isfinite())
-        assert token == NO_TOKEN or values[row, token] >= values[row].max() - 1e-4
-    assert native.largest(logits, name) == Greedy(logits).choose(noise)
-    sure = native.confidences(logits, name)
-    assert all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(sure, confidences(logits), strict=True))
+    name, key, position = draw.choice(INSTRUCTION_SETS), draw.getrandbits(64), draw.randint(0, 99)
+    barred = choosing.bar(draw.sample(range(vocab), draw.randint(0, vocab // 2)))
+    edits = [[barred] if draw.random() < 0.5 else [] for _ in logits]
+    wanted = choosing.choice(len(logits), filters, key, position, edits)
+    rows = [choosing.edited(row, changes) for row, changes in zip(logits, edits, strict=True)]
+    scores = [filters.scores(row) for row in rows]
+    assert np.array_equal(native.scores(logits, wanted, name), scores, equal_nan=True)
+    tokens = chosen(logits, wanted, name, draw.randint(1, MOST_THREADS))
+    for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+        values = scores[i] + choosing.gumbel(key, position + i, vocab)
+        reason = choosing.why_none(row)
+        assert token == reason if reason else values[token] >= values.max() - 1e-4
+    greedy = chosen(logits, choosing.choice(len(logits), edits=edits), name, 1)
+    assert greedy == [choosing.chosen(row, None, 0, 0) for row in rows]
 
 
-KINDS: tuple[Callable[[random.Random], None], ...] = (chain, chain, attention, choice, hostile)
+def chosen(logits: Array, wanted: Any, instruction_set: str, threads: int) -> list[int]:
+    return choosing.tokens_of(logits, wanted, instruction_set=instruction_set, threads=threads)
+
+
+def drafting(draw: random.Random) -> None:
+    """Drafts in one call, each as it is alone and a token at a time."""
+    random_drafts(draw, draw.choice(DRAFTERS))
+
+
+KINDS: tuple[Callable[[random.Random], None], ...] = (chain, chain, attention, choice, drafting, hostile)
 
 
 def case(number: int) -> None:

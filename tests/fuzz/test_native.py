@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tests.fuzz import native_cases
 from tests.fuzz.native_cases import Recorded
-from tests.ops.native import native
 
 
 def test_native_operations(fuzz_seconds: float, fuzz_seed: int, tmp_path: Path) -> None:
@@ -53,6 +52,6 @@ def test_a_planted_fault_is_found(fault: Any, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_planted_choice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "choose", lambda logits, *_: [0] * len(logits))
+    monkeypatch.setattr(native_cases, "chosen", lambda logits, *_: [0] * len(logits))
     with pytest.raises(AssertionError):
         native_cases.run(0, 20)

@@ -165,12 +165,21 @@ def check_attention(instruction_set: str, side: Side) -> None:
 
 def check_choice(side: Side) -> None:
     """With the best instruction set, which is the one that is used."""
+    name = INSTRUCTION_SETS[0]
     for vocab in (1, 5, 63, 65, 1001):
         logits = guarded(np.random.default_rng(0).normal(size=(3, vocab)).astype(np.float32), side)
-        native.largest(logits, INSTRUCTION_SETS[0])
+        native.ranked(guarded(logits[0], side), 0, 9, name)
+        native.scores(logits, native.Choice(0, 3, None, 1, 0), name)
+        drafter = native.Program(native.Threads(1), name)
+        table = native.Matrix.pack(native.Threads(1), "F32", [(logits.view(np.uint8), None)], vocab)
+        drafter.output(drafter.select_logit_rows(drafter.embed(table)))
+        words = guarded(np.arange(vocab) * 3, side)
         for top_k, top_p, min_p in ((0, 1.0, 0.0), (3, 1.0, 0.1), (0, 0.8, 0.0), (50, 0.9, 0.0)):
-            for ids in (None, guarded(np.arange(vocab) * 3, side)):
-                native.choose(logits, [1, 2, 3], ids, 0.7, min_p, top_k, top_p, INSTRUCTION_SETS[0])
+            wanted = native.Choice(0, 3, native.Filters(0.7, min_p, top_k, top_p), 1, 0)
+            native.scores(logits, wanted, name)
+            wanted = native.Choice(0, 1, native.Filters(0.7, min_p, top_k, top_p), 1, 0)
+            lane = native.Lane(wanted, 1, [], None, True, True)
+            native.draft(drafter, drafter, [1], [0], [1], [[]], [lane], words, 3 * vocab)
 
 
 def read_beyond(what: str, instruction_set: str) -> None:
@@ -183,9 +192,8 @@ def read_beyond(what: str, instruction_set: str) -> None:
         case "weight":
             packed("Q6_K", 3, 512, "end", beyond=1)
         case "logits":
-            native.choose(
-                guarded_tensor(x, "end", beyond=1).numpy(), [1, 2, 3], None, 0.7, 0.0, 0, 1.0, instruction_set
-            )
+            wanted = native.Choice(0, 3, native.Filters(0.7, 0.0, 0, 1.0), 1, 0)
+            native.scores(guarded_tensor(x, "end", beyond=1).numpy(), wanted, instruction_set)
         case _:
             attend(instruction_set, "end", torch.float32, 20, 5, 1000, beyond={what: 1})
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from outrider.errors import ConfigError
 from outrider.ops.cpu import extension
@@ -61,29 +60,33 @@ def test_weights(make: Callable[[], Any], message: str) -> None:
         make()
 
 
+GREEDY = native.Choice(0, 1, None, 0, 0)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("make", "error", "message"),
     [
-        ((torch.zeros(2, 5).double(), [1, 2], None, 1.0, 0.0, 0, 1.0), TypeError, "logits is"),
-        ((torch.zeros(2, 5), [1], None, 1.0, 0.0, 0, 1.0), ValueError, "logits has shape"),
-        ((torch.zeros(1, 0), [1], None, 1.0, 0.0, 0, 1.0), ValueError, "logits has 0 columns"),
-        ((torch.zeros(1, 5), [1], None, 0.0, 0.0, 0, 1.0), ValueError, "temperature = 0"),
-        ((torch.zeros(1, 5), [1], None, inf, 0.0, 0, 1.0), ValueError, "temperature = inf"),
-        ((torch.zeros(1, 5), [1], None, nan, 0.0, 0, 1.0), ValueError, "temperature = nan"),
-        ((torch.zeros(1, 5), [1], None, 1.0, 1.5, 0, 0.5), ValueError, "min_p = 1.5"),
-        ((torch.zeros(1, 5), [1], None, 1.0, -0.5, 0, 0.5), ValueError, "min_p = -0.5"),
-        ((torch.zeros(1, 5), [1], None, 1.0, nan, 0, 0.5), ValueError, "min_p = nan"),
-        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, -1, 0.5), ValueError, "top_k = -1"),
-        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, 0, 0.0), ValueError, "top_p = 0"),
-        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, 0, 1.5), ValueError, "top_p = 1.5"),
-        ((torch.zeros(1, 5), [1], None, 1.0, 0.0, 0, nan), ValueError, "top_p = nan"),
-        ((torch.zeros(1, 5), [1], torch.arange(4), 1.0, 0.0, 0, 1.0), ValueError, "ids has shape"),
-        ((torch.zeros(1, 5), [1], torch.arange(5).int(), 1.0, 0.0, 0, 1.0), TypeError, "ids is"),
+        (lambda: native.scores(np.zeros((1, 5)), GREEDY, BEST), TypeError, "logits is"),
+        (lambda: native.scores(np.zeros((2, 5), np.float32), GREEDY, BEST), ValueError, "logits has shape"),
+        (lambda: native.scores(np.zeros((1, 0), np.float32), GREEDY, BEST), ValueError, "has 0 columns"),
+        (lambda: native.scores(np.zeros((1, 5), np.float32), GREEDY, "sse9"), ValueError, "instruction_set"),
+        (lambda: native.ranked(np.zeros((1, 5), np.float32), 0, 1, BEST), ValueError, "logits has shape"),
+        (lambda: native.ranked(np.zeros(0, np.float32), 0, 1, BEST), ValueError, "has 0 columns"),
+        (lambda: native.Filters(0.0, 0.0, 0, 1.0), ValueError, "temperature = 0"),
+        (lambda: native.Filters(inf, 0.0, 0, 1.0), ValueError, "temperature = inf"),
+        (lambda: native.Filters(nan, 0.0, 0, 1.0), ValueError, "temperature = nan"),
+        (lambda: native.Filters(1.0, 1.5, 0, 0.5), ValueError, "min_p = 1.5"),
+        (lambda: native.Filters(1.0, -0.5, 0, 0.5), ValueError, "min_p = -0.5"),
+        (lambda: native.Filters(1.0, nan, 0, 0.5), ValueError, "min_p = nan"),
+        (lambda: native.Filters(1.0, 0.0, -1, 0.5), ValueError, "top_k = -1"),
+        (lambda: native.Filters(1.0, 0.0, 0, 0.0), ValueError, "top_p = 0"),
+        (lambda: native.Filters(1.0, 0.0, 0, 1.5), ValueError, "top_p = 1.5"),
+        (lambda: native.Filters(1.0, 0.0, 0, nan), ValueError, "top_p = nan"),
     ],
 )
-def test_choosing(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_choosing(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        native.choose(*arguments, BEST)
+        make()
 
 
 def test_a_missing_extension(monkeypatch: pytest.MonkeyPatch) -> None:

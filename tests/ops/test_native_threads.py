@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Barrier, get_native_id
+from threading import Barrier, Event, get_native_id
 from typing import Any, TypeVar
 
 import psutil
@@ -178,6 +178,53 @@ def test_two_engines_at_once(target: str, draft: str) -> None:
             lambda: generate(engines[1], params[1]),
         )
         assert together == alone
+
+
+def test_every_way_to_run_a_program_is_refused_while_it_runs() -> None:
+    """A step, and a draft by either of its programs."""
+    table = pack(random_weight(WIDTH, WIDTH, "Q8_0", 0))
+
+    def of_tokens(layers: int) -> Any:
+        program = native.Program(native.Threads(1), INSTRUCTION_SETS[0])
+        value = program.select_logit_rows(program.embed(table))
+        for _ in range(layers):
+            value = program.linear(value, [table], value)
+        program.output(value)
+        return program
+
+    long, other, stopped = of_tokens(20), of_tokens(0), Event()
+    rows: list[Any] = [[0], [0], [1], [[]]]
+    wanted = native.Choice(0, 1, None, 0, 0)
+    lane = native.Lane(wanted, 1, [], None, False, False)
+    attempts: list[Callable[[], Any]] = [
+        lambda: long.run(*rows, [1]),
+        lambda: long.step(*rows, [1], [wanted]),
+        lambda: native.draft(long, other, *rows, [lane], None, WIDTH),
+        lambda: native.draft(other, long, *rows, [lane], None, WIDTH),
+    ]
+
+    def refused(attempt: Callable[[], Any]) -> bool:
+        try:
+            attempt()
+        except RuntimeError as error:
+            return str(error) == "the program is already running, on another thread"
+        return False
+
+    def go_on_running() -> None:
+        while not stopped.is_set():
+            refused(lambda: long.run([0] * 400, [0], [400], [[]], [400]))
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(go_on_running)
+        deadline = time.monotonic() + 60
+        try:
+            for attempt in attempts:
+                while not refused(attempt):
+                    assert time.monotonic() < deadline
+        finally:
+            stopped.set()
+        running.result()
+    assert not any(refused(attempt) for attempt in attempts)
 
 
 def test_pytorch_keeps_its_number_of_threads(target: str) -> None:

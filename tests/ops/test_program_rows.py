@@ -37,6 +37,17 @@ def test_norm(width: int, residual: bool, instruction_set: str) -> None:
 
 
 @every_set
+@pytest.mark.parametrize(("heads", "dim"), [(1, 96), (6, 16), (3, 20), (577, 1)])
+def test_norm_of_heads(heads: int, dim: int, instruction_set: str) -> None:
+    """Each by itself, with its own part of the weight."""
+    x, weight = numbers(ROWS, heads * dim, scale=5), numbers(heads * dim, seed=1)
+    norm = chain(heads * dim, lambda p, x: p.norm_heads(x, weight, heads, 0.1), instruction_set, 2)
+    by_head = oracle.rms_norm(x.reshape(ROWS, heads, dim), weight.reshape(heads, dim), 0.1)
+    assert relative_error(norm(x), by_head.reshape(ROWS, -1)) < 1e-5
+    assert row_depends_on_others(norm, x) == []
+
+
+@every_set
 def test_norm_goes_into_the_conversion_of_a_linear_layer_and_changes_nothing(instruction_set: str) -> None:
     x, weight = numbers(7, 80), numbers(80, seed=1)
     for layer in (matrix(numbers(48, 80, seed=2)), coarse_matrix(numbers(48, 80, seed=2))[0]):

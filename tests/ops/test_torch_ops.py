@@ -289,6 +289,9 @@ def test_norm_gate_and_embedding() -> None:
     norm = x.double() / (x.double().pow(2).mean(dim=1, keepdim=True) + 0.1).sqrt() * weight.double()
     assert relative_error(ops.norm(x, weight, 0.1), norm) < 1e-6
     assert relative_error(ops.norm(x, weight, 0.1, residual=x), x.double() + norm) < 1e-6
+    halves = x.double().view(5, 2, 2)
+    by_head = (halves / (halves.pow(2).mean(dim=2, keepdim=True) + 0.1).sqrt()).flatten(1) * weight.double()
+    assert relative_error(ops.norm_heads(x, weight, 2, 0.1), by_head) < 1e-6
     left, right = (x.double() @ w.double().T for w in (gate, up))
     opened: dict[Activation, Tensor] = {
         "silu": left * torch.sigmoid(left),

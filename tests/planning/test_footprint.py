@@ -27,6 +27,7 @@ from outrider.ops.shapes import AttentionShape
 from outrider.planning.footprint import Footprint, model_footprint
 from outrider.planning.ledger import COPIES, NativeLedger, Outline, TorchLedger, ledger_of
 from outrider.planning.passes import PassSize
+from outrider.planning.plan import Ground, make_plan
 from tests.models.factories import tiny_config, write_gguf, write_hf
 from tests.models.families.table import FAMILIES, QWEN_3_MOE
 from tests.models.families.table import config as family_config
@@ -183,3 +184,27 @@ def test_a_weight_that_is_not_converted_is_packed_from_the_file() -> None:
     converting.pack([matrix(16, 32)])
     assert converting.stays < packed
     assert converting.peak > converting.stays + 16 * 32 * 4 + 16 * 18
+
+
+def test_threads_have_room_for_the_row_that_they_choose_from() -> None:
+    """An edited copy, and what is sorted. Only what is there for all threads of the target is a draft's too."""
+    target = NativeLedger(None, None, "float32", threads=3)
+    draft = target.with_formats(None, None, cache_dtype="bfloat16")
+    assert target.choosing(1000) == draft.choosing(1000) == 3 * 2 * 4 * 1000
+
+
+def test_as_many_logits_as_a_step_verifies(tmp_path: Path) -> None:
+    """Also where passes are timed, of which many have more rows."""
+    write_hf(tmp_path, tiny_config())
+    ground = Ground(2**40, 0, open_checkpoint(str(tmp_path)), open_checkpoint)
+    one, two, fixed = (
+        make_plan(resolve(str(tmp_path), device="cpu", speculative_model="ngram", **options), ground)
+        for options in (
+            {"max_num_seqs": 1},
+            {"max_num_seqs": 2},
+            {"max_num_seqs": 1, "num_speculative_tokens": 16},
+        )
+    )
+    vocab = ground.target.config.vocab_size
+    assert 0 <= two.activations - one.activations - 17 * 4 * vocab < 2**16
+    assert 0 <= one.activations - fixed.activations < 2**16

@@ -14,7 +14,6 @@ from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.head_config import HeadConfig
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.base import Passed
 from outrider.ops.span import Span
 from outrider.ops.torch import TorchBackend
 from outrider.training.head_lesson import HeadLesson
@@ -41,13 +40,14 @@ AT_RANDOM = {
 }
 
 
-def states_of(checkpoint: Checkpoint, layer: int) -> Passed:
+def states_of(checkpoint: Checkpoint, layer: int) -> tuple[Tensor, Tensor]:
     """Logits of some tokens, and the states that enter a layer."""
-    model = Model(checkpoint, TorchBackend(DEVICE, torch.float32))
+    model = Model(checkpoint, TorchBackend("cpu", "float32"))
     runner = ModelRunner(model, num_blocks=2, block_size=ROWS, prefix_caching=False, state_layers=(layer,))
     table = runner.table()
     table.extend(ROWS)
-    return runner.run([Span(list(range(7, 7 + ROWS)), 0, table.tables, ROWS)])
+    passed = runner.run([Span(list(range(7, 7 + ROWS)), 0, table.tables, ROWS)])
+    return torch.from_numpy(passed.logits), passed.kept
 
 
 def lesson(checkpoint: Checkpoint, layers: int = 1) -> HeadLesson:
@@ -61,10 +61,9 @@ def lesson(checkpoint: Checkpoint, layers: int = 1) -> HeadLesson:
 def test_logits_are_the_targets(family: str, tmp_path: Path) -> None:
     write_hf(tmp_path, FAMILIES[family].config())
     checkpoint = open_checkpoint(str(tmp_path))
-    passed, teacher = states_of(checkpoint, checkpoint.config.num_layers), Teacher.of(checkpoint)
-    assert passed.kept is not None
-    found = teacher.logits(passed.kept, teacher.output)
-    torch.testing.assert_close(found, passed.logits, rtol=1e-4, atol=1e-4)
+    (logits, states), teacher = states_of(checkpoint, checkpoint.config.num_layers), Teacher.of(checkpoint)
+    found = teacher.logits(states, teacher.output)
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -81,16 +80,15 @@ def test_a_head_begins_as_the_targets_last_layers(
         architecture = {"fused": "phi3", "scaled": "granite"}.get(target, "llama")
         write_gguf(path, written, tiny_tokenizer(), architecture=architecture)
     checkpoint = open_checkpoint(str(path))
-    passed = states_of(checkpoint, checkpoint.config.num_layers - layers)
+    logits, states = states_of(checkpoint, checkpoint.config.num_layers - layers)
     net = lesson(checkpoint, layers).net
-    assert passed.kept is not None
     features = torch.zeros(1, ROWS, net.config.width)
-    features[..., -passed.kept.shape[1] :] = passed.kept
+    features[..., -states.shape[1] :] = states
     mask = torch.full((ROWS, ROWS), -torch.inf).triu(1)
     with torch.inference_mode():
-        (state,) = net.unroll(features, torch.zeros(1, ROWS, passed.kept.shape[1]), mask, 1)
+        (state,) = net.unroll(features, torch.zeros(1, ROWS, states.shape[1]), mask, 1)
         found: Tensor = net.lm_head(state[0])
-    torch.testing.assert_close(found, passed.logits, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("family", AT_RANDOM)

@@ -72,8 +72,8 @@ class Decision:
 
 
 class AutoLength:
-    """See the head of the file. save: called now and then, since costs are learnt; clock: seconds, of the
-    machine if none is given."""
+    """See the head of the file. trees: whether drafts may have siblings; save: called now and then, since
+    costs are learnt; clock: seconds, of the machine if none is given."""
 
     def __init__(
         self,
@@ -81,12 +81,15 @@ class AutoLength:
         target: TargetCost,
         bounds: Bounds,
         save: Callable[[], None],
+        *,
+        trees: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.links = links
         self.target = target
         self.bounds = bounds
         self._save = save
+        self._trees = trees
         self._clock = clock or time.perf_counter
         self._saved = self._clock()
         self._probing = [Probing() for _ in links]
@@ -197,8 +200,9 @@ class AutoLength:
             least=1 if trial else self.bounds.least,
             sure=forecast.sure(request),
             reached=forecast.reached(request),
+            second=forecast.second(request) if self._trees else (),
         )
-        return Budget(length, price)
+        return Budget(length, price, siblings=length if price.second else 0)
 
     def _decide(self) -> None:
         """What to draft for these requests, as long as they run and nothing much is learnt."""

@@ -18,18 +18,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draft:
-    """Proposed tokens of one request.
+    """Proposed tokens of one request: a chain, which may have siblings.
 
-    probs: the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a
-    deterministic guess, which is all mass on the token. confidences: one a token, or none at all. source:
-    which drafter of the chain they come from, 0 for a grammar. chances: the drafter's own probability of each
-    token, before sampling parameters, for requests that tell it; none where it has no probabilities."""
+    parents: of each token the one that it follows, by its number, or -1 for the request's last token; a
+    parent comes before its children, and the first `depth` tokens are a chain. Empty where all are. probs:
+    the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a deterministic guess,
+    which is all mass on the token. confidences: one a token, or none at all. source: which drafter of the
+    chain they come from, 0 for a grammar. chances: the drafter's own probability of each token, before
+    sampling parameters, for requests that tell it; none where it has no probabilities."""
 
     tokens: tuple[int, ...] = ()
     probs: NDArray[np.float64] | None = None
     confidences: tuple[float, ...] = ()
     source: int = 0
     chances: tuple[float, ...] = ()
+    parents: tuple[int, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """Tokens of the chain; no other path is longer."""
+        return next((n for n, p in enumerate(self.parents) if p != n - 1), len(self.tokens))
+
+    def before(self, number: int) -> list[int]:
+        """The tokens that a token follows, its own at the end."""
+        if not self.parents:
+            return [*self.tokens[: number + 1]]
+        path = []
+        while number >= 0:
+            path.append(self.tokens[number])
+            number = self.parents[number]
+        return path[::-1]
+
+    def is_last(self, number: int) -> bool:
+        """Whether no token follows this one."""
+        return number not in self.parents if self.parents else number == len(self.tokens) - 1
 
 
 class Drafter(Protocol):

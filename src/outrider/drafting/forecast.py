@@ -22,6 +22,7 @@ from outrider.ops.budget import cell
 if TYPE_CHECKING:
     from outrider.drafting.base import Draft
     from outrider.engine.request import Request
+    from outrider.verification.accept import Verdict
 
 MEMORIES = (0.8, 0.95, 0.99)
 """A factor is learnt with three memories, of some 5, 20 and 100 trials: what they keep at each new one."""
@@ -155,6 +156,7 @@ class Forecast:
         self.longest = longest
         self._positions = Hazards(longest, 1 - acceptance)
         self._confidences = Hazards(CONFIDENCE_CELLS, 1 - acceptance)
+        self._seconds = Hazards(CONFIDENCE_CELLS, 0.7)  # of next best tokens, where the best has fallen
         self._silences = Hazards(longest, 0.05)  # that no token is offered after those before
         self.informed = False
         """Whether the drafter says how sure it is."""
@@ -187,9 +189,14 @@ class Forecast:
         """The same by its position, of a drafter that says how sure it is; empty for others."""
         return tuple(1 - fall for fall in self._positions.curve(request)) if self.informed else ()
 
-    def observe(self, request: Request, draft: Draft, length: int, accepted: int) -> None:
-        """Of at most `length` tokens that it was asked for it offered `draft`, of which `accepted` stood."""
-        offered = min(len(draft.tokens), self.longest)
+    def second(self, request: Request) -> tuple[float, ...]:
+        """The chance that the next best token stands where the best has fallen, by how sure the drafter was
+        of that."""
+        return tuple(1 - fall for fall in self._seconds.curve(request)) if self.informed else ()
+
+    def observe(self, request: Request, draft: Draft, length: int, verdict: Verdict) -> None:
+        """Of at most `length` tokens that it was asked for it offered `draft`, of which some stood."""
+        offered, accepted = min(draft.depth, self.longest), verdict.straight
         silent = offered < min(length, self.longest)
         self._silences.observe(request, range(offered + silent), silent)
         tried = min(accepted + 1, offered)
@@ -199,18 +206,22 @@ class Forecast:
         self._positions.observe(request, range(tried), fell)
         if draft.confidences:
             self.informed = True
-            self._confidences.observe(
-                request, [cell(c, CONFIDENCE_CELLS) for c in draft.confidences[:tried]], fell
+            cells = [cell(c, CONFIDENCE_CELLS) for c in draft.confidences[:tried]]
+            self._confidences.observe(request, cells, fell)
+            beside = next(
+                (n for n, p in enumerate(draft.parents) if n >= draft.depth and p == accepted - 1), 0
             )
+            if fell and beside:
+                self._seconds.observe(request, cells[-1:], beside not in verdict.path)
 
     def refresh(self) -> None:
         """Let what all requests share learn from what was observed since."""
-        for hazards in (self._positions, self._confidences, self._silences):
+        for hazards in (self._positions, self._confidences, self._seconds, self._silences):
             hazards.refresh()
 
     def forget(self, request: Request) -> None:
         """The request has ended; what it taught about others stays."""
-        for hazards in (self._positions, self._confidences, self._silences):
+        for hazards in (self._positions, self._confidences, self._seconds, self._silences):
             hazards.forget(request)
 
 

@@ -53,11 +53,12 @@ def within_grammar(request: Request, draft: Draft) -> Draft:
     grammar = request.sampler.grammar
     if grammar is None or not draft.tokens:
         return draft
-    count = grammar.count(request.output, draft.tokens)
+    count = grammar.count(request.output, draft.tokens[: draft.depth])
     probs = None if draft.probs is None else draft.probs[:count]
     return replace(
         draft,
         tokens=draft.tokens[:count],
+        parents=(),
         probs=probs,
         confidences=draft.confidences[:count],
         chances=draft.chances[:count],

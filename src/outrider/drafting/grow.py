@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Growing:
     budget: Budget
     table: BlockTable
     tokens: list[int] = field(default_factory=list)
+    seconds: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
     probs: list[NDArray[np.float64]] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Growing:
             output = [*request.output, *self.tokens]
             if not sampler.ready(output):
                 return None
-            length, edits = 1, sampler.rows(output)
+            length, edits = 1, sampler.rows([output])
         return Lane(
             span,
             Choice(
@@ -70,7 +71,7 @@ class Growing:
                 written + len(self.tokens),
                 edits,
             ),
-            self.budget.within(1 + self._room(length - 1)),
+            self._affordable(length, siblings=not edits),
             request.stop_tokens,
             chances=params.trace_drafts and params.logprobs is not None,
             probabilities=acceptance.looks,
@@ -80,6 +81,7 @@ class Growing:
         """More tokens, behind which all but the last are computed."""
         self.table.filled += max(0, len(grown.tokens) - 1)
         self.tokens += grown.tokens
+        self.seconds += grown.seconds
         self.confidences += grown.confidences
         self.chances += grown.chances
         if grown.probabilities is not None:
@@ -90,14 +92,20 @@ class Growing:
         self.complete = ends or not self.request.sampler.edits or not self.budget.length
 
     def draft(self) -> Draft:
-        """What has grown."""
+        """What has grown, with siblings behind the chain."""
         probs = np.concatenate(self.probs) if self.probs else None
-        return Draft(tuple(self.tokens), probs, tuple(self.confidences), chances=tuple(self.chances))
+        beside = [(number, token) for number, token in enumerate(self.seconds) if token >= 0]
+        parents = (*range(-1, len(self.tokens) - 1), *(number - 1 for number, _ in beside)) if beside else ()
+        tokens = (*self.tokens, *(token for _, token in beside))
+        return Draft(tokens, probs, tuple(self.confidences), chances=tuple(self.chances), parents=parents)
 
-    def _room(self, length: int) -> int:
-        """How many more positions could be had, of so many."""
+    def _affordable(self, length: int, *, siblings: bool) -> Budget:
+        """What is left of the budget, for at most so many tokens, as far as there is room to compute all but
+        the last."""
+        computed = length - 1
         try:
-            self.table.extend(self.table.filled + length, length)
+            self.table.extend(self.table.filled + computed, computed)
         except OutOfBlocks:
-            return self.table.room_for_draft(0, length)
-        return length
+            computed = self.table.room_for_draft(0, computed)
+        budget = self.budget.within(1 + computed)
+        return budget if siblings else replace(budget, siblings=0)

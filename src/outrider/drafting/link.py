@@ -13,6 +13,7 @@ from outrider.drafting.base import Draft, Drafter
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import Outcome
+from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
@@ -82,20 +83,20 @@ class Link:
         asked: list[Request] = []
         tokens = depth = 0
         for outcome in outcomes:
-            request, draft, accepted = outcome.request, outcome.draft, outcome.verdict.accepted
+            request, draft, verdict = outcome.request, outcome.draft, outcome.verdict
             length = outcome.plan.budgets[number].length
             if not length or (draft.tokens and draft.source < number):
                 continue  # not asked
             if draft.source != number:
-                draft, accepted = Draft(source=number), 0
+                draft, verdict = Draft(source=number), Verdict(0, ())
             if not draft.tokens and self.drafter.behind(request) >= len(outcome.verdict.tokens):
                 continue  # still reading, which says nothing of what it will offer
             asked.append(request)
-            tokens += max(1, len(draft.tokens))
-            depth = max(depth, 1, len(draft.tokens))
-            self.forecast.observe(request, draft, length, accepted)
+            tokens += max(1, draft.depth)
+            depth = max(depth, 1, draft.depth)
+            self.forecast.observe(request, draft, length, verdict)
             if draft.tokens:
-                self._shown.add(request, accepted)
+                self._shown.add(request, verdict.accepted)
         if asked:
             self.cost.observe(len(asked), tokens, depth, read, seconds)
             self.forecast.refresh()

@@ -45,7 +45,7 @@ class ModelDrafter(OwnCache[DraftRunner]):
         for request, verdict in zip(requests, verdicts, strict=True):
             table = self._tables.get(request)
             if table is not None:
-                valid = min(table.filled, len(request.tokens) + verdict.accepted)
+                valid = min(table.filled, len(request.tokens) + verdict.straight)
                 table.advance([*request.tokens, *verdict.tokens], valid)
 
     def behind(self, request: Request) -> int:

@@ -19,6 +19,7 @@ class NgramIndex:
     def __init__(self, shortest: int, longest: int) -> None:
         self._sizes = range(longest, shortest - 1, -1)
         self._ends: dict[tuple[int, ...], int] = {}
+        self._others: dict[tuple[int, ...], int] = {}  # where it ended last and went on in another way
         self._indexed = 0
 
     def continuation(self, tokens: Sequence[int], budget: Budget) -> Draft:
@@ -31,26 +32,40 @@ class NgramIndex:
         for end in range(self._indexed + 1, len(tokens)):
             for n in self._sizes:
                 if n <= end:
-                    self._ends[tuple(tokens[end - n : end])] = end
+                    self._add(tuple(tokens[end - n : end]), end, tokens)
         self._indexed = max(self._indexed, len(tokens) - 1)
 
         for n in self._sizes:
-            start = self._ends.get(tuple(tokens[-n:])) if n <= len(tokens) else None
+            suffix = tuple(tokens[-n:])
+            start = self._ends.get(suffix) if n <= len(tokens) else None
             if start is not None:
-                return self._follow(tokens, start, n / self._sizes[0], budget)
+                return self._follow(tokens, start, self._others.get(suffix), n / self._sizes[0], budget)
         return Draft()
 
+    def _add(self, ngram: tuple[int, ...], end: int, tokens: Sequence[int]) -> None:
+        before = self._ends.get(ngram)
+        if before is not None and tokens[before] != tokens[end]:
+            self._others[ngram] = before
+        self._ends[ngram] = end
+
     @staticmethod
-    def _follow(tokens: Sequence[int], start: int, confidence: float, budget: Budget) -> Draft:
-        """The tokens from `start` on, again and again."""
+    def _follow(
+        tokens: Sequence[int], start: int, other: int | None, confidence: float, budget: Budget
+    ) -> Draft:
+        """The tokens from `start` on, again and again, and beside the first what followed elsewhere."""
         drafted: list[int] = []
         period = len(tokens) - start
         meter = Meter(budget)
+        forks = other is not None and budget.siblings > 0 and meter.forks(confidence)
         while meter.takes(confidence):
             drafted.append(tokens[start + len(drafted) % period])
             if not meter.goes_on():
                 break
-        return Draft(tuple(drafted), confidences=(confidence,) * len(drafted))
+        confidences = (confidence,) * len(drafted)
+        if not drafted or not forks or other is None:
+            return Draft(tuple(drafted), confidences=confidences)
+        parents = (*range(-1, len(drafted) - 1), -1)
+        return Draft((*drafted, tokens[other]), confidences=confidences, parents=parents)
 
 
 class NgramDrafter:

@@ -16,10 +16,16 @@ class Plan:
     budgets: Sequence[Budget] = ()
 
     @property
-    def length(self) -> int:
+    def rows(self) -> int:
         """Rows and blocks to reserve."""
-        return max((budget.length for budget in self.budgets), default=0)
+        return max((budget.rows for budget in self.budgets), default=0)
 
     def within(self, length: int) -> Plan:
-        """The same plan, with at most `length` tokens."""
-        return self if self.length <= length else Plan([budget.within(length) for budget in self.budgets])
+        """The same plan, with drafts of at most so many tokens one after the other."""
+        if all(budget.length <= length for budget in self.budgets):
+            return self
+        return Plan([budget.within(length) for budget in self.budgets])
+
+    def in_rows(self, rows: int) -> Plan:
+        """The same plan, with drafts of at most so many tokens in all."""
+        return self if self.rows <= rows else Plan([budget.in_rows(rows) for budget in self.budgets])

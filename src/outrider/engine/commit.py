@@ -24,11 +24,11 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
         _add_prompt_logprobs(request, judged, computed, decode)
 
     before = request.num_output
-    drafted = len(judged.draft.tokens)
+    drafted = judged.draft.depth
     for i, (token, origin) in enumerate(zip(verdict.tokens, _origins(judged), strict=True)):
         request.tokens.append(token)
         if request.params.logprobs is not None:
-            logprobs = _logprobs(judged, judged.new + i, token, request.params.logprobs, decode)
+            logprobs = _logprobs(judged, judged.row_of(i), token, request.params.logprobs, decode)
             request.logprobs.append(logprobs)
             request.cumulative_logprob += logprobs[token].logprob
         _add_text(request, token, origin)
@@ -80,7 +80,8 @@ def _increment(
 
 def _drafted(judged: Judged, first: int) -> Drafted:
     draft = judged.draft
-    return Drafted(first, draft.source - 1 if draft.source else None, draft.tokens, draft.chances)
+    source = draft.source - 1 if draft.source else None
+    return Drafted(first, source, draft.tokens[: draft.depth], draft.chances)
 
 
 def _last(logprobs: Sequence[Logprobs], count: int) -> tuple[Logprobs, ...]:
@@ -93,7 +94,8 @@ def _origins(judged: Judged) -> Sequence[Origin]:
     if not judged.draft.tokens:
         origins.append("target")
     else:
-        origins.append("bonus" if accepted == len(judged.draft.tokens) else "correction")
+        last = judged.verdict.path[-1] if judged.verdict.path else accepted - 1
+        origins.append("bonus" if accepted and judged.draft.is_last(last) else "correction")
     return origins[: len(judged.verdict.tokens)]
 
 

@@ -205,7 +205,9 @@ class Engine:
 
         def change(now: float) -> Increment:
             increment = commit(judged, now, self._text_of)
-            self.scheduler.advance(request, judged.work.count + increment.accepted)
+            count = judged.work.count
+            self.target.keep(request.table, count, judged.verdict.path[: increment.accepted])
+            self.scheduler.advance(request, count + increment.accepted)
             return increment
 
         return self._or_fail(request, change)
@@ -223,8 +225,7 @@ class Engine:
     def _tell_drafters(self, judged: Sequence[Judged]) -> None:
         for j in judged:
             if j.states is not None:
-                computed = j.states[: j.work.count + j.verdict.accepted]
-                self.drafters.read(j.work.request, j.work.request.table.filled, computed)
+                self.drafters.read(j.work.request, j.work.request.table.filled, j.computed)
         ready = [j for j in judged if j.verdict.tokens]
         self.drafters.observe([j.work.request for j in ready], [j.verdict for j in ready])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +18,14 @@ from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import FixedLength, LengthPolicy
 from outrider.drafting.link import Link
+from outrider.drafting.registry import longest_draft
 from outrider.engine.cost_check import costs_hold
 from outrider.engine.cost_file import CostFile
 from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, draft_cost, target_cost
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.cpu import extension
+from outrider.verification.rules import RULES
 
 logger = logging.getLogger(__name__)
 
@@ -45,24 +47,38 @@ def length_policy(
     if speculative.num_speculative_tokens != "auto":
         return FixedLength(speculative.num_speculative_tokens, len(drafters))
     file = CostFile(_setting(config, target, stored_as, max_model_len))
-    now, rows = clock or time.perf_counter, config.max_num_batched_tokens
+    now = clock or time.perf_counter
+    passes = {
+        "max_rows": config.max_num_batched_tokens,
+        "max_model_len": max_model_len,
+        "logit_rows": verified_rows(config),
+    }
     saved = file.load()
-    if saved is not None and not _hold(saved, target, tokenizer, drafters, rows, max_model_len, now):
+    if saved is not None and not _hold(saved, target, tokenizer, drafters, passes, now):
         logger.info("%s is no longer true and is measured again", file.path)
         saved = None
     if saved is None:
-        costs = target_cost(target, max_rows=rows, max_model_len=max_model_len, clock=now)
+        costs = target_cost(target, clock=now, **passes)
         share = SECONDS / 2 / len(drafters)
         drafting = [draft_cost(each, target, tokenizer, seconds=share, clock=now) for each in drafters]
         file.save(costs, drafting)
     else:
         costs, drafting = saved
+    target.forget()  # the cache of made-up requests: memory that an idle engine would go on holding
+    for drafter in drafters:
+        drafter.rest()
     bounds = WORKLOADS[speculative.workload]
     links = [
         Link(drafter, cost, Forecast(bounds.most, bounds.acceptance), named.name)
         for drafter, cost, named in zip(drafters, drafting, speculative.drafters, strict=True)
     ]
-    return AutoLength(links, costs, bounds, save=lambda: file.save(costs, drafting), clock=clock)
+    trees = RULES[speculative.acceptance].trees and not target.model.state_shapes
+    return AutoLength(links, costs, bounds, lambda: file.save(costs, drafting), trees=trees, clock=clock)
+
+
+def verified_rows(config: EngineConfig) -> int:
+    """Rows of a pass that need logits at most: each request's last token and a whole draft."""
+    return config.max_num_seqs * (1 + longest_draft(config.speculative))
 
 
 def _hold(
@@ -70,15 +86,14 @@ def _hold(
     target: ModelRunner,
     tokenizer: Tokenizer,
     drafters: Sequence[Drafter],
-    max_rows: int,
-    max_model_len: int,
+    passes: Mapping[str, int],
     clock: Clock,
 ) -> bool:
     """Whether saved costs are of these drafters, and a few passes and drafts take what they say."""
     costs, drafting = saved
     if len(drafting) != len(drafters):
         return False
-    timer = TargetTimer(target, max_rows=max_rows, max_model_len=max_model_len, clock=clock)
+    timer = TargetTimer(target, clock=clock, **passes)
     timers = [DraftTimer(drafter, target, tokenizer, clock) for drafter in drafters]
     return costs_hold(costs, timer, drafting, timers)
 

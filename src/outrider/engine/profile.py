@@ -47,13 +47,26 @@ FREE = Price(row=-1.0, token=-1.0, least=0, sure=(1.0,))
 
 class TargetTimer:
     """Passes of the target over made-up tokens, all different: a mixture sends rows to other experts as it
-    does in a text, where equal ones would share theirs. `rows`: how many there is room for at most."""
+    does in a text, where equal ones would share theirs. `rows`: how many there is room for at most.
 
-    def __init__(self, target: ModelRunner, *, max_rows: int, max_model_len: int, clock: Clock) -> None:
+    logit_rows: how many of a pass need logits at most. More rows than a step verifies are prompts', and the
+    logits of all would be the most memory that an engine for a few requests ever takes.
+    """
+
+    def __init__(
+        self,
+        target: ModelRunner,
+        *,
+        max_rows: int,
+        max_model_len: int,
+        clock: Clock,
+        logit_rows: int = DIFFERENT,
+    ) -> None:
         self.rows = max(2, min(max_rows, max_model_len, target.table().most))
         self.clock = clock
         self._target = target
         self._max_model_len = max_model_len
+        self._logit_rows = logit_rows
         self._tables: list[BlockTable] = []
         vocab = range(target.model.config.vocab_size)
         self._tokens = random.Random(0).sample(vocab, min(DIFFERENT, len(vocab)))
@@ -107,18 +120,26 @@ class TargetTimer:
 
     def _seconds(self, tables: Sequence[BlockTable], start: int, rows: int) -> float:
         tokens = islice(cycle(self._tokens), rows * len(tables))
-        spans = [Span([*islice(tokens, rows)], start, table.tables, rows, table.states) for table in tables]
+        chosen = max(1, min(rows, self._logit_rows // len(tables)))
+        spans = [Span([*islice(tokens, rows)], start, table.tables, chosen, table.states) for table in tables]
         began = self.clock()
-        self._target.step(spans, [Choice(rows)] * len(spans))
+        self._target.step(spans, [Choice(chosen)] * len(spans))
         return self.clock() - began
 
 
 def target_cost(
-    target: ModelRunner, *, max_rows: int, max_model_len: int, clock: Clock = time.perf_counter
+    target: ModelRunner,
+    *,
+    max_rows: int,
+    max_model_len: int,
+    clock: Clock = time.perf_counter,
+    logit_rows: int = DIFFERENT,
 ) -> TargetCost:
-    """Time passes of the target over rows of up to `max_rows`, within `SECONDS`."""
+    """Time passes of the target over rows of up to `max_rows`, within `SECONDS`; see `TargetTimer`."""
     deadline = clock() + SECONDS
-    timer = TargetTimer(target, max_rows=max_rows, max_model_len=max_model_len, clock=clock)
+    timer = TargetTimer(
+        target, max_rows=max_rows, max_model_len=max_model_len, clock=clock, logit_rows=logit_rows
+    )
     with timer.ready():
         rows = [n for n in ROWS if n <= timer.rows]
         least: dict[int, float] = {}

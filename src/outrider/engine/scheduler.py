@@ -167,13 +167,14 @@ class Scheduler:
         plans = dict(zip(ready, self.policy.plans(ready, load), strict=True))
         if self.resting:
             plans = {request: _without(plan, self.resting) for request, plan in plans.items()}
-        wanted = {request: min(plan.length, request.room) for request, plan in plans.items()}
+        plans = {request: plan.within(request.room) for request, plan in plans.items()}
+        wanted = {request: plan.rows for request, plan in plans.items()}
         shares = _shared(wanted, load.budget)
         work = []
         for request, count in counts.items():
             plan = plans.get(request, self.policy.nothing)
-            if plan.length:
-                plan = plan.within(self._reserve_draft(request, count, shares[request]))
+            if plan.rows:
+                plan = plan.in_rows(self._reserve_draft(request, count, shares[request]))
             work.append(Work(request, count, plan))
         return tuple(work)
 

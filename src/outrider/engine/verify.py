@@ -46,6 +46,20 @@ class Judged:
     new: int = 0
     error: str | None = None
 
+    def row_of(self, number: int) -> int:
+        """The row of logits from which a token of the verdict was chosen."""
+        if not self.verdict.path or not number:
+            return self.new + number
+        return self.new + self.verdict.path[number - 1] + 1
+
+    @property
+    def computed(self) -> Any:
+        """The states of the tokens that stand."""
+        count, path = self.work.count, self.verdict.path
+        if self.verdict.straight == self.verdict.accepted:
+            return self.states[: count + self.verdict.accepted]
+        return self.states[[*range(count), *(count + number for number in path)]]
+
 
 @dataclass(frozen=True)
 class _Share:
@@ -126,15 +140,20 @@ def _share(work: Work, draft: Draft) -> _Share:
     tokens = [*request.tokens[start : start + work.count], *draft.tokens]
     rows = len(draft.tokens) + 1 if work.catches_up else 0
     logit_rows = len(tokens) if request.wants_prompt_logprobs else rows
-    span = Span(tokens, start, request.table.tables, logit_rows, request.table.states)
+    table = request.table
+    span = Span(tokens, start, table.tables, logit_rows, table.states, draft.parents)
     if not rows:
         return _Share(work, draft, span, None)
     sampler, edits = request.sampler, list[Edits]()
     if sampler.edits:
-        edits = sampler.rows(request.output, draft.tokens)
+        output = request.output
+        edits = sampler.rows([*output, *draft.before(n)] for n in range(-1, len(draft.tokens)))
         rows = len(edits)
     key, skip = request.noise.key(Stream.TOKEN), logit_rows - len(draft.tokens) - 1
-    choice = Choice(rows, sampler.filters, key, request.num_output, edits, skip)
+    offsets = (
+        [position - len(request.tokens) + 1 for position in span.positions[-rows:]] if draft.parents else ()
+    )
+    choice = Choice(rows, sampler.filters, key, request.num_output, edits, skip, offsets)
     return _Share(work, draft, span, choice)
 
 
@@ -164,7 +183,9 @@ def _judge(
     if choice is None:
         return Judged(work, draft, rows, states, NOTHING)
     request = work.request
-    verdict = acceptance.judge(chosen, rows, draft.tokens, draft.probs, request.noise, request.num_output)
+    verdict = acceptance.judge(
+        chosen, rows, draft.tokens, draft.probs, request.noise, request.num_output, draft.parents
+    )
     error = None if verdict.tokens else _why_none(work, NoToken(chosen[0]))
     return Judged(work, draft, rows, states, verdict, choice.skip, error)
 

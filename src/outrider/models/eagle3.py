@@ -65,8 +65,10 @@ class Eagle3:
         what the head goes on from."""
         parts, loaded = self.parts, self._loaded
         states = ops.input(self.config.width)
-        if norms := parts.state_norms:  # each state by itself
-            states = ops.norm_heads(states, self._state_norms, norms[0].eps, len(norms))
+        if parts.state_norms:  # each state by itself
+            states = ops.norm_heads(
+                states, self._state_norms, len(parts.state_norms), parts.state_norms[0].eps
+            )
         if self._read_norm is not None:
             states = ops.norm(states, *self._read_norm)
         if parts.joined_norm is not None:

@@ -49,11 +49,14 @@ class _OneTensor:
         return (self.tensor,)
 
 
+@dataclass(frozen=True)
 class Vector(_OneTensor):
-    """The weight of a norm, or another vector."""
+    """The weight of a norm, or another vector. heads: that each have a copy of it, one behind the other."""
+
+    heads: int = 1
 
     def load(self, source: Source, backend: Backend, loaded: Loaded) -> Any:
-        return backend.vector(source.floats(self.tensor))
+        return backend.vector(np.tile(source.floats(self.tensor), self.heads))
 
 
 class Table(_OneTensor):

@@ -93,6 +93,6 @@ class DeltaNet:
         qkv = ops.convolve(qkv, loaded[self.kernel], None, before, self.convolution)
         write, forget = ops.linear(x, loaded[self.write]), ops.linear(x, loaded[self.forget])
         found = ops.delta(qkv, forget, write, loaded[self.rates], loaded[self.bias], state, self.shape)
-        found = ops.norm_heads(found, loaded[self.norm.weight], self.norm.eps)
+        found = ops.norm_heads(found, loaded[self.norm.weight], self.shape.value_heads, self.norm.eps)
         gated = ops.multiply(found, ops.linear(x, loaded[self.gate]), "silu")
         return ops.linear(gated, loaded[self.out], residual, scale)

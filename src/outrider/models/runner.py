@@ -115,10 +115,11 @@ class PagedRunner:
         self._forget_from([pool.num_blocks for pool in self.pool.all])
         return True
 
-    def close(self) -> None:
-        """Give the cache's memory back; the runner is of no use afterwards.
+    def forget(self) -> None:
+        """Give the cache's memory back, where that can be, with all that it holds: nobody may want that.
 
-        Dropping it would not do: a freed tensor of some megabytes may stay in the process's heap.
+        Dropping the runner would not do: an array of some megabytes that is freed may stay in the process's
+        heap.
         """
         self._forget_from([0] * len(self.pool.all))
 
@@ -166,13 +167,27 @@ class ModelRunner(PagedRunner):
             reserve=reserve,
         )
         self.model = model
-        self._forward = self.compile(partial(model.forward, state_layers=tuple(state_layers)))
+        self._definition = partial(model.forward, state_layers=tuple(state_layers))
+        self._forward = self.compile(self._definition)
+
+    def forget(self) -> None:
+        super().forget()
+        self._forward = self.compile(self._definition)  # it keeps room for as large a pass as it has run
 
     def step(
         self, spans: Sequence[Span], choices: Sequence[Choice | None], *, looks: bool = False
     ) -> Stepped:
         """Compute the spans' rows and choose tokens; see `outrider.ops.base.Forward.step`."""
         return self._forward.step(spans, choices, looks=looks)
+
+    def keep(self, table: BlockTable, known: int, path: Sequence[int]) -> None:
+        """Move K and V of a path of a tree, whose rows came behind `known` others, to where those of a chain
+        would be."""
+        straight = next((n for n, at in enumerate(path) if at != n), len(path))
+        if straight < len(path):
+            first = table.filled + known
+            places = [first + number for number in path[straight:]]
+            self._forward.move(table.tables, places, first + straight)
 
     def run(self, spans: Sequence[Span]) -> Passed:
         """Compute the spans' rows: logits [sum of logit_rows, vocab], states [rows, layers * hidden]."""

@@ -114,9 +114,9 @@ class Ops(Protocol[Value, Packed, Table]):
         forget, write: [rows, value_heads]; rates, bias: vectors [value_heads].
         """
 
-    def norm_heads(self, x: Value, weight: Any, eps: float, heads: int = 1) -> Value:
-        """Root-mean-square norm of each head by itself: [rows, any multiple of heads * dim]. weight: a vector
-        [heads * dim], of so many heads in turn."""
+    def norm_heads(self, x: Value, weight: Any, heads: int, eps: float) -> Value:
+        """Root-mean-square norm of each head by itself: [rows, heads * dim]. weight: a vector
+        [heads * dim]."""
 
     def soft_cap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""
@@ -179,6 +179,10 @@ class Forward(Protocol):
         looks: bool = False,
     ) -> Stepped:
         """Tokens in, tokens out. choices: one a span; looks: whether logits are to be looked at."""
+
+    def move(self, tables: Sequence[Sequence[int]], places: Sequence[int], to: int) -> None:
+        """Keep a path of a tree: move K and V from these places of a request's tables, ascending, to the
+        places from `to` on, none of which lies behind the one that moves there."""
 
 
 class Backend(Protocol):

@@ -14,7 +14,8 @@ class Price:
     row: the price of verifying a token, token: of drafting and verifying one, both in expected tokens; least:
     tokens for which no price is asked. sure: the chance that a token stands, given those before it, by how
     sure the drafter is of it (`cell`); reached: the same by its position, of a drafter that says how sure it
-    is; empty for others.
+    is; empty for others. second: the chance that the next best token stands where the best has fallen, by how
+    sure the drafter was of that; empty where it is not to be drafted.
     """
 
     row: float
@@ -22,18 +23,33 @@ class Price:
     least: int
     sure: tuple[float, ...]
     reached: tuple[float, ...] = ()
+    second: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one drafter may do for one request in one step. length: tokens at most."""
+    """What one drafter may do for one request in one step. length: tokens at most, one after the other;
+    siblings: next best tokens at most, beside these."""
 
     length: int
     price: Price | None = None
+    siblings: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Tokens at most, in all."""
+        return self.length + self.siblings
 
     def within(self, length: int) -> Budget:
-        """The same with at most so many tokens."""
+        """The same with at most so many tokens one after the other."""
         return self if self.length <= length else replace(self, length=length)
+
+    def in_rows(self, rows: int) -> Budget:
+        """The same with at most so many tokens in all; siblings go first."""
+        if self.rows <= rows:
+            return self
+        length = min(self.length, rows)
+        return replace(self, length=length, siblings=rows - length)
 
     def after(self, tokens: int, confidences: Sequence[float]) -> Budget:
         """What is left of it once so many tokens are drafted, of which the drafter was so sure; a length of 0
@@ -41,7 +57,7 @@ class Budget:
         meter = Meter(self)
         for confidence in confidences if self.price is not None else [1.0] * tokens:
             meter.takes(confidence)
-        return replace(self, length=self.length - tokens, price=meter.rest) if meter.goes_on() else Budget(0)
+        return Budget(self.length - tokens, meter.rest) if meter.goes_on() else Budget(0)
 
 
 class Meter:
@@ -67,6 +83,15 @@ class Meter:
             self._survival = survival
         self._position += 1
         return True
+
+    def forks(self, confidence: float) -> bool:
+        """Whether the next best token is worth verifying too, beside the one that `takes` is asked about
+        next."""
+        price = self._budget.price
+        if price is None or not price.second:
+            return False
+        falls = 1 - price.sure[cell(confidence, len(price.sure))]
+        return self._survival * falls * price.second[cell(confidence, len(price.second))] >= price.row
 
     def goes_on(self) -> bool:
         """Whether it is worth drafting another token."""

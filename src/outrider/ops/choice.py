@@ -77,9 +77,9 @@ class Choice:
     the next `rows` give a token each.
 
     filters: None for the first of the largest logits. Otherwise the token is argmax(filtered log p + Gumbel
-    noise) with the noise of (key, position + i) at row i. edits: one for each row, or none at all; they
-    change what is chosen from, and not the logits that can be looked at afterwards.
-    """
+    noise) with the noise of (key, position + offsets[i]) at row i; without offsets these are 0, 1, 2 and so
+    on. edits: one for each row, or none at all; they change what is chosen from, and not the logits that can
+    be looked at afterwards."""
 
     rows: int
     filters: Filters | None = None
@@ -87,6 +87,7 @@ class Choice:
     position: int = 0
     edits: Sequence[Edits] = ()
     skip: int = 0
+    offsets: Sequence[int] = ()
 
 
 class Ranked(NamedTuple):

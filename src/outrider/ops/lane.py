@@ -28,8 +28,8 @@ class Lane:
     """A draft to grow behind the last row of a span, whose tables have room for all of it.
 
     choice: of one row, with the noise of the first token; the others have that of the positions after. A
-    draft that is edited has one token, since what follows depends on it. stops: nothing is drafted after
-    these. chances, probabilities: whether they are wanted."""
+    draft that is edited has one token and no sibling, since what follows depends on it. stops: nothing is
+    drafted after these. chances, probabilities: whether they are wanted."""
 
     span: Span
     choice: Choice
@@ -41,12 +41,14 @@ class Lane:
 
 @dataclass(frozen=True)
 class Grown:
-    """A draft. confidences: of each token where there is a price, see `Budget`; chances: the drafter's own
+    """A draft. seconds: of each token the next best one, -1 where it is not worth its price; confidences: of
+    each token where there is a price, see `Budget`; chances: the drafter's own
     probability of each token, before sampling parameters; probabilities: what each was drawn from, float64
     [tokens, vocab]; both where they were wanted. state: of a draft with edits what was kept of the
     row, [1, width], from which another one goes on."""
 
     tokens: tuple[int, ...]
+    seconds: tuple[int, ...] = ()
     confidences: tuple[float, ...] = ()
     chances: tuple[float, ...] = ()
     probabilities: NDArray[np.float64] | None = None

@@ -15,15 +15,17 @@ class Span:
     tables: the request's block tables, one a group of layers, each long enough for `start + len(tokens)`
     positions. Negative entries stand for blocks that none of the rows sees; they are not read.
     logit_rows: how many rows, counted from the last, need logits.
-    states: of layers that keep states, the slots of those after so many tokens of the request. That at
-    `start` is read, unless `start` is 0, and those after rows of the span are written.
-    """
+    parents: of a tree of tokens, which are the last of the span: for each the one that it follows, by its
+    number in the tree, or -1 for the token before the tree. Empty where each follows the one before. states:
+    of layers that keep states, the slots of those after so many tokens of the request. That at `start` is
+    read, unless `start` is 0, and those after rows of the span are written."""
 
     tokens: Sequence[int]
     start: int
     tables: tuple[Sequence[int], ...]
     logit_rows: int
     states: Mapping[int, int] = field(default_factory=dict)
+    parents: Sequence[int] = ()
 
     @property
     def state(self) -> int | None:
@@ -38,4 +40,14 @@ class Span:
 
     @property
     def end(self) -> int:
+        """The first place of the tables behind the rows: row i is kept at `start + i`."""
         return self.start + len(self.tokens)
+
+    @property
+    def positions(self) -> list[int]:
+        """Of each row: tokens of a tree that follow the same one have the same."""
+        trunk = len(self.tokens) - len(self.parents)
+        positions = list(range(self.start, self.start + trunk))
+        for parent in self.parents:
+            positions.append(positions[trunk + parent] + 1)
+        return positions

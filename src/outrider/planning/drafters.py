@@ -23,6 +23,7 @@ from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
 from outrider.planning.process import DROPPED, TOKENIZER_MADE, VOCABULARIES
 
+COPIES = 4  # of distributions, while they are computed
 INDEXED = 130  # bytes of an n-gram in the index: its tuple, its place in the table, the number
 
 
@@ -42,14 +43,13 @@ class Drafting:
 
     @property
     def drafting(self) -> PassSize:
-        """A drafter's largest pass: for all requests at once; its logits are padded and made likelihoods, in
-        copies."""
+        """A drafter's largest pass: for all requests at once."""
         requests = max(self.requests, MANY if profiled_rows(self.speculative) else 0)
-        return replace(self.size, logit_rows=3 * requests)
+        return replace(self.size, logit_rows=requests)
 
 
 def profiled_rows(speculative: SpeculativeConfig | None) -> int:
-    """Rows of the passes by which costs are measured, all with logits; 0 where none are."""
+    """Rows of the passes by which costs are measured; 0 where none are."""
     auto = speculative is not None and speculative.num_speculative_tokens == "auto"
     return max(ROWS) if auto else 0
 
@@ -59,9 +59,11 @@ def drafter_footprint(drafter: DrafterConfig, around: Drafting) -> Footprint:
     footprint = FOOTPRINTS[drafter.method](drafter, around)
     if around.speculative.acceptance == "coupled":
         return footprint
-    # The other rules want the distribution behind every drafted token, in float64, and filter it in copies.
-    drafted = around.requests * longest_draft(around.speculative)
-    return replace(footprint, passing=footprint.passing + 16 * drafted * around.target.config.vocab_size)
+    # The other rules want the distribution behind every drafted token, in float64, and copies of those of one
+    # request while they are computed.
+    longest = longest_draft(around.speculative)
+    rows = around.requests * longest + COPIES * (1 + longest)
+    return replace(footprint, passing=footprint.passing + 8 * rows * around.target.config.vocab_size)
 
 
 def _ngram(drafter: DrafterConfig, around: Drafting) -> Footprint:
@@ -132,10 +134,10 @@ def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
     )
     # States that a pass of the target hands out, and those that wait while a request does not draft.
     waiting = around.requests * min(MAX_UNREAD + prompt_rows, around.size.positions)
-    states = 4 * checkpoint.config.width * (around.size.rows + waiting)
-    states += 2 * 4 * size.rows * checkpoint.config.width  # joined and prepared
-    spread = 4 * around.requests * around.target.config.vocab_size  # its logits, among the target's tokens
-    return replace(footprint, passing=footprint.passing + states + spread)
+    read = max(waiting // around.requests, rows)  # are joined: those of one request, and then of all
+    states = 4 * checkpoint.config.width * (around.size.rows + waiting + read)
+    edited = ledger.choosing(around.target.config.vocab_size)  # of a row among the target's tokens
+    return replace(footprint, passing=footprint.passing + states + edited)
 
 
 FOOTPRINTS: dict[str, Callable[[DrafterConfig, Drafting], Footprint]] = {

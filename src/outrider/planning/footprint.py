@@ -54,6 +54,9 @@ def footprint_of(
         weights=ledger.stays,
         peak=ledger.peak,
         groups=group_sizes(model, block_size, size.ahead, size.drafted),
-        passing=4 * size.rows * width + ledger.attention(model.shapes, size) + 4 * size.logit_rows * vocab,
+        passing=4 * size.rows * width
+        + ledger.attention(model.shapes, size)
+        + 4 * size.logit_rows * vocab
+        + ledger.choosing(vocab),
         read=ledger.stays - unread,
     )

@@ -37,7 +37,7 @@ from outrider.planning.passes import PassSize, cut_attention, padded_attention
 HUGE_PAGE, MAPPING = 2**21, 2**26  # bytes of what native/matrix.cpp lays weights in
 KEPT = 112 * 2**20  # bytes: oneDNN's kernels for every number of rows, and what the C library keeps of values
 NOTHING = np.zeros(1, np.uint8)
-COPIES = 4  # in float32, of the slab that is being converted, at most
+COPIES = 4  # in float32, of the slab that is being converted, and of a row that is chosen from, at most
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,16 @@ class Ledger(Backend, Protocol):
     def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         """Bytes that attention takes in a pass, beside rows and cache."""
 
+    def choosing(self, vocab: int) -> int:
+        """Bytes that choosing among so many tokens takes, beside their logits."""
+
 
 class _Counting:
     """What both ledgers do alike."""
 
-    def __init__(self, cache_dtype: str, *, exact: bool) -> None:
+    def __init__(self, cache_dtype: str, *, exact: bool, threads: int = 1) -> None:
         self.facts = Facts(
-            exact=exact, device=CPU, kernels=None, threads=1, cache_dtype=cache_dtype, lazy=True
+            exact=exact, device=CPU, kernels=None, threads=threads, cache_dtype=cache_dtype, lazy=True
         )
         self.stays = self.peak = 0
 
@@ -84,21 +87,26 @@ class _Counting:
     def vector(self, values: Floats) -> Floats:
         return values  # kilobytes
 
+    def join(self, kept: Sequence[Floats]) -> Floats:
+        return np.concatenate(kept)  # of vectors
+
     def _nothing(self, *_: object) -> NoReturn:
         raise NotImplementedError("a ledger has no cache and computes nothing")
 
-    check_process = new_cache = new_states = release = join = compile = chain = _nothing
+    check_process = new_cache = new_states = release = compile = chain = _nothing
 
 
 class NativeLedger(_Counting):
-    """linear, table: the formats that weights become; None: as they are stored."""
+    """linear, table: the formats that weights become; None: as they are stored. threads: that compute."""
 
-    def __init__(self, linear: Format | None, table: Format | None, cache_dtype: str) -> None:
-        super().__init__(cache_dtype, exact=True)
+    def __init__(
+        self, linear: Format | None, table: Format | None, cache_dtype: str, *, threads: int = 1
+    ) -> None:
+        super().__init__(cache_dtype, exact=True, threads=threads)
         self._linear, self._table = linear, table
 
     def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> NativeLedger:
-        return NativeLedger(linear, table, cache_dtype)
+        return NativeLedger(linear, table, cache_dtype, threads=self.facts.threads)
 
     def pack(
         self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
@@ -119,6 +127,9 @@ class NativeLedger(_Counting):
 
     def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         return cut_attention(shapes, size)
+
+    def choosing(self, vocab: int) -> int:
+        return 2 * 4 * vocab * self.facts.threads  # a row that is edited, and one to choose from
 
     def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
         """Each is packed from the file's pages, or converted before."""
@@ -172,6 +183,9 @@ class TorchLedger(_Counting):
     def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         return padded_attention(shapes, size)
 
+    def choosing(self, vocab: int) -> int:
+        return COPIES * 4 * vocab
+
     def _made(self, weights: Sequence[Weight], copies: int) -> tuple[Entry, ...]:
         sizes = [weight.shape[0] * weight.inputs for weight in weights]
         read = sum(weight.data.nbytes for weight in weights)
@@ -216,7 +230,8 @@ def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
             "planned; give device='cpu', or no memory_limit"
         )
     if is_native(config, device):
-        return NativeLedger(*native_formats(config, checkpoint))
+        threads = config.num_threads or extension.physical_cores()
+        return NativeLedger(*native_formats(config, checkpoint), threads=threads)
     return TorchLedger(torch_dtype(config, checkpoint, device))
 
 

@@ -201,10 +201,9 @@ def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -
     prompts = prompt_rows_of(config, exact=exact)
     verified = requests * (1 + longest_draft(config.speculative))
     most = config.max_num_batched_tokens
-    profiled = profiled_rows(config.speculative)
     return PassSize(
-        rows=min(most, max(prompts + verified, profiled)),
-        logit_rows=min(most, max(verified, profiled)),
+        rows=min(most, max(prompts + verified, profiled_rows(config.speculative))),
+        logit_rows=min(most, verified),
         requests=requests,
         positions=positions,
         ahead=prompts + longest_draft(config.speculative),

@@ -21,9 +21,9 @@ USED_AND_MOST = (
 
 LATE = 20 * 2**20
 """Libraries that the first use loads, threads, and the engine's own objects."""
-TOKENIZER = 260
+TOKENIZER = 230
 """Bytes that a tokenizer keeps for each token of its vocabulary."""
-TOKENIZER_MADE = 680
+TOKENIZER_MADE = 690
 """Bytes for each token while a tokenizer is made, what it keeps and the file's own lists counted."""
 VOCABULARIES = 450
 """Bytes for each token while two tokenizers are compared, beside the tokenizers."""

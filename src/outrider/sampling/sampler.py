@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,13 +37,12 @@ class Sampler:
         """This sampler, for one sequence that has to stay in a grammar."""
         return replace(self, edits=(*self.edits, grammar), grammar=grammar)
 
-    def rows(self, output: Sequence[int], draft: Sequence[int] = ()) -> list[Edits]:
-        """The edits of row i as it follows `output + draft[:i]`, up to the first row behind `output` for
-        which the grammar is not ready."""
+    def rows(self, contexts: Iterable[Sequence[int]]) -> list[Edits]:
+        """The edits of rows as they follow these outputs, up to the first but one for which the grammar is
+        not ready."""
         rows: list[Edits] = []
-        for drafted in range(len(draft) + 1):
-            context = [*output, *draft[:drafted]]
-            if drafted and not self.ready(context):
+        for context in contexts:
+            if rows and not self.ready(context):
                 break
             rows.append(tuple(change for edit in self.edits for change in edit.changes(context)))
         return rows

@@ -20,26 +20,37 @@ Shares = NDArray[np.float64]
 @dataclass(frozen=True)
 class Verdict:
     """accepted: how many drafted tokens stand; tokens: those and the correction or bonus after them. stuck:
-    the target has no token there, so `tokens` are the accepted ones alone."""
+    the target has no token there, so `tokens` are the accepted ones alone. path: of a tree, the numbers of
+    those that stand; empty for a chain, of which the first do."""
 
     accepted: int
     tokens: tuple[int, ...]
     stuck: bool = False
+    path: tuple[int, ...] = ()
+
+    @property
+    def straight(self) -> int:
+        """How many of those that stand are the first tokens of the draft."""
+        return next((n for n, at in enumerate(self.path) if at != n), self.accepted)
 
 
-def coupled(target: Sequence[int], draft: Sequence[int]) -> Verdict:
-    """Keep the longest prefix of `draft` [k] that agrees with the target's own tokens, up to k + 1.
+def coupled(target: Sequence[int], draft: Sequence[int], parents: Sequence[int] = ()) -> Verdict:
+    """Keep the longest path of `draft` [k] that agrees with the target's own tokens, up to k + 1.
 
-    `target[i]` must be what plain decoding would choose after `draft[:i]`; it uses the same noise there,
-    so the result is token for token the plain one, whatever the draft is. It is negative where plain decoding
-    would find none; where it ends early, the target is not asked there.
-    """
-    accepted = 0
-    while accepted < min(len(draft), len(target)) and draft[accepted] == target[accepted]:
-        accepted += 1
-    if accepted == len(target) or target[accepted] < 0:
-        return Verdict(accepted, tuple(target[:accepted]), stuck=True)
-    return Verdict(accepted, tuple(target[: accepted + 1]))
+    `target[0]` must be what plain decoding would choose next, and `target[i + 1]` what it would choose after
+    the path to `draft[i]`; it uses the same noise there, so the result is token for token the plain one,
+    whatever the draft is. It is negative where plain decoding would find none; where it ends early, the
+    target is not asked there. parents: of a tree, see `outrider.drafting.base.Draft`."""
+    at, path, tokens = -1, list[int](), list[int]()
+    while at + 1 < len(target) and target[at + 1] >= 0:
+        tokens.append(target[at + 1])
+        children = [n for n, parent in enumerate(parents) if parent == at] if parents else [at + 1]
+        following = [n for n in children if n < len(draft) and draft[n] == tokens[-1]]
+        if not following:
+            return Verdict(len(path), tuple(tokens), path=tuple(path) if parents else ())
+        at = following[0]
+        path.append(at)
+    return Verdict(len(path), tuple(tokens), stuck=True, path=tuple(path) if parents else ())
 
 
 def standard(

@@ -24,6 +24,10 @@ class Acceptance(Protocol):
     def looks(self) -> bool:
         """Whether it needs the distributions of target and draft, and not their tokens alone."""
 
+    @property
+    def trees(self) -> bool:
+        """Whether a draft may be a tree."""
+
     def draft_key(self, noise: Noise, start: int) -> int:
         """Of the noise that a draft is drawn with."""
 
@@ -35,8 +39,9 @@ class Acceptance(Protocol):
         probs: NDArray[np.float64] | None,
         noise: Noise,
         start: int,
+        parents: Sequence[int] = (),
     ) -> Verdict:
-        """The verdict on `draft` [k].
+        """The verdict on `draft` [k], which only rules that do not look at distributions take as a tree.
 
         chosen: the target's tokens at up to k + 1 positions, see `outrider.ops.choice.Stepped`; rows: what
         they were chosen from; probs: what the draft was drawn from, [k, vocab], None for a deterministic
@@ -52,6 +57,7 @@ class Coupled:
     """
 
     looks = False
+    trees = True
 
     def draft_key(self, noise: Noise, start: int) -> int:
         return noise.key(Stream.TOKEN)
@@ -64,8 +70,9 @@ class Coupled:
         probs: NDArray[np.float64] | None,
         noise: Noise,
         start: int,
+        parents: Sequence[int] = (),
     ) -> Verdict:
-        return coupled(chosen, draft)
+        return coupled(chosen, draft, parents)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Rejection:
 
     rule: Callable[[Any, Any, Sequence[int], Any, Any], Verdict]
     looks = True
+    trees = False
 
     def draft_key(self, noise: Noise, start: int) -> int:
         return noise.of_round(start).key(Stream.DRAFT)
@@ -90,8 +98,10 @@ class Rejection:
         probs: NDArray[np.float64] | None,
         noise: Noise,
         start: int,
+        parents: Sequence[int] = (),
     ) -> Verdict:
         assert rows is not None, "the rule looks at distributions"
+        assert not parents, "the rule takes chains"
         p = rows.probabilities()
         if probs is None:  # all mass on the drafted token
             probs = np.zeros((len(draft), p.shape[1]))

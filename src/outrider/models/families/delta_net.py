@@ -44,7 +44,7 @@ def delta_net(layer: Layer, shape: DeltaShape, kernel: int, inputs: DeltaInputs)
         kernel=Vector(scope.tensor("linear_attn.conv1d.weight", "ssm_conv1d.weight", (channels, kernel))),
         rates=Vector(scope.tensor("linear_attn.A_log", "ssm_a", heads, from_hf=_rates)),
         bias=Vector(scope.tensor("linear_attn.dt_bias", "ssm_dt.bias", heads)),
-        norm=Norm(Vector(norm), layer.sizes.eps),
+        norm=Norm(Vector(norm, shape.value_heads), layer.sizes.eps),
         out=layer.linear("linear_attn.out_proj", "ssm_out", layer.sizes.hidden, values),
         convolution=ConvShape(channels, kernel, silu=True),
         shape=shape,

@@ -39,6 +39,7 @@ class NativeChain:
         return [
             Grown(
                 tuple(one.tokens),
+                tuple(one.seconds),
                 tuple(one.confidences),
                 tuple(one.chances),
                 self._probabilities(lane, one.scores),
@@ -61,6 +62,7 @@ class NativeChain:
             lane.chances,
             lane.probabilities,
             [span.states[position] for position in range(span.end + 1, span.end + length) if span.states],
+            lane.budget.siblings,
         )
 
     def _probabilities(self, lane: Lane, scores: Floats | None) -> NDArray[np.float64] | None:
@@ -80,4 +82,6 @@ def _price(budget: Budget) -> Any:
     price = budget.price
     if price is None:
         return None
-    return extension.require().Price(price.row, price.token, price.least, price.sure, price.reached)
+    return extension.require().Price(
+        price.row, price.token, price.least, price.sure, price.reached, price.second
+    )

@@ -34,7 +34,8 @@ class NativeForward:
     def __call__(self, spans: Sequence[Span], input: Floats | None = None) -> Passed:
         kept = self._room(spans)
         rows = logit_rows(spans)
-        logits = self.program.run(*arguments(spans), rows, input, kept, *self.slots(spans))
+        before, after = self.slots(spans) or (None, None)
+        logits = self.program.run(*arguments(spans), rows, input, kept, before, after, _parents(spans))
         return Passed(logits, kept)
 
     def step(
@@ -56,8 +57,12 @@ class NativeForward:
             before,
             after,
             looks,
+            _parents(spans),
         )
         return Stepped(tokens, self._rows(spans, choices, logits) if looks else None, kept)
+
+    def move(self, tables: Sequence[Sequence[int]], places: Sequence[int], to: int) -> None:
+        self.program.move(tables, places, range(to, to + len(places)))
 
     def slots(self, spans: Sequence[Span]) -> tuple[list[int], list[list[int]]] | tuple[()]:
         """The slots of states that a pass reads and writes, as the program takes them: -1 where there is
@@ -127,6 +132,11 @@ def logit_rows(spans: Sequence[Span]) -> list[int]:
     return [span.logit_rows for span in spans]
 
 
+def _parents(spans: Sequence[Span]) -> Sequence[Sequence[int]]:
+    """Of the spans' trees; none where no span has one."""
+    return [span.parents for span in spans] if any(span.parents for span in spans) else ()
+
+
 def native_choice(choice: Choice | None) -> Any:
     """A choice as native code takes it."""
     if choice is None:
@@ -138,6 +148,7 @@ def native_choice(choice: Choice | None) -> Any:
         choice.key,
         choice.position,
         [[_change(change) for change in row] for row in choice.edits],
+        choice.offsets,
     )
 
 

@@ -129,8 +129,8 @@ class Recorder:
             )
         )
 
-    def norm_heads(self, x: int, weight: Floats, eps: float, heads: int = 1) -> int:
-        return int(self.program.norm_heads(x, weight, eps, heads))
+    def norm_heads(self, x: int, weight: Floats, heads: int, eps: float) -> int:
+        return int(self.program.norm_heads(x, weight, heads, eps))
 
     def multiply(self, x: int, gate: int, activation: GateActivation | None = None) -> int:
         return int(self.program.multiply(x, gate, activation))

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from outrider.cache.store import LayerCache
 from outrider.ops.shapes import AttentionShape
+from outrider.ops.span import Span
 from outrider.ops.torch.batch import Batch
 
 FEW_ROWS = 32  # requests with at most this many rows are padded into one group
@@ -56,19 +57,41 @@ def group_requests(
             start = placed + n * width
             unpad[batch.offsets[i] : batch.offsets[i + 1]] = torch.arange(start, start + lengths[i])
         placed += rows.numel()
-        groups.append(_group(batch, contexts, rows.to(batch.tokens.device), window))
+        groups.append(_group(batch, requests, contexts, rows.to(batch.tokens.device), window))
     return tuple(groups), unpad.to(batch.tokens.device)
 
 
-def _group(batch: Batch, contexts: list[Tensor], rows: Tensor, window: int | None) -> AttentionGroup:
+def paths(span: Span) -> dict[int, list[int]]:
+    """Of each row of a span's tree, the places of those rows of it that it sees, its own among them."""
+    trunk = len(span.tokens) - len(span.parents)
+    found: dict[int, list[int]] = {}
+    for number, parent in enumerate(span.parents):
+        found[trunk + number] = [*found.get(trunk + parent, ()), span.start + trunk + number]
+    return found
+
+
+def _group(
+    batch: Batch, requests: Sequence[int], contexts: list[Tensor], rows: Tensor, window: int | None
+) -> AttentionGroup:
     # Padding is the request's own first slot: its weight is zero, and must not meet the NaN of another.
     slots = pad_sequence(contexts, batch_first=True, padding_value=-1)
     slots = torch.where(slots < 0, slots[:, :1], slots)
-    keys = torch.arange(slots.shape[1], device=slots.device)
+    places = torch.arange(slots.shape[1], device=slots.device)
     position = batch.positions[rows][:, :, None]  # [requests, Q, 1]
-    visible = keys <= position  # [requests, Q, L]
+    visible = places <= position  # [requests, Q, L]
+    keys = places.repeat(len(slots), 1)  # the positions of what is kept there
+    for n, request in enumerate(requests):
+        span, first = batch.spans[request], batch.offsets[request]
+        branch = span.end - len(span.parents)
+        keys[n, branch : span.end] = batch.positions[
+            first + branch - span.start : first + span.end - span.start
+        ]
+        for row, path in paths(span).items():
+            of_row = rows[n] == first + row
+            visible[n, of_row, branch:] = False
+            visible[n, of_row.nonzero(), torch.tensor(path)] = True
     if window is not None:
-        visible &= keys > position - window
+        visible &= keys[:, None] > position - window
     return AttentionGroup(rows=rows.flatten(), slots=slots, visible=visible[:, None])
 
 

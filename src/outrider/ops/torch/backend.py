@@ -136,6 +136,18 @@ class TorchForward:
         logits, kept = self.run(spans, input)
         return Passed(logits.cpu().numpy(), kept)
 
+    def move(self, tables: Sequence[Sequence[int]], places: Sequence[int], to: int) -> None:
+        size = self._block_size
+        for layer in self._cache:
+            if isinstance(layer, LayerCache):
+                table = tables[layer.group]
+                old, new = (
+                    [table[place // size] * size + place % size for place in of]
+                    for of in (places, range(to, to + len(places)))
+                )
+                for values in (layer.keys, layer.values):
+                    values[new] = values[old]
+
     def step(
         self,
         spans: Sequence[Span],

@@ -46,7 +46,7 @@ class Batch:
 
         return cls(
             tokens=torch.tensor(list(chain.from_iterable(s.tokens for s in spans)), device=device),
-            positions=join([torch.arange(s.start, s.end) for s in spans]),
+            positions=join([torch.tensor(s.positions) for s in spans]),
             slots=tuple(
                 join([slots[s.start :] for s, slots in zip(spans, of_group, strict=True)])
                 for of_group in contexts

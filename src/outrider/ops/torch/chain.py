@@ -25,6 +25,7 @@ class _Growing:
     lane: Lane
     end: int
     tokens: list[int] = field(default_factory=list)
+    seconds: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
     probabilities: list[NDArray[np.float64]] = field(default_factory=list)
@@ -38,6 +39,7 @@ class _Growing:
         was kept of the row, [1, width]."""
         lane, priced = self.lane, self.lane.budget.price is not None
         sure = confidence(logits) if priced else 1.0
+        wanted = self.meter.forks(sure) and sum(each >= 0 for each in self.seconds) < lane.budget.siblings
         if not self.meter.takes(sure):
             return False
         choice = replace(lane.choice, position=lane.choice.position + len(self.tokens))
@@ -48,6 +50,7 @@ class _Growing:
             self.chances.append(float(words.spread(logits)[0].softmax(-1)[token]))
         if lane.probabilities:
             self.probabilities.append(probabilities(words.spread(logits), choice)[0])
+        self.seconds.append(words.second(logits, choice, token) if wanted else -1)
         self.tokens.append(token)
         self.state = state
         if priced:
@@ -63,7 +66,14 @@ class _Growing:
     @property
     def grown(self) -> Grown:
         drawn = np.stack(self.probabilities) if self.probabilities else None
-        return Grown(tuple(self.tokens), tuple(self.confidences), tuple(self.chances), drawn, self.state)
+        return Grown(
+            tuple(self.tokens),
+            tuple(self.seconds),
+            tuple(self.confidences),
+            tuple(self.chances),
+            drawn,
+            self.state,
+        )
 
 
 class TorchChain:

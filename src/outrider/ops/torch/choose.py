@@ -22,7 +22,8 @@ def choose(logits: Tensor, choice: Choice, tokens: Tensor | None = None) -> list
     rows = edited(logits, choice)
     if choice.filters is None:
         return _best(rows, rows)
-    keys = [folded((choice.position + row,), choice.key) for row in range(choice.rows)]
+    offsets = choice.offsets or range(choice.rows)
+    keys = [folded((choice.position + offset,), choice.key) for offset in offsets]
     ids = torch.arange(rows.shape[1], device=rows.device) if tokens is None else tokens
     return _best(filtered(rows, choice.filters) + gumbel(keys, ids), rows)
 
@@ -96,6 +97,15 @@ class TorchWords:
         if choice.edits:
             return choose(self.spread(logits), choice)[0]
         return self.token(choose(logits, choice, self.ids)[0])
+
+    def second(self, logits: Tensor, choice: Choice, first: int) -> int:
+        """The next best token behind `first`, from a row [1, columns] that is not edited; -1 if there is
+        none."""
+        keys = [folded((choice.position,), choice.key)]
+        ids = torch.arange(self.columns, device=logits.device) if self.ids is None else self.ids
+        scores = logits if choice.filters is None else filtered(logits, choice.filters) + gumbel(keys, ids)
+        scores = scores.masked_fill(ids == first, -torch.inf)
+        return max(-1, self.token(_best(scores, scores)[0]))
 
 
 def confidence(logits: Tensor) -> float:

@@ -127,11 +127,9 @@ class TorchOps:
     ) -> Tensor:
         return states.delta(qkv, forget, write, rates, bias, cache, shape, self.batch)
 
-    def norm_heads(self, x: Tensor, weight: Tensor, eps: float, heads: int = 1) -> Tensor:
-        weights = weight.view(heads, -1)
-        each = x.reshape(len(x), -1, *weights.shape).unbind(2)
-        normed = [self.norm(head, own, eps) for head, own in zip(each, weights, strict=True)]
-        return torch.stack(normed, dim=2).flatten(1)
+    def norm_heads(self, x: Tensor, weight: Tensor, heads: int, eps: float) -> Tensor:
+        by_head = x.reshape(len(x), heads, -1)
+        return F.rms_norm(by_head, by_head.shape[2:], eps=eps).flatten(1) * weight.to(x)
 
     def soft_cap(self, x: Tensor, cap: float) -> Tensor:
         return cap * torch.tanh(x / cap)

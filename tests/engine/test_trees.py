@@ -1,0 +1,236 @@
+"""Drafts that branch: the same tokens, states and cache as without, and a fault in any of that is seen."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from outrider import LLM, SamplingParams
+from outrider.config import resolve
+from outrider.drafting.base import Draft
+from outrider.drafting.grammar import forced_budget
+from outrider.drafting.length import FixedLength
+from outrider.drafting.plan import Plan
+from outrider.engine import verify
+from outrider.engine.build import build_engine
+from outrider.engine.engine import Engine
+from outrider.engine.request import Request
+from outrider.engine.verify import Judged
+from outrider.models.runner import ModelRunner
+from outrider.ops.budget import Budget, Price
+from outrider.ops.choice import Choice
+from outrider.ops.span import Span
+from outrider.verification.accept import Verdict, coupled
+from tests.engine.helpers import PROMPTS, expected, load, token_ids
+
+FREE = Price(row=0.0, token=-1.0, least=0, sure=(0.5,), second=(1.0,))
+"""At which every token is worth it, and the next best one beside it."""
+DEEPEST, BESIDE = 4, 8
+CASES = [(prompt, temperature) for prompt in PROMPTS for temperature in (0.0, 0.9)]
+
+
+class Branching(FixedLength):
+    """Drafts of one length, with siblings wherever the drafter has any."""
+
+    def _plan(self, request: Request) -> Plan:
+        budget = Budget(self.longest, FREE, siblings=BESIDE)
+        return Plan((forced_budget(request), *(budget,) * self.drafters))
+
+
+class Hidden:
+    """Knows what comes next, and hides it in a tree: behind a chain that goes wrong somewhere, the right
+    tokens go on from there, among siblings that are wrong too."""
+
+    def __init__(self, target: str, params: SamplingParams) -> None:
+        self._target, self._params = target, params
+        self._random = random.Random(0)
+
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        return [self._tree(request) for request in requests]
+
+    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None: ...
+
+    def end(self, request: Request) -> None: ...
+
+    def behind(self, request: Request) -> int:
+        return 0
+
+    def rest(self) -> None: ...
+
+    def _tree(self, request: Request) -> Draft:
+        prompt = request.tokens[: request.prompt_length]
+        params = self._params.model_copy(update={"seed": request.noise.seed})
+        (whole,) = token_ids(expected(self._target, prompt, params))
+        right = whole[request.num_output : request.num_output + min(DEEPEST, request.room)]
+        if not right:
+            return Draft()
+        fork = self._random.randrange(len(right))
+        chain = [*right[:fork], *(token + 1 for token in right[fork:])]
+        nodes = [(token, number - 1) for number, token in enumerate(chain)]
+        nodes += [(self._random.randrange(200, 300), self._random.randrange(-1, len(chain) - 1))]
+        last = fork - 1
+        for token in right[fork : fork + self._random.randint(1, len(right))]:
+            nodes.append((token, last))
+            last = len(nodes) - 1
+        tokens, parents = zip(*nodes, strict=True)
+        return Draft(tokens, parents=parents)
+
+
+def branching(engine: Engine) -> None:
+    engine.scheduler.policy = Branching(DEEPEST, len(engine.drafters.drafters) - 1)
+
+
+@pytest.fixture(params=["ngram", "draft", "head"])
+def drafting(request: pytest.FixtureRequest, target: str) -> Iterator[LLM]:
+    name = request.param if request.param == "ngram" else request.getfixturevalue(request.param)
+    llm = load(target, name, num_speculative_tokens=DEEPEST)
+    branching(llm.engine)
+    yield llm
+
+
+def hiding(target: str, params: SamplingParams, **options: Any) -> LLM:
+    llm = load(target, "ngram", num_speculative_tokens=DEEPEST, **options)
+    branching(llm.engine)
+    grammar, _ = llm.engine.drafters.drafters
+    llm.engine.drafters.drafters = (grammar, Hidden(target, params))
+    return llm
+
+
+def settings_of(temperature: float, **others: Any) -> SamplingParams:
+    return SamplingParams(**{"temperature": temperature, "max_tokens": 24, "ignore_eos": True} | others)
+
+
+def differing(llm: LLM, target: str, **others: Any) -> list[int]:
+    """Which of the cases come out otherwise than without drafts."""
+    params = [settings_of(t, seed=seed, **others) for seed, (_, t) in enumerate(CASES)]
+    outputs = llm.generate([prompt for prompt, _ in CASES], params, use_tqdm=False)
+    found = zip(CASES, params, outputs, strict=True)
+    return [
+        n for n, ((p, _), one, o) in enumerate(found) if token_ids(o) != token_ids(expected(target, p, one))
+    ]
+
+
+def test_siblings_of_every_drafter(drafting: LLM, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+    judge = verify._judge
+
+    def judging(acceptance: Any, share: Any, *others: Any) -> Judged:
+        widths.append(len(share.draft.tokens) - share.draft.depth)
+        return judge(acceptance, share, *others)
+
+    monkeypatch.setattr(verify, "_judge", judging)
+    assert not differing(drafting, target)
+    assert max(widths) > 0, "something branched"
+
+
+@pytest.fixture
+def tree_llm(target: str) -> LLM:
+    """Its hidden tokens are those of temperature 0.9, so that at 0 most drafts fall."""
+    return hiding(target, settings_of(0.9))
+
+
+def test_trees_of_any_shape(tree_llm: LLM, target: str) -> None:
+    assert not differing(tree_llm, target)
+    assert not differing(tree_llm, target, logprobs=2)
+
+
+def test_parameters_that_look_at_what_was_written(target: str) -> None:
+    """Each node of a tree is edited as it follows its own path."""
+    edits = {"repetition_penalty": 1.5, "presence_penalty": 0.5, "min_tokens": 5}
+    llm = hiding(target, settings_of(0.9, **edits))
+    assert not differing(llm, target, **edits)
+
+
+def test_a_cache_that_is_too_small_for_all(target: str) -> None:
+    llm = hiding(target, settings_of(0.9), kv_cache_memory=200_000, max_model_len=128)
+    assert not differing(llm, target)
+    pool = llm.engine.target.pool
+    assert pool.num_free == pool.num_blocks
+
+
+def test_logprobs_are_those_of_the_tokens(tree_llm: LLM, target: str) -> None:
+    params = settings_of(0.9, seed=3, logprobs=2)
+    output = tree_llm.generate(PROMPTS[0], params, use_tqdm=False)[0].outputs[0]
+    plain = expected(target, PROMPTS[0], params).outputs[0]
+    assert output.logprobs == plain.logprobs
+    stats = output.speculation
+    assert stats.accepted > stats.drafts, "right tokens were found behind the fork"
+
+
+class Recorder:
+    """Keeps the states of each position."""
+
+    state_layers = (1,)
+
+    def __init__(self) -> None:
+        self.states: dict[int, Any] = {}
+
+    def read(self, request: Request, first: int, states: Any) -> None:
+        self.states |= {first + row: np.array(state) for row, state in enumerate(states)}
+
+    def end(self, request: Request) -> None: ...
+
+
+def states_of(target: str, *, trees: bool) -> dict[int, Any]:
+    recorder, params = Recorder(), settings_of(0.9, seed=3)
+    engine = build_engine(
+        resolve(target, speculative_model="ngram", num_speculative_tokens=DEEPEST), observer=recorder
+    )
+    if trees:
+        branching(engine)
+        engine.drafters.drafters = (engine.drafters.drafters[0], Hidden(target, settings_of(0.9)))
+    engine.add(PROMPTS[0], params)
+    while engine.unfinished:
+        engine.step()
+    return recorder.states
+
+
+def test_states_are_those_of_the_path(target: str) -> None:
+    plain, branched = states_of(target, trees=False), states_of(target, trees=True)
+    assert plain.keys() == branched.keys()
+    assert all(np.array_equal(plain[position], branched[position]) for position in plain)
+
+
+# Planted faults
+
+
+def test_noise_of_rows_in_place_of_positions(
+    tree_llm: LLM, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def straight(*fields: Any) -> Choice:
+        return replace(Choice(*fields), offsets=())
+
+    monkeypatch.setattr(verify, "Choice", straight)
+    assert differing(tree_llm, target)
+
+
+def test_a_path_that_stays_where_it_was(tree_llm: LLM, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelRunner, "keep", lambda *_: None)
+    assert differing(tree_llm, target)
+
+
+def test_rows_that_see_their_siblings(tree_llm: LLM, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "Span", lambda *fields: replace(Span(*fields), parents=()))
+    assert differing(tree_llm, target)
+
+
+def test_states_of_the_first_rows(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = states_of(target, trees=False)
+    first = property(lambda judged: judged.states[: judged.work.count + judged.verdict.accepted])
+    monkeypatch.setattr(Judged, "computed", first)
+    wrong = states_of(target, trees=True)
+    assert not all(np.array_equal(plain[position], wrong[position]) for position in plain)
+
+
+def test_the_walk() -> None:
+    """Of two children the one that the target says, and then what the target says after that one."""
+    tokens, parents, target = (5, 6, 7, 8), (-1, 0, -1, 2), (7, 1, 1, 8, 9)
+    assert coupled(target, tokens, parents) == Verdict(2, (7, 8, 9), path=(2, 3))
+    assert coupled((5, 6, 3, 0, 0), tokens, parents) == Verdict(2, (5, 6, 3), path=(0, 1))
+    assert coupled((4, 0, 0, 0, 0), tokens, parents) == Verdict(0, (4,))
+    assert coupled((7, 0, 0, -3, 0), tokens, parents) == Verdict(1, (7,), stuck=True, path=(2,))
