@@ -277,7 +277,7 @@ def test_a_chain_after_a_step_without_requests() -> None:
     world = World([Player(FREE, lambda _: 0.9), Player(CHEAP, lambda _: 0.9)])
     assert world.policy.plans([], Load(8, 8, 64, 100)) == []
     world.policy.observe([], Timing([0.0] * 3, 0.01, 0.01))
-    assert world.step([stub()])[0].length > 0
+    assert world.step([stub()])[0].rows > 0
 
 
 def test_a_drafter_that_is_sure_is_followed() -> None:
@@ -345,7 +345,7 @@ def test_no_requests_at_all() -> None:
     world = World([Player(FREE, lambda _: 0.9)])
     assert world.policy.plans([], Load(8, 8, 64, 100)) == []
     world.policy.observe([], Timing([0.0] * 2, 0.01, 0.01))
-    assert world.step([stub()])[0].length > 0
+    assert world.step([stub()])[0].rows > 0
 
 
 def test_drafting_nothing_calls_nobody() -> None:

@@ -13,6 +13,7 @@ from outrider.drafting import forecast as forecast_module
 from outrider.drafting.base import Draft
 from outrider.drafting.forecast import CONFIDENCE_CELLS, Base, Forecast
 from outrider.ops.budget import cell
+from outrider.verification.accept import Verdict
 from tests.drafting import stub
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ LENGTH = 8
 
 def draft(length: int, confidences: Sequence[float] = ()) -> Draft:
     return Draft((1,) * length, confidences=tuple(confidences))
+
+
+def stood(count: int) -> Verdict:
+    """So many tokens of a draft."""
+    return Verdict(count, ())
 
 
 def accepted(chances: Sequence[float], draw: random.Random) -> int:
@@ -44,7 +50,7 @@ def taught(
     for _ in range(drafts):
         for number, request in enumerate(requests):
             of = chances(number)
-            forecast.observe(request, draft(len(of)), len(of), accepted(of, draw))
+            forecast.observe(request, draft(len(of)), len(of), stood(accepted(of, draw)))
         forecast.refresh()
 
 
@@ -80,8 +86,8 @@ def test_a_draft_that_stood_says_nothing_of_what_it_did_not_reach() -> None:
     """Drafts of two tokens that stand as a whole, and longer ones that fall at the fourth."""
     forecast, request = Forecast(LENGTH, 0.5), stub()
     for _ in range(200):
-        forecast.observe(request, draft(2), 2, 2)
-        forecast.observe(request, draft(4), 4, 3)
+        forecast.observe(request, draft(2), 2, stood(2))
+        forecast.observe(request, draft(4), 4, stood(3))
         forecast.refresh()
     chances = stands(forecast, request)
     assert min(chances[:3]) > 0.9
@@ -92,20 +98,20 @@ def test_censored_drafts_do_not_bias_and_the_naive_estimate_would() -> None:
     """A token stands with 0.8, everywhere; drafts are short, seldom long."""
     draw = random.Random(0)
     forecast, request = Forecast(LENGTH, 0.5), stub()
-    reached, stood = [0] * LENGTH, [0] * LENGTH
+    reached, standing = [0] * LENGTH, [0] * LENGTH
 
     def teach() -> None:
         length = LENGTH if draw.random() < 0.1 else 2
         count = accepted([0.8] * length, draw)
-        forecast.observe(request, draft(length), length, count)
+        forecast.observe(request, draft(length), length, stood(count))
         forecast.refresh()
         for position in range(LENGTH):  # planted fault: what was not reached did not stand
             reached[position] += position <= count
-            stood[position] += position < count
+            standing[position] += position < count
 
     taught(forecast, [request], lambda _: [0.8] * 2, 100, draw)
     foretold = average(forecast, [request], teach, 3000)
-    naive = [s / r for s, r in zip(stood, reached, strict=True)]
+    naive = [s / r for s, r in zip(standing, reached, strict=True)]
     assert max(abs(chance - 0.8) for chance in foretold) < 0.06
     assert naive[2] < 0.4
 
@@ -171,8 +177,8 @@ def test_silence_is_learnt_by_request() -> None:
     sums = [0.0, 0.0]
     for step in range(600):
         offered = draw.choice([0, 3])
-        forecast.observe(request, draft(offered), 3, offered)
-        forecast.observe(talkative, draft(3), 3, 3)
+        forecast.observe(request, draft(offered), 3, stood(offered))
+        forecast.observe(talkative, draft(3), 3, stood(3))
         forecast.refresh()
         if step >= 300:
             for number, of in enumerate((request, talkative)):
@@ -184,7 +190,7 @@ def test_silence_is_learnt_by_request() -> None:
 def test_a_draft_shorter_than_asked_is_a_silence_at_its_end() -> None:
     forecast, request = Forecast(LENGTH, 0.5), stub()
     for _ in range(200):
-        forecast.observe(request, draft(2), 6, 2)
+        forecast.observe(request, draft(2), 6, stood(2))
         forecast.refresh()
     offered = [offered for _, offered in forecast.curve(request)]
     assert offered[1] > 0.8
@@ -194,7 +200,7 @@ def test_a_draft_shorter_than_asked_is_a_silence_at_its_end() -> None:
 def test_a_draft_as_long_as_asked_is_no_silence() -> None:
     forecast, request = Forecast(LENGTH, 0.5), stub()
     for _ in range(200):
-        forecast.observe(request, draft(2), 2, 2)
+        forecast.observe(request, draft(2), 2, stood(2))
         forecast.refresh()
     assert min(offered for _, offered in forecast.curve(request)) > 0.8
 
@@ -211,8 +217,8 @@ def test_confidences_are_calibrated() -> None:
     for step in range(1200):
         for request in requests:
             confidences = draw.choices(CONFIDENCES, k=4)
-            stood = accepted([truth[c] for c in confidences], draw)
-            forecast.observe(request, draft(4, confidences), 4, stood)
+            count = accepted([truth[c] for c in confidences], draw)
+            forecast.observe(request, draft(4, confidences), 4, stood(count))
         forecast.refresh()
         if step >= 200:
             for confidence in CONFIDENCES:
@@ -225,16 +231,16 @@ def test_confidences_are_calibrated() -> None:
 def test_every_confidence_is_a_chance(confidence: float) -> None:
     forecast, request = Forecast(LENGTH, 0.65), stub()
     assert 0 < sure_of(forecast, request, confidence) < 1
-    forecast.observe(request, draft(1, [confidence]), 1, 0)
+    forecast.observe(request, draft(1, [confidence]), 1, stood(0))
     forecast.refresh()
     assert 0 < sure_of(forecast, request, confidence) < 1
 
 
 def test_drafts_longer_than_what_is_told_apart() -> None:
     forecast, request = Forecast(4, 0.65), stub()
-    forecast.observe(request, draft(9, [0.5] * 9), 9, 9)
-    forecast.observe(request, draft(9), 9, 6)
-    forecast.observe(request, draft(3), 9, 3)
+    forecast.observe(request, draft(9, [0.5] * 9), 9, stood(9))
+    forecast.observe(request, draft(9), 9, stood(6))
+    forecast.observe(request, draft(3), 9, stood(3))
     forecast.refresh()
     assert len(list(forecast.curve(request))) == 4
 
@@ -244,7 +250,7 @@ def test_what_a_price_is_told() -> None:
     forecast, request, draw = Forecast(LENGTH, 0.65), stub(), random.Random(0)
     taught(forecast, [request], lambda _: [0.9] * LENGTH, 50, draw)
     assert forecast.reached(request) == ()
-    forecast.observe(request, draft(1, [0.5]), 1, 1)
+    forecast.observe(request, draft(1, [0.5]), 1, stood(1))
     forecast.refresh()
     assert forecast.reached(request) == pytest.approx(stands(forecast, request))
     assert len(forecast.sure(request)) == CONFIDENCE_CELLS
