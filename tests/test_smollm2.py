@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pydoc_data.topics import topics
+from typing import cast
 
 import pytest
 import torch
@@ -14,8 +16,10 @@ from outrider.measurement.prompts import BUILT_IN
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
 from outrider.models.head_checkpoint import locate_head
-from outrider.ops.base import Passed
+from outrider.ops.choice import Choice, Stepped
+from outrider.ops.cpu.forward import NativeRows
 from outrider.ops.span import Span
+from outrider.ops.torch.choose import choose
 from outrider.params import SamplingParams
 
 
@@ -65,14 +69,19 @@ def test_planted_fault_last_bits_that_depend_on_the_rows(
     llm: LLM, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would be a near-tie on other kernels is a difference here."""
-    run = llm.engine.target.run
+    step = llm.engine.target.step
 
-    def rounding(spans: Sequence[Span]) -> Passed:
-        passed = run(spans)
-        logits = passed.logits
-        return passed if len(logits) == 1 else passed._replace(logits=(logits * 4).round() / 4)
+    def rounding(spans: Sequence[Span], choices: Sequence[Choice | None], **_: bool) -> Stepped:
+        stepped = step(spans, choices, looks=True)
+        if stepped.rows is None or sum(span.logit_rows for span in spans) == 1:
+            return stepped
+        tokens = [
+            [] if choice is None else choose((torch.tensor(rows.logits) * 4).round() / 4, choice)
+            for choice, rows in zip(choices, cast(Sequence[NativeRows], stepped.rows), strict=True)
+        ]
+        return replace(stepped, tokens=tokens)
 
-    monkeypatch.setattr(llm.engine.target, "run", rounding)
+    monkeypatch.setattr(llm.engine.target, "step", rounding)
     assert "different" in {case.outcome for case in cases(llm, prompts, [0.0], 48)}
 
 
@@ -105,7 +114,7 @@ def test_perplexity_is_that_of_the_dequantised_weights(llm: LLM) -> None:
     def loss(llm: LLM) -> float:
         span = Span(tokens, 0, (list(range(-(-len(tokens) // 16))),), len(tokens))
         logits = llm.engine.target.forward([span])
-        return float(F.cross_entropy(logits[:-1], torch.tensor(tokens[1:])))
+        return float(F.cross_entropy(torch.from_numpy(logits[:-1]), torch.tensor(tokens[1:])))
 
     assert loss(llm) == pytest.approx(loss(exact), abs=0.005)
 
