@@ -187,7 +187,7 @@ def test_a_weight_that_is_not_converted_is_packed_from_the_file() -> None:
 
 
 def test_threads_have_room_for_the_row_that_they_choose_from() -> None:
-    """An edited copy, and what is sorted. Only what is there for all threads of the target is a draft's too."""
+    """A copy that is edited, and one that is sorted. A draft has rooms of its own, for the same threads."""
     target = NativeLedger(None, None, "float32", threads=3)
     draft = target.with_formats(None, None, cache_dtype="bfloat16")
     assert target.choosing(1000) == draft.choosing(1000) == 3 * 2 * 4 * 1000

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import print_json, stdout
 from outrider.cli.options import JsonOption
+from outrider.extras import TORCH
 from outrider.models.catalogue import families, formats
 from outrider.ops.cpu import extension
 
@@ -47,4 +48,5 @@ def models(as_json: JsonOption = False) -> None:
         title="Weight formats",
     )
     native = f"the native kernels ({', '.join(sets)})" if sets else "no native kernels, which were not built"
-    stdout.print(f"Here: {native}, and PyTorch.", highlight=False, markup=False, soft_wrap=True)
+    pytorch = "PyTorch" if TORCH.missing is None else "no PyTorch, which is not installed"
+    stdout.print(f"Here: {native}, and {pytorch}.", highlight=False, markup=False, soft_wrap=True)
