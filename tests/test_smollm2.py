@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pydoc_data.topics import topics
 from typing import cast
 
@@ -79,7 +78,7 @@ def test_planted_fault_last_bits_that_depend_on_the_rows(
             [] if choice is None else choose((torch.tensor(rows.logits) * 4).round() / 4, choice)
             for choice, rows in zip(choices, cast(Sequence[NativeRows], stepped.rows), strict=True)
         ]
-        return replace(stepped, tokens=tokens)
+        return stepped._replace(tokens=tokens)
 
     monkeypatch.setattr(llm.engine.target, "step", rounding)
     assert "different" in {case.outcome for case in cases(llm, prompts, [0.0], 48)}

@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -18,7 +17,7 @@ from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
-from outrider.drafting.length import Load, Outcome, Timing
+from outrider.drafting.length import Load, Timing
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
 from outrider.drafting.probing import SHARE
@@ -45,11 +44,22 @@ class Clock:
         return self.now
 
 
+CLOCK = Clock()
+
+
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(auto, "time", SimpleNamespace(perf_counter=clock, monotonic=clock))
-    return clock
+def clock() -> Clock:
+    CLOCK.now = 0.0
+    return CLOCK
+
+
+class Came(NamedTuple):
+    """An outcome without an engine."""
+
+    request: Request
+    plan: Plan
+    draft: Draft
+    verdict: Verdict
 
 
 @dataclass
@@ -125,7 +135,7 @@ class World:
         self.players = players
         self.truth = target_cost()
         self.policy = AutoLength(
-            [link(player, bounds) for player in players], target_cost(), bounds, save=lambda: None
+            [link(player, bounds) for player in players], target_cost(), bounds, lambda: None, clock=CLOCK
         )
         self.chain = Chain(players)
         self.seconds = self.tokens = 0.0
@@ -142,7 +152,7 @@ class World:
         verified = self.truth.one_pass(len(requests) + sum(len(draft.tokens) for draft in drafts))
         whole = verified + sum(drafted)
         self.policy.observe(
-            [Outcome(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
+            [Came(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
             Timing([0.0, *drafted], verified, whole),
         )
         self.seconds += whole
@@ -464,7 +474,7 @@ def test_what_is_learnt_is_saved_now_and_then(clock: Clock) -> None:
     saved: list[int] = []
     player = Player(CHEAP, lambda _: 0.8)
     world = World([player])
-    world.policy = AutoLength([link(player)], target_cost(), BOUND, save=lambda: saved.append(1))
+    world.policy = AutoLength([link(player)], target_cost(), BOUND, lambda: saved.append(1), clock=CLOCK)
     for _ in range(1000):
         world.step([stub()])
         clock.now += 0.3
@@ -476,7 +486,9 @@ def test_wrong_costs_are_corrected_by_what_steps_take() -> None:
     world = World([Player(CHEAP, lambda _: 0.8)])
     counts, _ = CURVE
     slow = [(10 + 1.5 * (count - 1)) / 1000 for count in counts]
-    world.policy = AutoLength([link(world.players[0])], TargetCost(counts, slow), BOUND, save=lambda: None)
+    world.policy = AutoLength(
+        [link(world.players[0])], TargetCost(counts, slow), BOUND, lambda: None, clock=CLOCK
+    )
     batch = requests(4)
     world.run(batch, 3000)
     assert world.run(batch, 500) >= 0.9 * best_rate(0.8, 4, CHEAP)

@@ -427,7 +427,7 @@ def test_an_engine_that_was_timed_holds_no_memory_for_it(
     def written(runner: ModelRunner) -> int:
         """Bytes of K in a layer."""
         keys = runner._cache[0].keys
-        return int(np.count_nonzero(keys)) * keys.itemsize
+        return int(np.count_nonzero(keys) * keys.itemsize)
 
     def noted(self: ModelRunner) -> None:
         held.append(written(self))

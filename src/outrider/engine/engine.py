@@ -80,7 +80,8 @@ class Engine:
         """Of the last step."""
         self._faults = Faults(logger)
         self._clock = clock
-        self._now = now
+        self.now = now
+        """Seconds, of which requests' times are made."""
         self._wait = wait
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
@@ -141,7 +142,7 @@ class Engine:
             max_model_len=self.max_model_len,
             grammars=self.grammars,
             priority=priority,
-            now=self._now(),
+            now=self.now(),
         )
 
     def queue(self, group: RequestGroup) -> str:
@@ -218,7 +219,7 @@ class Engine:
 
     def _or_fail(self, request: Request, change: Callable[[float], Increment]) -> Increment:
         """Change a request at this time. A fault in that ends the request alone."""
-        now = self._now()
+        now = self.now()
         try:
             return change(now)
         except Exception:
