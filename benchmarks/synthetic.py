@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from outrider.drafting.base import Draft
-from outrider.drafting.limit import Limit
 from outrider.engine.request import Request
+from outrider.ops.budget import Budget
 from outrider.verification.accept import Verdict
 
 Acceptance = Callable[[Request, int], float]
@@ -36,20 +36,21 @@ class SyntheticDrafter:
     vocab: int
     seed: int = 0
 
-    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        """To their lengths, since it does not say how sure it is."""
         drafts: list[list[int]] = [[] for _ in requests]
         active = list(range(len(requests)))
         while active:
             began = time.perf_counter()
             tokens = [self._token(requests[i], len(drafts[i])) for i in active]
             for i, token in zip(active, tokens, strict=True):
-                if token is not None and limits[i].take(None):
+                if token is not None:
                     drafts[i].append(token)
             spent = self.seconds(len(active))
             active = [
                 i
                 for i, token in zip(active, tokens, strict=True)
-                if token is not None and len(drafts[i]) < limits[i].length and limits[i].more()
+                if token is not None and len(drafts[i]) < budgets[i].length
             ]
             while time.perf_counter() - began < spent:
                 pass  # sleeping is not exact enough, and a draft model would keep the processor busy too

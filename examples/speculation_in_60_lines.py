@@ -28,7 +28,7 @@ def guess(tokens: list[int], length: int) -> list[int]:
 
 
 def generate(target: ModelRunner, prompt: list[int], count: int, length: int) -> tuple[list[int], int]:
-    """`count` tokens or a few more, and the passes that they took. length: of a draft; 0 is plain decoding."""
+    """`count` tokens, and the passes that they took. length: of a draft; 0 is plain decoding."""
     tokens, passes = list(prompt), 0
     key = Noise(seed=1).key(Stream.TOKEN)
     table = target.table()

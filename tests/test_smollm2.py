@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pydoc_data.topics import topics
+from typing import cast
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,9 @@ from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
 from outrider.models.head_checkpoint import locate_head
 from outrider.ops.choice import Choice, Stepped
+from outrider.ops.cpu.forward import NativeRows
 from outrider.ops.span import Span
+from outrider.ops.torch.choose import choose
 from outrider.params import SamplingParams
 
 
@@ -67,17 +68,19 @@ def test_planted_fault_last_bits_that_depend_on_the_rows(
     llm: LLM, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would be a near-tie on other kernels is a difference here."""
-    target = llm.engine.target
-    step = target.step
+    step = llm.engine.target.step
 
-    def rounding(spans: Sequence[Span], choices: Sequence[Choice | None], *, looks: bool = False) -> Stepped:
-        stepped = step(spans, choices, looks=looks)
-        if sum(span.logit_rows for span in spans) == 1:
+    def rounding(spans: Sequence[Span], choices: Sequence[Choice | None], **_: bool) -> Stepped:
+        stepped = step(spans, choices, looks=True)
+        if stepped.rows is None or sum(span.logit_rows for span in spans) == 1:
             return stepped
-        rows = iter(np.round(4 * target.forward(spans)).argmax(-1).tolist())
-        return replace(stepped, tokens=[[next(rows) for _ in range(span.logit_rows)] for span in spans])
+        tokens = [
+            [] if choice is None else choose((torch.tensor(rows.logits) * 4).round() / 4, choice)
+            for choice, rows in zip(choices, cast(Sequence[NativeRows], stepped.rows), strict=True)
+        ]
+        return stepped._replace(tokens=tokens)
 
-    monkeypatch.setattr(target, "step", rounding)
+    monkeypatch.setattr(llm.engine.target, "step", rounding)
     assert "different" in {case.outcome for case in cases(llm, prompts, [0.0], 48)}
 
 

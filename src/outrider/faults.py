@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 
 class Faults:
@@ -25,10 +24,22 @@ class Faults:
         self._told.add(told)
         self._log.log(level, "%s; this is logged once", what, exc_info=True)
 
-    @contextmanager
-    def tolerated(self, what: str) -> Iterator[None]:
+    def tolerated(self, what: str) -> _Tolerated:
         """Leave the block at a fault, and go on after it."""
-        try:
-            yield
-        except Exception:
-            self.tell(what)
+        return _Tolerated(self, what)
+
+
+class _Tolerated:
+    def __init__(self, faults: Faults, what: str) -> None:
+        self._faults, self._what = faults, what
+
+    def __enter__(self) -> None:
+        """Nothing is done before a fault."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._faults.tell(self._what)
+        return True

@@ -53,6 +53,9 @@ class SpeculationStats:
         return tuple(a / d for a, d in zip(self.accepted_by_position, self.drafted_by_position, strict=True))
 
     def __add__(self, other: SpeculationStats) -> SpeculationStats:
+        if not other.drafts:
+            return self
+
         def added(a: Iterable[int], b: Iterable[int]) -> tuple[int, ...]:
             return tuple(x + y for x, y in zip_longest(a, b, fillvalue=0))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from outrider import SamplingParams
+from outrider.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
@@ -19,6 +20,7 @@ class _Stub:
     tokens: list[int]
     room: int
     params: SamplingParams = field(default_factory=SamplingParams)
+    sampler: Sampler = field(default_factory=lambda: Sampler(None))
 
 
 def stub(

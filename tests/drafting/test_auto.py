@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -18,10 +17,11 @@ from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
-from outrider.drafting.length import Load, Outcome, Timing
-from outrider.drafting.limit import Limit, Plan
+from outrider.drafting.length import Load, Timing
 from outrider.drafting.link import Link
+from outrider.drafting.plan import Plan
 from outrider.drafting.probing import SHARE
+from outrider.ops.budget import Budget, Meter
 from outrider.verification.accept import Verdict
 from tests.drafting import stub
 
@@ -44,11 +44,22 @@ class Clock:
         return self.now
 
 
+CLOCK = Clock()
+
+
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(auto, "time", SimpleNamespace(perf_counter=clock, monotonic=clock))
-    return clock
+def clock() -> Clock:
+    CLOCK.now = 0.0
+    return CLOCK
+
+
+class Came(NamedTuple):
+    """An outcome without an engine."""
+
+    request: Request
+    plan: Plan
+    draft: Draft
+    verdict: Verdict
 
 
 @dataclass
@@ -69,9 +80,9 @@ class Player:
     seconds: float = 0.0  # of the last drafts
     seen: set[Request] = field(default_factory=set)
 
-    def draft(self, requests: Sequence[Request], limits: Sequence[Limit]) -> list[Draft]:
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
         self.asked += requests
-        drafts = [self._draft(request, limit) for request, limit in zip(requests, limits, strict=True)]
+        drafts = [self._draft(request, budget) for request, budget in zip(requests, budgets, strict=True)]
         lengths = [max(1, len(draft.tokens)) for draft in drafts]
         read = sum(self.behind(request) for request in requests)
         self.seen.update(requests)
@@ -79,22 +90,21 @@ class Player:
         self.seconds += self.cost.first * len(requests) + self.cost.catch_up * read
         return drafts
 
-    def _draft(self, request: Request, limit: Limit) -> Draft:
-        tokens: list[int] = []
-        confidences: list[float] = []
+    def _draft(self, request: Request, budget: Budget) -> Draft:
         if self.draw.random() >= self.offers:
             return Draft()
-        while len(tokens) < limit.length:
+        if not self.sure:
             chance = self.chance(request)
-            if self.sure:
-                chance += self.draw.choice([-0.3, 0.3])
-            if not limit.take(chance if self.sure else None):
-                break
+            return Draft(tuple(int(self.draw.random() < chance) for _ in range(budget.length)))
+        tokens: list[int] = []
+        confidences: list[float] = []
+        meter = Meter(budget)
+        while meter.takes(chance := self.chance(request) + self.draw.choice([-0.3, 0.3])):
             tokens.append(int(self.draw.random() < chance))
             confidences.append(chance)
-            if not limit.more():
+            if not meter.goes_on():
                 break
-        return Draft(tuple(tokens), confidences=tuple(confidences) if self.sure else ())
+        return Draft(tuple(tokens), confidences=tuple(confidences))
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         """It knows."""
@@ -125,7 +135,7 @@ class World:
         self.players = players
         self.truth = target_cost()
         self.policy = AutoLength(
-            [link(player, bounds) for player in players], target_cost(), bounds, save=lambda: None
+            [link(player, bounds) for player in players], target_cost(), bounds, lambda: None, clock=CLOCK
         )
         self.chain = Chain(players)
         self.seconds = self.tokens = 0.0
@@ -142,8 +152,8 @@ class World:
         verified = self.truth.one_pass(len(requests) + sum(len(draft.tokens) for draft in drafts))
         whole = verified + sum(drafted)
         self.policy.observe(
-            [Outcome(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
-            Timing(drafted, verified, whole),
+            [Came(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
+            Timing([0.0, *drafted], verified, whole),
         )
         self.seconds += whole
         self.tokens += sum(len(verdict.tokens) for verdict in verdicts)
@@ -276,8 +286,8 @@ def test_a_chain_after_a_step_without_requests() -> None:
     """As when a prompt is read in chunks."""
     world = World([Player(FREE, lambda _: 0.9), Player(CHEAP, lambda _: 0.9)])
     assert world.policy.plans([], Load(8, 8, 64, 100)) == []
-    world.policy.observe([], Timing([0.0, 0.0], 0.01, 0.01))
-    assert world.step([stub()])[0].length > 0
+    world.policy.observe([], Timing([0.0] * 3, 0.01, 0.01))
+    assert world.step([stub()])[0].rows > 0
 
 
 def test_a_drafter_that_is_sure_is_followed() -> None:
@@ -344,8 +354,8 @@ def test_only_requests_with_lengths_of_their_own() -> None:
 def test_no_requests_at_all() -> None:
     world = World([Player(FREE, lambda _: 0.9)])
     assert world.policy.plans([], Load(8, 8, 64, 100)) == []
-    world.policy.observe([], Timing([0.0], 0.01, 0.01))
-    assert world.step([stub()])[0].length > 0
+    world.policy.observe([], Timing([0.0] * 2, 0.01, 0.01))
+    assert world.step([stub()])[0].rows > 0
 
 
 def test_drafting_nothing_calls_nobody() -> None:
@@ -383,7 +393,7 @@ def test_a_chain_learns_whom_to_ask_for_whom() -> None:
     sources = {left: [0, 0], right: [0, 0]}
     for drafts in world.drafts[-200:]:
         for request, draft in zip((left, right), drafts, strict=True):
-            sources[request][draft.source] += bool(draft.tokens)
+            sources[request][draft.source - 1] += bool(draft.tokens)
     assert sources[left][0] > 150
     assert sources[right][1] > 150
     assert sources[right][0] < 20
@@ -395,8 +405,8 @@ def test_the_second_is_asked_where_the_first_is_silent() -> None:
     world, request = World([first, second]), stub()
     world.run([request], 300)
     sources = [draft.source for (draft,) in world.drafts[-200:] if draft.tokens]
-    assert 40 < sources.count(0) < 120
-    assert 60 < sources.count(1) < 160
+    assert 40 < sources.count(1) < 120
+    assert 60 < sources.count(2) < 160
 
 
 def test_a_second_that_never_pays_leaves_what_the_first_gains() -> None:
@@ -464,7 +474,7 @@ def test_what_is_learnt_is_saved_now_and_then(clock: Clock) -> None:
     saved: list[int] = []
     player = Player(CHEAP, lambda _: 0.8)
     world = World([player])
-    world.policy = AutoLength([link(player)], target_cost(), BOUND, save=lambda: saved.append(1))
+    world.policy = AutoLength([link(player)], target_cost(), BOUND, lambda: saved.append(1), clock=CLOCK)
     for _ in range(1000):
         world.step([stub()])
         clock.now += 0.3
@@ -476,7 +486,9 @@ def test_wrong_costs_are_corrected_by_what_steps_take() -> None:
     world = World([Player(CHEAP, lambda _: 0.8)])
     counts, _ = CURVE
     slow = [(10 + 1.5 * (count - 1)) / 1000 for count in counts]
-    world.policy = AutoLength([link(world.players[0])], TargetCost(counts, slow), BOUND, save=lambda: None)
+    world.policy = AutoLength(
+        [link(world.players[0])], TargetCost(counts, slow), BOUND, lambda: None, clock=CLOCK
+    )
     batch = requests(4)
     world.run(batch, 3000)
     assert world.run(batch, 500) >= 0.9 * best_rate(0.8, 4, CHEAP)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from outrider.drafting import forecast as forecast_module
 from outrider.drafting.base import Draft
-from outrider.drafting.forecast import Base, Forecast
+from outrider.drafting.forecast import CONFIDENCE_CELLS, Base, Forecast
+from outrider.ops.budget import cell
+from outrider.verification.accept import Verdict
 from tests.drafting import stub
 
 if TYPE_CHECKING:
@@ -21,6 +24,11 @@ LENGTH = 8
 
 def draft(length: int, confidences: Sequence[float] = ()) -> Draft:
     return Draft((1,) * length, confidences=tuple(confidences))
+
+
+def stood(count: int) -> Verdict:
+    """So many tokens of a draft."""
+    return Verdict(count, ())
 
 
 def accepted(chances: Sequence[float], draw: random.Random) -> int:
@@ -42,12 +50,23 @@ def taught(
     for _ in range(drafts):
         for number, request in enumerate(requests):
             of = chances(number)
-            forecast.observe(request, draft(len(of)), len(of), accepted(of, draw))
+            forecast.observe(request, draft(len(of)), len(of), stood(accepted(of, draw)))
         forecast.refresh()
 
 
 def stands(forecast: Forecast, request: Request) -> list[float]:
-    return [forecast.chance(request, position, None) for position in range(LENGTH)]
+    """Position by position, the chance that a token stands, given those before it."""
+    survivals = [1.0, *(survival for survival, _ in forecast.curve(request))]
+    return [after / before for before, after in pairwise(survivals)]
+
+
+def first(forecast: Forecast, request: Request) -> float:
+    return stands(forecast, request)[0]
+
+
+def sure_of(forecast: Forecast, request: Request, confidence: float) -> float:
+    """The chance that a token stands of which the drafter is so sure."""
+    return forecast.sure(request)[cell(confidence, CONFIDENCE_CELLS)]
 
 
 def average(
@@ -67,8 +86,8 @@ def test_a_draft_that_stood_says_nothing_of_what_it_did_not_reach() -> None:
     """Drafts of two tokens that stand as a whole, and longer ones that fall at the fourth."""
     forecast, request = Forecast(LENGTH, 0.5), stub()
     for _ in range(200):
-        forecast.observe(request, draft(2), 2, 2)
-        forecast.observe(request, draft(4), 4, 3)
+        forecast.observe(request, draft(2), 2, stood(2))
+        forecast.observe(request, draft(4), 4, stood(3))
         forecast.refresh()
     chances = stands(forecast, request)
     assert min(chances[:3]) > 0.9
@@ -79,20 +98,20 @@ def test_censored_drafts_do_not_bias_and_the_naive_estimate_would() -> None:
     """A token stands with 0.8, everywhere; drafts are short, seldom long."""
     draw = random.Random(0)
     forecast, request = Forecast(LENGTH, 0.5), stub()
-    reached, stood = [0] * LENGTH, [0] * LENGTH
+    reached, standing = [0] * LENGTH, [0] * LENGTH
 
     def teach() -> None:
         length = LENGTH if draw.random() < 0.1 else 2
         count = accepted([0.8] * length, draw)
-        forecast.observe(request, draft(length), length, count)
+        forecast.observe(request, draft(length), length, stood(count))
         forecast.refresh()
         for position in range(LENGTH):  # planted fault: what was not reached did not stand
             reached[position] += position <= count
-            stood[position] += position < count
+            standing[position] += position < count
 
     taught(forecast, [request], lambda _: [0.8] * 2, 100, draw)
     foretold = average(forecast, [request], teach, 3000)
-    naive = [s / r for s, r in zip(stood, reached, strict=True)]
+    naive = [s / r for s, r in zip(standing, reached, strict=True)]
     assert max(abs(chance - 0.8) for chance in foretold) < 0.06
     assert naive[2] < 0.4
 
@@ -118,23 +137,23 @@ def test_requests_have_chances_of_their_own() -> None:
     for _ in range(300):
         taught(forecast, requests, lambda n: [truth[n]] * 4, 1, draw)
         for number, request in enumerate(requests):
-            sums[number] += forecast.chance(request, 0, None) / 300
+            sums[number] += first(forecast, request) / 300
     assert sums == pytest.approx(truth, abs=0.12)
 
 
 @pytest.mark.parametrize("rate", [0.9, 0.3])
 def test_a_newcomer_begins_with_what_the_others_taught(rate: float) -> None:
     forecast, draw = Forecast(LENGTH, 0.65), random.Random(0)
-    assert forecast.chance(stub(), 0, None) == pytest.approx(0.65)
+    assert first(forecast, stub()) == pytest.approx(0.65)
     taught(forecast, [stub(n) for n in range(4)], lambda _: [rate] * 4, 100, draw)
-    assert forecast.chance(stub(9), 0, None) == pytest.approx(rate, abs=0.1)
+    assert first(forecast, stub(9)) == pytest.approx(rate, abs=0.1)
 
 
 def test_what_ended_requests_taught_stays() -> None:
     forecast, draw, request = Forecast(LENGTH, 0.65), random.Random(0), stub()
     taught(forecast, [request], lambda _: [0.05] * 4, 300, draw)
     forecast.forget(request)
-    assert forecast.chance(request, 0, None) < 0.4
+    assert first(forecast, request) < 0.4
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.9, 0.1), (0.1, 0.9)])
@@ -145,8 +164,8 @@ def test_a_change_is_followed_more_than_half_of_the_way_within_25_drafts(before:
         draw, forecast, requests = random.Random(seed), Forecast(LENGTH, 0.65), [stub(0), stub(1)]
         taught(forecast, requests, lambda _: [before] * 4, 100, draw)
         taught(forecast, requests, lambda n: [before if n else after] * 4, 25, draw)
-        changed += forecast.chance(requests[0], 0, None) / count
-        other += forecast.chance(requests[1], 0, None) / count
+        changed += first(forecast, requests[0]) / count
+        other += first(forecast, requests[1]) / count
     assert abs(changed - after) < 0.4
     assert abs(other - before) < 0.25
 
@@ -158,8 +177,8 @@ def test_silence_is_learnt_by_request() -> None:
     sums = [0.0, 0.0]
     for step in range(600):
         offered = draw.choice([0, 3])
-        forecast.observe(request, draft(offered), 3, offered)
-        forecast.observe(talkative, draft(3), 3, 3)
+        forecast.observe(request, draft(offered), 3, stood(offered))
+        forecast.observe(talkative, draft(3), 3, stood(3))
         forecast.refresh()
         if step >= 300:
             for number, of in enumerate((request, talkative)):
@@ -171,7 +190,7 @@ def test_silence_is_learnt_by_request() -> None:
 def test_a_draft_shorter_than_asked_is_a_silence_at_its_end() -> None:
     forecast, request = Forecast(LENGTH, 0.5), stub()
     for _ in range(200):
-        forecast.observe(request, draft(2), 6, 2)
+        forecast.observe(request, draft(2), 6, stood(2))
         forecast.refresh()
     offered = [offered for _, offered in forecast.curve(request)]
     assert offered[1] > 0.8
@@ -181,7 +200,7 @@ def test_a_draft_shorter_than_asked_is_a_silence_at_its_end() -> None:
 def test_a_draft_as_long_as_asked_is_no_silence() -> None:
     forecast, request = Forecast(LENGTH, 0.5), stub()
     for _ in range(200):
-        forecast.observe(request, draft(2), 2, 2)
+        forecast.observe(request, draft(2), 2, stood(2))
         forecast.refresh()
     assert min(offered for _, offered in forecast.curve(request)) > 0.8
 
@@ -198,12 +217,12 @@ def test_confidences_are_calibrated() -> None:
     for step in range(1200):
         for request in requests:
             confidences = draw.choices(CONFIDENCES, k=4)
-            stood = accepted([truth[c] for c in confidences], draw)
-            forecast.observe(request, draft(4, confidences), 4, stood)
+            count = accepted([truth[c] for c in confidences], draw)
+            forecast.observe(request, draft(4, confidences), 4, stood(count))
         forecast.refresh()
         if step >= 200:
             for confidence in CONFIDENCES:
-                sums[confidence] += forecast.chance(requests[0], 0, confidence) / 1000
+                sums[confidence] += sure_of(forecast, requests[0], confidence) / 1000
     assert forecast.informed
     assert sums == pytest.approx(truth, abs=0.08)
 
@@ -211,20 +230,30 @@ def test_confidences_are_calibrated() -> None:
 @pytest.mark.parametrize("confidence", [0.0, 1e-9, 0.5, 1 - 1e-9, 1.0])
 def test_every_confidence_is_a_chance(confidence: float) -> None:
     forecast, request = Forecast(LENGTH, 0.65), stub()
-    assert 0 < forecast.chance(request, 0, confidence) < 1
-    forecast.observe(request, draft(1, [confidence]), 1, 0)
+    assert 0 < sure_of(forecast, request, confidence) < 1
+    forecast.observe(request, draft(1, [confidence]), 1, stood(0))
     forecast.refresh()
-    assert 0 < forecast.chance(request, 0, confidence) < 1
+    assert 0 < sure_of(forecast, request, confidence) < 1
 
 
 def test_drafts_longer_than_what_is_told_apart() -> None:
     forecast, request = Forecast(4, 0.65), stub()
-    forecast.observe(request, draft(9, [0.5] * 9), 9, 9)
-    forecast.observe(request, draft(9), 9, 6)
-    forecast.observe(request, draft(3), 9, 3)
+    forecast.observe(request, draft(9, [0.5] * 9), 9, stood(9))
+    forecast.observe(request, draft(9), 9, stood(6))
+    forecast.observe(request, draft(3), 9, stood(3))
     forecast.refresh()
-    assert forecast.chance(request, 30, None) == forecast.chance(request, 3, None)
     assert len(list(forecast.curve(request))) == 4
+
+
+def test_what_a_price_is_told() -> None:
+    """Nothing by position, before it is known that the drafter says how sure it is."""
+    forecast, request, draw = Forecast(LENGTH, 0.65), stub(), random.Random(0)
+    taught(forecast, [request], lambda _: [0.9] * LENGTH, 50, draw)
+    assert forecast.reached(request) == ()
+    forecast.observe(request, draft(1, [0.5]), 1, stood(1))
+    forecast.refresh()
+    assert forecast.reached(request) == pytest.approx(stands(forecast, request))
+    assert len(forecast.sure(request)) == CONFIDENCE_CELLS
 
 
 def far_safer_than_near() -> float:

@@ -110,9 +110,8 @@ class Arbitrary:
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
         for outcome in outcomes:
-            if outcome.plan.length:
-                length, accepted = outcome.plan.length, outcome.verdict.accepted
-                self._forecast.observe(outcome.request, outcome.draft, length, accepted)
+            if outcome.plan.rows:
+                self._forecast.observe(outcome.request, outcome.draft, outcome.plan.rows, outcome.verdict)
         self._forecast.refresh()
 
     def end(self, request: Request) -> None:

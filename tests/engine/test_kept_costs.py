@@ -5,11 +5,11 @@ The machine is simulated: its clock goes by what passes and drafts are said to t
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -288,8 +288,7 @@ def test_other_versions_are_measured(
     if package == "python":
         monkeypatch.setattr("platform.python_version", lambda: "99")
     else:
-        now = importlib.metadata.version
-        monkeypatch.setattr(policy, "version", lambda name: "99" if name == package else now(name))
+        monkeypatch.setattr(policy, "version", lambda name: "99" if name == package else version(name))
     build(target, machine, **options)
     assert len(measured) == 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.model import ModelDrafter
-from outrider.engine import admission, scheduler
+from outrider.engine import scheduler
 from outrider.engine.admission import PRIORITY_SECONDS
 from outrider.engine.engine import Engine
 from outrider.engine.request import Request
@@ -63,12 +63,21 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Callable[[LLM, Callable[[list[Reques
     return install
 
 
+@dataclass
+class Clock:
+    """Decides when requests come: at `now`."""
+
+    now: float = 1000.0
+
+    def one_at_a_time(self, target: str) -> LLM:
+        llm = load(target, max_num_seqs=1)
+        llm.engine.now = lambda: self.now
+        return llm
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Decides when requests come: at `clock.now`."""
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 class WrongDrafter:
@@ -120,6 +129,7 @@ def test_a_prompt_that_needs_few_rows_leaves_them_to_drafts(target: str) -> None
     decoding = [llm.engine.add(prompt, greedy(60)) for prompt in PROMPTS[:2]]
     while not all(find(llm, i).num_output for i in decoding):
         llm.engine.step()
+    llm.engine.step()  # the draft model catches up
     llm.engine.add((5,), greedy(1))
     increments = {i.request_id: i for i in llm.engine.step()}
     assert [increments[i].drafted for i in decoding] == [4, 4]
@@ -175,15 +185,15 @@ def test_short_prompts_do_not_starve_a_long_one(target: str, monkeypatch: pytest
 # Priorities
 
 
-def test_lower_priority_goes_first(target: str, clock: SimpleNamespace) -> None:
-    llm = load(target, max_num_seqs=1)
+def test_lower_priority_goes_first(target: str, clock: Clock) -> None:
+    llm = clock.one_at_a_time(target)
     ids = {n: llm.engine.add(PROMPTS[0], greedy(3), priority=n) for n in (0, 2, -1, 1)}
     ids[3] = llm.engine.add(PROMPTS[0], greedy(3), priority=3)
     assert run(llm) == [ids[n] for n in (-1, 0, 1, 2, 3)]
 
 
-def test_same_priority_is_first_come_first_served(target: str, clock: SimpleNamespace) -> None:
-    llm = load(target, max_num_seqs=1)
+def test_same_priority_is_first_come_first_served(target: str, clock: Clock) -> None:
+    llm = clock.one_at_a_time(target)
     ids = [llm.engine.add(prompt, greedy(3)) for prompt in PROMPTS]
     assert run(llm) == ids
 
@@ -191,18 +201,18 @@ def test_same_priority_is_first_come_first_served(target: str, clock: SimpleName
 @pytest.mark.parametrize("priority", [1, 2])
 @pytest.mark.parametrize(("later", "overtakes"), [(-1.0, True), (1.0, False)])
 def test_who_came_long_enough_before_is_not_overtaken(
-    target: str, clock: SimpleNamespace, priority: int, later: float, overtakes: bool
+    target: str, clock: Clock, priority: int, later: float, overtakes: bool
 ) -> None:
-    llm = load(target, max_num_seqs=1)
+    llm = clock.one_at_a_time(target)
     low = llm.engine.add(PROMPTS[0], greedy(3), priority=priority)
     clock.now += priority * PRIORITY_SECONDS + later
     high = llm.engine.add(PROMPTS[1], greedy(3), priority=0)
     assert run(llm) == ([high, low] if overtakes else [low, high])
 
 
-def test_a_stream_of_higher_priority_starves_nobody(target: str, clock: SimpleNamespace) -> None:
+def test_a_stream_of_higher_priority_starves_nobody(target: str, clock: Clock) -> None:
     """Before the low one go just those that come within `PRIORITY_SECONDS`."""
-    llm = load(target, max_num_seqs=1)
+    llm = clock.one_at_a_time(target)
     low = llm.engine.add(PROMPTS[0], greedy(2), priority=1)
     came: dict[str, float] = {}
     order: list[str] = []

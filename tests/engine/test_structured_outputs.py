@@ -205,7 +205,8 @@ def test_a_head_reads_the_states_of_what_is_forced(
             assert len(stats.drafted_by_position) > 4  # as no drafter may
             assert sum(stats.accepted_by_position[4:]) > 0
             assert max(ends) > len(PROMPTS[1]) + 4  # the head was asked after that
-    assert np.array_equal(*(each[: min(map(len, told))] for each in told))
+    one, other = (each[: min(map(len, told))] for each in told)
+    assert np.array_equal(one, other)
 
 
 def test_without_speculation_nothing_is_drafted(target: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,11 +86,11 @@ def branching(engine: Engine) -> None:
 
 
 @pytest.fixture(params=["ngram", "draft", "head"])
-def drafting(request: pytest.FixtureRequest, target: str) -> Iterator[LLM]:
+def drafting(request: pytest.FixtureRequest, target: str) -> LLM:
     name = request.param if request.param == "ngram" else request.getfixturevalue(request.param)
     llm = load(target, name, num_speculative_tokens=DEEPEST)
     branching(llm.engine)
-    yield llm
+    return llm
 
 
 def hiding(target: str, params: SamplingParams, **options: Any) -> LLM:

@@ -103,7 +103,7 @@ def test_a_draft_is_that_of_the_loop(kind: Any, wanted: list[Any], some: bool) -
 @pytest.mark.parametrize("filters", [None, Filters(1.0)])
 def test_siblings_are_other_words(filters: Filters | None) -> None:
     free = Price(0.0, 0.0, 0, (0.5,) * 12, second=(1.0,) * 12)
-    wanted = [([3, 4], filters, 7, Budget(5, free, siblings=4), [], False)]
+    wanted: list[Any] = [([3, 4], filters, 7, Budget(5, free, siblings=4), [], False)]
     (grown,), _ = both("model", wanted, Words(50))
     assert [second >= 0 for second in grown.seconds] == [True] * 4 + [False]
     assert all(

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.ops.choice import Add, Allow, Bar, Choice, Edits, Filters, NoToken, Penalise
+from outrider.ops.span import Span
 from outrider.ops.torch import choose
 from outrider.verification.noise import Noise, Stream
 from tests.ops import truncation
-from tests.ops.seam import BACKENDS, chosen
+from tests.ops.seam import BACKENDS, chosen, handed_through
 
 VOCAB = 5
 KEY = Noise(3).key(Stream.TOKEN)
@@ -195,3 +196,41 @@ def test_a_row_without_a_token_says_why(backend: str, filters: Filters | None) -
     found = looked.probabilities()
     assert np.isnan(found[[0, 1, 2, 3, 4, 6]]).all()
     assert found[5].sum() == pytest.approx(1)
+
+
+@every_backend
+def test_spans_of_one_pass_have_choices_of_their_own(backend: str) -> None:
+    """Some have none, some skip rows, and some rows have no logits."""
+    logits = np.random.default_rng(0).normal(size=(9, VOCAB)).astype(np.float32)
+    forward = handed_through(backend, VOCAB)
+    spans = [Span([0] * rows, 0, (), logit_rows) for rows, logit_rows in ((3, 2), (2, 0), (4, 4))]
+    choices = [Choice(1, Filters(1.0), KEY, 5, skip=1), None, Choice(3, Filters(1.0), KEY, 7)]
+    stepped = forward.step(spans, choices, logits)
+    assert stepped.rows is None
+    alone = [
+        chosen(backend, logits[[row]], Choice(1, Filters(1.0), KEY, at))[0][0]
+        for row, at in ((2, 5), (5, 7), (6, 8), (7, 9))
+    ]
+    assert [list(tokens) for tokens in stepped.tokens] == [alone[:1], [], alone[1:]]
+    looked = forward.step(spans, choices, logits, looks=True)
+    assert looked.tokens == stepped.tokens
+    assert looked.rows is not None
+    assert looked.rows[0].probabilities().shape == (1, VOCAB)
+    assert looked.rows[2].ranked(3, 0, 1)[-1].token == logits[8].argmax()
+    assert np.array_equal(forward(spans, logits).logits, logits[[1, 2, 5, 6, 7, 8]])
+
+
+@every_backend
+def test_rows_of_a_tree_have_the_noise_of_their_positions(backend: str) -> None:
+    logits = np.random.default_rng(1).normal(size=(4, VOCAB)).astype(np.float32)
+    offsets = [0, 1, 1, 2]
+    tree = Choice(4, Filters(1.0), KEY, 30, offsets=offsets)
+    alone = [
+        chosen(backend, logits[[row]], Choice(1, Filters(1.0), KEY, 30 + offset))[0][0]
+        for row, offset in enumerate(offsets)
+    ]
+    assert list(chosen(backend, logits, tree)[0]) == alone
+    same = np.zeros((400, VOCAB), np.float32)
+    tokens, _ = chosen(backend, same, Choice(400, Filters(1.0), KEY, 0, offsets=[n // 2 for n in range(400)]))
+    assert all(one == other for one, other in zip(tokens[::2], tokens[1::2], strict=True))
+    assert len({*tokens}) == VOCAB

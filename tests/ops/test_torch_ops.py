@@ -132,7 +132,7 @@ def test_experts_against_float64(
 ) -> None:
     torch.manual_seed(1)
     routing = Routing(6, 3, normalised, scoring, factor=2.0 if biased else 1.0)
-    backend, bias = TorchBackend(CPU, torch.float32), torch.randn(6) * biased
+    backend, bias = TorchBackend("cpu", "float32"), torch.randn(6) * biased
     stacks = torch.randn(6, 24, 16) * 2, torch.randn(6, 24, 16) * 2, torch.randn(6, 16, 24)
     x, scores, residual = torch.randn(20, 16), torch.randn(20, 6), torch.randn(20, 16)
     scores[::3] = scores[::3].round()  # many are equal
@@ -193,7 +193,9 @@ def without_what_is_behind(span: Span, shape: AttentionShape, block_size: int) -
 
 def empty_cache(shape: AttentionShape, num_blocks: int, block_size: int, dtype: torch.dtype) -> LayerCache:
     """Nothing but NaN, save where the store has zeros: reading what nobody wrote shows."""
-    (layer,) = TorchBackend(CPU, dtype).new_cache(num_blocks, block_size, [shape])
+    (layer,) = TorchBackend("cpu", str(dtype).removeprefix("torch.")).new_cache(
+        num_blocks, block_size, [shape]
+    )
     for data in (layer.keys, layer.values):
         assert not data[:block_size].any()
         data[block_size:] = torch.nan

@@ -50,9 +50,14 @@ def build(prompt: Sequence[int] = (), **wanted: Any) -> Sampler:
     )
 
 
+def choice(sampler: Sampler, output: Sequence[int], draft: Sequence[int] = ()) -> Choice:
+    """From the rows that follow `output`, and each token of a draft behind it."""
+    contexts = ([*output, *draft[:drafted]] for drafted in range(len(draft) + 1))
+    return Choice(len(draft) + 1, edits=sampler.rows(contexts))
+
+
 def edited(sampler: Sampler, logits: Tensor, output: Sequence[int], draft: Sequence[int] = ()) -> Tensor:
-    """The rows [rows, vocab] that follow `output`, and each token of a draft behind it."""
-    return edited_rows(logits, Choice(len(draft) + 1, edits=sampler.rows(output, draft)))
+    return edited_rows(logits, choice(sampler, output, draft))
 
 
 def expected(row: list[float], output: list[int], prompt: list[int], wanted: dict[str, Any]) -> Tensor:
@@ -95,9 +100,8 @@ def test_row_i_follows_the_draft_before_it(
     tokens = [
         int(row.argmax()) if float(row.max()) > -torch.inf else NoToken.NOTHING for row in found.unbind()
     ]
-    choice = Choice(len(draft) + 1, edits=sampler.rows(output, draft))
     for backend in BACKENDS:
-        assert chosen(backend, given_logits.numpy(), choice)[0] == tokens
+        assert chosen(backend, given_logits.numpy(), choice(sampler, output, draft))[0] == tokens
 
 
 @given(logits=st.lists(rows, min_size=4, max_size=4), output=texts, wanted=together)
@@ -123,7 +127,7 @@ def test_a_row_that_the_draft_leaves_no_token(backend: str) -> None:
         ([], [0, 1, 0], [0, 0, none, 0]),
         ([1], [0, 0, 0], [none, 0, 0, 0]),
     ):
-        assert chosen(backend, logits, Choice(4, edits=sampler.rows(output, draft)))[0] == tokens
+        assert chosen(backend, logits, choice(sampler, output, draft))[0] == tokens
 
 
 def test_edits_apply_one_after_the_other() -> None:
@@ -133,7 +137,7 @@ def test_edits_apply_one_after_the_other() -> None:
 
 
 def test_without_edits_there_is_nothing_to_do() -> None:
-    assert build().rows([], [0]) == [(), ()]
+    assert build().rows([[], [0]]) == [(), ()]
     assert build(min_tokens=4).edits == ()  # nothing could end the output
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from outrider.ops.choice import Choice, Filters
+from outrider.ops.choice import Add, Bar, Change, Choice, Filters
 from outrider.params import SamplingParams
 from outrider.sampling.sampler import Sampler, build_sampler
 from outrider.verification.noise import Noise, Stream
@@ -47,3 +48,29 @@ def test_the_lowest_temperatures_choose_the_likeliest(temperature: float, backen
     tokens, looked = chosen(backend, logits, Choice(1, sampler(temperature=temperature).filters, KEY))
     assert looked.probabilities().tolist() == [[0.0, 1.0, 0.0]]
     assert tokens == [1]
+
+
+class Slow:
+    """A grammar that can say at once what follows texts of less than three tokens."""
+
+    def ready(self, output: Sequence[int]) -> bool:
+        return len(output) < 3
+
+    def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
+        return (Bar(np.array([len(output)])),)
+
+
+@pytest.mark.parametrize(("written", "rows"), [(0, 3), (1, 2), (2, 1), (5, 1)])
+def test_rows_end_where_a_grammar_is_not_ready(written: int, rows: int) -> None:
+    """But for the first, without which the request could not go on: it waits there."""
+    made = sampler(logit_bias={1: 2.0}).within(cast(Any, Slow()))
+    contexts = [[7] * (written + drafted) for drafted in range(6)]
+    edits = made.rows(contexts)
+    assert len(edits) == rows
+    for drafted, changes in enumerate(edits):
+        bias, bar = changes  # a grammar comes last
+        assert isinstance(bias, Add)
+        assert isinstance(bar, Bar)
+        assert bar.ids.tolist() == [written + drafted]
+    assert made.ready([7] * written) == (written < 3)
+    assert sampler().ready([7] * 99)

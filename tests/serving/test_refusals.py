@@ -213,7 +213,7 @@ def test_what_nobody_foresaw_is_logged_and_not_told(
 
     with running(llm) as served:
         monkeypatch.setattr(llm, "chat_prompt", faulty)
-        monkeypatch.setattr(llm.engine.target, "run", faulty)
+        monkeypatch.setattr(llm.engine.target, "step", faulty)
         for path, body in ((CHAT, {"messages": HI}), (TEXT, {"prompt": "x"})):
             error = error_of(served.post(path, **body), 500)
             assert error["message"] == "an internal error ended this request; the log says more"

@@ -80,6 +80,8 @@ class BlockTable:
         """Have room for `length` positions, of which the last `drafted` may fall. Raises OutOfBlocks and
         takes nothing if a group, or the states, have none."""
         missing = -(-length // self._block_size) - len(self.tables[0])
+        if missing <= 0 and not self._has_states:
+            return
         ends = range(length - drafted, length + 1) if self._has_states else ()
         if len(self._states.missing(ends)) > self._states.num_free or any(
             missing > group.pool.num_free for group in self._groups
@@ -119,7 +121,8 @@ class BlockTable:
         """Positions below `filled` stay: drop what is beyond, and give back what no row to come sees."""
         self.truncate(filled)
         for group in self._groups:
-            group.give_back(self.filled)
+            if group.pool.window is not None:
+                group.give_back(self.filled)
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on, as those of a rejected draft. What is settled can only be
@@ -129,7 +132,8 @@ class BlockTable:
         for group in self._groups:
             group.truncate(length)
         self.filled = length
-        del self._digests[length // self._block_size :]
+        if len(self._digests) * self._block_size > length:
+            del self._digests[length // self._block_size :]
 
     def _published(self, tokens: Sequence[int]) -> list[bytes]:
         """Digests of the most blocks that can be adopted."""
@@ -189,7 +193,7 @@ class GroupTable:
         self._behind = max(self._behind, behind)
 
     def truncate(self, length: int) -> None:
-        if length > 0 and self._blocks_behind(length) < self._behind:
+        if self._behind and length > 0 and self._blocks_behind(length) < self._behind:
             raise ValueError(
                 f"length = {length} lies behind what is settled: the next row sees blocks that are given back"
             )

@@ -116,10 +116,15 @@ class Hazards:
         """The chance that a token falls."""
         return _bounded(self._factor(request) * self._base.hazards[cell])
 
-    def curve(self, request: Request) -> Iterator[float]:
+    def curve(self, request: Request) -> list[float]:
         """The chance that a token falls, cell by cell."""
-        factor = self._factor(request)
-        return (_bounded(factor * hazard) for hazard in self._base.hazards)
+        own = self._factors.get(request)
+        factor = 1.0 if own is None else own.value
+        # In one expression: it is asked for several times a step.
+        return [
+            LEAST if (fall := factor * hazard) < LEAST else fall if fall < MOST else MOST
+            for hazard in self._base.hazards
+        ]
 
     def shared(self) -> Iterator[float]:
         """The same for a request that nobody knows yet."""

@@ -39,7 +39,7 @@ class Unread:
         if first != self.end:
             self.pieces.clear()
             self.count = 0
-        self.pieces.append(self.backend.join([states]))  # a copy: the pass holds the rows of all requests
+        self.pieces.append(self.backend.own(states))
         self.count += len(states)
         self.end = first + len(states)
         # A head draws mostly on what is near: rather than hold the states of a whole book, it skips some.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from outrider.drafting.base import Draft
 from outrider.drafting.grammar import forced_budget
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from outrider.engine.request import Request
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """What a step computes without drafts, and what drafts may add.
 
     rows: of all requests; positions: cached ones that they attend to, each counted once a request; pairs: of
@@ -30,18 +30,24 @@ class Load:
     budget: int
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a request's part in a step. plan: as the scheduler had room for it."""
+class Outcome(Protocol):
+    """What came of a request's part in a step."""
 
-    request: Request
-    plan: Plan
-    draft: Draft
-    verdict: Verdict
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def plan(self) -> Plan:
+        """As the scheduler had room for it."""
+
+    @property
+    def draft(self) -> Draft: ...
+
+    @property
+    def verdict(self) -> Verdict: ...
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """Seconds of a step. drafted: by each drafter of the chain; verified: the target's pass and verdicts."""
 
     drafted: Sequence[float]
@@ -77,9 +83,14 @@ class FixedLength:
     longest: int
     drafters: int
 
-    @property
+    @cached_property
     def nothing(self) -> Plan:
         return Plan((Budget(0),) * (self.drafters + 1)) if self.drafters else Plan()
+
+    @cached_property
+    def usual(self) -> Plan:
+        """Of a request that asks for nothing special."""
+        return Plan((Budget(0), *(Budget(self.longest),) * self.drafters)) if self.drafters else Plan()
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
         return [self._plan(request) for request in requests]
@@ -92,6 +103,8 @@ class FixedLength:
 
     def _plan(self, request: Request) -> Plan:
         own = request.params.num_speculative_tokens
+        if own is None and request.sampler.grammar is None:
+            return self.usual
         return fixed_plan(request, self.longest if own is None else own, self.drafters)
 
 

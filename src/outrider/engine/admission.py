@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from operator import index
 
@@ -34,11 +33,12 @@ def admit(
     tokenizer: Tokenizer,
     max_model_len: int,
     grammars: Grammars,
+    now: float,
     priority: int = 0,
 ) -> RequestGroup:
     """The `params.n` sequences of one request, ready to be scheduled. Raises RequestError.
 
-    priority: lower goes first, as if it had come `PRIORITY_SECONDS` earlier for each.
+    priority: lower goes first, as if it had come `PRIORITY_SECONDS` earlier for each. now: seconds.
     """
     config = target.model.config
     tokens = _checked(tokens, max_model_len, config.vocab_size)
@@ -56,7 +56,6 @@ def admit(
     )
     wanted = params.structured_outputs
     max_tokens = max_model_len if params.max_tokens is None else params.max_tokens
-    now = time.monotonic()
 
     def sequence(number: int) -> Request:
         detokenizer = Detokenizer(tokenizer, tokens, skip_special_tokens=params.skip_special_tokens)

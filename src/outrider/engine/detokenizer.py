@@ -20,7 +20,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, skip_special_tokens: bool) -> None:
-        self._decode = partial(tokenizer.decode, skip_special_tokens=skip_special_tokens)
+        self._decode = partial(tokenizer.backend.decode, skip_special_tokens=skip_special_tokens)
         self._tokens = list(prompt[-PRIMING_TOKENS:])
         self._begin = 0  # decoding starts here
         self._done = len(self._tokens)  # the text of tokens before this one was returned

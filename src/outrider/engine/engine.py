@@ -6,13 +6,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import count
+from typing import NamedTuple
 
 from outrider.config import SchedulingPolicy
 from outrider.drafting.chain import Chain
-from outrider.drafting.length import Outcome, Timing
+from outrider.drafting.length import Timing
 from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, commit, fail
 from outrider.engine.lending import Lending
@@ -33,8 +33,7 @@ logger = logging.getLogger(__name__)
 WAIT = 0.002  # seconds, where no request can go on
 
 
-@dataclass(frozen=True)
-class StepReport:
+class StepReport(NamedTuple):
     """What a step took, in seconds, and how many requests lost their cache for it."""
 
     drafting: float
@@ -64,6 +63,8 @@ class Engine:
         scheduling_policy: SchedulingPolicy,
         seed: int,
         clock: Callable[[], float] = time.perf_counter,
+        now: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.target = target
         self.tokenizer = tokenizer
@@ -79,6 +80,9 @@ class Engine:
         """Of the last step."""
         self._faults = Faults(logger)
         self._clock = clock
+        self.now = now
+        """Seconds, of which requests' times are made."""
+        self._wait = wait
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
@@ -97,7 +101,7 @@ class Engine:
         if not schedule.work:
             self.report = StepReport(0.0, 0.0, 0.0, len(schedule.preempted))
             if self.unfinished:
-                time.sleep(WAIT)  # for grammars
+                self._wait(WAIT)  # for grammars
             return []
         requests = [work.request for work in schedule.work]
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
@@ -138,6 +142,7 @@ class Engine:
             max_model_len=self.max_model_len,
             grammars=self.grammars,
             priority=priority,
+            now=self.now(),
         )
 
     def queue(self, group: RequestGroup) -> str:
@@ -212,10 +217,9 @@ class Engine:
 
         return self._or_fail(request, change)
 
-    @staticmethod
-    def _or_fail(request: Request, change: Callable[[float], Increment]) -> Increment:
+    def _or_fail(self, request: Request, change: Callable[[float], Increment]) -> Increment:
         """Change a request at this time. A fault in that ends the request alone."""
-        now = time.monotonic()
+        now = self.now()
         try:
             return change(now)
         except Exception:
@@ -231,9 +235,7 @@ class Engine:
 
     def _tell_policy(self, judged: Sequence[Judged], verified: float, whole: float) -> None:
         with self._faults.tolerated("the policy of draft lengths could not learn"):
-            outcomes = [
-                Outcome(j.work.request, j.work.plan, j.draft, j.verdict) for j in judged if j.verdict.tokens
-            ]
+            outcomes = [j for j in judged if j.verdict.tokens]
             timing = Timing(tuple(self.drafters.seconds), verified, whole)
             self.scheduler.policy.observe(outcomes, timing)
 

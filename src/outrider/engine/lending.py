@@ -43,6 +43,8 @@ class Lending:
 
     def observe(self, schedule: Schedule) -> None:
         """What is scheduled next, and not drafted yet."""
+        if not self._cached:
+            return
         if self.lent:
             self._maybe_take_back(schedule)
         else:

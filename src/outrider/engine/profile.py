@@ -205,6 +205,7 @@ class DraftTimer:
             tokenizer=self._tokenizer,
             max_model_len=10**6,
             grammars=self._grammars,
+            now=0.0,
         ).requests[0]
 
     def _token(self) -> int:

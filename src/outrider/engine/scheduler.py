@@ -165,18 +165,17 @@ class Scheduler:
         load = self._load(counts)
         # The policy is asked in any case: what it then observes is a step that it knows.
         plans = dict(zip(ready, self.policy.plans(ready, load), strict=True))
-        if self.resting:
-            plans = {request: _without(plan, self.resting) for request, plan in plans.items()}
-        plans = {request: plan.within(request.room) for request, plan in plans.items()}
-        wanted = {request: plan.rows for request, plan in plans.items()}
-        shares = _shared(wanted, load.budget)
-        work = []
-        for request, count in counts.items():
-            plan = plans.get(request, self.policy.nothing)
+        wanted: dict[Request, int] = {}
+        for request, plan in plans.items():
+            plan = plan if not self.resting else _without(plan, self.resting)
+            plans[request] = plan = plan.within(request.room)
             if plan.rows:
-                plan = plan.in_rows(self._reserve_draft(request, count, shares[request]))
-            work.append(Work(request, count, plan))
-        return tuple(work)
+                wanted[request] = plan.rows
+        for request, share in _shared(wanted, load.budget).items():
+            rows = self._reserve_draft(request, counts[request], share)
+            plans[request] = plans[request].in_rows(rows)
+        nothing = self.policy.nothing
+        return tuple(Work(request, count, plans.get(request, nothing)) for request, count in counts.items())
 
     def _plain(self, counts: Mapping[Request, int]) -> tuple[Work, ...]:
         """The work without drafts."""
@@ -190,14 +189,13 @@ class Scheduler:
         return min(self.policy.longest if own is None else own, request.room)
 
     def _load(self, counts: Mapping[Request, int]) -> Load:
-        rows = sum(counts.values())
-        ends = [(request.table.filled + count, count) for request, count in counts.items()]
-        return Load(
-            rows=rows,
-            positions=sum(end for end, _ in ends),
-            pairs=sum(end * count for end, count in ends),
-            budget=self._max_rows - rows,
-        )
+        rows = positions = pairs = 0
+        for request, count in counts.items():
+            end = request.table.filled + count
+            rows += count
+            positions += end
+            pairs += end * count
+        return Load(rows, positions, pairs, budget=self._max_rows - rows)
 
     @staticmethod
     def _reserve_draft(request: Request, count: int, length: int) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from outrider.drafting.base import Draft
+from outrider.drafting.plan import Plan
+from outrider.engine.request import Request
 from outrider.engine.scheduler import Work
 from outrider.errors import INTERNAL_ERROR
 from outrider.faults import Faults
@@ -46,6 +47,14 @@ class Judged:
     new: int = 0
     error: str | None = None
 
+    @property
+    def request(self) -> Request:
+        return self.work.request
+
+    @property
+    def plan(self) -> Plan:
+        return self.work.plan
+
     def row_of(self, number: int) -> int:
         """The row of logits from which a token of the verdict was chosen."""
         if not self.verdict.path or not number:
@@ -61,8 +70,7 @@ class Judged:
         return self.states[[*range(count), *(count + number for number in path)]]
 
 
-@dataclass(frozen=True)
-class _Share:
+class _Share(NamedTuple):
     """What a request adds to a step: work, the draft that is judged, and how tokens are chosen."""
 
     work: Work
@@ -107,19 +115,24 @@ def _failed(work: Work) -> Judged:
 def _verify(
     target: ModelRunner, acceptance: Acceptance, work: Sequence[Work], drafts: Sequence[Draft]
 ) -> list[Judged]:
-    shares = [_share_or_none(*of) for of in zip(work, drafts, strict=True)]
+    shares = [_share_or_none(w, draft) for w, draft in zip(work, drafts, strict=True)]
     asked = [share for share in shares if share is not None]
     if not asked:
         return [_failed(w) for w in work]
-    looks = acceptance.looks or any(_looks(share.work) for share in asked)
-    stepped = target.step([share.span for share in asked], [share.choice for share in asked], looks=looks)
-    rows = [None] * len(asked) if stepped.rows is None else stepped.rows
-    ends = accumulate((len(share.span.tokens) for share in asked), initial=0)
-    states = [None if stepped.kept is None else stepped.kept[first:last] for first, last in pairwise(ends)]
-    judged = iter(
-        [_judge_or_fail(acceptance, *of) for of in zip(asked, stepped.tokens, rows, states, strict=True)]
-    )
-    return [_failed(w) if share is None else next(judged) for w, share in zip(work, shares, strict=True)]
+    looks = acceptance.looks or any(map(_looks, work))
+    spans = [share.span for share in asked]
+    tokens, rows, kept = target.step(spans, [share.choice for share in asked], looks=looks)
+    judged, first = [], 0
+    for number, share in enumerate(asked):
+        last = first + len(share.span.tokens)
+        states = None if kept is None else kept[first:last]
+        seen = None if rows is None else rows[number]
+        judged.append(_judge_or_fail(acceptance, share, tokens[number], seen, states))
+        first = last
+    if len(judged) == len(work):
+        return judged
+    each = iter(judged)
+    return [_failed(w) if share is None else next(each) for w, share in zip(work, shares, strict=True)]
 
 
 def _share_or_none(work: Work, draft: Draft) -> _Share | None:
@@ -170,7 +183,7 @@ def _judge_or_fail(
     except Exception:
         if share.draft.tokens:
             faults.tell("a draft could not be judged, and is dropped")
-            undrafted = replace(share, draft=Draft())
+            undrafted = share._replace(draft=Draft())
             return _judge_or_fail(acceptance, undrafted, chosen[:1], rows, states)
         logger.exception("request %s could not be judged", share.work.request.id)
         return _failed(share.work)

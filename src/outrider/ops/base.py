@@ -226,6 +226,10 @@ class Backend(Protocol):
     def release(self, values: Any, first: int) -> None:
         """Free the memory of a part of a cache, from this index on, where that can be."""
 
+    def own(self, kept: Any) -> Any:
+        """What a pass kept, [rows, width], so that it stays after the next one. It may hold on to a few other
+        rows of the pass."""
+
     def join(self, kept: Sequence[Any]) -> Any:
         """A copy of what passes kept, [rows, width] each, one below the other."""
 

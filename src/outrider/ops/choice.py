@@ -109,8 +109,7 @@ class Rows(Protocol):
         is NaN where no token can be chosen."""
 
 
-@dataclass(frozen=True)
-class Stepped:
+class Stepped(NamedTuple):
     """What a pass and its choices yield.
 
     tokens: of each span one a row of its choice, a `NoToken` where there is none. rows: of each span, if they

@@ -44,13 +44,19 @@ def coupled(target: Sequence[int], draft: Sequence[int], parents: Sequence[int] 
     at, path, tokens = -1, list[int](), list[int]()
     while at + 1 < len(target) and target[at + 1] >= 0:
         tokens.append(target[at + 1])
-        children = [n for n, parent in enumerate(parents) if parent == at] if parents else [at + 1]
-        following = [n for n in children if n < len(draft) and draft[n] == tokens[-1]]
-        if not following:
+        at = _following(at, tokens[-1], draft, parents)
+        if at < 0:
             return Verdict(len(path), tuple(tokens), path=tuple(path) if parents else ())
-        at = following[0]
         path.append(at)
     return Verdict(len(path), tuple(tokens), stuck=True, path=tuple(path) if parents else ())
+
+
+def _following(at: int, token: int, draft: Sequence[int], parents: Sequence[int]) -> int:
+    """The number of the drafted token that follows this one and is `token`; -1 if there is none."""
+    if not parents:
+        return at + 1 if at + 1 < len(draft) and draft[at + 1] == token else -1
+    of_parent = zip(parents, draft, strict=True)
+    return next((n for n, (parent, found) in enumerate(of_parent) if parent == at and found == token), -1)
 
 
 def standard(

@@ -130,6 +130,11 @@ class NativeBackend:
     def release(self, values: NDArray[Any], first: int) -> None:
         release_pages(values[first:])
 
+    def own(self, kept: Floats) -> Floats:
+        whole = kept.base
+        mostly = whole is None or kept.size * 2 >= whole.size  # each pass has an array of its own
+        return kept if mostly else kept.copy()
+
     def join(self, kept: Sequence[Floats]) -> Floats:
         return np.concatenate(kept)
 

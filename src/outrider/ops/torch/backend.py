@@ -97,6 +97,9 @@ class TorchBackend:
         if self.facts.lazy:
             release_pages(values[first:].view(torch.uint8).numpy())
 
+    def own(self, kept: Any) -> Tensor:
+        return torch.as_tensor(kept).clone()
+
     def join(self, kept: Sequence[Tensor]) -> Tensor:
         return torch.cat([torch.as_tensor(one) for one in kept])
 
