@@ -96,6 +96,7 @@ class AutoLength:
         self._requests: Sequence[Request] = ()
         self._load = Load(0, 0, 0, 0)
         self._decision = Decision({}, (), 1.0, 0.0, 0)
+        self._plans: dict[Request, Plan] = {}  # of the decision
         self._stands = 0  # steps for which the decision stands, if the same requests run
         self._steps = 0  # since it was made
         self._deciding = 0.0  # seconds that it takes, on average
@@ -131,9 +132,16 @@ class AutoLength:
             self._decide()
             self._steps = 0
             self._deciding += QUICK * (self._clock() - began - self._deciding)
-        self._read = [0] * len(self.links)
         plans = [self._plan(request) for request in requests]
         self._idle = all(plan is self._nothing for plan in plans)
+        self._read = [
+            sum(
+                link.drafter.behind(r)
+                for r, plan in zip(requests, plans, strict=True)
+                if plan.budgets[n].length
+            )
+            for n, link in enumerate(self.links, start=1)
+        ]
         self._planning = self._clock() - began
         return plans
 
@@ -172,13 +180,23 @@ class AutoLength:
         for link, probing in zip(self.links, self._probing, strict=True):
             link.end(request)
             probing.forget(request)
+        self._plans.pop(request, None)
 
     def _plan(self, request: Request) -> Plan:
+        """As it was, while the decision stands; trials are made once."""
+        plan = self._plans.get(request)
+        if plan is None:
+            trials = [request in tried and not self._steps for tried in self._decision.trials]
+            plan = self._new_plan(request, trials)
+            if not any(trials):
+                self._plans[request] = plan
+        return plan
+
+    def _new_plan(self, request: Request, trials: Sequence[bool]) -> Plan:
         own = request.params.num_speculative_tokens
         if own is not None:
             return fixed_plan(request, own, len(self.links))
         lengths = self._decision.lengths[request]
-        trials = [request in tried and not self._steps for tried in self._decision.trials]
         forced = forced_budget(request)
         if not any(lengths) and not any(trials) and not forced.length:
             return self._nothing
@@ -189,7 +207,6 @@ class AutoLength:
         if not (length or trial):
             return NOTHING
         cost, forecast, decision = self.links[number].cost, self.links[number].forecast, self._decision
-        self._read[number] += self.links[number].drafter.behind(request)
         length = max(length, 1)
         if forecast.informed:  # it stops by itself
             length = min(2 * length + 2, self.bounds.most)
@@ -206,6 +223,9 @@ class AutoLength:
 
     def _decide(self) -> None:
         """What to draft for these requests, as long as they run and nothing much is learnt."""
+        self._plans.clear()
+        for link in self.links:
+            link.forecast.refresh()
         target, load = self.target, self._load
         own = [request.params.num_speculative_tokens for request in self._requests]
         free = [request for request, length in zip(self._requests, own, strict=True) if length is None]

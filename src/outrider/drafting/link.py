@@ -99,7 +99,6 @@ class Link:
                 self._shown.add(request, verdict.accepted)
         if asked:
             self.cost.observe(len(asked), tokens, depth, read, seconds)
-            self.forecast.refresh()
         return asked
 
     def end(self, request: Request) -> None:
