@@ -101,6 +101,7 @@ class AutoLength:
         self._steps = 0  # since it was made
         self._deciding = 0.0  # seconds that it takes, on average
         self._planning = 0.0  # seconds of this step
+        self._thinking = 0.0  # seconds that planning drafts and learning from them takes in a step, on average
         self._idle = False  # nothing is drafted in this step
         self._looks = False  # nothing is drafted to see what that takes
         self._plain = 0.0  # seconds of a step of the same requests without drafts; 0: not known
@@ -148,6 +149,7 @@ class AutoLength:
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
         if self._idle and self._steps % LOOK_EVERY and not self.target.surprised:
             return
+        began = self._clock()
         load, target = self._load, self.target
         drafted = [len(outcome.draft.tokens) for outcome in outcomes]
         pairs = sum(n * len(outcome.request.tokens) for n, outcome in zip(drafted, outcomes, strict=True))
@@ -172,8 +174,11 @@ class AutoLength:
             self._stands = max(self._stands, math.ceil(self._deciding / (OVERHEAD * timing.whole)))
         if self._looks:
             self._stands = 0
-        if self._clock() - self._saved > SAVE_EVERY:
-            self._saved = self._clock()
+        ended = self._clock()
+        if not self._idle:
+            self._thinking += QUICK * (self._planning + ended - began - self._thinking)
+        if ended - self._saved > SAVE_EVERY:
+            self._saved = ended
             self._save()
 
     def end(self, request: Request) -> None:
@@ -268,12 +273,14 @@ class AutoLength:
     def _positions(self, request: Request, asked: Sequence[float]) -> Iterator[Position]:
         """What the chain promises a request, if its drafters are asked with these chances."""
         attention = self.target.attention(0, len(request.tokens))
+        thinking = self._thinking / len(self._requests)
         parts = [
             link.positions(request, chance) for link, chance in zip(self.links, asked, strict=True) if chance
         ]
         for at in zip(*parts, strict=True):
             tokens, rows, seconds = (sum(values) for values in zip(*at, strict=True))
-            yield Position(tokens, rows, seconds + rows * attention)
+            yield Position(tokens, rows, seconds + rows * attention + thinking)
+            thinking = 0.0  # it is much the same for a longer draft
 
     def _worth_asking(self, request: Request, row: float, drafting: int) -> list[bool]:
         """By drafter, whether to ask it for a request, or rather leave the request to those behind it."""
