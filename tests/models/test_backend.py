@@ -76,10 +76,13 @@ def test_stored_type(saved: Path, name: str, monkeypatch: pytest.MonkeyPatch) ->
         ("BF16", {"dtype": "float32"}, "float32"),
         ("BF16", {"backend": "torch"}, "float32"),
         ("F32", {"dtype": "float16"}, "float16"),
+        ("F32", {"dtype": "float64"}, "float64"),
     ],
 )
 def test_cache_dtype(saved: Path, name: str, options: dict[str, Any], dtype: str) -> None:
-    assert chosen(saved, name, **options).facts.cache_dtype == dtype
+    facts = chosen(saved, name, **options).facts
+    assert facts.cache_dtype == dtype
+    assert facts.cache_bytes == getattr(torch, dtype).itemsize
 
 
 @pytest.mark.parametrize(

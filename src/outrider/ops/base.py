@@ -135,8 +135,9 @@ class Facts:
     exact: whether a row comes out the same, to the last bit, in any batch. device: where it computes, as
     PyTorch names it; model: the name of that device, if it has one. kernels: the instruction set of native
     kernels; None where there are none. threads: of the processor, that compute. cache_dtype: of K and V:
-    'float32', 'bfloat16' or 'float16'. lazy: whether a cache takes memory as it is used, and can give it
-    back."""
+    'float64', 'float32', 'bfloat16' or 'float16'. lazy: whether a cache takes memory as it is used, and can
+    give it back.
+    """
 
     exact: bool
     device: str
@@ -149,7 +150,7 @@ class Facts:
     @property
     def cache_bytes(self) -> int:
         """Of a number of K or V."""
-        return 4 if self.cache_dtype == "float32" else 2
+        return {"float64": 8, "float32": 4}.get(self.cache_dtype, 2)
 
 
 class Passed(NamedTuple):
