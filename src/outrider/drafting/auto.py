@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from outrider.drafting.allot import Base, Position, allot
 from outrider.drafting.costs import OUTLIER, QUICK, TargetCost
@@ -71,6 +71,20 @@ class Decision:
     drafting: int
 
 
+class _Step(NamedTuple):
+    """What is learnt from. drafted: rows; pairs: of them and positions; planning: seconds; read: tokens that
+    each drafter had to catch up with; reading: by drafter, who was not through with that."""
+
+    load: Load
+    drafted: int
+    pairs: int
+    planning: float
+    read: Sequence[int]
+    reading: Sequence[Collection[Request]]
+    outcomes: Sequence[Outcome]
+    timing: Timing
+
+
 class AutoLength:
     """See the head of the file. trees: whether drafts may have siblings; save: called now and then, since
     costs are learnt; clock: seconds, of the machine if none is given."""
@@ -101,7 +115,9 @@ class AutoLength:
         self._steps = 0  # since it was made
         self._deciding = 0.0  # seconds that it takes, on average
         self._planning = 0.0  # seconds of this step
-        self._thinking = 0.0  # seconds that planning drafts and learning from them takes in a step, on average
+        self._seen: list[_Step] = []  # steps that nothing was learnt from yet
+        self._thought = 0.0  # seconds of planning drafts and learning from them since the last decision
+        self._thinking = 0.0  # the same in a step
         self._idle = False  # nothing is drafted in this step
         self._looks = False  # nothing is drafted to see what that takes
         self._plain = 0.0  # seconds of a step of the same requests without drafts; 0: not known
@@ -130,6 +146,8 @@ class AutoLength:
             if requests != self._requests:
                 self._plain = 0.0
             self._requests = requests
+            self._thinking, self._thought = self._thought / self._steps, 0.0
+            self._learn()
             self._decide()
             self._steps = 0
             self._deciding += QUICK * (self._clock() - began - self._deciding)
@@ -150,38 +168,61 @@ class AutoLength:
         if self._idle and self._steps % LOOK_EVERY and not self.target.surprised:
             return
         began = self._clock()
-        load, target = self._load, self.target
         drafted = [len(outcome.draft.tokens) for outcome in outcomes]
         pairs = sum(n * len(outcome.request.tokens) for n, outcome in zip(drafted, outcomes, strict=True))
-        attention = target.attention(load.positions, load.pairs + pairs)
-        rest = timing.whole - timing.verified - sum(timing.drafted) - self._planning
-        target.observe(
-            load.rows + sum(drafted),
-            attention,
-            max(1, len(outcomes)),
-            timing.verified,
-            rest,
-            judged=load.rows == len(outcomes),
+        reading = [link.reading(number, outcomes) for number, link in enumerate(self.links, start=1)]
+        self._seen.append(
+            _Step(self._load, sum(drafted), pairs, self._planning, self._read, reading, outcomes, timing)
         )
-        for number, (link, probing) in enumerate(zip(self.links, self._probing, strict=True)):
-            read, seconds = self._read[number], timing.drafted[number + 1]  # the first is a grammar
-            for request in link.learn(number + 1, outcomes, read=read, seconds=seconds):
-                probing.tried(request)
-            if self.bounds.least or not any(lengths[number] for lengths in self._decision.lengths.values()):
-                link.tell_if_useless(target)
         self._settle(outcomes, timing.whole)
         if not self._steps:
             self._stands = max(self._stands, math.ceil(self._deciding / (OVERHEAD * timing.whole)))
         if self._looks:
             self._stands = 0
         ended = self._clock()
-        if not self._idle:
-            self._thinking += QUICK * (self._planning + ended - began - self._thinking)
+        self._thought += 0.0 if self._idle else self._planning + ended - began
         if ended - self._saved > SAVE_EVERY:
             self._saved = ended
+            self._learn()
             self._save()
 
+    def _learn(self) -> None:
+        """From the steps since the last decision. All at once: the first finds nothing of this in the
+        processor's caches, which a pass has filled, and takes several times as long as each of the others."""
+        seen, self._seen = self._seen, []
+        for step in seen:
+            self._learn_from(step)
+        if not seen:
+            return
+        asked = self._decision.lengths.values()
+        for number, link in enumerate(self.links):
+            link.forecast.refresh()
+            if self.bounds.least or not any(lengths[number] for lengths in asked):
+                link.tell_if_useless(self.target)
+
+    def _learn_from(self, step: _Step) -> None:
+        load, target, timing = step.load, self.target, step.timing
+        target.observe(
+            load.rows + step.drafted,
+            target.attention(load.positions, load.pairs + step.pairs),
+            max(1, len(step.outcomes)),
+            timing.verified,
+            timing.whole - timing.verified - sum(timing.drafted) - step.planning,
+            judged=load.rows == len(step.outcomes),
+        )
+        for number, (link, probing) in enumerate(zip(self.links, self._probing, strict=True)):
+            asked = link.learn(
+                number + 1,  # the first of a chain is a grammar
+                step.outcomes,
+                step.reading[number],
+                read=step.read[number],
+                seconds=timing.drafted[number + 1],
+            )
+            for request in asked:
+                probing.tried(request)
+
     def end(self, request: Request) -> None:
+        self._learn()
         for link, probing in zip(self.links, self._probing, strict=True):
             link.end(request)
             probing.forget(request)
@@ -229,8 +270,6 @@ class AutoLength:
     def _decide(self) -> None:
         """What to draft for these requests, as long as they run and nothing much is learnt."""
         self._plans.clear()
-        for link in self.links:
-            link.forecast.refresh()
         target, load = self.target, self._load
         own = [request.params.num_speculative_tokens for request in self._requests]
         free = [request for request, length in zip(self._requests, own, strict=True) if length is None]

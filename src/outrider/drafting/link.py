@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -75,8 +75,23 @@ class Link:
         )
         return max(accumulate(gains))
 
+    def reading(self, number: int, outcomes: Sequence[Outcome]) -> Collection[Request]:
+        """Who got nothing from the drafter, of this number in the chain, since it has not read enough."""
+        return [
+            outcome.request
+            for outcome in outcomes
+            if not (outcome.draft.tokens and outcome.draft.source <= number)
+            and self.drafter.behind(outcome.request) >= len(outcome.verdict.tokens)
+        ]
+
     def learn(
-        self, number: int, outcomes: Sequence[Outcome], *, read: int, seconds: float
+        self,
+        number: int,
+        outcomes: Sequence[Outcome],
+        reading: Collection[Request],
+        *,
+        read: int,
+        seconds: float,
     ) -> Sequence[Request]:
         """Learn from what the drafter, of this number in the chain, was asked for: how much of it came, how
         much stood, and what it cost. Returns the requests that it was asked for."""
@@ -89,7 +104,7 @@ class Link:
                 continue  # not asked
             if draft.source != number:
                 draft, verdict = Draft(source=number), Verdict(0, ())
-            if not draft.tokens and self.drafter.behind(request) >= len(outcome.verdict.tokens):
+            if request in reading:
                 continue  # still reading, which says nothing of what it will offer
             asked.append(request)
             tokens += max(1, draft.depth)
