@@ -27,6 +27,7 @@ from outrider.training.head_lesson import HeadLesson
 from outrider.training.teacher import Teacher
 
 HELD_OUT = 800  # conversations that are not trained on, or a tenth of all
+FEWEST = 10  # conversations that are written, however long it takes
 
 
 def main(
@@ -75,7 +76,7 @@ def main(
         until = time.monotonic() + write
         for ended in writer.conversations():
             conversations += ended
-            if time.monotonic() > until:
+            if len(conversations) >= FEWEST and time.monotonic() > until:
                 break
         keep(data, conversations)
         del writer  # whose cache is most of the memory

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from outrider import OutriderError, SamplingParams
-from outrider.ops.cpu.backend import NativeBackend
 from tests.engine.helpers import PROMPTS, load, token_ids
 from tests.ops.native import INSTRUCTION_SETS, float_weight, native, pack, random_weight
 
@@ -234,26 +233,6 @@ def test_pytorch_keeps_its_number_of_threads(target: str) -> None:
     assert torch.get_num_threads() == before
     llm.generate(PROMPTS[0], SamplingParams(max_tokens=4), use_tqdm=False)
     assert torch.get_num_threads() == before
-
-
-def test_weights_are_laid_out_on_one_thread(target: str, draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's others would wait for each other where the machine is busy."""
-    seen = []
-    pack, table = NativeBackend.pack, NativeBackend.table
-
-    def noted(wrapped: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
-            seen.append(torch.get_num_threads())
-            return wrapped(*given, **named)
-
-        return call
-
-    monkeypatch.setattr(NativeBackend, "pack", noted(pack))
-    monkeypatch.setattr(NativeBackend, "table", noted(table))
-    before = torch.get_num_threads()
-    load(target, draft, quantization="int4", draft_quantization="int8")
-    assert len(seen) > 2 * 2 * 4  # two models of two layers
-    assert set(seen) == {1} != {before}
 
 
 def seconds_of(pool: Any) -> float:
