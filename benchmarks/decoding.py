@@ -11,11 +11,12 @@ from typing import Any
 from benchmarks.synthetic import Acceptance, SyntheticDrafter
 from benchmarks.variants import smollm2
 from outrider import LLM, SamplingParams
-from outrider.drafting.auto import WORKLOADS, AutoLength
+from outrider.drafting.auto import AutoLength
 from outrider.drafting.chain import Chain
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import FixedLength, LengthPolicy
 from outrider.drafting.link import Link
+from outrider.drafting.workloads import WORKLOADS
 from outrider.engine.profile import draft_cost, target_cost
 
 TOPICS = ("rivers", "bread", "clocks", "bridges", "glass", "wool", "maps", "salt")

@@ -12,7 +12,7 @@ import pytest
 
 from outrider.drafting import auto
 from outrider.drafting.allot import allot
-from outrider.drafting.auto import LONGEST_QUIET, OVERHEAD, WORKLOADS, AutoLength, Bounds
+from outrider.drafting.auto import LONGEST_QUIET, OVERHEAD, AutoLength
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
@@ -21,6 +21,7 @@ from outrider.drafting.length import Load, Timing
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
 from outrider.drafting.probing import SHARE
+from outrider.drafting.workloads import WORKLOADS, Bounds
 from outrider.ops.budget import Budget, Meter
 from outrider.verification.accept import Verdict
 from tests.drafting import stub

@@ -23,6 +23,7 @@ from outrider.drafting.length import Load, Outcome, Timing, fixed_plan
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
 from outrider.drafting.probing import Probing
+from outrider.drafting.workloads import Bounds
 from outrider.ops.budget import Budget, Price
 
 if TYPE_CHECKING:
@@ -38,22 +39,6 @@ LOOK_EVERY = 4
 """Steps without drafts of which one is looked at: they teach little."""
 SAVE_EVERY = 60.0  # seconds
 NOTHING = Budget(0)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """least, most: tokens of a draft; acceptance: what is expected of a token before anything is known."""
-
-    least: int
-    most: int
-    acceptance: float
-
-
-WORKLOADS = {
-    None: Bounds(0, 16, 0.65),
-    "structured": Bounds(5, 8, 0.85),
-    "creative": Bounds(2, 4, 0.5),
-}
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Protocol
 
 from outrider.cache.division import Size
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
-from outrider.drafting.auto import WORKLOADS
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.self_draft import self_draft
 from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
+from outrider.drafting.workloads import WORKLOADS
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from outrider.config import EngineConfig
-from outrider.drafting.auto import WORKLOADS, AutoLength
+from outrider.drafting.auto import AutoLength
 from outrider.drafting.base import Drafter
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import FixedLength, LengthPolicy
 from outrider.drafting.link import Link
 from outrider.drafting.registry import draft_rows
+from outrider.drafting.workloads import WORKLOADS
 from outrider.engine.cost_check import costs_hold
 from outrider.engine.cost_file import CostFile
 from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, draft_cost, target_cost
