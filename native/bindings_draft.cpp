@@ -65,7 +65,7 @@ void bind_draft(nb::module_& m) {
       .def_ro("chances", &Grown::chances, "softmax of the drafter's logits at each token; [] if not wanted.")
       .def_prop_ro("state", state_of,
                    "What was kept of the row that the token was drafted from, float32 [1, width]: of a draft with edits,\n"
-                   "which another call goes on from. None for others, and where nothing is kept.")
+                   "be they none for this token, which another call goes on from. None for others.")
       .def_prop_ro("scores", scores_of,
                    "What each token was chosen from, float32 [tokens, columns], or None if not wanted; see `scores`.\n"
                    "columns: those of the words; without words the first `vocab` of the logits, as many as there are;\n"

@@ -143,7 +143,7 @@ std::vector<std::optional<Grown>> Drafting::run(const float* input) {
     first_.threads().each(static_cast<int>(active.size()), [&](int number, int thread) {
       const auto n = static_cast<size_t>(number);
       goes_on[n] = grow(active[n], logits + columns * n, rooms + choosing_ * static_cast<size_t>(thread));
-      if (active[n].lane->edited()) {
+      if (!active[n].lane->choice.edits.empty()) {
         const float* state = kept + kept_width * n;
         active[n].grown->state.assign(state, state + kept_width);
       }

@@ -69,7 +69,7 @@ struct Words {
 
 // seconds: of each token the next best one, or a negative number where it is not wanted. confidences, chances: one a
 // token, or none at all; scores: [tokens, columns], or none. state: what was kept of the
-// row, where a draft is edited and therefore goes on in another call.
+// row, where edits are given, even none for this token: such a draft goes on in another call.
 struct Grown {
   std::vector<int> tokens, seconds;
   std::vector<double> confidences, chances;

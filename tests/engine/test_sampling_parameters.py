@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from outrider import LLM, RequestOutput, RequestsFailed, SamplingParams
-from tests.engine.helpers import PROMPTS, expected, load
+from tests.engine.helpers import PROMPTS, expected, load, token_ids
 
 EOS = 2
 CASES: dict[str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["ngram", "draft", "target"])
+@pytest.fixture(scope="module", params=["ngram", "draft", "target", "head"])
 def llm(request: pytest.FixtureRequest, target: str) -> LLM:
     drafter = request.param if request.param == "ngram" else request.getfixturevalue(request.param)
     return load(target, drafter, num_speculative_tokens=4)
@@ -95,6 +95,21 @@ def test_same_with_speculation(llm: LLM, target: str, case: str) -> None:
 def plain(target: str, case: str, prompt: tuple[int, ...] = PROMPTS[0], **others: Any) -> RequestOutput:
     settings = {"max_tokens": 16, "temperature": 0.0, "seed": 1} | CASES[case] | others
     return expected(target, prompt, SamplingParams(**settings))
+
+
+@pytest.mark.parametrize("drafter", ["draft", "head"])
+def test_drafts_go_on_behind_tokens_that_no_edit_changes(
+    target: str, drafter: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Parameters may have something to say of a later token: such a draft grows in several calls."""
+    llm = load(target, request.getfixturevalue(drafter), num_speculative_tokens=4)
+    params = SamplingParams(
+        temperature=0.8, seed=1, max_tokens=20, ignore_eos=True, min_tokens=2, bad_words=["zebra"]
+    )
+    output = llm.generate(PROMPTS[0], params, use_tqdm=False)[0]
+    assert token_ids(output) == token_ids(expected(target, PROMPTS[0], params))
+    assert len(output.outputs[0].speculation.drafted_by_position) == 4
+    assert not caplog.records
 
 
 def test_the_cases_do_what_they_say(target: str) -> None:
