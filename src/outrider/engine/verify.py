@@ -163,9 +163,10 @@ def _share(work: Work, draft: Draft) -> _Share:
         edits = sampler.rows([*output, *draft.before(n)] for n in range(-1, len(draft.tokens)))
         rows = len(edits)
     key, skip = request.noise.key(Stream.TOKEN), logit_rows - len(draft.tokens) - 1
-    offsets = (
-        [position - len(request.tokens) + 1 for position in span.positions[-rows:]] if draft.parents else ()
-    )
+    offsets: Sequence[int] = ()
+    if draft.parents:
+        last = len(request.tokens) - 1
+        offsets = [position - last for position in span.positions[-len(draft.tokens) - 1 :][:rows]]
     choice = Choice(rows, sampler.filters, key, request.num_output, edits, skip, offsets)
     return _Share(work, draft, span, choice)
 
