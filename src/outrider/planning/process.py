@@ -19,7 +19,7 @@ USED_AND_MOST = (
     ("memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes"),
 )
 
-LATE = 20 * 2**20
+LATE = 16 * 2**20
 """Libraries that the first use loads, threads, and the engine's own objects."""
 TOKENIZER = 230
 """Bytes that a tokenizer keeps for each token of its vocabulary."""
