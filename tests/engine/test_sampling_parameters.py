@@ -104,7 +104,7 @@ def test_drafts_go_on_behind_tokens_that_no_edit_changes(
     """Parameters may have something to say of a later token: such a draft grows in several calls."""
     llm = load(target, request.getfixturevalue(drafter), num_speculative_tokens=4)
     params = SamplingParams(
-        temperature=0.8, seed=1, max_tokens=20, ignore_eos=True, min_tokens=2, bad_words=["zebra"]
+        temperature=0.8, seed=1, max_tokens=20, ignore_eos=True, min_tokens=2, bad_words=("zebra",)
     )
     output = llm.generate(PROMPTS[0], params, use_tqdm=False)[0]
     assert token_ids(output) == token_ids(expected(target, PROMPTS[0], params))
