@@ -3,19 +3,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "noise.h"
 #include "refuse.h"
 
 namespace outrider {
-namespace {
-
-// SplitMix64's finaliser, as in outrider/ops/noise.py.
-uint64_t mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
-}
-
-}  // namespace
 
 void Choice::check() const {
   if (skip < 0) refuse(named("skip", skip) + " has to be at least 0");
@@ -35,7 +26,7 @@ void Choice::check_edits(int vocab) const {
 
 uint64_t Choice::key_of(int row) const {
   const int offset = offsets.empty() ? row : offsets[static_cast<size_t>(row)];
-  return mix(mix(key + 0x9E3779B97F4A7C15u) ^ (static_cast<uint64_t>(position) + static_cast<uint64_t>(offset)));
+  return mix(mix(key + kNoiseStep) ^ (static_cast<uint64_t>(position) + static_cast<uint64_t>(offset)));
 }
 
 const float* Choice::edited(int row, const float* logits, int vocab, float* room) const {

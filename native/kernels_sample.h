@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mass.h"
+#include "noise.h"
 
 namespace outrider::OUTRIDER_ISA {
 namespace {
@@ -42,12 +43,9 @@ bool mass(const float* x, float top, size_t count, int64_t* total) {
   return nan;
 }
 
-// SplitMix64, as in outrider/ops/noise.py: the upper 52 bits.
+// The upper 52 bits of SplitMix64.
 inline uint64_t noise_of(uint64_t key, int64_t token) {
-  uint64_t x = key + (static_cast<uint64_t>(token) + 1) * 0x9E3779B97F4A7C15u;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return (x ^ (x >> 31)) >> 12;
+  return mix(key + (static_cast<uint64_t>(token) + 1) * kNoiseStep) >> 12;
 }
 
 uint64_t noise(uint64_t key, int token, const int64_t* ids, int count, uint64_t* bits) {

@@ -10,16 +10,14 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from outrider import SamplingParams
 from outrider.cli.app import app, main
-from outrider.verification.accept import Verdict
-from outrider.verification.rules import Coupled
 from tests.engine.helpers import load
+from tests.planted import believe_drafts
 
 
 def run(*arguments: str, stdin: str = "", status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -149,13 +147,7 @@ def test_errors_are_one_line(
 
 def test_a_difference_makes_verify_fail(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: a rule that lets every draft stand."""
-    judge = Coupled.judge
-
-    def believe(self: Coupled, chosen: Any, rows: Any, draft: Any, *others: Any) -> Verdict:
-        verdict = judge(self, chosen, rows, draft, *others)
-        return verdict if verdict.accepted or not draft else Verdict(1, (draft[0], *verdict.tokens))
-
-    monkeypatch.setattr(Coupled, "judge", believe)
+    believe_drafts(monkeypatch)
     arguments = ["verify", "--model", target, "-d", "ngram", "-s", "prompt_lookup_min=1", "-k", "3", "--json"]
     result = CliRunner().invoke(app, [*arguments, "--max-tokens", "8"])
     assert result.exit_code == 1

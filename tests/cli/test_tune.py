@@ -12,8 +12,7 @@ from typer.testing import CliRunner, Result
 
 from outrider import LLM
 from outrider.cli.app import app, main
-from outrider.verification.accept import Verdict
-from outrider.verification.rules import Coupled
+from tests.planted import believe_drafts
 
 SMALL = ["--max-tokens", "6", "--rounds", "2"]
 
@@ -98,13 +97,7 @@ def test_table_and_default_files(target: str) -> None:
 
 def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: a rule that lets every draft stand."""
-    judge = Coupled.judge
-
-    def believe(self: Coupled, chosen: Any, rows: Any, draft: Any, *others: Any) -> Verdict:
-        verdict = judge(self, chosen, rows, draft, *others)
-        return verdict if verdict.accepted or not draft else Verdict(1, (draft[0], *verdict.tokens))
-
-    monkeypatch.setattr(Coupled, "judge", believe)
+    believe_drafts(monkeypatch)
     result = run(
         "tune",
         "--model",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,7 @@ from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
-from outrider.drafting.length import Load, Timing
+from outrider.drafting.length import Load, Outcome, Timing
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
 from outrider.drafting.probing import SHARE
@@ -52,15 +52,6 @@ CLOCK = Clock()
 def clock() -> Clock:
     CLOCK.now = 0.0
     return CLOCK
-
-
-class Came(NamedTuple):
-    """An outcome without an engine."""
-
-    request: Request
-    plan: Plan
-    draft: Draft
-    verdict: Verdict
 
 
 @dataclass
@@ -153,7 +144,7 @@ class World:
         verified = self.truth.one_pass(len(requests) + sum(len(draft.tokens) for draft in drafts))
         whole = verified + sum(drafted)
         self.policy.observe(
-            [Came(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
+            [Outcome(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
             Timing([0.0, *drafted], verified, whole),
         )
         self.seconds += whole

@@ -16,9 +16,8 @@ from outrider.cache.table import BlockTable
 from outrider.engine import verify
 from outrider.ops.choice import Choice
 from outrider.ops.span import Span
-from outrider.verification.accept import Verdict
-from outrider.verification.rules import Coupled
 from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, load, token_ids
+from tests.planted import believe_drafts
 
 TEMPERATURES = (0.0, 0.7, 1.0)
 
@@ -181,13 +180,7 @@ def test_planted_fault_draft_believed(target: str, draft: str, monkeypatch: pyte
     """A rule that lets the first drafted token stand unchecked is caught by the equality above."""
     llm = load(target, draft, num_speculative_tokens=4)
     plain = expected(target, PROMPTS[0], params(0.0, 0))
-    judge = Coupled.judge
-
-    def believe(self: Coupled, chosen: Any, rows: Any, draft: Any, *others: Any) -> Verdict:
-        verdict = judge(self, chosen, rows, draft, *others)
-        return verdict if verdict.accepted or not draft else Verdict(1, (draft[0], *verdict.tokens))
-
-    monkeypatch.setattr(Coupled, "judge", believe)
+    believe_drafts(monkeypatch)
     output = llm.generate(PROMPTS[0], params(0.0, 0), use_tqdm=False)[0]
     assert token_ids(output) != token_ids(plain)
 

@@ -19,7 +19,7 @@ from outrider.ops.choice import Choice, Filters, NoToken
 from outrider.ops.torch.choose import TorchRows, choose
 from outrider.verification.accept import Verdict, block, coupled, standard
 from outrider.verification.noise import Noise, Stream
-from outrider.verification.rules import RULES, Acceptance
+from outrider.verification.rules import RULES, Acceptance, Round
 from tests.verification.chi_square import agrees
 from tests.verification.toys import DRAFTERS, TARGET, VOCAB, Scores, Shares, Tokens, Toy, softmax
 
@@ -135,12 +135,14 @@ def one_round(rule: Acceptance, name: str, k: int, noise: Noise, text: Tokens = 
     choice = Choice(k + 1, PLAIN, noise.key(Stream.TOKEN), start)
     probs = np.stack([drafter.probabilities((*text, *draft[:i])) for i in range(k)]) if k else None
     judged = rule.judge(
-        choose(logits, choice),
-        TorchRows(logits, choice) if rule.looks else None,
-        draft,
-        probs if rule.looks and name != "guess" else None,
-        noise,
-        start,
+        Round(
+            choose(logits, choice),
+            TorchRows(logits, choice) if rule.looks else None,
+            draft,
+            probs if rule.looks and name != "guess" else None,
+            noise,
+            start,
+        )
     )
     return (*text, *judged.tokens)
 
@@ -215,7 +217,7 @@ def test_temperature_zero_writes_the_likeliest_tokens(rule: str, guessed: bool) 
     for draft in product(range(3), repeat=2):
         probs = None if guessed else np.eye(3)[list(draft)]
         verdict = RULES[rule].judge(
-            choose(logits, choice), TorchRows(logits, choice), draft, probs, Noise(3), 0
+            Round(choose(logits, choice), TorchRows(logits, choice), draft, probs, Noise(3), 0)
         )
         assert verdict.tokens == (1, 0, 2)[: len(verdict.tokens)]
         assert verdict.accepted == (2 if draft == (1, 0) else 1 if draft[0] == 1 else 0)
@@ -233,7 +235,7 @@ def test_a_draft_that_leads_to_a_row_without_a_token(rule: str, why: NoToken) ->
 
     def judged(chosen: Sequence[int], draft: Sequence[int]) -> Verdict:
         rows = TorchRows(logits, replace(choice, rows=len(chosen)))
-        return RULES[rule].judge(chosen, rows, draft, None, Noise(1), 0)
+        return RULES[rule].judge(Round(chosen, rows, draft, None, Noise(1), 0))
 
     assert judged(chosen, draft) == Verdict(1, (1,), stuck=True)
     assert judged(chosen, (2, 2)) == Verdict(0, (1,))
@@ -250,7 +252,8 @@ def test_where_the_target_is_not_asked_the_draft_ends(rule: str) -> None:
         ((1, 0, 0), Verdict(1, (1, 2))),
         ((0, 2, 0), Verdict(0, (1,))),
     ):
-        found = RULES[rule].judge(choose(logits, choice), TorchRows(logits, choice), draft, None, Noise(1), 0)
+        round = Round(choose(logits, choice), TorchRows(logits, choice), draft, None, Noise(1), 0)
+        found = RULES[rule].judge(round)
         assert found == verdict
 
 

@@ -112,10 +112,6 @@ class Hazards:
         self._base = Base(cells, hazard)
         self._factors: dict[Request, Factor] = {}
 
-    def of(self, request: Request, cell: int) -> float:
-        """The chance that a token falls."""
-        return _bounded(self._factor(request) * self._base.hazards[cell])
-
     def curve(self, request: Request) -> list[float]:
         """The chance that a token falls, cell by cell."""
         own = self._factors.get(request)
@@ -145,10 +141,6 @@ class Hazards:
 
     def forget(self, request: Request) -> None:
         self._factors.pop(request, None)
-
-    def _factor(self, request: Request) -> float:
-        own = self._factors.get(request)
-        return 1.0 if own is None else own.value
 
 
 class Forecast:

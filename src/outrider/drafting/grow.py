@@ -38,9 +38,15 @@ class Growing:
     state: Any = None
     complete: bool = False
 
-    def span(self, tokens: Sequence[int], *, logits: bool) -> Span | None:
-        """The pass over the next positions, which then are filled; None where there is no room for them.
-        logits: whether a draft is to follow."""
+    def go_on(self, tokens: Sequence[int], acceptance: Acceptance, *, drafts: bool) -> Lane | Span | None:
+        """The pass over the next positions, which then are filled: with a draft behind it, if one is to
+        follow and something can be drafted there. None where there is no room for them."""
+        span = self._span(tokens, logits=drafts)
+        if span is None or not drafts:
+            return span
+        return self._lane(span, acceptance) or span
+
+    def _span(self, tokens: Sequence[int], *, logits: bool) -> Span | None:
         start = self.table.filled
         try:
             self.table.extend(start + len(tokens))
@@ -49,7 +55,7 @@ class Growing:
         self.table.filled = start + len(tokens)
         return Span(tokens, start, self.table.tables, int(logits), self.table.states)
 
-    def lane(self, span: Span, acceptance: Acceptance) -> Lane | None:
+    def _lane(self, span: Span, acceptance: Acceptance) -> Lane | None:
         """The draft after a span, as far as there is room for it; None where nothing can be drafted there.
 
         What parameters do to a token may depend on the one before, so such a draft goes on token by token.

@@ -131,16 +131,16 @@ class HeadDrafter(OwnCache[HeadRunner]):
             unread = self._unread[g.request]
             rows, first = min(unread.count, left), unread.end - unread.count
             ready = rows == unread.count
-            span = g.span(g.request.tokens[first + 1 : first + 1 + rows], logits=ready) if rows else None
-            if span is None:
+            tokens = g.request.tokens[first + 1 : first + 1 + rows]
+            lane = g.go_on(tokens, self._acceptance, drafts=ready) if rows else None
+            if lane is None:
                 continue
             states.append(unread.take(rows))
             started.append(g)
             left -= rows
-            lane = g.lane(span, self._acceptance) if ready else None
-            if lane is not None:
+            if isinstance(lane, Lane):
                 active.append(g)
-            lanes.append(span if lane is None else lane)
+            lanes.append(lane)
         if not lanes:
             return [], [], []
         read = states[0] if len(states) == 1 else self._head.backend.join(states)
@@ -151,9 +151,8 @@ class HeadDrafter(OwnCache[HeadRunner]):
         lanes: list[Lane | Span] = []
         active = []
         for g in growing:
-            span = g.span(g.tokens[-1:], logits=True)
-            lane = None if span is None else g.lane(span, self._acceptance)
-            if lane is not None:
+            lane = g.go_on(g.tokens[-1:], self._acceptance, drafts=True)
+            if isinstance(lane, Lane):
                 active.append(g)
                 lanes.append(lane)
         if not lanes:

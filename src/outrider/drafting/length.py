@@ -30,21 +30,15 @@ class Load(NamedTuple):
     budget: int
 
 
-class Outcome(Protocol):
-    """What came of a request's part in a step."""
+class Outcome(NamedTuple):
+    """What came of a request's part in a step. plan: as the scheduler had room for it.
 
-    @property
-    def request(self) -> Request: ...
+    A policy may keep it for many steps, so it holds no logits, states or distributions."""
 
-    @property
-    def plan(self) -> Plan:
-        """As the scheduler had room for it."""
-
-    @property
-    def draft(self) -> Draft: ...
-
-    @property
-    def verdict(self) -> Verdict: ...
+    request: Request
+    plan: Plan
+    draft: Draft
+    verdict: Verdict
 
 
 class Timing(NamedTuple):
@@ -85,12 +79,12 @@ class FixedLength:
 
     @cached_property
     def nothing(self) -> Plan:
-        return Plan((Budget(0),) * (self.drafters + 1)) if self.drafters else Plan()
+        return _same(Budget(0), 0, self.drafters)
 
     @cached_property
     def usual(self) -> Plan:
         """Of a request that asks for nothing special."""
-        return Plan((Budget(0), *(Budget(self.longest),) * self.drafters)) if self.drafters else Plan()
+        return _same(Budget(0), self.longest, self.drafters)
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
         return [self._plan(request) for request in requests]
@@ -110,4 +104,8 @@ class FixedLength:
 
 def fixed_plan(request: Request, length: int, drafters: int) -> Plan:
     """The same length for every drafter of a chain."""
-    return Plan((forced_budget(request), *(Budget(length),) * drafters)) if drafters else Plan()
+    return _same(forced_budget(request), length, drafters)
+
+
+def _same(forced: Budget, length: int, drafters: int) -> Plan:
+    return Plan((forced, *(Budget(length),) * drafters)) if drafters else Plan()

@@ -86,11 +86,10 @@ class ModelDrafter(OwnCache[DraftRunner]):
         active = []
         for g, tokens in work:
             ready = g.table.filled + len(tokens) == len(g.request.tokens) + len(g.tokens)
-            span = g.span(self.runner.readable(tokens), logits=ready)
-            if span is None:
+            lane = g.go_on(self.runner.readable(tokens), self._acceptance, drafts=ready)
+            if lane is None:
                 continue
-            lane = g.lane(span, self._acceptance) if ready else None
-            if lane is not None:
+            if isinstance(lane, Lane):
                 active.append(g)
-            lanes.append(span if lane is None else lane)
+            lanes.append(lane)
         return lanes, active

@@ -6,13 +6,14 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import count
 from typing import NamedTuple
 
 from outrider.config import SchedulingPolicy
 from outrider.drafting.chain import Chain
-from outrider.drafting.length import Timing
+from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, commit, fail
 from outrider.engine.lending import Lending
@@ -235,7 +236,10 @@ class Engine:
 
     def _tell_policy(self, judged: Sequence[Judged], verified: float, whole: float) -> None:
         with self._faults.tolerated("the policy of draft lengths could not learn"):
-            outcomes = [j for j in judged if j.verdict.tokens]
+            outcomes = []
+            for j in (j for j in judged if j.verdict.tokens):
+                draft = j.draft if j.draft.probs is None else replace(j.draft, probs=None)
+                outcomes.append(Outcome(j.work.request, j.work.plan, draft, j.verdict))
             timing = Timing(tuple(self.drafters.seconds), verified, whole)
             self.scheduler.policy.observe(outcomes, timing)
 

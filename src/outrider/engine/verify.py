@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from outrider.drafting.base import Draft
-from outrider.drafting.plan import Plan
-from outrider.engine.request import Request
 from outrider.engine.scheduler import Work
 from outrider.errors import INTERNAL_ERROR
 from outrider.faults import Faults
@@ -18,7 +16,7 @@ from outrider.ops.choice import Choice, Edits, NoToken, Rows
 from outrider.ops.span import Span
 from outrider.verification.accept import Verdict
 from outrider.verification.noise import Stream
-from outrider.verification.rules import Acceptance
+from outrider.verification.rules import Acceptance, Round
 
 logger = logging.getLogger(__name__)
 faults = Faults(logger)
@@ -46,14 +44,6 @@ class Judged:
     verdict: Verdict
     new: int = 0
     error: str | None = None
-
-    @property
-    def request(self) -> Request:
-        return self.work.request
-
-    @property
-    def plan(self) -> Plan:
-        return self.work.plan
 
     def row_of(self, number: int) -> int:
         """The row of logits from which a token of the verdict was chosen."""
@@ -198,7 +188,7 @@ def _judge(
         return Judged(work, draft, rows, states, NOTHING)
     request = work.request
     verdict = acceptance.judge(
-        chosen, rows, draft.tokens, draft.probs, request.noise, request.num_output, draft.parents
+        Round(chosen, rows, draft.tokens, draft.probs, request.noise, request.num_output, draft.parents)
     )
     error = None if verdict.tokens else _why_none(work, NoToken(chosen[0]))
     return Judged(work, draft, rows, states, verdict, choice.skip, error)

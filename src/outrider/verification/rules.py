@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,23 @@ from numpy.typing import NDArray
 from outrider.ops.choice import Rows
 from outrider.verification.accept import Verdict, block, coupled, standard
 from outrider.verification.noise import Noise, Stream
+
+
+class Round(NamedTuple):
+    """What a rule judges: `draft` [k], which only rules that do not look at distributions take as a tree.
+
+    chosen: the target's tokens at up to k + 1 positions, see `outrider.ops.choice.Stepped`; rows: what they
+    were chosen from; probs: what the draft was drawn from, [k, vocab], None for a deterministic guess; rows
+    and probs only where the rule looks at them. start: tokens that the request had generated when the round
+    began; parents: as in `outrider.drafting.base.Draft`."""
+
+    chosen: Sequence[int]
+    rows: Rows | None
+    draft: Sequence[int]
+    probs: NDArray[np.float64] | None
+    noise: Noise
+    start: int
+    parents: Sequence[int] = ()
 
 
 class Acceptance(Protocol):
@@ -31,22 +48,8 @@ class Acceptance(Protocol):
     def draft_key(self, noise: Noise, start: int) -> int:
         """Of the noise that a draft is drawn with."""
 
-    def judge(
-        self,
-        chosen: Sequence[int],
-        rows: Rows | None,
-        draft: Sequence[int],
-        probs: NDArray[np.float64] | None,
-        noise: Noise,
-        start: int,
-        parents: Sequence[int] = (),
-    ) -> Verdict:
-        """The verdict on `draft` [k], which only rules that do not look at distributions take as a tree.
-
-        chosen: the target's tokens at up to k + 1 positions, see `outrider.ops.choice.Stepped`; rows: what
-        they were chosen from; probs: what the draft was drawn from, [k, vocab], None for a deterministic
-        guess; rows and probs only where the rule looks at them.
-        """
+    def judge(self, round: Round) -> Verdict:
+        """The verdict on the draft of a round."""
 
 
 class Coupled:
@@ -62,17 +65,8 @@ class Coupled:
     def draft_key(self, noise: Noise, start: int) -> int:
         return noise.key(Stream.TOKEN)
 
-    def judge(
-        self,
-        chosen: Sequence[int],
-        rows: Rows | None,
-        draft: Sequence[int],
-        probs: NDArray[np.float64] | None,
-        noise: Noise,
-        start: int,
-        parents: Sequence[int] = (),
-    ) -> Verdict:
-        return coupled(chosen, draft, parents)
+    def judge(self, round: Round) -> Verdict:
+        return coupled(round.chosen, round.draft, round.parents)
 
 
 @dataclass(frozen=True)
@@ -90,16 +84,8 @@ class Rejection:
     def draft_key(self, noise: Noise, start: int) -> int:
         return noise.of_round(start).key(Stream.DRAFT)
 
-    def judge(
-        self,
-        chosen: Sequence[int],
-        rows: Rows | None,
-        draft: Sequence[int],
-        probs: NDArray[np.float64] | None,
-        noise: Noise,
-        start: int,
-        parents: Sequence[int] = (),
-    ) -> Verdict:
+    def judge(self, round: Round) -> Verdict:
+        chosen, rows, draft, probs, noise, start, parents = round
         assert rows is not None, "the rule looks at distributions"
         assert not parents, "the rule takes chains"
         p = rows.probabilities()

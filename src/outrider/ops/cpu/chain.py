@@ -24,7 +24,7 @@ class NativeChain:
 
     def __call__(self, lanes: Sequence[Lane | Span], input: Floats | None = None) -> list[Grown]:
         spans = [lane.span if isinstance(lane, Lane) else lane for lane in lanes]
-        before, after = self._first.slots(spans) or (None, None)
+        before, after = self._first.slots(spans)
         grown = extension.require().draft(
             self._first.program,
             self._then.program,
@@ -70,7 +70,7 @@ class NativeChain:
         if not lane.probabilities or scores is None:
             return None
         shares = softmax(scores)
-        if (self._words.ids is None and shares.shape[1] == self._words.vocab) or lane.choice.edits:
+        if shares.shape[1] == self._words.vocab:
             return shares
         whole = np.zeros((len(shares), self._words.vocab))
         columns = np.arange(shares.shape[1]) if self._words.ids is None else self._words.ids

@@ -34,7 +34,7 @@ class NativeForward:
     def __call__(self, spans: Sequence[Span], input: Floats | None = None) -> Passed:
         kept = self._room(spans)
         rows = logit_rows(spans)
-        before, after = self.slots(spans) or (None, None)
+        before, after = self.slots(spans)
         logits = self.program.run(*arguments(spans), rows, input, kept, before, after, _parents(spans))
         return Passed(logits, kept)
 
@@ -47,7 +47,7 @@ class NativeForward:
         looks: bool = False,
     ) -> Stepped:
         kept = self._room(spans)
-        before, after = self.slots(spans) or (None, None)
+        before, after = self.slots(spans)
         tokens, logits = self.program.step(
             *arguments(spans),
             logit_rows(spans),
@@ -64,11 +64,11 @@ class NativeForward:
     def move(self, tables: Sequence[Sequence[int]], places: Sequence[int], to: int) -> None:
         self.program.move(tables, places, range(to, to + len(places)))
 
-    def slots(self, spans: Sequence[Span]) -> tuple[list[int], list[list[int]]] | tuple[()]:
+    def slots(self, spans: Sequence[Span]) -> tuple[list[int], list[list[int]]] | tuple[None, None]:
         """The slots of states that a pass reads and writes, as the program takes them: -1 where there is
-        none."""
+        none, and None for a program that has no states."""
         if not self._has_states:
-            return ()
+            return None, None
         before = [-1 if span.state is None else span.state for span in spans]
         return before, [[span.new_states.get(row, -1) for row in range(len(span.tokens))] for span in spans]
 
