@@ -97,6 +97,11 @@ def fill(page: Page, **fields: Any) -> None:
         settings.get_by_label(label.replace("_", " ").capitalize(), exact=True).fill(str(value))
 
 
+def never_end(page: Page) -> None:
+    """Answers are as long as they may be: those of a random model end early now and then. The focus stays."""
+    page.locator("#extra").evaluate("""(extra) => { extra.value = '{"ignore_eos": true}'; }""")
+
+
 def say(page: Page, text: str = "the end of the end") -> None:
     page.get_by_role("textbox", name="Message", exact=True).fill(text)
     page.get_by_role("button", name="Send").click()

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from outrider import LLM, SamplingParams
 from tests.engine.helpers import load
-from tests.serving.browser import Wire, answer, complete, fill, needs_chromium, say
+from tests.serving.browser import Wire, answer, complete, fill, needs_chromium, never_end, say
 from tests.serving.harness import Gate, Served, running
 from tests.serving.test_traces import CHAT, joined, traces
 
@@ -117,6 +117,7 @@ def test_race(chained: Served, page: Page, offline: LLM, seed: str, monkeypatch:
     monkeypatch.setattr(chained.service.llm.engine, "step", slowly)
     page.goto(chained.url)
     fill(page, most_tokens=60, temperature=1, seed=seed)
+    never_end(page)
     page.get_by_role("radio", name="Race").check()
     page.get_by_role("textbox", name="Prompt of both").fill(PROMPT)
     page.get_by_role("button", name="Race").click()
@@ -127,7 +128,9 @@ def test_race(chained: Served, page: Page, offline: LLM, seed: str, monkeypatch:
     drawn = re.search(r"Both with seed (\d+)", verdict.text_content() or "")
     assert drawn is not None
     assert seed in ("", drawn[1])
-    expected = of_offline(offline, CHAT["messages"], seed=int(drawn[1]), temperature=1.0, max_tokens=60)
+    expected = of_offline(
+        offline, CHAT["messages"], seed=int(drawn[1]), temperature=1.0, max_tokens=60, ignore_eos=True
+    )
     lanes = [
         page.get_by_role("region", name=name, exact=True)
         for name in ("With speculation", "Without speculation")
@@ -164,6 +167,7 @@ def test_a_dropped_connection(target: str, page: Page, mode: str) -> None:
         gate = Gate(served)
         wire = Wire(int(served.url.rpartition(":")[2]))
         page.goto(wire.url)
+        never_end(page)
         page.get_by_role("radio", name=mode).check()
         page.locator("#prompt").fill(PROMPT)
         gate.shut(after=12)

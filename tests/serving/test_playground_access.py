@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.engine.helpers import load
-from tests.serving.browser import answer, complete, fill, needs_chromium, say
+from tests.serving.browser import answer, complete, fill, needs_chromium, never_end, say
 from tests.serving.harness import Gate, Served, running
 
 PHONE: Any = {"width": 360, "height": 740}
@@ -23,6 +23,7 @@ def test_by_keyboard_alone(target: str, page: Page) -> None:
     with running(load(target, "ngram", num_speculative_tokens=3)) as served:
         gate = Gate(served)
         page.goto(served.url)
+        never_end(page)
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the message")).to_be_focused()
         page.keyboard.press("Enter")
@@ -67,6 +68,7 @@ def test_a_phone(chained: Served, page: Page) -> None:
     assert not page.get_by_label("Seed").is_visible()  # the settings begin closed
     page.get_by_text("Fields of the request").click()
     fill(page, most_tokens=120)
+    never_end(page)
     say(page)
     complete(page)
     page.get_by_text("Tokens as a table").click()

@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from tests.engine.helpers import load
-from tests.serving.browser import answer, complete, fill, needs_chromium, say
+from tests.serving.browser import answer, complete, fill, needs_chromium, never_end, say
 from tests.serving.harness import Gate, Served, running, until
 
 PHONE: Any = {"width": 390, "height": 844}
@@ -34,6 +34,7 @@ def test_the_page_is_as_long_as_what_it_shows(chained: Served, page: Page) -> No
     for number in (1, 2):
         page.get_by_text("Fields of the request").click()
         fill(page, most_tokens=250, temperature=0.8)
+        never_end(page)
         say(page)
         complete(page)
         page.get_by_text("Tokens as a table").nth(number - 1).click()
@@ -52,6 +53,7 @@ def test_the_answer_is_in_view(target: str, page: Page) -> None:
         page.goto(served.url)
         page.get_by_text("Fields of the request").click()
         fill(page, most_tokens=500, temperature=0.8)
+        never_end(page)
         page.get_by_text("Fields of the request").click()
         gate.shut(after=120)
         say(page)
