@@ -33,6 +33,8 @@ OWN_WEIGHT = 10.0
 BASE_MEMORY = 0.995
 BASE_WEIGHT = 4.0
 """Trials that the average over all cells is worth in one of them."""
+MOST_WEIGHT = 1e6
+"""Of a draft, before all are weighed anew."""
 MOST, LEAST = 0.98, 0.005
 """Bounds of a hazard: nothing is certain."""
 CONFIDENCE_CELLS = 12
@@ -46,6 +48,7 @@ class Base:
         self._tried = [0.0] * cells
         self._weight = 1.0  # of the next draft: it grows, instead of all others shrinking
         self._prior = hazard
+        self._learnt = True  # all that was added
         self.hazards = [hazard] * cells
 
     def add(self, cells: Sequence[int], fell: bool, factor: float) -> None:
@@ -54,6 +57,7 @@ class Base:
         A trial counts by the factor of its request, as in the model: otherwise the far cells, which only
         requests with small factors reach, would seem safer than they are.
         """
+        self._learnt = False
         self._weight /= BASE_MEMORY
         for each in cells:
             self._tried[each] += self._weight * factor
@@ -61,17 +65,19 @@ class Base:
             self._fell[cells[-1]] += self._weight
 
     def refresh(self) -> None:
-        unit = 1.0 / self._weight
-        self._fell = [fell * unit for fell in self._fell]
-        self._tried = [tried * unit for tried in self._tried]
-        self._weight = 1.0
-        prior = BASE_WEIGHT * self._prior
-        average = (sum(self._fell) + prior) / (sum(self._tried) + BASE_WEIGHT)
-        prior = BASE_WEIGHT * average
+        if self._learnt:
+            return
+        self._learnt = True
+        weight, fell, tried = self._weight, self._fell, self._tried
+        trust = BASE_WEIGHT * weight
+        fallen = trust * (sum(fell) + trust * self._prior) / (sum(tried) + trust)
         self.hazards = [
-            (fell + prior) / (tried + BASE_WEIGHT)
-            for fell, tried in zip(self._fell, self._tried, strict=True)
+            (some + fallen) / (all_of_them + trust) for some, all_of_them in zip(fell, tried, strict=True)
         ]
+        if weight > MOST_WEIGHT:
+            self._fell = [each / weight for each in fell]
+            self._tried = [each / weight for each in tried]
+            self._weight = 1.0
 
 
 @dataclass(eq=False)
@@ -86,23 +92,21 @@ class Factor:
     def observe(self, hazards: Sequence[float], fell: bool) -> None:
         """Trials with these bases, of which the last fell or all stood. Their mean stands for each."""
         tried, mean = len(hazards), sum(hazards) / len(hazards)
+        prior, forgotten = OWN_WEIGHT * mean, LIKELIHOOD_MEMORY**tried
         total = value = 0.0
         for i, memory in enumerate(MEMORIES):
-            foretold = _bounded(self._own(i, mean) * mean)
+            foretold = (self._fell[i] + prior) / (self._expected[i] + prior) * mean
+            foretold = LEAST if foretold < LEAST else foretold if foretold < MOST else MOST
             likelihood = (1.0 - foretold) ** (tried - 1) * (foretold if fell else 1.0 - foretold)
-            weight = self._weights[i] ** LIKELIHOOD_MEMORY**tried * likelihood
+            weight = self._weights[i] ** forgotten * likelihood
             kept = memory**tried
-            self._fell[i] = kept * self._fell[i] + fell
-            self._expected[i] = kept * self._expected[i] + mean * (1.0 - kept) / (1.0 - memory)
-            self._weights[i] = weight = max(weight, 1e-9)
+            self._fell[i] = own = kept * self._fell[i] + fell
+            self._expected[i] = expected = kept * self._expected[i] + mean * (1.0 - kept) / (1.0 - memory)
+            self._weights[i] = weight = weight if weight > 1e-9 else 1e-9
             total += weight
-            value += weight * self._own(i, mean)
+            value += weight * (own + prior) / (expected + prior)
         self._weights = [weight / total for weight in self._weights]
         self.value = value / total
-
-    def _own(self, memory: int, hazard: float) -> float:
-        prior = OWN_WEIGHT * hazard
-        return (self._fell[memory] + prior) / (self._expected[memory] + prior)
 
 
 class Hazards:
@@ -115,16 +119,15 @@ class Hazards:
     def curve(self, request: Request) -> list[float]:
         """The chance that a token falls, cell by cell."""
         own = self._factors.get(request)
-        factor = 1.0 if own is None else own.value
-        # In one expression: it is asked for several times a step.
-        return [
-            LEAST if (fall := factor * hazard) < LEAST else fall if fall < MOST else MOST
-            for hazard in self._base.hazards
-        ]
+        return _bounded(self._base.hazards, 1.0 if own is None else own.value)
 
-    def shared(self) -> Iterator[float]:
+    def shared(self) -> list[float]:
         """The same for a request that nobody knows yet."""
-        return map(_bounded, self._base.hazards)
+        return _bounded(self._base.hazards, 1.0)
+
+    def stands(self, request: Request) -> tuple[float, ...]:
+        """The chance that a token does not fall, cell by cell."""
+        return tuple([1 - fall for fall in self.curve(request)])
 
     def observe(self, request: Request, cells: Sequence[int], fell: bool) -> None:
         """A request's trials in these cells, of which the last fell or all stood."""
@@ -180,16 +183,16 @@ class Forecast:
     def sure(self, request: Request) -> tuple[float, ...]:
         """The chance that a token stands, given those before it, by how sure the drafter is of it
         (`outrider.ops.budget.cell`)."""
-        return tuple(1 - fall for fall in self._confidences.curve(request))
+        return self._confidences.stands(request)
 
     def reached(self, request: Request) -> tuple[float, ...]:
         """The same by its position, of a drafter that says how sure it is; empty for others."""
-        return tuple(1 - fall for fall in self._positions.curve(request)) if self.informed else ()
+        return self._positions.stands(request) if self.informed else ()
 
     def second(self, request: Request) -> tuple[float, ...]:
         """The chance that the next best token stands where the best has fallen, by how sure the drafter was
         of that."""
-        return tuple(1 - fall for fall in self._seconds.curve(request)) if self.informed else ()
+        return self._seconds.stands(request) if self.informed else ()
 
     def observe(self, request: Request, draft: Draft, length: int, verdict: Verdict) -> None:
         """Of at most `length` tokens that it was asked for it offered `draft`, of which some stood."""
@@ -222,5 +225,8 @@ class Forecast:
             hazards.forget(request)
 
 
-def _bounded(hazard: float) -> float:
-    return min(MOST, max(LEAST, hazard))
+def _bounded(hazards: Sequence[float], factor: float) -> list[float]:
+    """Each hazard times the factor, within bounds."""
+    return [
+        LEAST if (fall := factor * hazard) < LEAST else fall if fall < MOST else MOST for hazard in hazards
+    ]
