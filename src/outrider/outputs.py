@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Literal
@@ -53,9 +53,6 @@ class SpeculationStats:
         return tuple(a / d for a, d in zip(self.accepted_by_position, self.drafted_by_position, strict=True))
 
     def __add__(self, other: SpeculationStats) -> SpeculationStats:
-        if not other.drafts:
-            return self
-
         def added(a: Iterable[int], b: Iterable[int]) -> tuple[int, ...]:
             return tuple(x + y for x, y in zip_longest(a, b, fillvalue=0))
 
@@ -66,11 +63,20 @@ class SpeculationStats:
         )
 
     @classmethod
+    def of_drafts(cls, drafts: Mapping[tuple[int, int], int]) -> SpeculationStats:
+        """drafts: how many had so many tokens of which so many stood."""
+        positions = range(max((drafted for drafted, _ in drafts), default=0))
+        counts = drafts.items()
+        return cls(
+            sum(drafts.values()),
+            tuple(sum(n for (drafted, _), n in counts if drafted > at) for at in positions),
+            tuple(sum(n for (_, accepted), n in counts if accepted > at) for at in positions),
+        )
+
+    @classmethod
     def of_draft(cls, drafted: int, accepted: int) -> SpeculationStats:
         """The counts of one draft."""
-        if not drafted:
-            return cls()
-        return cls(1, (1,) * drafted, (1,) * accepted + (0,) * (drafted - accepted))
+        return cls.of_drafts({(drafted, accepted): 1} if drafted else {})
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ class BlockPool:
         """Blocks that `allocate` could hand out."""
         return len(self._empty) + len(self._idle) + (len(self._spare) if self._lent else 0)
 
+    def has_free(self, count: int) -> bool:
+        """Whether `allocate` could hand out so many."""
+        return count <= len(self._empty) or count <= self.num_free
+
     def lend(self) -> None:
         """Make the reserve usable."""
         self._lent = True

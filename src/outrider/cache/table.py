@@ -83,13 +83,16 @@ class BlockTable:
         if missing <= 0 and not self._has_states:
             return
         ends = range(length - drafted, length + 1) if self._has_states else ()
-        if len(self._states.missing(ends)) > self._states.num_free or any(
-            missing > group.pool.num_free for group in self._groups
-        ):
+        if self._has_states and len(self._states.missing(ends)) > self._states.num_free:
             raise OutOfBlocks
-        self._states.extend(ends)
         for group in self._groups:
-            group.blocks.extend(group.pool.allocate() for _ in range(missing))
+            if not group.pool.has_free(missing):
+                raise OutOfBlocks
+        if self._has_states:
+            self._states.extend(ends)
+        for group in self._groups:
+            for _ in range(missing):
+                group.blocks.append(group.pool.allocate())
 
     def room_for_draft(self, known: int, drafted: int) -> int:
         """The longest draft, up to `drafted`, for which there is room behind `known` more positions without
@@ -114,7 +117,8 @@ class BlockTable:
                 self._digests.append(self._digest(self._digests, tokens, index))
                 for group in self._groups:
                     group.publish(index, self._digests[index])
-                self._states.publish((index + 1) * self._block_size, self._digests[index])
+                if self._has_states:
+                    self._states.publish((index + 1) * self._block_size, self._digests[index])
         self.settle(filled)
 
     def settle(self, filled: int) -> None:
@@ -202,7 +206,8 @@ class GroupTable:
             block = self.blocks.pop()
             if block != GIVEN_BACK:
                 self.pool.release(block)
-        self._behind = min(self._behind, keep)
+        if self._behind > keep:
+            self._behind = keep
 
     def _blocks_behind(self, position: int) -> int:
         return blocks_behind(self.pool.window, position, self._block_size)

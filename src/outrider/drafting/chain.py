@@ -53,11 +53,15 @@ class Chain:
             began = self._clock()
             try:
                 for i, draft in self._offered(source, requests, plans, drafts).items():
-                    drafts[i] = replace(draft, source=source)
+                    if draft.tokens:
+                        drafts[i] = replace(draft, source=source)
             except Exception:
                 self._forget(drafter, requests, "draft")
             self.seconds[source] = self._clock() - began
-        return [self._in_grammar(request, draft) for request, draft in zip(requests, drafts, strict=True)]
+        return [
+            draft if request.sampler.grammar is None else self._in_grammar(request, draft)
+            for request, draft in zip(requests, drafts, strict=True)
+        ]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         """The verdicts on the drafts last returned; `requests[i].tokens` does not hold them yet."""

@@ -85,7 +85,7 @@ class TargetCost:
 
     def _between(self, rows: float) -> tuple[int, int, float]:
         """The points around, and how near the upper one is: above 1 beyond the last."""
-        high = min(max(bisect_right(self._counts, rows), 1), len(self._counts) - 1)
+        high = bisect_right(self._counts, rows, 1, len(self._counts) - 1)
         first, last = self._counts[high - 1], self._counts[high]
         return high - 1, high, (rows - first) / (last - first)
 

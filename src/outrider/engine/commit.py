@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from outrider.engine.request import Request
 from outrider.engine.verify import Judged
 from outrider.errors import INTERNAL_ERROR
-from outrider.outputs import Drafted, Increment, Logprob, Logprobs, Origin, SpeculationStats
+from outrider.outputs import Drafted, Increment, Logprob, Logprobs, Origin
 
 
 def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
@@ -36,7 +36,8 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
             break
     added = request.num_output - before
     accepted = min(verdict.accepted, added)
-    request.speculation += SpeculationStats.of_draft(drafted, accepted)
+    if drafted:
+        request.drafts[drafted, accepted] += 1
     if added:
         request.token_times.append((now, added))
     if judged.error is not None:
@@ -102,12 +103,13 @@ def _origins(judged: Judged) -> Sequence[Origin]:
 def _add_text(request: Request, token: int, origin: Origin) -> None:
     """Add a token's text, and finish the request if the token or its text ends the output."""
     params = request.params
-    ends = token in request.stop_tokens and request.num_output > params.min_tokens
+    may_end = request.num_output > params.min_tokens
+    ends = may_end and token in request.stop_tokens
     found = request.text.push(
         token,
         origin,
         silent=ends and not params.include_stop_str_in_output,
-        stops=request.num_output > params.min_tokens,
+        stops=may_end,
     )
     if ends:
         request.finish_reason = "stop"

@@ -9,40 +9,42 @@ from outrider.models.tokenizer import Tokenizer
 from outrider.outputs import Origin, Piece
 
 PRIMING_TOKENS = 6  # of the prompt's end: what a tokenizer may look at to place a space
+MOST_TOKENS = 8  # that are decoded at once, unless a character has more
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # how a decoder shows a UTF-8 character that lacks bytes
 
 
 class Detokenizer:
     """Decodes a sequence incrementally; holds back tokens that end inside a UTF-8 character.
 
-    Each call decodes only from the last completed character on (the method of Hugging Face's
-    text-generation-inference). The end of the prompt is decoded along, so that a leading space survives.
+    Each call decodes the last few tokens and returns what is new of their text. They begin with a completed
+    character (as in the method of Hugging Face's text-generation-inference), or with the end of the prompt,
+    which is decoded along, so that a leading space survives.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], *, skip_special_tokens: bool) -> None:
-        self._decode = partial(tokenizer.backend.decode, skip_special_tokens=skip_special_tokens)
+        self._decode = partial(tokenizer.decode, skip_special_tokens=skip_special_tokens)
         self._tokens = list(prompt[-PRIMING_TOKENS:])
-        self._begin = 0  # decoding starts here
         self._done = len(self._tokens)  # the text of tokens before this one was returned
+        self._text = self._decode(self._tokens)  # theirs
 
     def push(self, token: int) -> str:
         """The text that `token` completes."""
         self._tokens.append(token)
-        text = self._rest()
-        if not text or text.endswith(INCOMPLETE):
+        text = self._decode(self._tokens)
+        added = text[len(self._text) :]
+        if not added or added.endswith(INCOMPLETE):
             return ""
-        self._begin, self._done = self._done, len(self._tokens)
-        return text
+        if len(self._tokens) > MOST_TOKENS:
+            self._tokens = self._tokens[self._done :]  # the next begin with what `token` completed
+            text = self._decode(self._tokens)
+        self._text, self._done = text, len(self._tokens)
+        return added
 
     def flush(self) -> str:
         """What is left: a character that was never completed."""
-        text = self._rest()
-        self._begin = self._done = len(self._tokens)
-        return text
-
-    def _rest(self) -> str:
-        before = self._decode(self._tokens[self._begin : self._done])
-        return self._decode(self._tokens[self._begin :])[len(before) :]
+        before, self._text = self._text, self._decode(self._tokens)
+        self._done = len(self._tokens)
+        return self._text[len(before) :]
 
 
 class OutputText:
@@ -66,7 +68,7 @@ class OutputText:
         before = len(self.text)
         self.text += added
         self._held.append(Piece(token, added, origin))
-        if not stops or not added:
+        if not (stops and added and self._stop):
             return None
         # Each string is looked for only where this token completes it, however long the others are.
         places = ((self.text.find(s, max(0, before - len(s) + 1)), s) for s in self._stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from outrider.cache.table import BlockTable
@@ -24,7 +25,8 @@ class Request:
     """One sequence being generated; changed by `commit` alone.
 
     tokens: prompt and output; table: its K/V cache, whose `filled` says how many tokens are computed; turn:
-    when it came, moved by its priority: who has the earlier one is served first.
+    when it came, moved by its priority: who has the earlier one is served first; drafts: how many had so many
+    tokens of which so many stood.
     """
 
     id: str
@@ -49,7 +51,7 @@ class Request:
     logprobs: list[Logprobs] = field(default_factory=list)
     cumulative_logprob: float = 0.0
     prompt_logprobs: list[Logprobs | None] = field(default_factory=list)
-    speculation: SpeculationStats = field(default_factory=SpeculationStats)
+    drafts: Counter[tuple[int, int]] = field(default_factory=Counter)
     token_times: list[tuple[float, int]] = field(default_factory=list)
 
     @property
@@ -68,7 +70,8 @@ class Request:
     @property
     def room(self) -> int:
         """Tokens that may still be drafted: the target adds one of its own to every draft."""
-        return max(0, self.max_length - len(self.tokens) - 1)
+        room = self.max_length - len(self.tokens) - 1
+        return room if room > 0 else 0
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -85,7 +88,7 @@ class Request:
             logprobs=tuple(self.logprobs) if with_logprobs else None,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
-            speculation=self.speculation,
+            speculation=SpeculationStats.of_drafts(self.drafts),
         )
 
 

@@ -94,30 +94,42 @@ class Scheduler:
 
     def _schedule(self, *, drafting: bool) -> Schedule:
         preempted: list[Request] = []
-        decoding = [request for request in self.running if request.pending == 1]
-        left = self._max_rows - len(decoding)
-        longest = sum(self._longest_draft(request) for request in decoding) if drafting else 0
-        for_drafts = min(longest, left // 2)
-        counts = self._continue_running(decoding, min(left - for_drafts, self._prompt_rows), preempted)
-        admitted = not preempted and self._admit(counts, min(left - for_drafts, self._prompt_rows))
+        decoding: list[tuple[Request, int]] = []
+        reading: list[tuple[Request, int]] = []
+        for request in self.running:
+            pending = request.pending
+            (decoding if pending == 1 else reading).append((request, pending))
+        prompt_rows = self._rows_for_prompts(decoding, drafting) if reading or self.waiting else 0
+        counts = self._continue_running(decoding, reading, prompt_rows, preempted)
+        admitted = not preempted and self._admit(counts, prompt_rows)
         work = self._add_drafts(counts) if drafting else self._plain(counts)
         for request, count in counts.items():
             request.table.mark(request.table.filled + count)
         return Schedule(work, tuple(preempted), short=not admitted)
 
+    def _rows_for_prompts(self, decoding: Sequence[tuple[Request, int]], drafting: bool) -> int:
+        """Beside those that decode, and what drafts can count on."""
+        left = self._max_rows - len(decoding)
+        longest = sum(self._longest_draft(request) for request, _ in decoding) if drafting else 0
+        return min(left - min(longest, left // 2), self._prompt_rows)
+
     def _continue_running(
-        self, decoding: list[Request], prompt_rows: int, preempted: list[Request]
+        self,
+        decoding: Sequence[tuple[Request, int]],
+        reading: Sequence[tuple[Request, int]],
+        prompt_rows: int,
+        preempted: list[Request],
     ) -> dict[Request, int]:
-        """Tokens for the running requests: a row for each that decodes, then prompts in order."""
+        """Tokens for the running requests, which are given with what they lack: a row for each that decodes,
+        then prompts in order."""
         counts: dict[Request, int] = {}
-        reading = [request for request in self.running if request.pending > 1]
-        for request in [*decoding, *reading]:
-            count = min(request.pending, prompt_rows) if request.pending > 1 else 1
+        for request, pending in [*decoding, *reading]:
+            count = 1 if pending == 1 else min(pending, prompt_rows)
             if request in preempted or not count or not _ready(request):
                 continue
             if self._reserve(request, count, preempted):
                 counts[request] = count
-                prompt_rows -= count if request.pending > 1 else 0
+                prompt_rows -= count if pending > 1 else 0
         for request in preempted:
             counts.pop(request, None)
         return counts
@@ -139,6 +151,8 @@ class Scheduler:
 
     def _admit(self, counts: dict[Request, int], prompt_rows: int) -> bool:
         """Start waiting requests while rows, seats and blocks last; False if it was the blocks."""
+        if not self.waiting:
+            return True
         prompt_rows -= sum(count for request, count in counts.items() if request.pending > 1)
         while prompt_rows > 0 and len(self.running) < self._max_num_seqs:
             request = next(filter(_ready, self.waiting), None)
@@ -163,10 +177,13 @@ class Scheduler:
         # A drafter that has to read the prompt does so when the first token is out.
         ready = [r for r, count in counts.items() if count == r.pending and r.num_output]
         load = self._load(counts)
-        # The policy is asked in any case: what it then observes is a step that it knows.
-        plans = dict(zip(ready, self.policy.plans(ready, load), strict=True))
+        nothing = self.policy.nothing
+        plans: dict[Request, Plan] = {}
         wanted: dict[Request, int] = {}
-        for request, plan in plans.items():
+        # The policy is asked in any case: what it then observes is a step that it knows.
+        for request, plan in zip(ready, self.policy.plans(ready, load), strict=True):
+            if plan is nothing:
+                continue
             plan = plan if not self.resting else _without(plan, self.resting)
             plans[request] = plan = plan.within(request.room)
             if plan.rows:
@@ -174,8 +191,7 @@ class Scheduler:
         for request, share in _shared(wanted, load.budget).items():
             rows = self._reserve_draft(request, counts[request], share)
             plans[request] = plans[request].in_rows(rows)
-        nothing = self.policy.nothing
-        return tuple(Work(request, count, plans.get(request, nothing)) for request, count in counts.items())
+        return tuple([Work(request, count, plans.get(request, nothing)) for request, count in counts.items()])
 
     def _plain(self, counts: Mapping[Request, int]) -> tuple[Work, ...]:
         """The work without drafts."""

@@ -31,6 +31,8 @@ class Verdict:
     @property
     def straight(self) -> int:
         """How many of those that stand are the first tokens of the draft."""
+        if not self.path:
+            return self.accepted
         return next((n for n, at in enumerate(self.path) if at != n), self.accepted)
 
 
@@ -42,19 +44,22 @@ def coupled(target: Sequence[int], draft: Sequence[int], parents: Sequence[int] 
     whatever the draft is. It is negative where plain decoding would find none; where it ends early, the
     target is not asked there. parents: of a tree, see `outrider.drafting.base.Draft`."""
     at, path, tokens = -1, list[int](), list[int]()
-    while at + 1 < len(target) and target[at + 1] >= 0:
-        tokens.append(target[at + 1])
-        at = _following(at, tokens[-1], draft, parents)
+    while at + 1 < len(target) and (token := target[at + 1]) >= 0:
+        tokens.append(token)
+        if parents:
+            at = _child(at, token, draft, parents)
+        elif at + 1 < len(draft) and draft[at + 1] == token:
+            at += 1
+        else:
+            at = -1
         if at < 0:
             return Verdict(len(path), tuple(tokens), path=tuple(path) if parents else ())
         path.append(at)
     return Verdict(len(path), tuple(tokens), stuck=True, path=tuple(path) if parents else ())
 
 
-def _following(at: int, token: int, draft: Sequence[int], parents: Sequence[int]) -> int:
+def _child(at: int, token: int, draft: Sequence[int], parents: Sequence[int]) -> int:
     """The number of the drafted token that follows this one and is `token`; -1 if there is none."""
-    if not parents:
-        return at + 1 if at + 1 < len(draft) and draft[at + 1] == token else -1
     of_parent = zip(parents, draft, strict=True)
     return next((n for n, (parent, found) in enumerate(of_parent) if parent == at and found == token), -1)
 
