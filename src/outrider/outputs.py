@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Origin = Literal["draft", "correction", "bonus", "target"]
 """Where a token came from: an accepted draft, the target's correction of one, the bonus after a draft that
@@ -123,8 +123,7 @@ class RequestOutput:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Text that one token added (possibly none yet, inside a UTF-8 character) and where it came from."""
 
     token_id: int

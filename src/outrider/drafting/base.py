@@ -37,6 +37,8 @@ class Draft:
     @property
     def depth(self) -> int:
         """Tokens of the chain; no other path is longer."""
+        if not self.parents:
+            return len(self.tokens)
         return next((n for n, p in enumerate(self.parents) if p != n - 1), len(self.tokens))
 
     def before(self, number: int) -> list[int]:

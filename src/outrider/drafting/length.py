@@ -83,8 +83,8 @@ class FixedLength:
 
     @cached_property
     def usual(self) -> Plan:
-        """Of a request that asks for nothing special."""
-        return _same(Budget(0), self.longest, self.drafters)
+        """The plan of a request that asks for nothing special."""
+        return _same(Budget(0), self.longest, self.drafters) if self.longest else self.nothing
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
         return [self._plan(request) for request in requests]

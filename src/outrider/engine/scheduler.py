@@ -188,7 +188,7 @@ class Scheduler:
             plans[request] = plan = plan.within(request.room)
             if plan.rows:
                 wanted[request] = plan.rows
-        for request, share in _shared(wanted, load.budget).items():
+        for request, share in (_shared(wanted, load.budget) if wanted else wanted).items():
             rows = self._reserve_draft(request, counts[request], share)
             plans[request] = plans[request].in_rows(rows)
         return tuple([Work(request, count, plans.get(request, nothing)) for request, count in counts.items()])

@@ -120,6 +120,8 @@ class Meter:
 
 def cell(confidence: float, cells: int) -> int:
     """A cell is a step of the log-odds: confidences near 1, where most are, are told apart most finely."""
-    doubt = max(1.0 - confidence, 1e-4)
-    log_odds = math.log2((1.0 - doubt + 1e-4) / doubt)
-    return int(min(max(log_odds / 1.25 + 3.0, 0.0), cells - 1.0))
+    doubt = 1.0 - confidence
+    if doubt < 1e-4:
+        doubt = 1e-4
+    place = int(math.log2((1.0 - doubt + 1e-4) / doubt) / 1.25 + 3.0)
+    return 0 if place < 0 else place if place < cells else cells - 1
