@@ -332,3 +332,42 @@ def test_wrong_costs_are_corrected_by_what_steps_take() -> None:
     batch = stubs(4)
     world.run(batch, 3000)
     assert world.run(batch, 500) >= 0.9 * best_rate(0.8, 4, CHEAP)
+
+
+@dataclass
+class Ticking:
+    """Every look at it costs a millisecond, of which a step that plans drafts and learns takes some."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+
+@pytest.mark.parametrize(("chance", "pays"), [(0.3, False), (0.8, True)])
+def test_time_to_think_is_not_forgotten_while_nothing_is_drafted(chance: float, pays: bool) -> None:
+    """Drafts of which three in ten stand would pay if thinking took no time, and do not as it is."""
+    assert best_rate(chance, 1, CHEAP) > 1.1 * fixed_rate(chance, 1, CHEAP, 0)
+    world = World([Player(CHEAP, lambda _: chance)], clock=Ticking())
+    batch = stubs(1)
+    world.run(batch, 1000)
+    world.run(batch, 2000)
+    drafted = sum(bool(drafts[0].tokens) for drafts in world.drafts[-2000:])
+    assert (drafted > 1900) == pays
+    assert (drafted < 100) == (not pays)
+
+
+def test_thinking_that_was_interrupted_is_soon_forgotten() -> None:
+    """One step in twenty waits for 50 ms in the middle of planning."""
+    clock = Clock()
+    world, batch = World([Player(CHEAP, lambda _: 0.8)], clock=clock), stubs(1)
+    behind = world.players[0].behind
+
+    def interrupted(request: Request) -> int:
+        clock.now += 0.05 if len(world.drafts) % 20 == 19 else 0.0
+        return behind(request)
+
+    world.players[0].behind = interrupted  # type: ignore[method-assign]
+    world.run(batch, 500)
+    assert world.run(batch, 2000) >= 0.9 * best_rate(0.8, 1, CHEAP)

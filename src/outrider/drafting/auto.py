@@ -68,8 +68,12 @@ class AutoLength:
         self._steps = 0  # since it was made
         self._deciding = 0.0  # seconds that it takes, on average
         self._planning = 0.0  # seconds of this step
-        self._thought = 0.0  # seconds of planning drafts and learning from them since the last decision
-        self._idle = False  # nothing is drafted in this step
+        self._decided = 0.0  # seconds of it that went into a decision
+        self._thought = 0.0  # seconds of planning drafts and looking at them since the last decision
+        self._drafted = 0  # steps with drafts in that time
+        self._learning = 0.0  # seconds for each step that was last learnt from
+        self._idle = False  # nothing is drafted while the decision stands
+        self._drafts = False  # something is drafted in this step
         self._read = [0] * len(links)  # tokens that each drafter has to catch up with in this step
         self._untried = [False] * len(links)
         self._nothing = Plan((NOTHING,) * (len(links) + 1))
@@ -86,17 +90,21 @@ class AutoLength:
         began = self._clock()
         self._load = load
         if not requests:
-            self._planning, self._read = 0.0, [0] * len(self.links)
+            self._planning, self._read, self._drafts = 0.0, [0] * len(self.links), False
             return []
         self._steps += 1
         stands = self._steps < self._stands and requests == self._requests
         if stands and self._idle:
+            self._drafts = False
             return [self._nothing] * len(requests)
+        self._decided = 0.0
         if not stands:
             self._decide_anew(requests)
-            self._deciding += QUICK * (self._clock() - began - self._deciding)
+            self._decided = self._clock() - began
+            self._deciding += QUICK * (self._decided - self._deciding)
         plans = [self._plan(request) for request in requests]
         self._idle = all(plan is self._nothing for plan in plans)
+        self._drafts = not self._idle
         self._read = [
             sum(
                 link.drafter.behind(r)
@@ -122,7 +130,9 @@ class AutoLength:
         if self._decision.looks:
             self._stands = 0
         ended = self._clock()
-        self._thought += 0.0 if self._idle else self._planning + ended - began
+        if self._drafts:
+            self._thought += self._planning - self._decided + ended - began
+            self._drafted += 1
         if ended - self._saved > SAVE_EVERY:
             self._saved = ended
             self._learn()
@@ -135,22 +145,37 @@ class AutoLength:
         self._plans.pop(request, None)
 
     def _learn(self) -> None:
-        self._learner.learn(self._decision, always=self.bounds.least > 0)
+        began = self._clock()
+        if steps := self._learner.learn(self._decision, always=self.bounds.least > 0):
+            self._learning = (self._clock() - began) / steps
 
     def _decide_anew(self, requests: Sequence[Request]) -> None:
         """Learn from the steps since the last decision, and make the next."""
+        self._learn()
+        known = self._known = Estimate(
+            self.links,
+            self.target,
+            self.bounds,
+            self._known.trees,
+            rate=self._decision.rate,
+            thinking=self._thinking(),
+        )
         if requests != self._requests:
             self._trials.other_requests()
         self._requests = requests
-        thinking, self._thought = self._thought / self._steps, 0.0
-        self._learn()
-        known = self._known = Estimate(
-            self.links, self.target, self.bounds, self._known.trees, self._decision.rate, thinking
-        )
         self._decision = self._decide(known, requests, self._load)
         self._stands = self._trials.choose(known, self._decision, self._steps)
         self._plans.clear()
         self._steps = 0
+
+    def _thinking(self) -> float:
+        """Seconds a request in a step with drafts. Other steps say nothing of it, and deciding is not part
+        of it, since that is done for them too."""
+        if not self._drafted:
+            return self._known.thinking
+        taken = self._thought / self._drafted + self._learning
+        self._thought, self._drafted = 0.0, 0
+        return taken / len(self._requests)
 
     def _plan(self, request: Request) -> Plan:
         """As it was, while the decision stands; trials are made once."""

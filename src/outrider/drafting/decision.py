@@ -26,8 +26,8 @@ class Estimate(NamedTuple):
     """What a decision is made from, and changes nothing of.
 
     links: the drafters, what each costs and promises; target: what a step costs without drafting; trees:
-    whether drafts may have siblings; rate: expected tokens a second as last decided; thinking: seconds that
-    planning drafts and learning from them take in a step.
+    whether drafts may have siblings; rate: expected tokens a second as last decided; thinking: seconds a
+    request that planning drafts and learning from them take in a step.
     """
 
     links: Sequence[Link]
@@ -66,10 +66,7 @@ def decide(known: Estimate, requests: Sequence[Request], load: Load) -> Decision
     step = Undrafted(len(requests), load.rows + sum(length or 0 for length in own), others)
     used = [_worth_asking(known, request, target.row(step.rows), len(free)) for request in free]
     asked = [_asked(links, request, use) for request, use in zip(free, used, strict=True)]
-    thinking = known.thinking / len(requests)
-    prospects = [
-        _positions(known, request, chances, thinking) for request, chances in zip(free, asked, strict=True)
-    ]
+    prospects = [_positions(known, request, chances) for request, chances in zip(free, asked, strict=True)]
     depths = [[link.cost.fixed * chance for link, chance in zip(links, of, strict=True)] for of in asked]
     allotment = allot(prospects, depths, step, target)
     # Costs that only steps with drafts were seen to have may be the drafts' or everybody's: look which.
@@ -99,11 +96,9 @@ def _asked(links: Sequence[Link], request: Request, used: Sequence[bool]) -> lis
     return chances
 
 
-def _positions(
-    known: Estimate, request: Request, asked: Sequence[float], thinking: float
-) -> Iterator[Position]:
-    """What the chain promises a request, if its drafters are asked with these chances. thinking: seconds of
-    it, which are much the same for a longer draft."""
+def _positions(known: Estimate, request: Request, asked: Sequence[float]) -> Iterator[Position]:
+    """What the chain promises a request, if its drafters are asked with these chances."""
+    thinking = known.thinking
     attention = known.target.attention(0, len(request.tokens))
     parts = [
         link.positions(request, chance) for link, chance in zip(known.links, asked, strict=True) if chance
@@ -111,7 +106,7 @@ def _positions(
     for at in zip(*parts, strict=True):
         tokens, rows, seconds = (sum(values) for values in zip(*at, strict=True))
         yield Position(tokens, rows, seconds + rows * attention + thinking)
-        thinking = 0.0
+        thinking = 0.0  # it is much the same for a longer draft
 
 
 def _worth_asking(known: Estimate, request: Request, row: float, drafting: int) -> list[bool]:

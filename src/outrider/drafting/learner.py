@@ -54,19 +54,20 @@ class Learner:
         reading = [link.reading(number, outcomes) for number, link in enumerate(self._links, start=1)]
         self._seen.append(_Step(load, sum(drafted), pairs, planning, read, reading, outcomes, timing))
 
-    def learn(self, decision: Decision, *, always: bool) -> None:
+    def learn(self, decision: Decision, *, always: bool) -> int:
         """From the steps since the last time, which this decision was for. always: whether drafts are asked
-        for even where they do not pay."""
+        for even where they do not pay. Returns how many steps there were."""
         seen, self._seen = self._seen, []
         for step in seen:
             self._learn_from(step)
         if not seen:
-            return
+            return 0
         asked = decision.lengths.values()
         for number, link in enumerate(self._links):
             link.forecast.refresh()
             if always or not any(lengths[number] for lengths in asked):
                 link.tell_if_useless(self._target)
+        return len(seen)
 
     def _learn_from(self, step: _Step) -> None:
         load, target, timing = step.load, self._target, step.timing
