@@ -16,7 +16,7 @@ from outrider.config import resolve
 from outrider.engine import lending
 from outrider.models.checkpoint import open_checkpoint
 from outrider.ops.span import Span
-from outrider.planning.plan import Ground, Plan, make_plan
+from outrider.planning.plan import Ground, MemoryPlan, make_plan
 from tests.engine.helpers import PROMPTS, count_preemptions, load, token_ids
 from tests.factories import write_noisy_copy
 from tests.models.factories import write_hf
@@ -124,7 +124,7 @@ def test_a_conversation_goes_on_from_its_answer(models: Any, plain: Plain) -> No
     assert differing(second, plain) == 0
 
 
-def planned(models: Any, drafter: str | None, **options: Any) -> Plan:
+def planned(models: Any, drafter: str | None, **options: Any) -> MemoryPlan:
     options = options_of(models, drafter, **options)
     if drafter is not None:
         options["speculative_model"] = models[drafter]

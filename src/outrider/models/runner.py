@@ -223,7 +223,7 @@ class DraftRunner(ModelRunner):
         return tokens if max(tokens) < rows else [token if token < rows else 0 for token in tokens]
 
     def draft(self, lanes: Sequence[Lane | Span]) -> list[Grown]:
-        """Drafts behind what is read; see `outrider.ops.lane.Chain`."""
+        """Drafts behind what is read; see `outrider.ops.lane.DraftChain`."""
         return self._chain(lanes)
 
 

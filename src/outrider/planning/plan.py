@@ -23,7 +23,7 @@ CONCURRENCY = (64, 32, 16, 8, 4, 2, 1)  # requests at a time that are tried wher
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Bytes of one configuration under a limit.
 
     runtime: process, libraries and tokenizer; target, drafts: weights that stay; activations: of the largest
@@ -120,7 +120,7 @@ class Ground:
     open: Callable[[str], Checkpoint]
 
 
-def make_plan(config: EngineConfig, ground: Ground) -> Plan:
+def make_plan(config: EngineConfig, ground: Ground) -> MemoryPlan:
     """The plan of a configuration.
 
     Where the configuration does not say how many requests run at a time, as many as leave each
@@ -135,7 +135,7 @@ def make_plan(config: EngineConfig, ground: Ground) -> Plan:
     return plan
 
 
-def _plan(config: EngineConfig, ground: Ground, requests: int) -> Plan:
+def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
     checkpoint = ground.target
     ledger = ledger_of(config, checkpoint)
     trained = checkpoint.config.max_position_embeddings
@@ -168,7 +168,7 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> Plan:
         context = min(caches.longest_of_many(left, most), of_models.longest_of_many(told, most))
     level = min(caches.level(left, context), of_models.level(told, context))
     num_blocks = caches.blocks(level, context)
-    return Plan(
+    return MemoryPlan(
         limit=ground.limit,
         runtime=runtime,
         target=target.weights,

@@ -23,7 +23,7 @@ from outrider.ops.base import Cache, Definition, Facts, Forward
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.chain import NativeChain
 from outrider.ops.cpu.forward import NativeForward
-from outrider.ops.lane import Chain, Words
+from outrider.ops.lane import DraftChain, Words
 from outrider.ops.shapes import AttentionShape, StateShape
 
 LANES = 16
@@ -142,7 +142,7 @@ class NativeBackend:
         assert self.facts.kernels is not None
         return NativeForward(self._threads, self.facts.kernels, definition, cache)
 
-    def chain(self, first: Forward, then: Forward, words: Words) -> Chain:
+    def chain(self, first: Forward, then: Forward, words: Words) -> DraftChain:
         assert isinstance(first, NativeForward)
         assert isinstance(then, NativeForward)
         return NativeChain(first, then, words)

@@ -17,7 +17,7 @@ from outrider.ops.span import Span
 
 
 class NativeChain:
-    """See `outrider.ops.lane.Chain`."""
+    """See `outrider.ops.lane.DraftChain`."""
 
     def __init__(self, first: NativeForward, then: NativeForward, words: Words) -> None:
         self._first, self._then, self._words = first, then, words
