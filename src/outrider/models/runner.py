@@ -115,7 +115,7 @@ class PagedRunner:
         self._forget_from([pool.num_blocks for pool in self.pool.all])
         return True
 
-    def forget(self) -> None:
+    def close(self) -> None:
         """Give the cache's memory back, where that can be, with all that it holds: nobody may want that.
 
         Dropping the runner would not do: an array of some megabytes that is freed may stay in the process's
@@ -168,11 +168,16 @@ class ModelRunner(PagedRunner):
         )
         self.model = model
         self._definition = partial(model.forward, state_layers=tuple(state_layers))
-        self._forward = self.compile(self._definition)
+        self._compile()
 
     def forget(self) -> None:
-        super().forget()
-        self._forward = self.compile(self._definition)  # it keeps room for as large a pass as it has run
+        """As `close`, and go on with an empty cache and a new pass: one keeps room for as many rows as it has
+        ever run."""
+        self.close()
+        self._compile()
+
+    def _compile(self) -> None:
+        self._forward = self.compile(self._definition)
 
     def step(
         self, spans: Sequence[Span], choices: Sequence[Choice | None], *, looks: bool = False
@@ -210,8 +215,12 @@ class DraftRunner(ModelRunner):
         prefix_caching: bool,
         vocab: int,
     ) -> None:
+        self._words = Words(vocab)
         super().__init__(model, num_blocks=num_blocks, block_size=block_size, prefix_caching=prefix_caching)
-        self._chain = model.backend.chain(self._forward, self._forward, Words(vocab))
+
+    def _compile(self) -> None:
+        super()._compile()
+        self._chain = self.model.backend.chain(self._forward, self._forward, self._words)
 
     def readable(self, tokens: Sequence[int]) -> Sequence[int]:
         """The tokens, as far as the model's table has them.
