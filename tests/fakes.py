@@ -7,20 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from outrider import SamplingParams
+from outrider import LLM, SamplingParams
 from outrider.drafting.auto import AutoLength
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.decision import Decide, decide
 from outrider.drafting.forecast import Forecast
-from outrider.drafting.length import Load, Outcome, Timing
+from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
 from outrider.drafting.workloads import WORKLOADS, Bounds
 from outrider.ops.budget import Budget, Meter
 from outrider.sampling.sampler import Sampler
 from outrider.verification.accept import Verdict
+from tests.engine.helpers import drafters_of
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
@@ -63,8 +64,24 @@ def stubs(count: int) -> list[Request]:
     return [stub(number) for number in range(count)]
 
 
+class Memoryless:
+    """What a drafter has to be told, for one that keeps nothing."""
+
+    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+        """It knows, or never will."""
+
+    def end(self, request: Request) -> None:
+        """It keeps nothing."""
+
+    def behind(self, request: Request) -> int:
+        return 0
+
+    def rest(self) -> None:
+        """It keeps nothing."""
+
+
 @dataclass
-class Player:
+class Player(Memoryless):
     """A drafter whose tokens are 1 where they stand and 0 where they fall.
 
     chance: that a request's next token stands; offers: that it has anything to offer; sure: whether it knows
@@ -107,17 +124,8 @@ class Player:
                 break
         return Draft(tuple(tokens), confidences=tuple(confidences))
 
-    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
-        """It knows."""
-
-    def end(self, request: Request) -> None:
-        """It keeps nothing."""
-
     def behind(self, request: Request) -> int:
         return 0 if request in self.seen else self.unread
-
-    def rest(self) -> None:
-        """It keeps nothing."""
 
 
 def link(player: Player, bounds: Bounds = BOUND, cost: DraftCost | None = None) -> Link:
@@ -195,6 +203,41 @@ class World:
         """Of the drafts of the last steps, on average."""
         lengths = [len(draft.tokens) for drafts in self.drafts[-last:] for draft in drafts]
         return sum(lengths) / len(lengths)
+
+
+def automatic(llm: LLM, passes: TargetCost, workload: str | None = None) -> AutoLength:
+    """The policy of "auto" for an engine, which knows its costs and whose clock stands still."""
+    bounds = WORKLOADS[workload]
+    links = [
+        Link(drafter, DraftCost(1e-4, 1e-5), Forecast(bounds.most, bounds.acceptance))
+        for drafter in drafters_of(llm)
+    ]
+    trees = llm.engine.acceptance.trees and not llm.engine.target.model.state_shapes
+    return AutoLength(links, passes, bounds, lambda: None, trees=trees, clock=Clock())
+
+
+@dataclass
+class Unclocked:
+    """A policy that sees every step take as long as was foreseen, however busy the machine."""
+
+    policy: LengthPolicy
+
+    @property
+    def longest(self) -> int:
+        return self.policy.longest
+
+    @property
+    def nothing(self) -> Plan:
+        return self.policy.nothing
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
+        return self.policy.plans(requests, load)
+
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        self.policy.observe(outcomes, Timing([1e-3] * len(timing.drafted), 10e-3, 12e-3))
+
+    def end(self, request: Request) -> None:
+        self.policy.end(request)
 
 
 def verdict(draft: Draft) -> Verdict:

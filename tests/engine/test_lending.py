@@ -21,6 +21,7 @@ from outrider.engine import lending
 from outrider.engine.lending import DRAFT_COUNTS, IDLE_STEPS, QUIET_STEPS, Lending
 from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
+from tests import planted
 from tests.engine.helpers import PROMPTS, drafters_of, expected, held_blocks, load, token_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -327,11 +328,7 @@ def test_to_and_fro(target: str, draft: str, monkeypatch: pytest.MonkeyPatch) ->
     assert comes_and_goes(target, draft, 0)
     assert comes_and_goes(target, draft, 1)
 
-    def carelessly(self: BlockPool) -> bool:
-        self._lent = False
-        return True
-
-    monkeypatch.setattr(BlockPool, "reclaim", carelessly)
+    planted.reclaim_what_is_in_use(monkeypatch)
     monkeypatch.setattr(lending, "SPARE", -10.0)
     assert not comes_and_goes(target, draft, 0), "the planted fault was not seen"
 

@@ -13,13 +13,14 @@ from transformers import MistralConfig, MistralForCausalLM
 from outrider import LLM, ConfigError, RequestsFailed, SamplingParams
 from outrider.cache import table
 from outrider.cache.division import Division, Size
-from outrider.cache.groups import blocks_behind, groups_of
+from outrider.cache.groups import groups_of
 from outrider.config import resolve
 from outrider.engine import lending
 from outrider.measurement.ties import gap_at
 from outrider.models import runner
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.plan import Ground, make_plan
+from tests import planted
 from tests.engine.helpers import PROMPTS, count_preemptions, held_blocks, load, token_ids
 from tests.factories import tiny_config, write_model, write_noisy_copy
 from tests.models.head_features import FEATURES
@@ -273,18 +274,11 @@ def test_a_tie_is_looked_at_in_a_cache_of_one_window(models: Any) -> None:
 # Planted faults
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, early: int) -> None:
-    def off(window: int | None, position: int, block_size: int) -> int:
-        return blocks_behind(window, position + early, block_size)
-
-    monkeypatch.setattr(table, "blocks_behind", off)
-
-
 @pytest.mark.parametrize("early", [0, 1])
 def test_a_block_given_back_too_early_is_missed(
     models: Any, plain: Plain, early: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planted(monkeypatch, early)
+    planted.give_blocks_back(monkeypatch, early)
     llm = built(models, None, block_size=1, max_num_seqs=1, enable_prefix_caching=False)
     request = params(0.0, 0, max_tokens=60)
     if early:  # the kernels refuse to read what is not there
@@ -299,7 +293,7 @@ def test_a_block_given_back_too_late_costs_memory(
     models: Any, late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is as much as one request needs, it does not get to its end."""
-    planted(monkeypatch, -late)
+    planted.give_blocks_back(monkeypatch, -late)
     llm = built(models, None, block_size=1, max_num_seqs=1)
     llm.engine.add(LONG, params(0.0, 0, max_tokens=5))
     for _ in range(40):
