@@ -83,7 +83,7 @@ class FixedLength:
 
     @cached_property
     def usual(self) -> Plan:
-        """Of a request that asks for nothing special."""
+        """The plan of a request that asks for nothing special."""
         return _same(Budget(0), self.longest, self.drafters)
 
     def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:

@@ -15,7 +15,7 @@ DRAFT_COUNTS = 16
 QUIET_STEPS = 64
 """Steps with room to spare after which the memory is taken back."""
 SPARE = 0.25
-"""Of the target's own blocks, free besides the reserve: less would soon mean a preemption again."""
+"""The share of the target's own blocks that is free then: less would soon mean a preemption again."""
 
 
 class Lending:

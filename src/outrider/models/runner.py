@@ -83,7 +83,7 @@ class PagedRunner:
 
     @property
     def facts(self) -> Facts:
-        """Of where it is computed."""
+        """The facts of the backend that computes it."""
         return self._paged.backend.facts
 
     def check_process(self) -> None:
@@ -124,7 +124,7 @@ class PagedRunner:
         self._forget_from([0] * len(self.pool.all))
 
     def _new_cache(self) -> Sequence[LayerCache]:
-        """By layer, each with as many blocks as its group has."""
+        """The cache of each layer, with as many blocks as its group has."""
         model, layers = self._paged, dict[int, LayerCache]()
         for number, (group, pool) in enumerate(zip(self._groups, self.pool.of_groups, strict=True)):
             shapes = [model.shapes[layer] for layer in group.layers]

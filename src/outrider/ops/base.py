@@ -149,7 +149,7 @@ class Facts:
 
     @property
     def cache_bytes(self) -> int:
-        """Of a number of K or V."""
+        """The bytes of a number of K or V."""
         return {"float64": 8, "float32": 4}.get(self.cache_dtype, 2)
 
 

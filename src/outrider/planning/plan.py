@@ -47,7 +47,7 @@ class MemoryPlan:
     wanted: int
     """Positions that a request is to have at least."""
     least_cache: int
-    """Of `cache`, for requests of the wanted length."""
+    """The bytes of `cache` at least, for requests of the wanted length."""
     kv_cache_memory: int
     """The option of this name, with which the engine stays within the plan."""
     max_num_seqs: int
@@ -97,12 +97,12 @@ class MemoryPlan:
 
     @property
     def blocks(self) -> int:
-        """That the texts of all requests fill: of a group of layers without a window."""
+        """The blocks that the texts of all requests fill, of a group of layers without a window."""
         return self.num_blocks[-1]
 
     @property
     def positions(self) -> int:
-        """That the cache holds, of all requests together."""
+        """The positions that the cache holds, of all requests together."""
         return self.blocks * self.block_size
 
 
@@ -197,7 +197,7 @@ def _loading(runtime: int, models: list[Footprint]) -> int:
 
 
 def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -> PassSize:
-    """Of the target's largest pass: a chunk of prompts, and every request's tokens with the largest draft."""
+    """The target's largest pass: a chunk of prompts, and all requests' tokens and largest drafts."""
     prompts = prompt_rows_of(config, exact=exact)
     verified = requests * (1 + draft_rows(config.speculative))
     most = config.max_num_batched_tokens

@@ -29,7 +29,7 @@ from outrider.ops.shapes import AttentionShape, StateShape
 LANES = 16
 """Outputs that kernels compute together; an expert's have to be a multiple."""
 STORED = {"float32": np.float32, "bfloat16": np.uint16}
-"""In what K and V lie: NumPy has no bfloat16."""
+"""The types in which K and V lie: NumPy has no bfloat16."""
 
 
 class NativeBackend:
@@ -59,7 +59,7 @@ class NativeBackend:
             exact=True, device="cpu", kernels=kernels, threads=threads, cache_dtype=cache_dtype, lazy=True
         )
         self.weight_bytes = 0
-        """Of all that was packed, as it lies in memory."""
+        """The bytes of all that was packed, as it lies in memory."""
 
     def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> NativeBackend:
         """The same kernels on the same threads."""

@@ -66,7 +66,7 @@ class NativeChain:
         )
 
     def _probabilities(self, lane: Lane, scores: Floats | None) -> NDArray[np.float64] | None:
-        """Of all tokens, from scores of the drafter's words."""
+        """The probabilities of all tokens, from scores of the drafter's words."""
         if not lane.probabilities or scores is None:
             return None
         shares = softmax(scores)
