@@ -12,7 +12,7 @@ import pytest
 from outrider import LLM, ConfigError, ModelError, RequestsFailed, SamplingParams
 from outrider.cache.division import Division, GroupSize, StateSize
 from outrider.config import resolve
-from outrider.engine import lending
+from outrider.engine.lending import Patience
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 from tests import planted
@@ -179,10 +179,9 @@ def test_forced_preemption(models: Any, plain: Plain, drafter: str | None) -> No
 
 
 def test_lent_slots_come_back(models: Any, plain: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("IDLE_STEPS", "QUIET_STEPS"):
-        monkeypatch.setattr(lending, name, 1)
     options: dict[str, Any] = {"max_num_seqs": 8}
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
+    llm.engine.lending.patience = Patience(idle=1, quiet=1)
     slots, lent = llm.engine.target.pool.states, []
     assert slots is not None
     assert slots.reserve > 0

@@ -15,7 +15,7 @@ from outrider.cache import table
 from outrider.cache.division import Division, Size
 from outrider.cache.groups import groups_of
 from outrider.config import resolve
-from outrider.engine import lending
+from outrider.engine.lending import Patience
 from outrider.measurement.ties import gap_at
 from outrider.models import runner
 from outrider.models.checkpoint import open_checkpoint
@@ -212,10 +212,9 @@ def test_drafters_give_back_too(models: Any, drafter: str) -> None:
 def test_memory_is_lent_by_group_and_comes_back(
     models: Any, plain: Plain, groups: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("IDLE_STEPS", "QUIET_STEPS"):
-        monkeypatch.setattr(lending, name, 1)
     options: dict[str, Any] = {"max_num_seqs": 8, "max_model_len": 100} | groups
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
+    llm.engine.lending.patience = Patience(idle=1, quiet=1)
     watch(llm, CHUNK + LENGTH)
     pools, lent = llm.engine.target.pool.of_groups, []
     own = [pool.num_blocks for pool in pools]
