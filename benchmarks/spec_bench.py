@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.variants import cache_folder, smollm2
 from outrider import LLM
-from outrider.measurement.bench import AUTO, Result, Round, Run, join_rounds, measure
+from outrider.measurement.bench import AUTO, BenchRound, Result, Run, join_rounds, measure
 from outrider.measurement.prompts import Conversation, read_conversations
 
 
@@ -52,12 +52,12 @@ def compare(model: str, name: str, conversations: Sequence[Conversation], args: 
     )
     results = []
     for temperature in map(float, args.temperatures.split(",")):
-        by_category: dict[str, list[Round]] = {}
+        by_category: dict[str, list[BenchRound]] = {}
         for _ in range(args.rounds):
             for category in dict.fromkeys(c.category for c in conversations):
                 asked = [c for c in conversations if c.category == category]
                 runs = [answers(llm, asked, temperature, args) for llm in (plain, speculative)]
-                by_category.setdefault(category, []).append(Round(*runs))
+                by_category.setdefault(category, []).append(BenchRound(*runs))
                 sys.stderr.write(
                     f"{name} {temperature:g} {category} {by_category[category][-1].speedup:.2f}\n"
                 )

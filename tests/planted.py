@@ -1,11 +1,29 @@
-"""Faults that tests plant, to see that they are caught."""
+"""Faults that tests plant, to see that they are caught. Each stays until the test ends."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from outrider.cache import table
+from outrider.cache.groups import blocks_behind
+from outrider.cache.pool import BlockPool
+from outrider.cache.states import StateTable
+from outrider.cache.table import BlockTable
+from outrider.drafting.grow import Growing
+from outrider.engine import verify
+from outrider.engine.engine import Engine
+from outrider.engine.verify import Judged
+from outrider.models.runner import ModelRunner
+from outrider.ops.choice import Choice
+from outrider.ops.lane import Grown
+from outrider.ops.span import Span
 from outrider.verification.accept import Verdict
 from outrider.verification.rules import Coupled, Round
+
+# Verification
 
 
 def believe_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,3 +35,146 @@ def believe_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
         return verdict if verdict.accepted or not draft else Verdict(1, (draft[0], *verdict.tokens))
 
     monkeypatch.setattr(Coupled, "judge", believe)
+
+
+def read_noise_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verification reads its noise one position late."""
+
+    def late(*told: Any) -> Choice:
+        choice = Choice(*told)
+        return replace(choice, position=choice.position + 1)
+
+    monkeypatch.setattr(verify, "Choice", late)
+
+
+def drop_token(monkeypatch: pytest.MonkeyPatch, token: int) -> None:
+    """A draft ends before this token, whatever it was drawn with: by what a token turned out to be."""
+    add = Growing.add
+
+    def peeking(self: Growing, grown: Grown) -> None:
+        add(self, grown)
+        if self.tokens and self.tokens[-1] == token:
+            self.tokens.pop()
+            self.probs.pop()
+            self.complete = True
+
+    monkeypatch.setattr(Growing, "add", peeking)
+
+
+# Trees
+
+
+def give_rows_noise_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of a tree have the noise of a chain's, and not that of their positions."""
+    monkeypatch.setattr(verify, "Choice", lambda *told: replace(Choice(*told), offsets=()))
+
+
+def leave_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K and V of an accepted path stay where they were."""
+    monkeypatch.setattr(ModelRunner, "keep", lambda *_: None)
+
+
+def show_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of a tree see all rows before them."""
+    monkeypatch.setattr(verify, "Span", lambda *fields: replace(Span(*fields), parents=()))
+
+
+def take_first_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states of a step are those of its first rows, and not of the accepted path."""
+    first = property(lambda judged: judged.states[: judged.work.count + judged.verdict.accepted])
+    monkeypatch.setattr(Judged, "computed", first)
+
+
+# The cache
+
+
+def share_unequal_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is found by its own tokens, whatever came before it."""
+
+    def without_parent(self: BlockTable, before: Any, tokens: Any, index: int) -> bytes:
+        return str(list(tokens[index * 16 : (index + 1) * 16])).encode()
+
+    monkeypatch.setattr(BlockTable, "_digest", without_parent)
+
+
+def give_blocks_back(monkeypatch: pytest.MonkeyPatch, early: int) -> None:
+    """Blocks behind a window are given back so many rows too early; too late, below 0."""
+
+    def off(window: int | None, position: int, block_size: int) -> int:
+        return blocks_behind(window, position + early, block_size)
+
+    monkeypatch.setattr(table, "blocks_behind", off)
+
+
+def keep_blocks_of_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What of a draft did not stand keeps its blocks."""
+    truncate = BlockTable.truncate
+
+    def kept(self: BlockTable, length: int) -> None:
+        truncate(self, length) if length == 0 else setattr(self, "filled", length)
+
+    monkeypatch.setattr(BlockTable, "truncate", kept)
+
+
+def release_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that end keep what they have."""
+    monkeypatch.setattr(Engine, "_release_finished", lambda *_: None)
+
+
+def reclaim_what_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool takes its reserve back although requests hold blocks of it."""
+
+    def carelessly(self: BlockPool) -> bool:
+        self._lent = False
+        return True
+
+    monkeypatch.setattr(BlockPool, "reclaim", carelessly)
+
+
+# States
+
+
+def keep_states_of_the_row_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slot that stays after a draft is that of the row before the last that stands."""
+    kept = StateTable.keep
+
+    def keep(self: StateTable, position: int) -> bool:
+        slots = self._slots
+        if position - 1 in slots and position in slots:
+            slots[position], slots[position - 1] = slots[position - 1], slots[position]
+        return kept(self, position)
+
+    monkeypatch.setattr(StateTable, "keep", keep)
+
+
+def release_states_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slot of the states that the next row reads is free, and another request writes to it."""
+    early: set[tuple[int, int]] = set()
+
+    def keep(self: StateTable, position: int) -> bool:
+        for at in [*self._slots]:
+            if (id(self), at) not in early:
+                self._pool.release(self._slots[at])
+            early.discard((id(self), at))
+            if at != position:
+                del self._slots[at]
+            else:
+                early.add((id(self), at))
+        return position in self._slots or position == 0
+
+    monkeypatch.setattr(StateTable, "keep", keep)
+
+
+def begin_with_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new request begins with the states in some slot and not with zeros."""
+    monkeypatch.setattr(Span, "state", property(lambda span: span.states.get(span.start, 0)))
+
+
+def publish_other_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States are published at a position that is not theirs."""
+    published = StateTable.publish
+
+    def publish(self: StateTable, position: int, digest: bytes) -> None:
+        published(self, next((at for at in self._slots if at != position), position), digest)
+
+    monkeypatch.setattr(StateTable, "publish", publish)

@@ -18,11 +18,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from outrider.cache import table as table_module
-from outrider.cache.groups import blocks_behind
 from outrider.cache.pool import BlockPool, OutOfBlocks
 from outrider.cache.pools import Pools
 from outrider.cache.table import BlockTable
+from tests import planted
 
 NUM_BLOCKS, RESERVE = 8, 4
 DRAFT = (-1,)  # what a rejected draft leaves behind
@@ -235,10 +234,7 @@ def test_planted_fault_one_position_too_early_or_too_late(
     """A block that is given back a row before the last one that sees it, or a row later than could be, is
     noticed."""
 
-    def off(window: int | None, position: int, block_size: int) -> int:
-        return blocks_behind(window, position + early, block_size)
-
-    monkeypatch.setattr(table_module, "blocks_behind", off)
+    planted.give_blocks_back(monkeypatch, early)
     quick = settings(
         TestRequests.settings, derandomize=True, database=None, phases=[Phase.generate], print_blob=False
     )

@@ -15,7 +15,7 @@ from zeus.device.cpu import rapl
 
 from outrider.cli import bench as command
 from outrider.cli.app import app
-from outrider.measurement.energy import Counter, Meter, NoMeter, find_meter, used
+from outrider.measurement.energy import Counter, EnergyMeter, NoMeter, find_meter, used
 
 CPU = "cpu"
 
@@ -34,7 +34,9 @@ class FakeMeter:
         return 10.0 * self.readings
 
 
-def bench(target: str, prompts: Path, meter: Meter, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bench(
+    target: str, prompts: Path, meter: EnergyMeter, *arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> str:
     monkeypatch.setattr(command, "find_meter", lambda device: meter)
     given = ["bench", "--model", target, "--prompts", str(prompts), "--max-tokens", "5", "--rounds", "3"]
     result = CliRunner().invoke(app, [*given, *arguments], env={"COLUMNS": "140"})

@@ -2,172 +2,27 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from outrider.drafting import auto
-from outrider.drafting.allot import allot
-from outrider.drafting.auto import LONGEST_QUIET, OVERHEAD, AutoLength
+from outrider.drafting.auto import OVERHEAD, SAVE_EVERY
 from outrider.drafting.base import Draft
-from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.drafting.forecast import Forecast
-from outrider.drafting.length import Load, Outcome, Timing
-from outrider.drafting.link import Link
-from outrider.drafting.plan import Plan
+from outrider.drafting.decision import Decision, Estimate, decide
+from outrider.drafting.length import Load, Timing
 from outrider.drafting.probing import SHARE
-from outrider.drafting.workloads import WORKLOADS, Bounds
-from outrider.ops.budget import Budget, Meter
-from outrider.verification.accept import Verdict
-from tests.drafting import stub
+from outrider.drafting.trials import LONGEST_QUIET
+from outrider.drafting.workloads import WORKLOADS
+from tests.fakes import BOUND, CURVE, Clock, Player, World, stub, stubs, target_cost
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
 
-BOUND = WORKLOADS[None]
 LONGEST = BOUND.most
-CURVE = ((1, 2, 4, 8, 16, 32, 64, 128), (10.0, 10.2, 10.6, 11.5, 13.5, 20.0, 36.0, 70.0))
-"""Milliseconds of a pass: bound by memory at first, then by arithmetic."""
-
-
-@dataclass
-class Clock:
-    """Time stands still while the policy plans, unless a test moves it."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-CLOCK = Clock()
-
-
-@pytest.fixture(autouse=True)
-def clock() -> Clock:
-    CLOCK.now = 0.0
-    return CLOCK
-
-
-@dataclass
-class Player:
-    """A drafter whose tokens are 1 where they stand and 0 where they fall.
-
-    chance: that a request's next token stands; offers: that it has anything to offer; sure: whether it knows
-    the chance, which then is one of two, 0.3 below and above.
-    """
-
-    cost: DraftCost
-    chance: Callable[[Request], float]
-    offers: float = 1.0
-    sure: bool = False
-    unread: int = 0
-    draw: random.Random = field(default_factory=lambda: random.Random(1))
-    asked: list[Request] = field(default_factory=list)
-    seconds: float = 0.0  # of the last drafts
-    seen: set[Request] = field(default_factory=set)
-
-    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
-        self.asked += requests
-        drafts = [self._draft(request, budget) for request, budget in zip(requests, budgets, strict=True)]
-        lengths = [max(1, len(draft.tokens)) for draft in drafts]
-        read = sum(self.behind(request) for request in requests)
-        self.seen.update(requests)
-        self.seconds = self.cost.fixed * max(lengths) + self.cost.each * sum(lengths)
-        self.seconds += self.cost.first * len(requests) + self.cost.catch_up * read
-        return drafts
-
-    def _draft(self, request: Request, budget: Budget) -> Draft:
-        if self.draw.random() >= self.offers:
-            return Draft()
-        if not self.sure:
-            chance = self.chance(request)
-            return Draft(tuple(int(self.draw.random() < chance) for _ in range(budget.length)))
-        tokens: list[int] = []
-        confidences: list[float] = []
-        meter = Meter(budget)
-        while meter.takes(chance := self.chance(request) + self.draw.choice([-0.3, 0.3])):
-            tokens.append(int(self.draw.random() < chance))
-            confidences.append(chance)
-            if not meter.goes_on():
-                break
-        return Draft(tuple(tokens), confidences=tuple(confidences))
-
-    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
-        """It knows."""
-
-    def end(self, request: Request) -> None:
-        """It keeps nothing."""
-
-    def behind(self, request: Request) -> int:
-        return 0 if request in self.seen else self.unread
-
-    def rest(self) -> None:
-        """It keeps nothing."""
-
-
-def link(player: Player, bounds: Bounds = BOUND) -> Link:
-    return Link(player, replace(player.cost), Forecast(bounds.most, bounds.acceptance))
-
-
-def target_cost(curve: tuple[Sequence[int], Sequence[float]] = CURVE) -> TargetCost:
-    counts, milliseconds = curve
-    return TargetCost(counts, [value / 1000 for value in milliseconds])
-
-
-class World:
-    """Steps of an engine without a model; what they take is what `truth` and the players' costs say."""
-
-    def __init__(self, players: Sequence[Player], bounds: Bounds = BOUND) -> None:
-        self.players = players
-        self.truth = target_cost()
-        self.policy = AutoLength(
-            [link(player, bounds) for player in players], target_cost(), bounds, lambda: None, clock=CLOCK
-        )
-        self.chain = Chain(players)
-        self.seconds = self.tokens = 0.0
-        self.drafts: list[list[Draft]] = []
-
-    def step(self, requests: list[Request]) -> list[Plan]:
-        load = Load(len(requests), 0, 0, budget=10**6)
-        plans = self.policy.plans(requests, load)
-        for player in self.players:
-            player.seconds = 0.0
-        drafts = self.chain.draft(requests, plans)
-        verdicts = [verdict(draft) for draft in drafts]
-        drafted = [player.seconds for player in self.players]
-        verified = self.truth.one_pass(len(requests) + sum(len(draft.tokens) for draft in drafts))
-        whole = verified + sum(drafted)
-        self.policy.observe(
-            [Outcome(*parts) for parts in zip(requests, plans, drafts, verdicts, strict=True)],
-            Timing([0.0, *drafted], verified, whole),
-        )
-        self.seconds += whole
-        self.tokens += sum(len(verdict.tokens) for verdict in verdicts)
-        self.drafts.append(drafts)
-        return plans
-
-    def run(self, requests: list[Request], steps: int) -> float:
-        """Tokens a second of so many steps."""
-        seconds, tokens = self.seconds, self.tokens
-        for _ in range(steps):
-            self.step(requests)
-        return (self.tokens - tokens) / (self.seconds - seconds)
-
-    def lengths(self, last: int) -> float:
-        """Of the drafts of the last steps, on average."""
-        lengths = [len(draft.tokens) for drafts in self.drafts[-last:] for draft in drafts]
-        return sum(lengths) / len(lengths)
-
-
-def verdict(draft: Draft) -> Verdict:
-    accepted = (*draft.tokens, 0).index(0)
-    return Verdict(accepted, (1,) * (accepted + 1))
 
 
 def fixed_rate(chance: float, batch: int, cost: DraftCost, length: int) -> float:
@@ -179,10 +34,6 @@ def fixed_rate(chance: float, batch: int, cost: DraftCost, length: int) -> float
 
 def best_rate(chance: float, batch: int, cost: DraftCost) -> float:
     return max(fixed_rate(chance, batch, cost, length) for length in range(LONGEST + 1))
-
-
-def requests(count: int) -> list[Request]:
-    return [stub(number) for number in range(count)]
 
 
 FREE, CHEAP, DEAR = DraftCost(0.0, 2e-5), DraftCost(1e-3, 2e-5), DraftCost(4e-3, 1e-4)
@@ -204,7 +55,7 @@ FREE, CHEAP, DEAR = DraftCost(0.0, 2e-5), DraftCost(1e-3, 2e-5), DraftCost(4e-3,
 def test_reaches_the_best_fixed_length(chance: float, batch: int, cost: DraftCost) -> None:
     """Beginning with what is learnt from nothing."""
     world = World([Player(cost, lambda _: chance)])
-    rate = world.run(requests(batch), max(300, 4000 // batch))
+    rate = world.run(stubs(batch), max(300, 4000 // batch))
     assert rate >= 0.95 * best_rate(chance, batch, cost)
 
 
@@ -215,7 +66,7 @@ def test_reaches_the_best_fixed_length(chance: float, batch: int, cost: DraftCos
 def test_loses_little_where_drafting_never_pays(chance: float, batch: int, cost: DraftCost) -> None:
     assert best_rate(chance, batch, cost) <= 1.03 * fixed_rate(chance, batch, cost, 0)
     world = World([Player(cost, lambda _: chance)])
-    rate = world.run(requests(batch), 1500)
+    rate = world.run(stubs(batch), 1500)
     assert rate >= 0.97 * fixed_rate(chance, batch, cost, 0)
 
 
@@ -234,16 +85,15 @@ def test_a_drafted_row_of_a_mixture_costs_the_experts_that_it_adds(
     chance: float, cost: DraftCost, batch: int
 ) -> None:
     """128 experts of which a row takes 8: two rows cost nearly two passes, and few drafts pay."""
-    world = World([Player(cost, lambda _: chance)])
-    world.truth = target_cost(mixture_curve(128, 8))
-    world.policy.target = target_cost(mixture_curve(128, 8))
+    truth, believed = (target_cost(mixture_curve(128, 8)) for _ in range(2))
+    world = World([Player(cost, lambda _: chance)], truth=truth, believed=believed)
 
     def rate_of(length: int) -> float:
         tokens = batch * sum(chance**n for n in range(length + 1))
         drafting = length * (cost.fixed + batch * cost.each)
         return tokens / (world.truth.one_pass(batch * (1 + length)) + drafting)
 
-    rate = world.run(requests(batch), 1500)
+    rate = world.run(stubs(batch), 1500)
     assert rate >= 0.97 * rate_of(0)
     assert rate >= 0.9 * max(rate_of(length) for length in range(LONGEST + 1))
     if chance < 0.5:
@@ -251,7 +101,7 @@ def test_a_drafted_row_of_a_mixture_costs_the_experts_that_it_adds(
 
 
 def test_nothing_under_load_and_something_when_it_falls() -> None:
-    world, batch = World([Player(CHEAP, lambda _: 0.5)]), requests(64)
+    world, batch = World([Player(CHEAP, lambda _: 0.5)]), stubs(64)
     world.run(batch, 200)
     assert world.lengths(100) < 0.1
     world.run(batch[:2], 30)
@@ -264,7 +114,7 @@ def test_nothing_under_load_and_something_when_it_falls() -> None:
 def test_a_jump_of_acceptance_is_followed(before: float, after: float, steps: int) -> None:
     """Upwards it takes until trials, for which time has to be saved up, have found out."""
     chance = before
-    world, batch = World([Player(CHEAP, lambda _: chance)]), requests(2)
+    world, batch = World([Player(CHEAP, lambda _: chance)]), stubs(2)
     world.run(batch, 400)
     long_before = world.lengths(50) > 3
     assert long_before == (before > after)
@@ -274,7 +124,7 @@ def test_a_jump_of_acceptance_is_followed(before: float, after: float, steps: in
     assert (world.lengths(100) > 3) == (not long_before)
 
 
-def test_a_chain_after_a_step_without_requests() -> None:
+def test_a_chain_after_a_step_without_stubs() -> None:
     """As when a prompt is read in chunks."""
     world = World([Player(FREE, lambda _: 0.9), Player(CHEAP, lambda _: 0.9)])
     assert world.policy.plans([], Load(8, 8, 64, 100)) == []
@@ -285,7 +135,7 @@ def test_a_chain_after_a_step_without_requests() -> None:
 def test_a_drafter_that_is_sure_is_followed() -> None:
     """Tokens that stand with 0.2 or with 0.8, and the drafter knows which: better than any fixed length."""
     cost = DraftCost(1e-4, 2e-5)
-    world, batch = World([Player(cost, lambda _: 0.5, sure=True)]), requests(16)
+    world, batch = World([Player(cost, lambda _: 0.5, sure=True)]), stubs(16)
     world.run(batch, 300)
     assert world.run(batch, 2000) >= 1.02 * best_rate(0.5, 16, cost)
     blind = World([Player(cost, lambda _: 0.5)])
@@ -318,7 +168,7 @@ def test_bounds_of_a_workload_hold(workload: str, chance: float, sure: bool) -> 
     bounds = WORKLOADS[workload]
     assert (bounds.least, bounds.most) == {"structured": (5, 8), "creative": (2, 4)}[workload]
     world = World([Player(CHEAP, lambda _: chance, sure=sure)], bounds)
-    world.run(requests(3), 60)
+    world.run(stubs(3), 60)
     lengths = {len(draft.tokens) for drafts in world.drafts for draft in drafts}
     assert min(lengths) >= bounds.least
     assert max(lengths) <= bounds.most
@@ -361,7 +211,7 @@ def test_drafting_nothing_calls_nobody() -> None:
     assert 1 <= trials <= 2000 * SHARE * 10 / 4 + 1  # of steps of 10 ms, for trials that cost 4 and more
     nothing = [world.policy.nothing] * 3
     before = len(player.asked)
-    assert world.chain.draft(requests(3), nothing) == [Draft()] * 3
+    assert world.chain.draft(stubs(3), nothing) == [Draft()] * 3
     assert len(player.asked) == before
 
 
@@ -403,51 +253,52 @@ def test_the_second_is_asked_where_the_first_is_silent() -> None:
 
 def test_a_second_that_never_pays_leaves_what_the_first_gains() -> None:
     first, useless = Player(FREE, lambda _: 0.7), Player(DraftCost(20e-3, 1e-3), lambda _: 0.3)
-    world, batch = World([first, useless]), requests(2)
+    world, batch = World([first, useless]), stubs(2)
     world.run(batch, 200)
     assert world.run(batch, 1000) >= 0.93 * best_rate(0.7, 2, FREE)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float) -> list[int]:
-    """One entry for each decision, which takes so long."""
-    calls: list[int] = []
+@dataclass
+class Slow:
+    """Decisions, each of which takes so many seconds of a clock."""
 
-    def slow(*args: Any) -> Any:
-        calls.append(1)
-        clock.now += seconds
-        return allot(*args)
+    seconds: float
+    clock: Clock = field(default_factory=Clock)
+    made: int = 0
 
-    monkeypatch.setattr(auto, "allot", slow)
-    return calls
+    def __call__(self, known: Estimate, requests: Sequence[Request], load: Load) -> Decision:
+        self.made += 1
+        self.clock.now += self.seconds
+        return decide(known, requests, load)
 
 
-def test_deciding_takes_its_share_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_deciding_takes_its_share_of_the_time_at_most() -> None:
     """Where a decision takes as long as a step does."""
-    calls = counted(monkeypatch, clock, 10e-3)
-    world, batch = World([Player(CHEAP, lambda _: 0.8)]), requests(1)
+    slow = Slow(10e-3)
+    world, batch = World([Player(CHEAP, lambda _: 0.8)], decide=slow, clock=slow.clock), stubs(1)
     world.run(batch, 1500)
-    before, began = len(calls), world.seconds
+    before, began = slow.made, world.seconds
     world.run(batch, 2000)
-    assert 0 < (len(calls) - before) * 10e-3 <= 1.6 * OVERHEAD * (world.seconds - began)
+    assert 0 < (slow.made - before) * 10e-3 <= 1.6 * OVERHEAD * (world.seconds - began)
 
 
-def test_a_decision_ends_with_its_batch(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    calls = counted(monkeypatch, clock, 10e-3)
-    world, batch = World([Player(CHEAP, lambda _: 0.8)]), requests(3)
+def test_a_decision_ends_with_its_batch() -> None:
+    slow = Slow(10e-3)
+    world, batch = World([Player(CHEAP, lambda _: 0.8)], decide=slow, clock=slow.clock), stubs(3)
     world.run(batch, 500)
-    before = len(calls)
+    before = slow.made
     for present in (batch[:2], batch, batch[1:]):
         world.step(present)
-    assert len(calls) == before + 3
+    assert slow.made == before + 3
 
 
-def test_a_quiet_policy_decides_seldom_but_does(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    calls = counted(monkeypatch, clock, 0.0)
-    world = World([Player(DEAR, lambda _: 0.0)])
-    world.run(requests(1), 500)
-    before = len(calls)
-    world.run(requests(1), 1 + 100 * LONGEST_QUIET)
-    assert 100 <= len(calls) - before <= 400
+def test_a_quiet_policy_decides_seldom_but_does() -> None:
+    slow = Slow(0.0)
+    world = World([Player(DEAR, lambda _: 0.0)], decide=slow, clock=slow.clock)
+    world.run(stubs(1), 500)
+    before = slow.made
+    world.run(stubs(1), 1 + 100 * LONGEST_QUIET)
+    assert 100 <= slow.made - before <= 400
 
 
 def test_ended_requests_are_forgotten() -> None:
@@ -456,31 +307,67 @@ def test_ended_requests_are_forgotten() -> None:
         request = stub(number)
         world.run([request], 10)
         world.policy.end(request)
-    for link, probing in zip(world.policy.links, world.policy._probing, strict=True):
+    for probing in world.policy._trials._probing:
         assert not probing._tried
+    for link in world.policy.links:
         for hazards in (link.forecast._positions, link.forecast._confidences, link.forecast._silences):
             assert not hazards._factors
 
 
-def test_what_is_learnt_is_saved_now_and_then(clock: Clock) -> None:
+def test_what_is_learnt_is_saved_now_and_then() -> None:
     saved: list[int] = []
-    player = Player(CHEAP, lambda _: 0.8)
-    world = World([player])
-    world.policy = AutoLength([link(player)], target_cost(), BOUND, lambda: saved.append(1), clock=CLOCK)
+    clock = Clock()
+    world = World([Player(CHEAP, lambda _: 0.8)], save=lambda: saved.append(1), clock=clock)
     for _ in range(1000):
         world.step([stub()])
         clock.now += 0.3
-    assert 3 <= len(saved) <= 1000 * 0.3 / auto.SAVE_EVERY
+    assert 3 <= len(saved) <= 1000 * 0.3 / SAVE_EVERY
 
 
 def test_wrong_costs_are_corrected_by_what_steps_take() -> None:
     """Rows were measured as several times dearer than they are, and still something seems to pay."""
-    world = World([Player(CHEAP, lambda _: 0.8)])
     counts, _ = CURVE
     slow = [(10 + 1.5 * (count - 1)) / 1000 for count in counts]
-    world.policy = AutoLength(
-        [link(world.players[0])], TargetCost(counts, slow), BOUND, lambda: None, clock=CLOCK
-    )
-    batch = requests(4)
+    world = World([Player(CHEAP, lambda _: 0.8)], believed=TargetCost(counts, slow))
+    batch = stubs(4)
     world.run(batch, 3000)
     assert world.run(batch, 500) >= 0.9 * best_rate(0.8, 4, CHEAP)
+
+
+@dataclass
+class Ticking:
+    """Every look at it costs a millisecond, of which a step that plans drafts and learns takes some."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+
+@pytest.mark.parametrize(("chance", "pays"), [(0.3, False), (0.8, True)])
+def test_time_to_think_is_not_forgotten_while_nothing_is_drafted(chance: float, pays: bool) -> None:
+    """Drafts of which three in ten stand would pay if thinking took no time, and do not as it is."""
+    assert best_rate(chance, 1, CHEAP) > 1.1 * fixed_rate(chance, 1, CHEAP, 0)
+    world = World([Player(CHEAP, lambda _: chance)], clock=Ticking())
+    batch = stubs(1)
+    world.run(batch, 1000)
+    world.run(batch, 2000)
+    drafted = sum(bool(drafts[0].tokens) for drafts in world.drafts[-2000:])
+    assert (drafted > 1900) == pays
+    assert (drafted < 100) == (not pays)
+
+
+def test_thinking_that_was_interrupted_is_soon_forgotten() -> None:
+    """One step in twenty waits for 50 ms in the middle of planning."""
+    clock = Clock()
+    world, batch = World([Player(CHEAP, lambda _: 0.8)], clock=clock), stubs(1)
+    behind = world.players[0].behind
+
+    def interrupted(request: Request) -> int:
+        clock.now += 0.05 if len(world.drafts) % 20 == 19 else 0.0
+        return behind(request)
+
+    world.players[0].behind = interrupted  # type: ignore[method-assign]
+    world.run(batch, 500)
+    assert world.run(batch, 2000) >= 0.9 * best_rate(0.8, 1, CHEAP)

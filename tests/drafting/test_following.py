@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from outrider.drafting.auto import AutoLength
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.drafting.forecast import Forecast
-from outrider.drafting.link import Link
 from outrider.drafting.tracking import QUICK_STEPS, SLOW_STEPS
-from tests.drafting.test_auto import BOUND, CHEAP, CURVE, Player, World, best_rate, requests, target_cost
+from tests.drafting.test_auto import CHEAP, best_rate
+from tests.fakes import CURVE, Player, World, link, stubs, target_cost
 
 COUNTS = CURVE[0]
 TRUTH = target_cost()
@@ -34,10 +32,9 @@ def decided(
     chance: float, batch: int, believed: TargetCost, drafts: float, *, after: int = 64, steps: int = 32
 ) -> float:
     """Expected tokens a second of what is decided after so many tokens of each request."""
-    world = World([Player(CHEAP, lambda _: chance)])
-    link = Link(world.players[0], scaled(CHEAP, drafts), Forecast(BOUND.most, BOUND.acceptance))
-    world.policy = AutoLength([link], believed, BOUND, save=lambda: None, clock=lambda: 0.0)
-    running = requests(batch)
+    player = Player(CHEAP, lambda _: chance)
+    world = World([player], believed=believed, links=[link(player, cost=scaled(CHEAP, drafts))])
+    running = stubs(batch)
     while world.tokens < after * batch:
         world.step(running)
     before = len(world.drafts)
@@ -143,10 +140,8 @@ def test_drafts_are_believed_alike(times: float, steps: int) -> None:
 def test_a_machine_that_is_busy_now_and_then_decides_as_well(chance: float) -> None:
     """All takes twice as long for 15 steps of every 60. Rates are of the time that a quiet one takes."""
     player = Player(CHEAP, lambda _: chance)
-    world, draw = World([player]), random.Random(0)
-    link = Link(player, replace(CHEAP), Forecast(BOUND.most, BOUND.acceptance))
-    world.policy = AutoLength([link], passes(), BOUND, save=lambda: None, clock=lambda: 0.0)
-    running, undisturbed = requests(1), 0.0
+    world, draw = World([player], believed=passes()), random.Random(0)
+    running, undisturbed = stubs(1), 0.0
     for step in range(1500):
         busy = 2.0 if step % 60 < 15 else 1.0
         slower = busy * draw.lognormvariate(0, 0.1)

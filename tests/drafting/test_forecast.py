@@ -14,7 +14,7 @@ from outrider.drafting.base import Draft
 from outrider.drafting.forecast import CONFIDENCE_CELLS, Base, Forecast
 from outrider.ops.budget import cell
 from outrider.verification.accept import Verdict
-from tests.drafting import stub
+from tests.fakes import stub
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from outrider.drafting.probing import SHARE, Probing
-from tests.drafting import stub
+from tests.fakes import stub
 
 
 def test_losses_stay_within_the_share_of_time() -> None:

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from tests.drafting import stub
-from tests.drafting.test_auto import CHEAP, DEAR, Player, World, requests
+from tests.drafting.test_auto import CHEAP, DEAR
+from tests.fakes import Player, World, stub, stubs
 
 NAME = "path/to/draft"
 
@@ -66,7 +66,7 @@ def test_a_drafter_that_rests_for_some_requests_is_not_useless(caplog: pytest.Lo
 def test_a_drafter_that_rests_under_load_is_not_useless(caplog: pytest.LogCaptureFixture) -> None:
     world = world_of(Player(CHEAP, lambda _: 0.5))
     for _ in range(5):
-        batch = requests(64)
+        batch = stubs(64)
         world.run(batch, 200)
         for request in batch:
             world.policy.end(request)

@@ -5,28 +5,24 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from outrider import LLM, SamplingParams, SpeculationStats
-from outrider.drafting import auto
-from outrider.drafting.costs import DraftCost, TargetCost
+from outrider.drafting.costs import TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.grammar import forced_budget
-from outrider.drafting.grow import Growing
-from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
+from outrider.drafting.length import FixedLength, Load, Outcome, Timing
 from outrider.drafting.plan import Plan
-from outrider.engine import policy as policy_module
-from outrider.engine.cost_file import CostFile
+from outrider.drafting.workloads import WORKLOADS
 from outrider.engine.profile import FREE
 from outrider.engine.request import Request
 from outrider.ops.budget import Budget, Price
-from outrider.ops.lane import Grown
+from tests import fakes, planted
 from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, drafters_of, expected, load, token_ids
+from tests.fakes import Unclocked
 from tests.verification.chi_square import agrees
 
 TEMPERATURES = (0.0, 0.7, 1.0)
@@ -39,43 +35,8 @@ DRAFTERS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _costs_are_known() -> Iterator[None]:
-    """Nothing is measured when an engine is built, and planning takes no time."""
-    still = SimpleNamespace(perf_counter=lambda: 0.0, monotonic=lambda: 0.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto, "time", still)
-        patch.setattr(
-            policy_module, "target_cost", lambda *_, **__: TargetCost((1, 2, 64), (10e-3, 10.1e-3, 30e-3))
-        )
-        patch.setattr(policy_module, "draft_cost", lambda *_, **__: DraftCost(1e-4, 1e-5))
-        patch.setattr(CostFile, "load", lambda self: None)
-        patch.setattr(CostFile, "save", lambda *_: None)
-        yield
-
-
-@dataclass
-class Unclocked:
-    """A policy that sees every step take as long as was foreseen, however busy the machine."""
-
-    policy: LengthPolicy
-
-    @property
-    def longest(self) -> int:
-        return self.policy.longest
-
-    @property
-    def nothing(self) -> Plan:
-        return self.policy.nothing
-
-    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        return self.policy.plans(requests, load)
-
-    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
-        self.policy.observe(outcomes, Timing([1e-3] * len(timing.drafted), 10e-3, 12e-3))
-
-    def end(self, request: Request) -> None:
-        self.policy.end(request)
+PASSES = (1, 2, 64), (10e-3, 10.1e-3, 30e-3)
+"""Numbers of rows, and what a pass over them takes."""
 
 
 class Arbitrary:
@@ -122,10 +83,11 @@ def drafted_by(name: str, request: pytest.FixtureRequest) -> list[str]:
     return [part if part == "ngram" else request.getfixturevalue(part) for part in DRAFTERS[name]]
 
 
-def automatic(target: str, drafters: list[str], **options: Any) -> LLM:
-    options = {"num_speculative_tokens": "auto", "prompt_lookup_min": 1} | options
+def automatic(target: str, drafters: list[str], workload: str | None = None, **options: Any) -> LLM:
+    """An engine whose draft lengths choose themselves, with costs that are known: nothing is measured."""
+    options = {"num_speculative_tokens": WORKLOADS[workload].most, "prompt_lookup_min": 1} | options
     llm = load(target, None, speculative_model=drafters, **options)
-    llm.engine.scheduler.policy = Unclocked(llm.engine.scheduler.policy)
+    llm.engine.scheduler.policy = Unclocked(fakes.automatic(llm, TargetCost(*PASSES), workload))
     return llm
 
 
@@ -308,36 +270,8 @@ def test_planted_fault_a_draft_that_ends_by_what_a_token_turned_out_to_be(
     target: str, draft: str, acceptance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = automatic(target, [draft], acceptance=acceptance, **AT_ONCE)
-    monkeypatch.setattr(llm.engine.scheduler, "policy", Unclocked(FixedForAll()))
+    llm.engine.scheduler.policy = Unclocked(FixedLength(2, 1))
     want = exact(load(target))
     assert agrees(texts(llm, 800), want)
-    add = Growing.add
-
-    def peeking(self: Growing, grown: Grown) -> None:
-        add(self, grown)
-        if self.tokens and self.tokens[-1] == FEW[2]:
-            self.tokens.pop()
-            self.probs.pop()
-            self.complete = True
-
-    monkeypatch.setattr(Growing, "add", peeking)
+    planted.drop_token(monkeypatch, FEW[2])
     assert not agrees(texts(llm, 800), want)
-
-
-class FixedForAll:
-    """Two tokens for everybody."""
-
-    longest = 2
-
-    @property
-    def nothing(self) -> Plan:
-        return Plan((Budget(0), Budget(0)))
-
-    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
-        return [Plan((Budget(0), Budget(2))) for _ in requests]
-
-    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
-        """Nothing."""
-
-    def end(self, request: Request) -> None:
-        """Nothing."""

@@ -29,8 +29,8 @@ from outrider.engine.engine import Engine
 from outrider.engine.request import Request
 from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
-from outrider.verification.accept import Verdict
 from tests.engine.helpers import PROMPTS, expected, token_ids
+from tests.fakes import Memoryless
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 PASSES = TargetCost(COUNTS, [(10 + 0.2 * (count - 1)) / 1000 for count in COUNTS])
@@ -55,7 +55,7 @@ class Machine:
 
 
 @dataclass
-class Replay:
+class Replay(Memoryless):
     """Drafts the target's own answer, spoilt now and then. What the machine has measured is no answer."""
 
     machine: Machine
@@ -76,18 +76,6 @@ class Replay:
             right = random.Random(at).random() < CHANCE and at < len(self.answer)
             tokens.append(self.answer[at] if right else 0)
         return Draft(tuple(tokens))
-
-    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
-        """It knows."""
-
-    def end(self, request: Request) -> None:
-        """It keeps nothing."""
-
-    def behind(self, request: Request) -> int:
-        return 0
-
-    def rest(self) -> None:
-        """It keeps nothing."""
 
 
 @pytest.fixture

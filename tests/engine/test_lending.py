@@ -6,6 +6,7 @@ import gc
 import random
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,10 @@ from outrider.cache.pool import BlockPool
 from outrider.cache.pools import Pools
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.plan import Plan
-from outrider.engine import lending
-from outrider.engine.lending import DRAFT_COUNTS, IDLE_STEPS, QUIET_STEPS, Lending
+from outrider.engine.lending import DRAFT_COUNTS, Lending, Patience
 from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
+from tests import planted
 from tests.engine.helpers import PROMPTS, drafters_of, expected, held_blocks, load, token_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,10 +39,15 @@ def greedy(max_tokens: int, length: int | None = None) -> SamplingParams:
     )
 
 
+SOON = Patience(idle=40)
+"""What takes long does so in tests too, but not quite as long."""
+
+
 class Drive:
     """An engine and what it is asked; every step checks that each block is free or in one request's table."""
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, patience: Patience = SOON) -> None:
+        llm.engine.lending.patience = patience
         self.llm, self.engine, self.pool = llm, llm.engine, llm.engine.target.pool
         self.live: dict[str, tuple[tuple[int, ...], SamplingParams]] = {}
         self.preempted: list[int] = []  # by step
@@ -99,12 +105,6 @@ class Drive:
         return accepted
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes long does so in tests too, but not quite as long."""
-    monkeypatch.setattr(lending, "IDLE_STEPS", 40)
-
-
 def runner_of(llm: LLM) -> ModelRunner | None:
     (drafter,) = (d for d in llm.engine.drafters.drafters if isinstance(d, ModelDrafter))
     return drafter._runner
@@ -113,7 +113,6 @@ def runner_of(llm: LLM) -> ModelRunner | None:
 # In an engine
 
 
-@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("options", [{}, {"backend": "torch"}, {"enable_prefix_caching": False}])
 def test_memory_goes_to_the_target_and_comes_back(target: str, draft: str, options: dict[str, Any]) -> None:
     drive = Drive(load(target, draft, **SMALL, **options))
@@ -138,7 +137,6 @@ def test_memory_goes_to_the_target_and_comes_back(target: str, draft: str, optio
     assert runner_of(drive.llm) is not None
 
 
-@pytest.mark.usefixtures("soon")
 def test_the_memory_comes_back_while_requests_run(target: str, draft: str) -> None:
     """Never are there none, and all begin alike: a prefix that all share does not hold the reserve."""
     drive = Drive(load(target, draft, **SMALL))
@@ -161,12 +159,8 @@ def test_the_memory_comes_back_while_requests_run(target: str, draft: str) -> No
     drive.finish(target)
 
 
-@pytest.mark.usefixtures("soon")
-def test_a_length_of_its_own_wakes_the_drafters_once_there_is_room(
-    target: str, draft: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lending, "QUIET_STEPS", 10**9)
-    drive = Drive(load(target, draft, **SMALL))
+def test_a_length_of_its_own_wakes_the_drafters_once_there_is_room(target: str, draft: str) -> None:
+    drive = Drive(load(target, draft, **SMALL), replace(SOON, quiet=10**9))
     drive.until_lent()
     asking = drive.add(SHORT[0], greedy(70, 3))
     while not drive.engine.finished(asking):
@@ -184,7 +178,6 @@ def test_a_length_of_its_own_wakes_the_drafters_once_there_is_room(
     assert not drive.engine.lending.lent
 
 
-@pytest.mark.usefixtures("soon")
 def test_nothing_is_lent_while_it_drafts(target: str, draft: str) -> None:
     drive = Drive(load(target, draft, **SMALL))
     for _ in range(150):
@@ -195,7 +188,6 @@ def test_nothing_is_lent_while_it_drafts(target: str, draft: str) -> None:
     drive.finish(target)
 
 
-@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("drafter", ["ngram", "draft", None])
 def test_nothing_is_lent_where_there_is_no_need_or_nothing_to_lend(
     target: str, draft: str, drafter: str | None
@@ -222,7 +214,6 @@ def test_there_is_no_reserve_where_all_requests_fit(target: str, draft: str) -> 
     assert (llm.engine.target.pool.num_blocks, llm.engine.target.pool.reserve) == (80, 0)
 
 
-@pytest.mark.usefixtures("soon")
 def test_prompt_lookup_goes_on_while_the_model_rests(target: str, draft: str) -> None:
     """Each drafter of a chain for itself: here the policy leaves the model out."""
     options: dict[str, Any] = {"prompt_lookup_min": 1, "speculative_model": ["ngram", draft]}
@@ -251,7 +242,6 @@ def test_prompt_lookup_goes_on_while_the_model_rests(target: str, draft: str) ->
     drive.finish(target)
 
 
-@pytest.mark.usefixtures("soon")
 def test_the_automatic_length_bears_to_be_silenced(
     target: str, draft: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,9 +289,9 @@ def test_a_resting_model_keeps_no_memory(target: str) -> None:
     assert token_ids(llm.engine.take(request_id)) == token_ids(expected(target, SHORT[0], greedy(60)))
 
 
-def comes_and_goes(target: str, draft: str, seed: int) -> bool:
+def comes_and_goes(target: str, draft: str, seed: int, spare: float = 0.0) -> bool:
     """Whether all is well where the memory goes to and fro, with requests of all kinds."""
-    drive = Drive(load(target, draft, **SMALL))
+    drive = Drive(load(target, draft, **SMALL), Patience(idle=1, quiet=1, spare=spare))
     draw = random.Random(seed)
     lent = []
     try:
@@ -321,19 +311,11 @@ def comes_and_goes(target: str, draft: str, seed: int) -> bool:
 
 
 def test_to_and_fro(target: str, draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lending, "IDLE_STEPS", 1)
-    monkeypatch.setattr(lending, "QUIET_STEPS", 1)
-    monkeypatch.setattr(lending, "SPARE", 0.0)
     assert comes_and_goes(target, draft, 0)
     assert comes_and_goes(target, draft, 1)
 
-    def carelessly(self: BlockPool) -> bool:
-        self._lent = False
-        return True
-
-    monkeypatch.setattr(BlockPool, "reclaim", carelessly)
-    monkeypatch.setattr(lending, "SPARE", -10.0)
-    assert not comes_and_goes(target, draft, 0), "the planted fault was not seen"
+    planted.reclaim_what_is_in_use(monkeypatch)
+    assert not comes_and_goes(target, draft, 0, spare=-10.0), "the planted fault was not seen"
 
 
 # When
@@ -367,22 +349,22 @@ class Steps:
 
 def test_both_are_needed() -> None:
     steps = Steps()
-    assert not any(steps.step(0, 0, short=True) for _ in range(IDLE_STEPS - 1))
-    assert not any(steps.step(0, 0) for _ in range(2 * IDLE_STEPS))
+    assert not any(steps.step(0, 0, short=True) for _ in range(Patience.idle - 1))
+    assert not any(steps.step(0, 0) for _ in range(2 * Patience.idle))
     assert steps.step(0, 0, short=True)
     assert steps.rests == 1
 
 
 def test_one_of_many_that_drafts_is_enough_and_a_trial_is_not() -> None:
     steps = Steps()
-    assert not any(steps.step(*[0] * 30, 1, short=True) for _ in range(2 * IDLE_STEPS))
-    trials = [steps.step(int(i % (3 * DRAFT_COUNTS) == 0), short=True) for i in range(2 * IDLE_STEPS)]
+    assert not any(steps.step(*[0] * 30, 1, short=True) for _ in range(2 * Patience.idle))
+    trials = [steps.step(int(i % (3 * DRAFT_COUNTS) == 0), short=True) for i in range(2 * Patience.idle)]
     assert trials[-1]
 
 
 def lent_out() -> Steps:
     steps = Steps()
-    for _ in range(IDLE_STEPS):
+    for _ in range(Patience.idle):
         steps.step(0, short=True)
     assert steps.lending.lent
     return steps
@@ -391,9 +373,9 @@ def lent_out() -> Steps:
 def test_it_takes_quiet_steps_in_a_row() -> None:
     steps = lent_out()
     for _ in range(3):
-        assert all(steps.step(0) for _ in range(QUIET_STEPS - 1))
+        assert all(steps.step(0) for _ in range(Patience.quiet - 1))
         assert steps.step(0, short=True)
-    assert all(steps.step(0) for _ in range(QUIET_STEPS - 1))
+    assert all(steps.step(0) for _ in range(Patience.quiet - 1))
     assert not steps.step(0)
     assert steps.step(0, short=True), "nobody has drafted since"
 
@@ -401,11 +383,11 @@ def test_it_takes_quiet_steps_in_a_row() -> None:
 def test_it_takes_room_to_spare_and_an_unused_reserve() -> None:
     steps = lent_out()
     own = [steps.pool.allocate() for _ in range(7)]
-    assert all(steps.step(0, own=4) for _ in range(2 * QUIET_STEPS))
+    assert all(steps.step(0, own=4) for _ in range(2 * Patience.quiet))
     reserved = [steps.pool.allocate() for _ in range(2)][1]
     for block in own:
         steps.pool.release(block)
-    assert all(steps.step(0, own=4) for _ in range(2 * QUIET_STEPS))
+    assert all(steps.step(0, own=4) for _ in range(2 * Patience.quiet))
     steps.pool.release(reserved)
     assert steps.step(0, own=0, short=True)
     assert steps.step(0, own=0), "none is a length for which nobody has to wake"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outrider import LLM, SamplingParams, SpeculationStats
-from outrider.cache.table import BlockTable
-from outrider.engine import verify
-from outrider.ops.choice import Choice
 from outrider.ops.span import Span
+from tests import planted
 from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, expected, load, token_ids
-from tests.planted import believe_drafts
 
 TEMPERATURES = (0.0, 0.7, 1.0)
 
@@ -167,11 +163,7 @@ def test_planted_fault_wrong_position_of_noise(
     llm = load(target, draft, num_speculative_tokens=4)
     plain = expected(target, PROMPTS[0], params(1.0, 0))
 
-    def late(*told: Any) -> Choice:
-        choice = Choice(*told)
-        return replace(choice, position=choice.position + 1)
-
-    monkeypatch.setattr(verify, "Choice", late)
+    planted.read_noise_late(monkeypatch)
     output = llm.generate(PROMPTS[0], params(1.0, 0), use_tqdm=False)[0]
     assert token_ids(output) != token_ids(plain)
 
@@ -180,7 +172,7 @@ def test_planted_fault_draft_believed(target: str, draft: str, monkeypatch: pyte
     """A rule that lets the first drafted token stand unchecked is caught by the equality above."""
     llm = load(target, draft, num_speculative_tokens=4)
     plain = expected(target, PROMPTS[0], params(0.0, 0))
-    believe_drafts(monkeypatch)
+    planted.believe_drafts(monkeypatch)
     output = llm.generate(PROMPTS[0], params(0.0, 0), use_tqdm=False)[0]
     assert token_ids(output) != token_ids(plain)
 
@@ -191,10 +183,7 @@ def test_planted_fault_blocks_shared_by_unequal_prompts(
     """A prefix cache that forgets what came before a block is caught by the equality above."""
     llm = load(target, draft, num_speculative_tokens=4)
 
-    def without_parent(self: BlockTable, before: Any, tokens: Any, index: int) -> bytes:
-        return str(list(tokens[index * 16 : (index + 1) * 16])).encode()
-
-    monkeypatch.setattr(BlockTable, "_digest", without_parent)
+    planted.share_unequal_prefixes(monkeypatch)
     first, second = [tuple([start] * 16 + list(range(60, 96))) for start in (50, 51)]
     llm.generate(first, params(0.0, 0), use_tqdm=False)
     published = llm.engine.target.table()  # as an unrelated request with the same first block would

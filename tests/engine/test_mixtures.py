@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from outrider import LLM, SamplingParams, SpeculationStats
-from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.engine import policy
-from outrider.engine.cost_file import CostFile
+from outrider.drafting.costs import TargetCost
+from outrider.drafting.workloads import WORKLOADS
 from tests.engine.helpers import PROMPTS, load, token_ids
 from tests.factories import write_noisy_copy
+from tests.fakes import automatic
 from tests.models.factories import write_hf
 from tests.models.families.table import FAMILIES
+
+
+class Unlearning(TargetCost):
+    """What passes of these tiny models take is another matter."""
+
+    def observe(self, *step: Any, **told: Any) -> None:
+        """Nothing is learnt."""
 
 
 class Pair(NamedTuple):
@@ -57,15 +64,11 @@ def test_speculation_changes_no_token(pair: Pair, drafter: str, temperature: flo
 
 
 @pytest.mark.parametrize("steep", [False, True])
-def test_auto_drafts_where_rows_are_cheap(pair: Pair, steep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_drafts_where_rows_are_cheap(pair: Pair, steep: bool) -> None:
     """Where each row costs what its experts do, it is not worth it."""
-    cost = TargetCost((1, 64), (10e-3, 640e-3 if steep else 11e-3))
-    monkeypatch.setattr(policy, "target_cost", lambda *_, **__: cost)
-    monkeypatch.setattr(policy, "draft_cost", lambda *_, **__: DraftCost(1e-4, 1e-5))
-    monkeypatch.setattr(CostFile, "load", lambda self: None)
-    monkeypatch.setattr(CostFile, "save", lambda *_: None)
-    monkeypatch.setattr(cost, "observe", lambda *_, **__: None)  # what it takes here is another matter
-    llm = load(pair.target, pair.draft, num_speculative_tokens="auto")
+    llm = load(pair.target, pair.draft, num_speculative_tokens=WORKLOADS[None].most)
+    cost = Unlearning((1, 64), (10e-3, 640e-3 if steep else 11e-3))
+    llm.engine.scheduler.policy = automatic(llm, cost)
     requests = [SamplingParams(temperature=0, max_tokens=40)] * len(PROMPTS)
     stats = drafted(llm, pair, requests)
     most = 15 * len(PROMPTS)  # trials, until it is known what drafts are worth

@@ -421,7 +421,7 @@ def test_an_engine_that_was_timed_holds_no_memory_for_it(
     target: str, draft: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is given back reads as zeros, all but part of a page, and what is generated then is the same."""
-    forget = ModelRunner.forget
+    close = ModelRunner.close
     held: list[int] = []
 
     def written(runner: ModelRunner) -> int:
@@ -431,10 +431,10 @@ def test_an_engine_that_was_timed_holds_no_memory_for_it(
 
     def noted(self: ModelRunner) -> None:
         held.append(written(self))
-        forget(self)
+        close(self)
         held.append(written(self))
 
-    monkeypatch.setattr(ModelRunner, "forget", noted)
+    monkeypatch.setattr(ModelRunner, "close", noted)
     llm = auto(target, draft)
     assert len(held) == 4
     assert min(held[::2]) > mmap.PAGESIZE > max(held[1::2])

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from outrider import LLM, ConfigError, ModelError, RequestsFailed, SamplingParams
-from outrider.cache import states
 from outrider.cache.division import Division, GroupSize, StateSize
 from outrider.config import resolve
-from outrider.engine import lending
+from outrider.engine.lending import Patience
 from outrider.models.checkpoint import open_checkpoint
-from outrider.ops.span import Span
-from outrider.planning.plan import Ground, Plan, make_plan
+from outrider.planning.plan import Ground, MemoryPlan, make_plan
+from tests import planted
 from tests.engine.helpers import PROMPTS, count_preemptions, load, token_ids
 from tests.factories import write_noisy_copy
 from tests.models.factories import write_hf
@@ -124,7 +123,7 @@ def test_a_conversation_goes_on_from_its_answer(models: Any, plain: Plain) -> No
     assert differing(second, plain) == 0
 
 
-def planned(models: Any, drafter: str | None, **options: Any) -> Plan:
+def planned(models: Any, drafter: str | None, **options: Any) -> MemoryPlan:
     options = options_of(models, drafter, **options)
     if drafter is not None:
         options["speculative_model"] = models[drafter]
@@ -180,10 +179,9 @@ def test_forced_preemption(models: Any, plain: Plain, drafter: str | None) -> No
 
 
 def test_lent_slots_come_back(models: Any, plain: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("IDLE_STEPS", "QUIET_STEPS"):
-        monkeypatch.setattr(lending, name, 1)
     options: dict[str, Any] = {"max_num_seqs": 8}
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
+    llm.engine.lending.patience = Patience(idle=1, quiet=1)
     slots, lent = llm.engine.target.pool.states, []
     assert slots is not None
     assert slots.reserve > 0
@@ -223,16 +221,7 @@ def test_a_state_of_another_row_is_noticed(
 ) -> None:
     """The slot that stays after a draft is that of the row before the last that stands."""
 
-    def keep(self: states.StateTable, position: int) -> bool:
-        if position - 1 in self._slots and position in self._slots:
-            self._slots[position], self._slots[position - 1] = (
-                self._slots[position - 1],
-                self._slots[position],
-            )
-        return kept(self, position)
-
-    kept = states.StateTable.keep
-    monkeypatch.setattr(states.StateTable, "keep", keep)
+    planted.keep_states_of_the_row_before(monkeypatch)
     assert broken(built(models, "itself", enable_prefix_caching=False), plain)
 
 
@@ -240,20 +229,7 @@ def test_a_slot_released_too_early_is_noticed(
     models: Any, plain: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slot of the states that the next row reads is free, and another request writes to it."""
-    early: set[tuple[int, int]] = set()
-
-    def keep(self: states.StateTable, position: int) -> bool:
-        for at in [*self._slots]:
-            if (id(self), at) not in early:
-                self._pool.release(self._slots[at])
-            early.discard((id(self), at))
-            if at != position:
-                del self._slots[at]
-            else:
-                early.add((id(self), at))
-        return position in self._slots or position == 0
-
-    monkeypatch.setattr(states.StateTable, "keep", keep)
+    planted.release_states_early(monkeypatch)
     assert broken(built(models, None, enable_prefix_caching=False), plain)
 
 
@@ -261,16 +237,12 @@ def test_states_of_a_request_before_are_noticed(
     models: Any, plain: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new request begins with the states in some slot and not with zeros: the kernels refuse it."""
-    monkeypatch.setattr(Span, "state", property(lambda span: span.states.get(span.start, 0)))
+    planted.begin_with_states(monkeypatch)
     assert broken(built(models, None, enable_prefix_caching=False), plain)
 
 
 def test_states_published_at_another_position_are_noticed(
     models: Any, plain: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def publish(self: states.StateTable, position: int, digest: bytes) -> None:
-        published(self, next((at for at in self._slots if at != position), position), digest)
-
-    published = states.StateTable.publish
-    monkeypatch.setattr(states.StateTable, "publish", publish)
+    planted.publish_other_states(monkeypatch)
     assert broken(built(models, "itself"), plain)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from outrider import LLM, ConfigError, SamplingParams
-from outrider.cache.table import BlockTable
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.model import ModelDrafter
 from outrider.engine import scheduler
 from outrider.engine.admission import PRIORITY_SECONDS
-from outrider.engine.engine import Engine
 from outrider.engine.request import Request
 from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
+from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.fakes import Clock, Memoryless
 
 LONG = tuple(20 + i % 200 for i in range(120))
 
@@ -63,37 +62,23 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Callable[[LLM, Callable[[list[Reques
     return install
 
 
-@dataclass
-class Clock:
-    """Decides when requests come: at `now`."""
-
-    now: float = 1000.0
-
-    def one_at_a_time(self, target: str) -> LLM:
-        llm = load(target, max_num_seqs=1)
-        llm.engine.now = lambda: self.now
-        return llm
+def one_at_a_time(target: str, clock: Clock) -> LLM:
+    """Requests come when the clock says."""
+    llm = load(target, max_num_seqs=1)
+    llm.engine.now = clock
+    return llm
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
-class WrongDrafter:
+class WrongDrafter(Memoryless):
     """Drafts the token 0, which `NOT_ZERO` rules out."""
 
     def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
         return [Draft((0,) * budget.length) for budget in budgets]
-
-    def observe(self, requests: Sequence[Request], verdicts: Any) -> None: ...
-
-    def end(self, request: Request) -> None: ...
-
-    def behind(self, request: Request) -> int:
-        return 0
-
-    def rest(self) -> None: ...
 
 
 NOT_ZERO = {0: -100.0}
@@ -186,14 +171,14 @@ def test_short_prompts_do_not_starve_a_long_one(target: str, monkeypatch: pytest
 
 
 def test_lower_priority_goes_first(target: str, clock: Clock) -> None:
-    llm = clock.one_at_a_time(target)
+    llm = one_at_a_time(target, clock)
     ids = {n: llm.engine.add(PROMPTS[0], greedy(3), priority=n) for n in (0, 2, -1, 1)}
     ids[3] = llm.engine.add(PROMPTS[0], greedy(3), priority=3)
     assert run(llm) == [ids[n] for n in (-1, 0, 1, 2, 3)]
 
 
 def test_same_priority_is_first_come_first_served(target: str, clock: Clock) -> None:
-    llm = clock.one_at_a_time(target)
+    llm = one_at_a_time(target, clock)
     ids = [llm.engine.add(prompt, greedy(3)) for prompt in PROMPTS]
     assert run(llm) == ids
 
@@ -203,7 +188,7 @@ def test_same_priority_is_first_come_first_served(target: str, clock: Clock) -> 
 def test_who_came_long_enough_before_is_not_overtaken(
     target: str, clock: Clock, priority: int, later: float, overtakes: bool
 ) -> None:
-    llm = clock.one_at_a_time(target)
+    llm = one_at_a_time(target, clock)
     low = llm.engine.add(PROMPTS[0], greedy(3), priority=priority)
     clock.now += priority * PRIORITY_SECONDS + later
     high = llm.engine.add(PROMPTS[1], greedy(3), priority=0)
@@ -212,7 +197,7 @@ def test_who_came_long_enough_before_is_not_overtaken(
 
 def test_a_stream_of_higher_priority_starves_nobody(target: str, clock: Clock) -> None:
     """Before the low one go just those that come within `PRIORITY_SECONDS`."""
-    llm = clock.one_at_a_time(target)
+    llm = one_at_a_time(target, clock)
     low = llm.engine.add(PROMPTS[0], greedy(2), priority=1)
     came: dict[str, float] = {}
     order: list[str] = []
@@ -422,10 +407,7 @@ def test_a_draft_never_causes_a_preemption(target: str, monkeypatch: pytest.Monk
     assert any(plain)
     assert preemptions(llm, 8) == plain
 
-    def kept(self: BlockTable, length: int, truncate: Any = BlockTable.truncate) -> None:
-        truncate(self, length) if length == 0 else setattr(self, "filled", length)
-
-    monkeypatch.setattr(BlockTable, "truncate", kept)
+    planted.keep_blocks_of_drafts(monkeypatch)
     assert preemptions(llm, 8) != plain, "the planted fault was not seen"
 
 
@@ -474,7 +456,7 @@ def test_who_ends_in_a_draft_has_its_blocks_free_at_once(
 ) -> None:
     llm = load(target, target, num_speculative_tokens=9, enable_prefix_caching=prefix_caching, block_size=2)
     assert all_free_when_finished(llm, ending(target, how))
-    monkeypatch.setattr(Engine, "_release_finished", lambda *_: None)
+    planted.release_nobody(monkeypatch)
     assert not all_free_when_finished(llm, ending(target, how)), "the planted fault was not seen"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,11 @@ from outrider.engine.build import build_engine
 from outrider.engine.engine import Engine
 from outrider.engine.request import Request
 from outrider.engine.verify import Judged
-from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget, Price
-from outrider.ops.choice import Choice
-from outrider.ops.span import Span
 from outrider.verification.accept import Verdict, coupled
+from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.fakes import Memoryless
 
 FREE = Price(row=0.0, token=-1.0, least=0, sure=(0.5,), second=(1.0,))
 """At which every token is worth it, and the next best one beside it."""
@@ -42,7 +40,7 @@ class Branching(FixedLength):
         return Plan((forced_budget(request), *(budget,) * self.drafters))
 
 
-class Hidden:
+class Hidden(Memoryless):
     """Knows what comes next, and hides it in a tree: behind a chain that goes wrong somewhere, the right
     tokens go on from there, among siblings that are wrong too."""
 
@@ -52,15 +50,6 @@ class Hidden:
 
     def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
         return [self._tree(request) for request in requests]
-
-    def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None: ...
-
-    def end(self, request: Request) -> None: ...
-
-    def behind(self, request: Request) -> int:
-        return 0
-
-    def rest(self) -> None: ...
 
     def _tree(self, request: Request) -> Draft:
         prompt = request.tokens[: request.prompt_length]
@@ -202,27 +191,23 @@ def test_states_are_those_of_the_path(target: str) -> None:
 def test_noise_of_rows_in_place_of_positions(
     tree_llm: LLM, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def straight(*fields: Any) -> Choice:
-        return replace(Choice(*fields), offsets=())
-
-    monkeypatch.setattr(verify, "Choice", straight)
+    planted.give_rows_noise_in_order(monkeypatch)
     assert differing(tree_llm, target)
 
 
 def test_a_path_that_stays_where_it_was(tree_llm: LLM, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ModelRunner, "keep", lambda *_: None)
+    planted.leave_paths(monkeypatch)
     assert differing(tree_llm, target)
 
 
 def test_rows_that_see_their_siblings(tree_llm: LLM, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "Span", lambda *fields: replace(Span(*fields), parents=()))
+    planted.show_siblings(monkeypatch)
     assert differing(tree_llm, target)
 
 
 def test_states_of_the_first_rows(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = states_of(target, trees=False)
-    first = property(lambda judged: judged.states[: judged.work.count + judged.verdict.accepted])
-    monkeypatch.setattr(Judged, "computed", first)
+    planted.take_first_states(monkeypatch)
     wrong = states_of(target, trees=True)
     assert not all(np.array_equal(plain[position], wrong[position]) for position in plain)
 

@@ -13,13 +13,14 @@ from transformers import MistralConfig, MistralForCausalLM
 from outrider import LLM, ConfigError, RequestsFailed, SamplingParams
 from outrider.cache import table
 from outrider.cache.division import Division, Size
-from outrider.cache.groups import blocks_behind, groups_of
+from outrider.cache.groups import groups_of
 from outrider.config import resolve
-from outrider.engine import lending
+from outrider.engine.lending import Patience
 from outrider.measurement.ties import gap_at
 from outrider.models import runner
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.plan import Ground, make_plan
+from tests import planted
 from tests.engine.helpers import PROMPTS, count_preemptions, held_blocks, load, token_ids
 from tests.factories import tiny_config, write_model, write_noisy_copy
 from tests.models.head_features import FEATURES
@@ -211,10 +212,9 @@ def test_drafters_give_back_too(models: Any, drafter: str) -> None:
 def test_memory_is_lent_by_group_and_comes_back(
     models: Any, plain: Plain, groups: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("IDLE_STEPS", "QUIET_STEPS"):
-        monkeypatch.setattr(lending, name, 1)
     options: dict[str, Any] = {"max_num_seqs": 8, "max_model_len": 100} | groups
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
+    llm.engine.lending.patience = Patience(idle=1, quiet=1)
     watch(llm, CHUNK + LENGTH)
     pools, lent = llm.engine.target.pool.of_groups, []
     own = [pool.num_blocks for pool in pools]
@@ -273,18 +273,11 @@ def test_a_tie_is_looked_at_in_a_cache_of_one_window(models: Any) -> None:
 # Planted faults
 
 
-def planted(monkeypatch: pytest.MonkeyPatch, early: int) -> None:
-    def off(window: int | None, position: int, block_size: int) -> int:
-        return blocks_behind(window, position + early, block_size)
-
-    monkeypatch.setattr(table, "blocks_behind", off)
-
-
 @pytest.mark.parametrize("early", [0, 1])
 def test_a_block_given_back_too_early_is_missed(
     models: Any, plain: Plain, early: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planted(monkeypatch, early)
+    planted.give_blocks_back(monkeypatch, early)
     llm = built(models, None, block_size=1, max_num_seqs=1, enable_prefix_caching=False)
     request = params(0.0, 0, max_tokens=60)
     if early:  # the kernels refuse to read what is not there
@@ -299,7 +292,7 @@ def test_a_block_given_back_too_late_costs_memory(
     models: Any, late: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is as much as one request needs, it does not get to its end."""
-    planted(monkeypatch, -late)
+    planted.give_blocks_back(monkeypatch, -late)
     llm = built(models, None, block_size=1, max_num_seqs=1)
     llm.engine.add(LONG, params(0.0, 0, max_tokens=5))
     for _ in range(40):

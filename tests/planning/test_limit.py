@@ -15,7 +15,7 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.planning import limit as limits
 from outrider.planning.choices import Choices, choices
 from outrider.planning.drafters import FOOTPRINTS
-from outrider.planning.plan import HELD_BACK, Ground, Plan, make_plan
+from outrider.planning.plan import HELD_BACK, Ground, MemoryPlan, make_plan
 from outrider.planning.process import free_bytes, process_bytes
 
 MIB = 2**20
@@ -26,7 +26,7 @@ def ground(model: str, limit: int) -> Ground:
     return Ground(limit, GROUND, open_checkpoint(model), open_checkpoint)
 
 
-def plan(model: str, limit: int = 2**40, **options: Any) -> Plan:
+def plan(model: str, limit: int = 2**40, **options: Any) -> MemoryPlan:
     return make_plan(resolve(model, device="cpu", **options), ground(model, limit))
 
 

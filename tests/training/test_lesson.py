@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.parts import Gated
-from outrider.training.batches import Batch, epoch
+from outrider.training.batches import TrainingBatch, epoch
 from outrider.training.head_lesson import HeadLesson
 from outrider.training.kinds import HeadKind, StudentKind
 from outrider.training.lesson import rounded
@@ -107,7 +107,7 @@ def test_a_student_is_transformers_llama(whole_groups: str, tmp_path: Path) -> N
 
 def test_only_the_last_pass_trains_what_is_saved(whole_groups: str, recordings: list[Recording]) -> None:
     """The first loss is that of the weights that its pass is at, and the exact ones are what changes."""
-    first = Batch.of(epoch(recordings, rows=ROWS, seed=0)[0])
+    first = TrainingBatch.of(epoch(recordings, rows=ROWS, seed=0)[0])
     loss_at = {
         quantized: loss(whole_groups, recordings, first, quantized=quantized) for quantized in (False, True)
     }
@@ -127,7 +127,8 @@ def test_a_prompt_teaches_too(whole_groups: str, recordings: list[Recording]) ->
     whole = max(recordings, key=lambda r: len(r.tokens))
     part = replace(whole, tokens=whole.tokens[:9], states=whole.states[:9])
     answer, alone, both, short = (
-        Batch.of(rs) for rs in ([whole], [replace(whole, own=len(whole.tokens))], [whole, part], [part])
+        TrainingBatch.of(rs)
+        for rs in ([whole], [replace(whole, own=len(whole.tokens))], [whole, part], [part])
     )
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert lesson.hits(answer).shape[1] > lesson.hits(alone).shape[1]
@@ -146,7 +147,7 @@ def test_weights_come_back_after_an_error() -> None:
     assert all(torch.equal(value, exact[name]) for name, value in values(net).items())
 
 
-def loss(target: str, recordings: list[Recording], batch: Batch, *, quantized: bool) -> float:
+def loss(target: str, recordings: list[Recording], batch: TrainingBatch, *, quantized: bool) -> float:
     lesson = head_lesson(target, recordings, quantized=quantized)
     with torch.no_grad(), lesson.as_saved(), torch.autocast("cpu", torch.bfloat16):
         return float(lesson.losses(batch, 1)[0])

@@ -21,8 +21,8 @@ class GroupSize:
     block_bytes: int
 
     def blocks(self, positions: int) -> int:
-        """That a request of so many positions holds at most. With a window those from the first position that
-        the next row sees to the last that is added, wherever in a block they begin."""
+        """The blocks that a request of so many positions holds at most. With a window those from the first
+        position that the next row sees to the last that is added, wherever in a block they begin."""
         whole = -(-positions // self.block_size)
         if self.window is None:
             return whole
@@ -31,7 +31,7 @@ class GroupSize:
 
     @property
     def text_bytes(self) -> int:
-        """That a block of a text takes."""
+        """The bytes that a block of a text takes."""
         return self.block_bytes
 
     def level(self, blocks: int) -> int:
@@ -89,11 +89,11 @@ class Division:
     requests: int
 
     def bytes_of_one(self, positions: int) -> int:
-        """With which a request of so many positions can run, if no other does."""
+        """The bytes with which a request of so many positions can run, if no other does."""
         return sum(size.block_bytes * size.blocks(positions) for size in self.sizes)
 
     def bytes_of_many(self, positions: int) -> int:
-        """With which any requests can run that have so many positions together."""
+        """The bytes with which any requests can run that have so many positions together."""
         level = max(-(-positions // size.block_size) for size in self.sizes)
         return self.bytes([self._within(size, level, positions) for size in self.sizes])
 
@@ -112,8 +112,8 @@ class Division:
         return max(0, _last(most, budget, lambda level: self.bytes(self.blocks(level, positions))))
 
     def blocks(self, level: int, positions: int) -> tuple[int, ...]:
-        """Of each group `level`, but no more than all requests of so many positions can use of it, and no
-        less than one of them needs."""
+        """The blocks of each group: `level`, but no more than all requests of so many positions can use of
+        it, and no less than one of them needs."""
         return tuple(self._within(size, level, positions) for size in self.sizes)
 
     def _within(self, size: Size, level: int, positions: int) -> int:
@@ -121,7 +121,7 @@ class Division:
         return max(need, min(size.at(level), self.requests * need))
 
     def bytes(self, blocks: Sequence[int]) -> int:
-        """Of so many blocks of each group."""
+        """The bytes of so many blocks of each group."""
         return sum(size.block_bytes * number for size, number in zip(self.sizes, blocks, strict=True))
 
 

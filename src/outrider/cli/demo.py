@@ -26,7 +26,7 @@ from outrider.cli.options import (
     one_or_list,
 )
 from outrider.cli.report import print_results
-from outrider.measurement.bench import Result, Round, Run, join_rounds
+from outrider.measurement.bench import BenchRound, Result, Run, join_rounds
 from outrider.measurement.prompts import BUILT_IN, Conversation
 from outrider.outputs import Increment
 from outrider.params import SamplingParams
@@ -65,7 +65,7 @@ def demo(
         )
         _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
     console.print(Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))
-    rounds: dict[str, Round] = {}
+    rounds: dict[str, BenchRound] = {}
     for conversation in BUILT_IN:
         console.print(Rule(f"{conversation.category}: {conversation.turns[0].splitlines()[0]}", align="left"))
         with console.status("target only"):
@@ -74,7 +74,7 @@ def demo(
             llm, conversation, max_tokens, None, show=lambda i: console.print(coloured(i), end="")
         )
         console.print()
-        rounds[conversation.category] = Round(plain, speculative)
+        rounds[conversation.category] = BenchRound(plain, speculative)
     joined = join_rounds(list(rounds.values()))
     results = [Result(1, name, 0.0, (r,)) for name, r in {"all": joined, **rounds}.items()]
     print_results(console, results, latency=False)

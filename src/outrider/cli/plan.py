@@ -25,7 +25,7 @@ from outrider.errors import ConfigError
 from outrider.planning.bandwidth import read_bandwidth
 
 if TYPE_CHECKING:
-    from outrider.planning.choices import Choice, Choices
+    from outrider.planning.choices import Choices, PlanChoice
 
 NAME = "--memory"
 
@@ -136,7 +136,7 @@ def _recommendations(found: Choices) -> Iterator[str]:
         yield f"fastest that fits: {_described(fastest)}"
 
 
-def _described(choice: Choice) -> str:
+def _described(choice: PlanChoice) -> str:
     plan = choice.plan
     return (
         f"{choice.words}; context {plan.context}, requests at once {plan.max_num_seqs}, positions in all "
@@ -157,7 +157,7 @@ def _as_json(model: str, limit: int, found: Choices, speed: float | None) -> dic
     }
 
 
-def _choice_as_json(choice: Choice, speed: float | None) -> dict[str, Any]:
+def _choice_as_json(choice: PlanChoice, speed: float | None) -> dict[str, Any]:
     plan = choice.plan
     return {
         "format": choice.format,

@@ -32,7 +32,7 @@ request does not ask it."""
 
 
 @dataclass(frozen=True)
-class Base:
+class Undrafted:
     """A step without drafts: the tokens that it yields, its rows, its seconds besides the pass over those."""
 
     tokens: int
@@ -50,7 +50,7 @@ class Allotment:
 
 
 def allot(
-    prospects: Sequence[Iterable[Position]], depths: Sequence[Depths], base: Base, target: TargetCost
+    prospects: Sequence[Iterable[Position]], depths: Sequence[Depths], base: Undrafted, target: TargetCost
 ) -> Allotment:
     """The lengths at which expected tokens a second are highest.
 
@@ -96,7 +96,7 @@ def _ranked(prospects: Sequence[Iterable[Position]], hopeless: float, row: float
 
 
 def _best_beginning(
-    ranked: Ranked, depths: Sequence[Depths], base: Base, target: TargetCost
+    ranked: Ranked, depths: Sequence[Depths], base: Undrafted, target: TargetCost
 ) -> tuple[int, float, float]:
     """How many of the positions to take, and the tokens a second and rows of the step then."""
     best, best_rate, best_rows = 0, 0.0, 0.0

@@ -90,7 +90,7 @@ class TargetCost:
         return high - 1, high, (rows - first) / (last - first)
 
     def attention(self, positions: int, pairs: int) -> float:
-        """Of cached positions, each counted once for a request, and of pairs of a row and a position."""
+        """The seconds of cached positions, each counted once for a request, and of pairs of a row and one."""
         return positions * self.position + pairs * self.position_row
 
     def doubtful(self, rows: float) -> bool:

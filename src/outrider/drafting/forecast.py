@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MEMORIES = (0.8, 0.95, 0.99)
 """A factor is learnt with three memories, of some 5, 20 and 100 trials: what they keep at each new one."""
 LIKELIHOOD_MEMORY = 0.9
-"""Of how well each memory foretold the trials: the one that did best lately is believed most."""
+"""The memory of how well each of these foretold the trials: the one that did best lately is believed most."""
 OWN_WEIGHT = 10.0
 """Trials that a factor of 1 is worth, against those of the request itself."""
 BASE_MEMORY = 0.995

@@ -38,6 +38,6 @@ class OwnCache(Generic[Runner]):
     def rest(self) -> None:
         """Free the cache; the next draft makes another."""
         if self._runner is not None:
-            self._runner.forget()
+            self._runner.close()
         self._runner = None
         self._tables.clear()

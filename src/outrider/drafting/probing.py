@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from outrider.engine.request import Request
 
 SHARE = 0.005
-"""Of the time that may go into trials that are expected to cost more than they yield."""
+"""The share of the time that may go into trials that are expected to cost more than they yield."""
 FIRST, DEAREST = 3, 4.0
 """Trials for which no time has to be saved up, and steps that each may cost: whether costs that were kept are
 still true can only be found out by paying them, and three are believed."""
@@ -40,7 +40,7 @@ class Probing:
     def choose(
         self, requests: Sequence[Request], costs: Sequence[float], *, shared: float, most: float
     ) -> list[Request]:
-        """For which of the requests to draft although it does not pay.
+        """The requests to draft for although it does not pay.
 
         costs: of each, and `shared` once, in seconds. No more than `most`, or one trial's cost, stays saved.
         """
@@ -64,7 +64,7 @@ class Probing:
         self._spent = 0.0
 
     def steps_until(self, cost: float, seconds: float) -> int:
-        """In how many steps of so many seconds there will be enough for a trial."""
+        """The number of steps of so many seconds until there is enough for a trial."""
         return int(max(0.0, cost - self._credit) / (SHARE * seconds))
 
     def tried(self, request: Request) -> None:

@@ -102,7 +102,7 @@ class Surroundings:
 
     @property
     def rule(self) -> Acceptance:
-        """By which drafts are judged."""
+        """The rule by which drafts are judged."""
         return RULES[self.speculative.acceptance]
 
     @property

@@ -75,7 +75,7 @@ class Tracker:
         return abs(float(mix @ self._unseen)) > DOUBT
 
     def observe(self, mix: Vector, off: float) -> Vector:
-        """By how much all quantities move for what was seen of a mix; [n]."""
+        """The moves of all quantities for what was seen of a mix; [n]."""
         place = int(mix.argmax())
         self._doubt += PACE * (2 * self._first - self._doubt)
         if self.doubtful(mix):

@@ -176,7 +176,7 @@ def _may_have_gpu() -> bool:
 
 
 def _native_cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> str:
-    """Of K and V: float32 with weights in float32 or float16, else bfloat16."""
+    """The type of K and V: float32 with weights in float32 or float16, else bfloat16."""
     if config.kv_cache_dtype != "auto":
         return config.kv_cache_dtype
     if config.quantization is None and config.dtype == "float32":

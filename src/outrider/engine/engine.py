@@ -78,7 +78,7 @@ class Engine:
         config = target.model.config
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)
         self.report = StepReport(0.0, 0.0, 0.0, 0)
-        """Of the last step."""
+        """The report of the last step."""
         self._faults = Faults(logger)
         self._clock = clock
         self.now = now
@@ -91,7 +91,7 @@ class Engine:
 
     @property
     def facts(self) -> Facts:
-        """Of where the target is computed."""
+        """The facts of the backend that computes the target."""
         return self.target.facts
 
     def step(self) -> list[Increment]:

@@ -74,7 +74,7 @@ def length_policy(
         for drafter, cost, named in zip(drafters, drafting, speculative.drafters, strict=True)
     ]
     trees = RULES[speculative.acceptance].trees and not target.model.state_shapes
-    return AutoLength(links, costs, bounds, lambda: file.save(costs, drafting), trees=trees, clock=clock)
+    return AutoLength(links, costs, bounds, lambda: file.save(costs, drafting), trees=trees, clock=now)
 
 
 def verified_rows(config: EngineConfig) -> int:

@@ -85,7 +85,7 @@ class TargetTimer:
                 table.truncate(0)
 
     def seconds(self, rows: int) -> float:
-        """Of one pass over so many rows, with an empty context."""
+        """The seconds of one pass over so many rows, with an empty context."""
         return self._seconds(self._tables[:1], 0, rows)
 
     def attention(self) -> tuple[float, float]:
@@ -180,11 +180,11 @@ class DraftTimer:
                 self._drafter.end(request)
 
     def seconds(self, requests: int, length: int) -> float:
-        """Of a draft of so many tokens for each of so many requests, `MANY` at most."""
+        """The seconds of a draft of so many tokens for each of so many requests, `MANY` at most."""
         return self._seconds(self._requests[:requests], length)
 
     def reading(self) -> float:
-        """Of a draft of a token for a request whose prompt of `READ` tokens was not read yet."""
+        """The seconds of a draft of a token for a request whose prompt of `READ` tokens was not read yet."""
         self._newcomers.append(self._made_up(READ))
         return self._seconds(self._newcomers[-1:], 1)
 

@@ -198,7 +198,7 @@ class Scheduler:
         return tuple(Work(request, count, self.policy.nothing) for request, count in counts.items())
 
     def _longest_draft(self, request: Request) -> int:
-        """That the request can have in this step."""
+        """The longest draft that the request can have in this step."""
         if len(self.resting) + 1 >= len(self.policy.nothing.budgets):  # no drafter beside grammars
             return 0
         own = request.params.num_speculative_tokens

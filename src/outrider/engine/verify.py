@@ -98,7 +98,7 @@ def _bisect(target: ModelRunner, acceptance: Acceptance, work: Sequence[Work]) -
 
 
 def _failed(work: Work) -> Judged:
-    """Of a request that ends. None of its positions is committed."""
+    """What comes of a request that ends: none of its positions is committed."""
     return Judged(replace(work, count=0), Draft(), None, None, NOTHING, error=INTERNAL_ERROR)
 
 

@@ -13,7 +13,7 @@ FP8_BLOCK = 128  # inputs
 
 
 def _e4m3_values() -> Floats:
-    """Of the 256 codes: sign, 4 bits of exponent with bias 7, 3 bits of fraction; no infinities.
+    """The values of the 256 codes: sign, 4 bits of exponent with bias 7, 3 bits of fraction; no infinities.
 
     Micikevicius et al. 2022, "FP8 formats for deep learning", section 3.
     """

@@ -66,7 +66,7 @@ def _by_halves(data: NDArray[np.uint8], width: int, count: int) -> NDArray[np.ui
 
 
 def _scales_and_mins(blocks: Blocks) -> tuple[Floats, Floats]:
-    """Of Q4_K and Q5_K: float32 [rows, blocks, 8] each.
+    """The scales and minima of Q4_K and Q5_K: float32 [rows, blocks, 8] each.
 
     The first four pairs of 6-bit factors lie in the low bits of 8 bytes; the others have 4 bits in the 4
     bytes that follow and 2 in what those 8 have left.

@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from outrider.measurement.energy import Meter, NoMeter, used
+from outrider.measurement.energy import EnergyMeter, NoMeter, used
 from outrider.measurement.prompts import Conversation, categories, chunks
 from outrider.outputs import RequestOutput, SpeculationStats
 from outrider.params import SamplingParams
@@ -68,7 +68,7 @@ UNMETERED = NoMeter("nobody asked")
 
 
 @dataclass(frozen=True)
-class Round:
+class BenchRound:
     """The same conversations without and with speculation, right after each other."""
 
     target_only: Run
@@ -86,7 +86,7 @@ class Result:
     batch_size: int
     category: str
     temperature: float
-    rounds: tuple[Round, ...]
+    rounds: tuple[BenchRound, ...]
 
     @property
     def identical(self) -> int:
@@ -163,7 +163,7 @@ def bench(
     max_tokens: int,
     rounds: int,
     advance: Callable[[str, int], None],
-    meter: Meter = UNMETERED,
+    meter: EnergyMeter = UNMETERED,
 ) -> list[Result]:
     """Measure every batch size and category; category 'all' comes first and joins the others.
 
@@ -186,7 +186,7 @@ def bench(
             meter=meter,
         )
         for category, rounds_of in measured.items():
-            pairs = tuple(Round(runs[0], runs[None]) for runs in rounds_of)
+            pairs = tuple(BenchRound(runs[0], runs[None]) for runs in rounds_of)
             results.append(Result(batch_size, category, temperature, pairs))
     return results
 
@@ -202,7 +202,7 @@ def measure(
     rounds: int,
     advance: Callable[[str, int], None],
     shuffled: bool = False,
-    meter: Meter = UNMETERED,
+    meter: EnergyMeter = UNMETERED,
 ) -> dict[str, list[dict[Length, Run]]]:
     """By category, 'all' first, the runs of each round by draft length. lengths: what each is called.
 
@@ -241,9 +241,11 @@ def count_conversations(
     return lengths * rounds * sum(filled)
 
 
-def join_rounds(rounds: Sequence[Round]) -> Round:
+def join_rounds(rounds: Sequence[BenchRound]) -> BenchRound:
     """Several rounds as one."""
-    return Round(sum((r.target_only for r in rounds), NOTHING), sum((r.speculative for r in rounds), NOTHING))
+    return BenchRound(
+        sum((r.target_only for r in rounds), NOTHING), sum((r.speculative for r in rounds), NOTHING)
+    )
 
 
 def _groups(conversations: Sequence[Conversation], batch_size: int) -> dict[str, list[Conversation]]:
@@ -259,7 +261,7 @@ def _run(
     temperature: float,
     max_tokens: int,
     draft_length: Length,
-    meter: Meter,
+    meter: EnergyMeter,
 ) -> Run:
     """All turns of the conversations, `batch_size` of them at a time."""
     total = NOTHING

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from outrider.extras import ENERGY
 
 
-class Meter(Protocol):
+class EnergyMeter(Protocol):
     """A counter of joules."""
 
     @property
@@ -52,7 +52,7 @@ class NoMeter:
         return None
 
 
-def find_meter(device: str) -> Meter:
+def find_meter(device: str) -> EnergyMeter:
     """What counts the energy of work on this device, 'cpu' or 'cuda:0': on a GPU its own counter, else the
     CPU's packages."""
     if ENERGY.missing is not None:
@@ -68,7 +68,7 @@ def used(before: float | None, after: float | None) -> float | None:
     return after - before
 
 
-def _of_cpu() -> Meter:
+def _of_cpu() -> EnergyMeter:
     from zeus.device.cpu import get_cpus
     from zeus.device.cpu.rapl import rapl_is_available
     from zeus.exception import ZeusBaseError
@@ -101,7 +101,7 @@ def _zone(cpu: Any) -> str:
     return "" if file is None else str(file.name)
 
 
-def _of_gpu(number: int | None) -> Meter:
+def _of_gpu(number: int | None) -> EnergyMeter:
     """number: None for the GPU that PyTorch computes on."""
     from zeus.device import get_gpus
     from zeus.device.gpu.nvidia import nvml_is_available

@@ -111,7 +111,7 @@ class HeadRunner(PagedRunner):
         self._go_on = head.backend.chain(self.goes_on, self.goes_on, words)
 
     def read(self, lanes: Sequence[Lane | Span], states: Any) -> list[Grown]:
-        """Drafts behind the target's states, [rows of all spans, width]; see `outrider.ops.lane.Chain`."""
+        """Drafts behind the target's states [rows of all spans, width]: `outrider.ops.lane.DraftChain`."""
         return self._read(lanes, states)
 
     def go_on(self, lanes: Sequence[Lane | Span], states: Any) -> list[Grown]:

@@ -120,7 +120,7 @@ def _kv_heads(metadata: Metadata, family: Family, layers: int, heads: int) -> in
 
 
 def _layer_types(metadata: Metadata, family: Family, layers: int) -> list[str] | None:
-    """Of a model with layers without K and V, or with windows; None where the file does not say it."""
+    """The kinds of layers where some have no K and V, or windows; None where the file does not say it."""
     if family.gguf_states is not None:
         return _with_states(metadata, family, family.gguf_states, layers)
     return _with_windows(metadata, family, layers)

@@ -66,7 +66,7 @@ def head_parts(config: HeadConfig, *, table: bool = False, output: bool = True) 
         )
 
     def half(column: int) -> tuple[Tensor, ...]:
-        """Of the matrices that read [embedding, state], the inputs from `column` on."""
+        """The tensors of the matrices that read [embedding, state], the inputs from `column` on."""
         return tuple(
             _tensor(name, size, hidden, of=2 * hidden, column=column) for name, size in qkv("weight")
         )

@@ -53,7 +53,7 @@ class Model:
 
     @property
     def state_shapes(self) -> Sequence[StateShape]:
-        """Of each state that layers keep."""
+        """The shape of each state that layers keep."""
         return self.tree.state_shapes
 
     @property

@@ -149,7 +149,7 @@ class Experts:
 
     @property
     def width(self) -> int:
-        """Of each of a row's experts: what it reads and computes, each in a copy for the kernels too."""
+        """The numbers that a row's experts read and compute, each in a copy for the kernels too."""
         outputs, inner = self.downs.matrices[0].shape
         own = 2 * self.routing.chosen * (outputs + inner) + 2 * self.routing.count
         return own + (self.shared.width + outputs if self.shared else 0)
@@ -241,7 +241,7 @@ class Decoder:
 
     @property
     def mixtures(self) -> tuple[Experts, ...]:
-        """Of the layers that have experts."""
+        """The experts of the layers that have some."""
         mixers = (block.feed_forward.mixer for block in self.blocks)
         return tuple(mixer for mixer in mixers if isinstance(mixer, Experts))
 
@@ -252,12 +252,12 @@ class Decoder:
 
     @property
     def attention_shapes(self) -> tuple[AttentionShape, ...]:
-        """Of each layer that keeps K and V."""
+        """The shape of each layer that keeps K and V."""
         return tuple(shape for shape in self.cached if isinstance(shape, AttentionShape))
 
     @property
     def state_shapes(self) -> tuple[StateShape, ...]:
-        """Of each state that layers keep."""
+        """The shape of each state that layers keep."""
         return tuple(shape for shape in self.cached if not isinstance(shape, AttentionShape))
 
     def forward(

@@ -97,7 +97,7 @@ def _text_part(raw: Mapping[str, Any], source: str, model_type: str, usual: str)
 
 
 def _family(raw: Mapping[str, Any], source: str) -> Family:
-    """Of the architecture, or of model_type where `architectures` is missing."""
+    """The family of the architecture, or of model_type where `architectures` is missing."""
     named, model_type = raw.get("architectures"), raw.get("model_type")
     what, name = "architecture", named[0] if named and isinstance(named, list) else named
     if not named:

@@ -83,7 +83,7 @@ class PagedRunner:
 
     @property
     def facts(self) -> Facts:
-        """Of where it is computed."""
+        """The facts of the backend that computes it."""
         return self._paged.backend.facts
 
     def check_process(self) -> None:
@@ -115,7 +115,7 @@ class PagedRunner:
         self._forget_from([pool.num_blocks for pool in self.pool.all])
         return True
 
-    def forget(self) -> None:
+    def close(self) -> None:
         """Give the cache's memory back, where that can be, with all that it holds: nobody may want that.
 
         Dropping the runner would not do: an array of some megabytes that is freed may stay in the process's
@@ -124,7 +124,7 @@ class PagedRunner:
         self._forget_from([0] * len(self.pool.all))
 
     def _new_cache(self) -> Sequence[LayerCache]:
-        """By layer, each with as many blocks as its group has."""
+        """The cache of each layer, with as many blocks as its group has."""
         model, layers = self._paged, dict[int, LayerCache]()
         for number, (group, pool) in enumerate(zip(self._groups, self.pool.of_groups, strict=True)):
             shapes = [model.shapes[layer] for layer in group.layers]
@@ -168,11 +168,16 @@ class ModelRunner(PagedRunner):
         )
         self.model = model
         self._definition = partial(model.forward, state_layers=tuple(state_layers))
-        self._forward = self.compile(self._definition)
+        self._compile()
 
     def forget(self) -> None:
-        super().forget()
-        self._forward = self.compile(self._definition)  # it keeps room for as large a pass as it has run
+        """As `close`, and go on with an empty cache and a new pass: one keeps room for as many rows as it has
+        ever run."""
+        self.close()
+        self._compile()
+
+    def _compile(self) -> None:
+        self._forward = self.compile(self._definition)
 
     def step(
         self, spans: Sequence[Span], choices: Sequence[Choice | None], *, looks: bool = False
@@ -210,8 +215,12 @@ class DraftRunner(ModelRunner):
         prefix_caching: bool,
         vocab: int,
     ) -> None:
+        self._words = Words(vocab)
         super().__init__(model, num_blocks=num_blocks, block_size=block_size, prefix_caching=prefix_caching)
-        self._chain = model.backend.chain(self._forward, self._forward, Words(vocab))
+
+    def _compile(self) -> None:
+        super()._compile()
+        self._chain = self.model.backend.chain(self._forward, self._forward, self._words)
 
     def readable(self, tokens: Sequence[int]) -> Sequence[int]:
         """The tokens, as far as the model's table has them.
@@ -223,7 +232,7 @@ class DraftRunner(ModelRunner):
         return tokens if max(tokens) < rows else [token if token < rows else 0 for token in tokens]
 
     def draft(self, lanes: Sequence[Lane | Span]) -> list[Grown]:
-        """Drafts behind what is read; see `outrider.ops.lane.Chain`."""
+        """Drafts behind what is read; see `outrider.ops.lane.DraftChain`."""
         return self._chain(lanes)
 
 

@@ -72,7 +72,7 @@ class Tensor:
 
 
 def plus_one(stored: Floats) -> Floats:
-    """Of the weights of norms that are stored less 1, as Gemma's are."""
+    """The weights of norms that are stored less 1, as Gemma's are."""
     return stored + np.float32(1)
 
 

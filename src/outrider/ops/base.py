@@ -18,7 +18,7 @@ from outrider.cache.store import LayerCache, StateCache
 from outrider.formats.format import Floats, Format
 from outrider.formats.weight import Weight
 from outrider.ops.choice import Choice, Stepped
-from outrider.ops.lane import Chain, Words
+from outrider.ops.lane import DraftChain, Words
 from outrider.ops.shapes import (
     Activation,
     AttentionShape,
@@ -149,7 +149,7 @@ class Facts:
 
     @property
     def cache_bytes(self) -> int:
-        """Of a number of K or V."""
+        """The bytes of a number of K or V."""
         return {"float64": 8, "float32": 4}.get(self.cache_dtype, 2)
 
 
@@ -237,7 +237,7 @@ class Backend(Protocol):
     def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
         """The definition as a function of spans."""
 
-    def chain(self, first: Forward, then: Forward, words: Words) -> Chain:
+    def chain(self, first: Forward, then: Forward, words: Words) -> DraftChain:
         """Drafting with two passes over one cache. What the first keeps of a row with logits is the input of
         the second, if that has one."""
 

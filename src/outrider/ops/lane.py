@@ -55,7 +55,7 @@ class Grown:
     state: Any = None
 
 
-class Chain(Protocol):
+class DraftChain(Protocol):
     """Two passes as one call: the first over what a drafter has not read, and one that goes on from a drafted
     token, again and again."""
 

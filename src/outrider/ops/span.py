@@ -45,7 +45,7 @@ class Span:
 
     @property
     def positions(self) -> list[int]:
-        """Of each row: tokens of a tree that follow the same one have the same."""
+        """The position of each row: tokens of a tree that follow the same one have the same."""
         trunk = len(self.tokens) - len(self.parents)
         positions = list(range(self.start, self.start + trunk))
         for parent in self.parents:

@@ -11,20 +11,20 @@ from outrider.engine.backend import choose_device, is_native
 from outrider.errors import ConfigError, ModelError
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
-from outrider.planning.plan import Ground, Plan, make_plan
+from outrider.planning.plan import Ground, MemoryPlan, make_plan
 
 MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlanChoice:
     """A format and a drafter. options: those of `LLM` that mean it."""
 
     format: str
     drafter: str
     options: tuple[tuple[str, Any], ...]
     config: EngineConfig
-    plan: Plan
+    plan: MemoryPlan
 
     @property
     def words(self) -> str:
@@ -56,28 +56,28 @@ class Choices:
     among the others, formats that lose least first, and for each the drafter that was asked for first."""
 
     stored: str
-    given: Choice
-    all: tuple[Choice, ...]
+    given: PlanChoice
+    all: tuple[PlanChoice, ...]
 
     @property
-    def recommended(self) -> Choice | None:
+    def recommended(self) -> PlanChoice | None:
         """The one that fits and loses least; None where none fits."""
         return next((choice for choice in self.all if choice.plan.fits), None)
 
     @property
-    def fastest(self) -> Choice | None:
+    def fastest(self) -> PlanChoice | None:
         """The one that fits and reads least for a token."""
         return min((c for c in self.all if c.plan.fits), key=lambda c: c.plan.read, default=None)
 
     @property
-    def instead(self) -> Choice | None:
+    def instead(self) -> PlanChoice | None:
         """The nearest to what was asked for that fits: with the same drafter, if there is one."""
         fitting = [choice for choice in self.all if choice.plan.fits]
         same = [choice for choice in fitting if choice.drafter == self.given.drafter]
         return next(iter(same or fitting), None)
 
     @property
-    def smallest(self) -> Choice:
+    def smallest(self) -> PlanChoice:
         """The one that needs least."""
         return min(self.all, key=lambda choice: choice.plan.least)
 
@@ -90,7 +90,7 @@ def mib(size: int) -> str:
 def choices(config: EngineConfig, ground: Ground) -> Choices:
     """The plans of all formats and drafters. Raises ConfigError and ModelError, as building would."""
     stored = ground.target.stored_as
-    given: Choice | None = None
+    given: PlanChoice | None = None
     found = []
     for format, of_format in _formats(config, stored):
         for drafter, speculative in _drafters(config, ground.target):
@@ -104,7 +104,7 @@ def choices(config: EngineConfig, ground: Ground) -> Choices:
                     raise
                 continue
             options = {name: value for name, value in of_format.items() if value not in (None, "auto")}
-            found.append(Choice(format, drafter, (*options.items(), *_options(speculative)), asked, plan))
+            found.append(PlanChoice(format, drafter, (*options.items(), *_options(speculative)), asked, plan))
             given = found[-1] if as_given else given
     assert given is not None  # it is among the formats and drafters
     return Choices(stored, given, tuple(found))

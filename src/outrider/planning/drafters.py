@@ -55,7 +55,7 @@ def profiled_rows(speculative: SpeculativeConfig | None) -> int:
 
 
 def drafter_footprint(drafter: DrafterConfig, around: Drafting) -> Footprint:
-    """Of one drafter. Raises ModelError for a model that cannot be opened."""
+    """The footprint of one drafter. Raises ModelError for a model that cannot be opened."""
     footprint = FOOTPRINTS[drafter.method](drafter, around)
     if around.speculative.acceptance == "coupled":
         return footprint
@@ -89,7 +89,7 @@ def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
 def _separate(
     checkpoint: Checkpoint, quantization: Quantization | None, around: Drafting, option: str
 ) -> Footprint:
-    """Of a model that is loaded beside the target."""
+    """The footprint of a model that is loaded beside the target."""
     config = around.config
     if quantization is None:
         ledger = ledger_of(config, checkpoint)
@@ -112,7 +112,7 @@ def _self(drafter: DrafterConfig, around: Drafting) -> Footprint:
 
 
 def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint:
-    """Of the target at fewer bits."""
+    """The footprint of the target at fewer bits."""
     config, checkpoint = around.config, around.checkpoint
     ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
     draft = self_draft(around.target, Outline(checkpoint), ledger, quantization, option=option)

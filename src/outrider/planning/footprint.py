@@ -30,7 +30,7 @@ class Footprint:
 
 
 def model_footprint(model: Model, ledger: Ledger, size: PassSize, block_size: int) -> Footprint:
-    """Of a decoder with a paged cache of its own, which was loaded into a ledger."""
+    """The footprint of a decoder with a paged cache of its own, which was loaded into a ledger."""
     tree = model.tree
     # A pass looks tokens up in the table, and reads it whole only where it is the output layer.
     unread = 0 if tree.tied else model.table.nbytes
@@ -45,7 +45,7 @@ def model_footprint(model: Model, ledger: Ledger, size: PassSize, block_size: in
 def footprint_of(
     model: Cached, ledger: Ledger, size: PassSize, block_size: int, *, width: int, vocab: int, unread: int = 0
 ) -> Footprint:
-    """Of a model that was loaded into a ledger.
+    """The footprint of a model that was loaded into a ledger.
 
     width: numbers of a row that a pass holds at once, beside attention; vocab: of its logits; unread: bytes
     of weights that a pass over one row does not read, as most of a table of tokens.

@@ -23,7 +23,7 @@ CONCURRENCY = (64, 32, 16, 8, 4, 2, 1)  # requests at a time that are tried wher
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Bytes of one configuration under a limit.
 
     runtime: process, libraries and tokenizer; target, drafts: weights that stay; activations: of the largest
@@ -47,7 +47,7 @@ class Plan:
     wanted: int
     """Positions that a request is to have at least."""
     least_cache: int
-    """Of `cache`, for requests of the wanted length."""
+    """The bytes of `cache` at least, for requests of the wanted length."""
     kv_cache_memory: int
     """The option of this name, with which the engine stays within the plan."""
     max_num_seqs: int
@@ -97,12 +97,12 @@ class Plan:
 
     @property
     def blocks(self) -> int:
-        """That the texts of all requests fill: of a group of layers without a window."""
+        """The blocks that the texts of all requests fill, of a group of layers without a window."""
         return self.num_blocks[-1]
 
     @property
     def positions(self) -> int:
-        """That the cache holds, of all requests together."""
+        """The positions that the cache holds, of all requests together."""
         return self.blocks * self.block_size
 
 
@@ -120,7 +120,7 @@ class Ground:
     open: Callable[[str], Checkpoint]
 
 
-def make_plan(config: EngineConfig, ground: Ground) -> Plan:
+def make_plan(config: EngineConfig, ground: Ground) -> MemoryPlan:
     """The plan of a configuration.
 
     Where the configuration does not say how many requests run at a time, as many as leave each
@@ -135,7 +135,7 @@ def make_plan(config: EngineConfig, ground: Ground) -> Plan:
     return plan
 
 
-def _plan(config: EngineConfig, ground: Ground, requests: int) -> Plan:
+def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
     checkpoint = ground.target
     ledger = ledger_of(config, checkpoint)
     trained = checkpoint.config.max_position_embeddings
@@ -168,7 +168,7 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> Plan:
         context = min(caches.longest_of_many(left, most), of_models.longest_of_many(told, most))
     level = min(caches.level(left, context), of_models.level(told, context))
     num_blocks = caches.blocks(level, context)
-    return Plan(
+    return MemoryPlan(
         limit=ground.limit,
         runtime=runtime,
         target=target.weights,
@@ -197,7 +197,7 @@ def _loading(runtime: int, models: list[Footprint]) -> int:
 
 
 def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -> PassSize:
-    """Of the target's largest pass: a chunk of prompts, and every request's tokens with the largest draft."""
+    """The target's largest pass: a chunk of prompts, and all requests' tokens and largest drafts."""
     prompts = prompt_rows_of(config, exact=exact)
     verified = requests * (1 + draft_rows(config.speculative))
     most = config.max_num_batched_tokens

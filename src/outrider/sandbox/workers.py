@@ -32,7 +32,7 @@ class GivenUp(Exception):
 
 
 def task_file(name: str) -> Path:
-    """Of a task of this package. It is not imported here: what it takes is the worker's alone."""
+    """The file of a task of this package, which is not imported here: what it takes is the worker's alone."""
     return Path(__file__).with_name(f"{name}.py")
 
 

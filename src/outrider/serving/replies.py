@@ -34,7 +34,7 @@ class SpeculationMetrics(TypedDict):
     num_spec_tokens: int
 
 
-class Metrics(TypedDict):
+class ReplyMetrics(TypedDict):
     speculative_decoding: SpeculationMetrics
 
 
@@ -72,7 +72,7 @@ PromptLogprobs = list[dict[str, PromptLogprob] | None]
 FinishReason = Literal["stop", "length"] | None
 
 
-class Choice(TypedDict):
+class AnyChoice(TypedDict):
     """What choices of all kinds hold."""
 
     index: int
@@ -87,7 +87,7 @@ class ChatMessage(TypedDict):
     refusal: None
 
 
-class ChatChoice(Choice):
+class ChatChoice(AnyChoice):
     message: ChatMessage
     logprobs: ChatLogprobs | None
 
@@ -97,12 +97,12 @@ class Delta(TypedDict, total=False):
     content: str
 
 
-class ChatChunkChoice(Choice):
+class ChatChunkChoice(AnyChoice):
     delta: Delta
     logprobs: ChatLogprobs | None
 
 
-class CompletionChoice(Choice):
+class CompletionChoice(AnyChoice):
     text: str
     logprobs: CompletionLogprobs | None
     prompt_logprobs: NotRequired[PromptLogprobs]
@@ -121,7 +121,7 @@ class Head(TypedDict):
 class ChatCompletion(Head):
     choices: list[ChatChoice]
     usage: Usage
-    metrics: NotRequired[Metrics]
+    metrics: NotRequired[ReplyMetrics]
     prompt_logprobs: NotRequired[PromptLogprobs]
     prompt_token_ids: NotRequired[list[int]]
 
@@ -129,7 +129,7 @@ class ChatCompletion(Head):
 class Completion(Head):
     choices: list[CompletionChoice]
     usage: Usage
-    metrics: NotRequired[Metrics]
+    metrics: NotRequired[ReplyMetrics]
 
 
 class ModelCard(TypedDict):
@@ -176,7 +176,7 @@ def usage_of(outputs: list[RequestOutput], *, completion: bool = True) -> Usage:
     }
 
 
-def metrics_of(outputs: list[RequestOutput]) -> Metrics:
+def metrics_of(outputs: list[RequestOutput]) -> ReplyMetrics:
     """The drafts of one call, all its sequences together."""
     stats = sum((c.speculation for output in outputs for c in output.outputs), SpeculationStats())
     reached = [stats.drafts, *stats.accepted_by_position, 0]

@@ -14,7 +14,7 @@ from outrider.training.recorder import Recording
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Padded sequences. tokens: int64 [batch, length]; states: bfloat16 [batch, length, width].
 
     Positions, bool [batch, length]: real, which are no padding, and own, those of them whose prediction is
@@ -27,7 +27,7 @@ class Batch:
     own: Tensor
 
     @classmethod
-    def of(cls, recordings: Sequence[Recording]) -> Batch:
+    def of(cls, recordings: Sequence[Recording]) -> TrainingBatch:
         count, length = len(recordings), max(len(r.tokens) for r in recordings)
         tokens = torch.zeros((count, length), dtype=torch.int64)
         states = torch.zeros((count, length, recordings[0].states.shape[1]), dtype=torch.bfloat16)
@@ -39,8 +39,8 @@ class Batch:
             own[i, r.own - 1 : len(r.tokens)] = True
         return cls(tokens, states, real, own)
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(part.to(device) for part in (self.tokens, self.states, self.real, self.own)))
+    def to(self, device: torch.device) -> TrainingBatch:
+        return TrainingBatch(*(part.to(device) for part in (self.tokens, self.states, self.real, self.own)))
 
 
 class Text(Protocol):

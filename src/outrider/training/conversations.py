@@ -40,7 +40,7 @@ class Layout:
         return cls(opening, between)
 
 
-class Prompts(Protocol):
+class PromptSource(Protocol):
     """What the target is to answer."""
 
     def texts(self, draw: random.Random, count: int, answers: Sequence[str]) -> list[str]:
@@ -79,7 +79,7 @@ class Given:
         return [draw.choice(self.prompts) for _ in range(count)]
 
 
-def prompts_for(engine: Engine, path: Path | None) -> Prompts:
+def prompts_for(engine: Engine, path: Path | None) -> PromptSource:
     """From a file, or written by the target. A file is JSON lines in the form of Spec-Bench, or any text, the
     beginnings of whose paragraphs the target goes on from.
 

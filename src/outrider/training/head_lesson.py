@@ -13,7 +13,7 @@ from torch import Tensor
 
 from outrider.models.head_checkpoint import HeadCheckpoint, four_bits, in_bfloat16, quantized, save_head
 from outrider.models.head_config import HeadConfig
-from outrider.training.batches import Batch
+from outrider.training.batches import TrainingBatch
 from outrider.training.lesson import DEPTH, Where, positions, rounded
 from outrider.training.loss import soft_cross_entropy
 from outrider.training.net import HeadNet
@@ -53,13 +53,13 @@ class HeadLesson:
             self._begin_at_target() if start is None else self._go_on_from(start)
         self.net.to(device)
 
-    def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
+    def losses(self, batch: TrainingBatch, unrolled: int) -> list[Tensor]:
         where = positions(batch.real, unrolled)  # no root stands as far before
         with torch.no_grad():
             probs = self._of_target(batch, where, self._output).softmax(-1, dtype=torch.float32)
         return [soft_cross_entropy(logits, probs) for logits in self._logits(batch, where, unrolled)]
 
-    def hits(self, batch: Batch) -> Tensor:
+    def hits(self, batch: TrainingBatch) -> Tensor:
         sequences, at = where = positions(batch.own, DEPTH)
         best = self._of_target(batch, where, self._teacher.output).argmax(-1)
         agrees = batch.own.new_full((DEPTH, *batch.own.shape), -1, dtype=torch.float32)
@@ -117,11 +117,11 @@ class HeadLesson:
         for name, parameter in self.net.named_parameters():
             parameter.copy_(torch.from_numpy(start.stored[name].floats()))
 
-    def _of_target(self, batch: Batch, where: Where, output: Tensor) -> Tensor:
+    def _of_target(self, batch: TrainingBatch, where: Where, output: Tensor) -> Tensor:
         """The target's logits there, of some output rows."""
         return self._teacher.logits(batch.states[where][:, -self.config.target_hidden_size :], output)
 
-    def _logits(self, batch: Batch, where: Where, steps: int) -> Iterator[Tensor]:
+    def _logits(self, batch: TrainingBatch, where: Where, steps: int) -> Iterator[Tensor]:
         """The head's logits [rows of `where`, draft vocab], one step after the other."""
         sequences, at = where
         roots = batch.tokens.shape[1] - 1

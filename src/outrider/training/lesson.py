@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from outrider.training.batches import Batch
+from outrider.training.batches import TrainingBatch
 
 DEPTH = 4
 """Draft length that acceptance is estimated for."""
@@ -24,10 +24,10 @@ class Lesson(Protocol):
     @property
     def net(self) -> nn.Module: ...
 
-    def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
+    def losses(self, batch: TrainingBatch, unrolled: int) -> list[Tensor]:
         """The loss of each unrolled step."""
 
-    def hits(self, batch: Batch) -> Tensor:
+    def hits(self, batch: TrainingBatch) -> Tensor:
         """Whether each of `DEPTH` tokens drafted in a row, likeliest ones, is the target's likeliest; float32
         [DEPTH, places where a draft may begin]."""
 

@@ -35,7 +35,7 @@ class Shards:
 
     @property
     def tokens(self) -> int:
-        """Of all sequences together."""
+        """The tokens of all sequences together."""
         return sum(_opened(path).get_slice("tokens").get_shape()[0] for path in self.paths())
 
     def write(self, number: int, recordings: Sequence[Recording]) -> None:

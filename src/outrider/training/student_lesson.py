@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from outrider.models.tokenizer import Tokenizer
-from outrider.training.batches import Batch
+from outrider.training.batches import TrainingBatch
 from outrider.training.lesson import DEPTH, Where, positions, rounded
 from outrider.training.loss import soft_cross_entropy
 from outrider.training.student_net import StudentConfig, StudentNet
@@ -30,13 +30,13 @@ class StudentLesson:
         self._config = config
         self.net = StudentNet(config).to(device)
 
-    def losses(self, batch: Batch, unrolled: int) -> list[Tensor]:
+    def losses(self, batch: TrainingBatch, unrolled: int) -> list[Tensor]:
         where = positions(batch.real, 0)
         with torch.no_grad():
             probs = self._target_logits(batch, where).softmax(-1, dtype=torch.float32)
         return [soft_cross_entropy(self._logits(batch)[where], probs)]
 
-    def hits(self, batch: Batch) -> Tensor:
+    def hits(self, batch: TrainingBatch) -> Tensor:
         where = positions(batch.own, 0)
         best = self._target_logits(batch, where).argmax(-1)
         agrees = batch.own.new_full((*batch.own.shape,), -1, dtype=torch.float32)
@@ -55,10 +55,10 @@ class StudentLesson:
         (folder / "config.json").write_text(json.dumps(self._config.as_json(), indent=2) + "\n")
         self._tokenizer.save(folder)
 
-    def _logits(self, batch: Batch) -> Tensor:
+    def _logits(self, batch: TrainingBatch) -> Tensor:
         logits: Tensor = self.net(batch.tokens)
         return logits
 
-    def _target_logits(self, batch: Batch, where: Where) -> Tensor:
+    def _target_logits(self, batch: TrainingBatch, where: Where) -> Tensor:
         hidden = len(self._teacher.norm)
         return self._teacher.logits(batch.states[where][:, -hidden:], self._teacher.output)

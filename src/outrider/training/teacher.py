@@ -59,7 +59,7 @@ class Teacher:
         )
 
     def logits(self, last: Tensor, output: Tensor) -> Tensor:
-        """Of some output rows [tokens, hidden]. last: [..., hidden], what the last layer left."""
+        """The logits of some output rows [tokens, hidden]. last: [..., hidden], what the last layer left."""
         normed = F.rms_norm(last.float(), self.norm.shape, self.norm, self.eps)
         logits = F.linear(normed * self.logit_scale, output)
         return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)

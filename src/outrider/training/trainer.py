@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from outrider.training.batches import Batch, epoch
+from outrider.training.batches import TrainingBatch, epoch
 from outrider.training.files import write_whole
 from outrider.training.lesson import Lesson
 from outrider.training.recorder import Recording
@@ -64,7 +64,7 @@ class Trainer:
         for number, length in enumerate(self._lengths):
             if self.done < first + length:
                 for recordings in self._epoch(number)[self.done - first :]:
-                    batch = Batch.of(recordings).to(self.device)
+                    batch = TrainingBatch.of(recordings).to(self.device)
                     with self.lesson.as_saved() if number == last else nullcontext():
                         loss = self._gradient(batch, self.recipe.unrolled[number])
                     self._step()
@@ -76,7 +76,7 @@ class Trainer:
         hits = []
         with torch.inference_mode(), self.lesson.as_saved(), self._autocast():
             for part in epoch(recordings, rows=self.recipe.rows, seed=0):
-                hits.append(self.lesson.hits(Batch.of(part).to(self.device)))
+                hits.append(self.lesson.hits(TrainingBatch.of(part).to(self.device)))
         found = torch.cat(hits, dim=1)
         return Score(tuple(found.mean(1).tolist()), 1 + float(found.cumprod(0).sum(0).mean()))
 
@@ -99,7 +99,7 @@ class Trainer:
     def _epoch(self, number: int) -> list[list[Recording]]:
         return epoch(self._recordings, rows=self.recipe.rows, seed=self.recipe.seed * 1000 + number)
 
-    def _gradient(self, batch: Batch, unrolled: int) -> float:
+    def _gradient(self, batch: TrainingBatch, unrolled: int) -> float:
         """The loss, with its gradient left at the parameters."""
         with self._autocast():
             losses = self.lesson.losses(batch, unrolled)

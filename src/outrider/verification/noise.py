@@ -38,7 +38,7 @@ class Noise:
     round: int = 0
 
     def key(self, stream: Stream) -> int:
-        """Of all positions of a stream, an unsigned 64-bit number."""
+        """The key of all positions of a stream, an unsigned 64-bit number."""
         return _key(self.seed, self.sequence, self.round, stream)
 
     def of_round(self, start: int) -> Noise:

@@ -46,7 +46,7 @@ class Acceptance(Protocol):
         """Whether a draft may be a tree."""
 
     def draft_key(self, noise: Noise, start: int) -> int:
-        """Of the noise that a draft is drawn with."""
+        """The key of the noise that a draft is drawn with."""
 
     def judge(self, round: Round) -> Verdict:
         """The verdict on the draft of a round."""

@@ -47,7 +47,7 @@ def stacked(name: str, *shape: int, first: int = 0, step: int = 1, turned: bool 
 
 
 class Three(NamedTuple):
-    """Of the matrices of an expert, or of their biases."""
+    """The places of the matrices of an expert, or of their biases."""
 
     gate: Places
     up: Places

@@ -23,13 +23,13 @@ from outrider.ops.base import Cache, Definition, Facts, Forward
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.chain import NativeChain
 from outrider.ops.cpu.forward import NativeForward
-from outrider.ops.lane import Chain, Words
+from outrider.ops.lane import DraftChain, Words
 from outrider.ops.shapes import AttentionShape, StateShape
 
 LANES = 16
 """Outputs that kernels compute together; an expert's have to be a multiple."""
 STORED = {"float32": np.float32, "bfloat16": np.uint16}
-"""In what K and V lie: NumPy has no bfloat16."""
+"""The types in which K and V lie: NumPy has no bfloat16."""
 
 
 class NativeBackend:
@@ -59,7 +59,7 @@ class NativeBackend:
             exact=True, device="cpu", kernels=kernels, threads=threads, cache_dtype=cache_dtype, lazy=True
         )
         self.weight_bytes = 0
-        """Of all that was packed, as it lies in memory."""
+        """The bytes of all that was packed, as it lies in memory."""
 
     def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> NativeBackend:
         """The same kernels on the same threads."""
@@ -142,7 +142,7 @@ class NativeBackend:
         assert self.facts.kernels is not None
         return NativeForward(self._threads, self.facts.kernels, definition, cache)
 
-    def chain(self, first: Forward, then: Forward, words: Words) -> Chain:
+    def chain(self, first: Forward, then: Forward, words: Words) -> DraftChain:
         assert isinstance(first, NativeForward)
         assert isinstance(then, NativeForward)
         return NativeChain(first, then, words)

@@ -17,7 +17,7 @@ from outrider.ops.span import Span
 
 
 class NativeChain:
-    """See `outrider.ops.lane.Chain`."""
+    """See `outrider.ops.lane.DraftChain`."""
 
     def __init__(self, first: NativeForward, then: NativeForward, words: Words) -> None:
         self._first, self._then, self._words = first, then, words
@@ -66,7 +66,7 @@ class NativeChain:
         )
 
     def _probabilities(self, lane: Lane, scores: Floats | None) -> NDArray[np.float64] | None:
-        """Of all tokens, from scores of the drafter's words."""
+        """The probabilities of all tokens, from scores of the drafter's words."""
         if not lane.probabilities or scores is None:
             return None
         shares = softmax(scores)

@@ -73,7 +73,7 @@ class NativeForward:
         return before, [[span.new_states.get(row, -1) for row in range(len(span.tokens))] for span in spans]
 
     def _room(self, spans: Sequence[Span]) -> Floats | None:
-        """For what the program keeps of a pass."""
+        """The room for what the program keeps of a pass."""
         width = self.program.kept_width
         if not width:
             return None
@@ -111,7 +111,7 @@ class NativeRows:
 
 
 def softmax(scores: Floats) -> NDArray[np.float64]:
-    """Of each row; NaN where a row holds one."""
+    """The softmax of each row; NaN where a row holds one."""
     shares = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
     whole: NDArray[np.float64] = shares / shares.sum(axis=-1, keepdims=True)
     return whole
@@ -133,7 +133,7 @@ def logit_rows(spans: Sequence[Span]) -> list[int]:
 
 
 def _parents(spans: Sequence[Span]) -> Sequence[Sequence[int]]:
-    """Of the spans' trees; none where no span has one."""
+    """The parents of the spans' trees; none where no span has one."""
     return [span.parents for span in spans] if any(span.parents for span in spans) else ()
 
 

@@ -62,7 +62,7 @@ def group_requests(
 
 
 def paths(span: Span) -> dict[int, list[int]]:
-    """Of each row of a span's tree, the places of those rows of it that it sees, its own among them."""
+    """The places of those rows of a span's tree that each of its rows sees, its own among them."""
     trunk = len(span.tokens) - len(span.parents)
     found: dict[int, list[int]] = {}
     for number, parent in enumerate(span.parents):

@@ -17,7 +17,7 @@ from outrider.formats.format import Floats, Format
 from outrider.formats.weight import Weight
 from outrider.ops.base import Cache, Definition, Facts, Forward, Passed
 from outrider.ops.choice import Choice, Stepped
-from outrider.ops.lane import Chain, Words
+from outrider.ops.lane import DraftChain, Words
 from outrider.ops.shapes import AttentionShape, StateShape
 from outrider.ops.span import Span
 from outrider.ops.torch.batch import Batch
@@ -106,7 +106,7 @@ class TorchBackend:
     def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> TorchForward:
         return TorchForward(self, definition, cache, block_size)
 
-    def chain(self, first: Forward, then: Forward, words: Words) -> Chain:
+    def chain(self, first: Forward, then: Forward, words: Words) -> DraftChain:
         assert isinstance(first, TorchForward)
         assert isinstance(then, TorchForward)
         return TorchChain(first.run, then.run, words)

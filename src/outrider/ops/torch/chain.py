@@ -77,7 +77,7 @@ class _Growing:
 
 
 class TorchChain:
-    """See `outrider.ops.lane.Chain`."""
+    """See `outrider.ops.lane.DraftChain`."""
 
     def __init__(self, first: Run, then: Run, words: Words) -> None:
         self._first, self._then, self._words = first, then, words
