@@ -37,7 +37,7 @@ class Terminal:
             stderr=child,
             start_new_session=True,
             preexec_fn=_own_terminal,
-            env={**os.environ, "TERM": "xterm-256color", **(env or {})},
+            env={**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **(env or {})},
         )
         os.close(child)
         self._bytes = b""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from outrider.cli.columns import Column, print_columns
+from outrider.cli.console import say
 from outrider.cli.options import one_or_list
-from outrider.measurement.bench import Result
+from outrider.measurement.bench import ALL, Result
 
 if TYPE_CHECKING:
     from outrider.llm import LLM
 
+FASTER, SLOWER = "faster", "slower"
 POSITIONS = 6  # of a draft that a table has room for; the JSON has all
 
 
@@ -33,30 +35,56 @@ def conditions(
     }
 
 
-def print_results(console: Console, results: Sequence[Result], *, latency: bool) -> None:
-    """One row a batch size and category; latency: with times to the first and between tokens."""
+def print_results(
+    console: Console, results: Sequence[Result], *, latency: bool = False, verbose: bool = False
+) -> None:
+    """One row a batch size and category. latency: with times to the first and between tokens; verbose: with
+    what is known of drafts."""
     rows = [result.as_json() for result in results]
     plain, speculative = ([row[side] for row in rows] for side in ("target_only", "speculative"))
 
     def times(key: str) -> list[str]:
         return [f"{a[key]:.0f} > {b[key]:.0f}" for a, b in zip(plain, speculative, strict=True)]
 
-    by_position = [s["acceptance_rate_by_position"][:POSITIONS] for s in speculative]
     columns = [
         Column("target", [f"{each['tokens_per_s']:.1f}" for each in plain]),
         Column("speculative", [f"{each['tokens_per_s']:.1f}" for each in speculative]),
         Column("speed-up", [f"{row['speedup']:.2f}x" for row in rows]),
-        *([Column("TTFT", times("ttft_ms")), Column("ITL", times("itl_ms"))] if latency else []),
         Column("identical", [f"{result.identical}/{result.compared}" for result in results]),
-        Column("acceptance length", [f"{each['acceptance_length']:.2f}" for each in speculative]),
-        Column(
-            "acceptance by position",
-            [" ".join(f"{100 * r:.0f}" for r in rates) for rates in by_position],
-            "left",
-        ),
     ]
-    caption = f"rates in tokens/s, times in ms, acceptance by draft position, up to {POSITIONS}, in %"
+    caption = "target, speculative: tokens/s without and with speculation"
+    if latency:
+        columns += [Column("TTFT", times("ttft_ms")), Column("ITL", times("itl_ms"))]
+        caption += "; TTFT, ITL: ms to the first token and between tokens"
+    if verbose:
+        by_position = [s["acceptance_rate_by_position"][:POSITIONS] for s in speculative]
+        shares = [" ".join(f"{100 * r:.0f}" for r in rates) for rates in by_position]
+        columns += [
+            Column("acceptance length", [f"{each['acceptance_length']:.2f}" for each in speculative]),
+            Column("acceptance by position", shares, "left"),
+        ]
+        caption += f"; acceptance by draft position, up to {POSITIONS}, in %"
     print_columns(console, _keys(results), columns, caption=caption)
+
+
+def print_headline(console: Console, results: Sequence[Result]) -> None:
+    """What came out, in a line a batch size: the speed-up of all, how many outputs are identical, and the
+    categories that speculation made slower."""
+    for total in (result for result in results if result.category == ALL):
+        batch = f"batch {total.batch_size}: " if len({r.batch_size for r in results}) > 1 else ""
+        lost = [
+            f"{result.category} {result.speedup:.2f}x: slower"
+            for result in results
+            if result.batch_size == total.batch_size and result is not total and _compared(result) == SLOWER
+        ]
+        said = f"{batch}{total.speedup:.2f}x {_compared(total)}, {total.identical}/{total.compared} identical"
+        say(console, "; ".join([said, *lost]), "bold")
+
+
+def _compared(result: Result) -> str:
+    """Of a speed-up as it is shown, with two digits."""
+    speedup = round(result.speedup, 2)
+    return FASTER if speedup > 1 else SLOWER if speedup < 1 else "as fast"
 
 
 def print_expenses(console: Console, results: Sequence[Result], price_per_hour: float | None) -> None:
