@@ -23,7 +23,7 @@ def talking(target: str, home: Path, *arguments: str, blocked: str = "") -> Iter
     if blocked:
         (home / "sitecustomize.py").write_text(f"import sys; sys.modules[{blocked!r}] = None\n")
         env["PYTHONPATH"] = str(home)
-    options = ["-d", "ngram", "--temperature", "0", "--max-tokens", "20", *arguments]
+    options = ["-d", "ngram", "-k", "3", "--temperature", "0", "--max-tokens", "20", *arguments]
     with Terminal("run", target, *options, env=env) as terminal:
         terminal.wait_for("Ctrl-D leaves.")
         yield terminal

@@ -116,7 +116,7 @@ def test_demo(target: str) -> None:
     total = report["results"][0]
     assert (total["category"], total["identical"], total["compared"]) == ("all", 5, 5)
     assert set(total["speculative"]["acceptance_rate_by_position"]) == {1.0}
-    assert re.search(r"\d+\.\d\dx (faster|slower|as fast), 5/5 identical", result.stderr)
+    assert re.search(r"\d+\.\d\dx( faster|: slower|: as fast), 5/5 identical", result.stderr)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ from rich.console import Console
 from outrider.cli.columns import Column, print_columns
 from outrider.cli.console import say
 from outrider.cli.options import one_or_list
-from outrider.measurement.bench import ALL, Result
+from outrider.measurement.bench import Result
 
 if TYPE_CHECKING:
     from outrider.llm import LLM
 
-FASTER, SLOWER = "faster", "slower"
 POSITIONS = 6  # of a draft that a table has room for; the JSON has all
 
 
@@ -68,23 +67,21 @@ def print_results(
 
 
 def print_headline(console: Console, results: Sequence[Result]) -> None:
-    """What came out, in a line a batch size: the speed-up of all, how many outputs are identical, and the
+    """What came out, in a sentence a batch size: the speed-up of all, how many outputs are identical, and the
     categories that speculation made slower."""
-    for total in (result for result in results if result.category == ALL):
-        batch = f"batch {total.batch_size}: " if len({r.batch_size for r in results}) > 1 else ""
-        lost = [
-            f"{result.category} {result.speedup:.2f}x: slower"
-            for result in results
-            if result.batch_size == total.batch_size and result is not total and _compared(result) == SLOWER
-        ]
-        said = f"{batch}{total.speedup:.2f}x {_compared(total)}, {total.identical}/{total.compared} identical"
+    sizes = list(dict.fromkeys(result.batch_size for result in results))
+    for size in sizes:
+        total, *categories = (result for result in results if result.batch_size == size)
+        batch = f"batch {size}: " if len(sizes) > 1 else ""
+        said = f"{batch}{_compared(total)}, {total.identical}/{total.compared} identical"
+        lost = [f"{each.category} {_compared(each)}" for each in categories if round(each.speedup, 2) < 1]
         say(console, "; ".join([said, *lost]), "bold")
 
 
 def _compared(result: Result) -> str:
-    """Of a speed-up as it is shown, with two digits."""
+    """A speed-up of two digits, and what it means."""
     speedup = round(result.speedup, 2)
-    return FASTER if speedup > 1 else SLOWER if speedup < 1 else "as fast"
+    return f"{speedup:.2f}x" + (" faster" if speedup > 1 else ": slower" if speedup < 1 else ": as fast")
 
 
 def print_expenses(console: Console, results: Sequence[Result], price_per_hour: float | None) -> None:
