@@ -133,25 +133,50 @@ class LLM:
         prompts = [self.chat_prompt(conversation) for conversation in _as_conversations(messages)]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
-    def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+    def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """The token ids of a conversation, up to where the assistant's answer begins.
 
         As `chat_text`, whose text it tokenizes.
         """
-        text = self.chat_text(messages, add_generation_prompt=add_generation_prompt)
+        text = self.chat_text(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
+        )
         return self.encode(text, add_special_tokens=False)  # the template has written them
 
-    def chat_text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def chat_text(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> str:
         """A conversation as the model reads it, up to where the assistant's answer begins.
 
         messages: each has a `role` and a `content`, which is text or a list of OpenAI's text parts.
         add_generation_prompt: False leaves out what the template puts before an answer.
+        tools: in OpenAI's form; chat_template_kwargs: more variables for the template, of JSON's types.
         Raises ConfigError where the model has no chat template, and RequestError for what it cannot lay out.
         """
         template = self.tokenizer.chat_template
         if template is None:
             raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
-        text = template.render(messages, add_generation_prompt=add_generation_prompt)
+        text = template.render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            variables=chat_template_kwargs or {},
+        )
         self.check_length(text)
         return text
 
