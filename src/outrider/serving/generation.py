@@ -49,7 +49,7 @@ def routes(service: Service) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """Complete a prompt, or several."""
         service.check_model(body.model)
-        params = body.sampling_params()
+        params = body.sampling_params(service.sampling_defaults)
         # Before they are tokenized: a million short prompts are a small body, and ten seconds' work.
         service.engine.check_fits(body.num_prompts * params.n)
         prompts = await _prompts(service, body)

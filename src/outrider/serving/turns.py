@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from outrider.engine.generation import TextPrompt
 from outrider.llm import LLM
@@ -26,13 +27,14 @@ class Turn:
 
 
 class Turns:
-    """Makes the turns of one model."""
+    """Makes the turns of one model. defaults: of sampling, by the names of SamplingParams."""
 
-    def __init__(self, llm: LLM, config: ServerConfig, prompts: Prompts) -> None:
+    def __init__(self, llm: LLM, config: ServerConfig, prompts: Prompts, defaults: Mapping[str, Any]) -> None:
         self._prompts = prompts
+        self._defaults = defaults
 
     async def of(self, body: ChatRequest, request_id: str) -> Turn:
         """Raises what a request is refused with."""
-        params = body.sampling_params()
+        params = body.sampling_params(self._defaults)
         tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
         return Turn(await self._prompts.of_chat(body.messages), params)
