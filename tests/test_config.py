@@ -27,6 +27,7 @@ SPECULATION: dict[str, Any] = {
 ENGINE = {
     "tokenizer": "words",
     "revision": "v1",
+    "chat_template": "chat.jinja",
     "dtype": "bfloat16",
     "quantization": "int8",
     "device": "cpu",

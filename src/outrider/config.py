@@ -138,6 +138,8 @@ class EngineConfig(Strict):
     tokenizer: str | None = None
     """A folder or hub id whose tokenizer replaces the model's own."""
     revision: str | None = None
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """A file with a Jinja template, or the template itself, which replaces the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
     quantization: Quantization | None = None

@@ -24,6 +24,7 @@ from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
 from outrider.loading import Listener, Loading, unheard
+from outrider.models.chat_template import read_template
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner, group_sizes
@@ -61,6 +62,7 @@ def build_engine(
         positions=config.max_model_len,
     )
     defaults = default_params(config, checkpoint)
+    template = None if config.chat_template is None else read_template(config.chat_template)
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choose_backend(config, checkpoint)
     facts = backend.facts
@@ -68,6 +70,8 @@ def build_engine(
     model = Model(checkpoint, backend, name=config.model, listener=listener)
     listener(Loading("reading the tokenizer"))
     tokenizer = making.result()
+    if template is not None:
+        tokenizer = tokenizer.with_template(template)
     sources = load_drafters(
         config,
         checkpoint,

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from outrider.serving.deadlines import Deadline
 from outrider.serving.errors import ApiError, as_api_error
 from outrider.serving.fields import Unread, unread
-from outrider.serving.logs import current_request
+from outrider.serving.logs import REQUESTS, current_request
 
-logger = logging.getLogger("outrider.requests")
+logger = logging.getLogger(REQUESTS)
 
 OPEN_PATHS = frozenset({"/health", "/"})
 """Asked for no key: whoever watches over the server has none, and learns nothing. Nor has a browser that

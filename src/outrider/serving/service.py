@@ -39,7 +39,8 @@ class Service:
         """What a request is sampled with where it does not say, by the names of SamplingParams."""
         self.turns = Turns(llm, config, self.prompts, self.sampling_defaults)
         speculative = llm.config.speculative
-        self._drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
+        self.drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
+        """Their names, in the order in which they are asked."""
         self.engine = AsyncEngine(
             llm.engine, capacity=llm.config.max_num_seqs + config.max_queue, watcher=self.metrics
         )
@@ -50,7 +51,7 @@ class Service:
 
     def _tracer(self, body: Sampling) -> Tracer | None:
         """What tells the drafts of a call, if it asks for that."""
-        return Tracer(self._drafters, self.prompts.pieces_of) if body.speculation_trace else None
+        return Tracer(self.drafters, self.prompts.pieces_of) if body.speculation_trace else None
 
     def check_model(self, name: str | None) -> None:
         """Raise ApiError for another model than the one that is served. No name means that one."""
