@@ -45,6 +45,7 @@ ENGINE = {
     "block_size": 8,
     "enable_prefix_caching": False,
     "seed": 9,
+    "pooling": "mean",
     "generation_config": "vllm",
     "override_generation_config": {"top_k": 3},
 }

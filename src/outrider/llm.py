@@ -20,7 +20,7 @@ from outrider.loading import Listener, unheard
 from outrider.messages import shown
 from outrider.models.characters import bound_of
 from outrider.models.tokenizer import Tokenizer
-from outrider.outputs import Increment, RequestOutput
+from outrider.outputs import EmbeddingOutput, EmbeddingRequestOutput, Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
@@ -206,6 +206,21 @@ class LLM:
                 self.tokenizer.bos_token,
             )
         return ids
+
+    def embed(self, prompts: Prompt | Sequence[Prompt]) -> list[EmbeddingRequestOutput]:
+        """The embedding of one text or of many, in their order, each of length 1.
+
+        For models that are meant for it, and for any other one with `pooling="mean"` or `"last"`. Raises
+        ConfigError for a model that is not, and RequestError for a text that cannot be embedded.
+        """
+        outputs = []
+        for number, prompt in enumerate(_as_batch(prompts)):
+            tokens, _ = self._tokens(prompt)
+            with self._alone() as engine:
+                vector = engine.embedder.embed(tokens)
+            embedding = EmbeddingOutput(vector.tolist())
+            outputs.append(EmbeddingRequestOutput(str(number), tuple(tokens), embedding))
+        return outputs
 
     def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None

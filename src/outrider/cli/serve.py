@@ -64,6 +64,13 @@ def serve(
     chat_template: Annotated[
         str | None, typer.Option(help="A file with a Jinja template, or the template itself.")
     ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mean|last",
+            help="How embeddings are made; else as the model says, if it is meant for that.",
+        ),
+    ] = None,
     generation_config: Annotated[
         str | None,
         typer.Option(
@@ -187,6 +194,7 @@ def serve(
         "dtype": dtype,
         "quantization": quantization,
         "chat_template": chat_template,
+        "pooling": pooling,
         "generation_config": generation_config,
         "speculative_config": None
         if speculative_config is None

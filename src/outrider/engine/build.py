@@ -18,6 +18,7 @@ from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters, longest_draft
 from outrider.engine.backend import CPU, choose_backend, draft_backend
 from outrider.engine.defaults import default_params
+from outrider.engine.embedding import Embedder
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
@@ -134,6 +135,12 @@ def build_engine(
             prompt_rows=prompt_rows,
         ),
         lending=Lending(target, cached),
+        embedder=Embedder(
+            target,
+            config.pooling or checkpoint.pooling,
+            rows=prompt_rows,
+            max_model_len=max_model_len,
+        ),
         max_model_len=max_model_len,
         sampling_defaults=defaults,
         scheduling_policy=config.scheduling_policy,

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from outrider import __version__
-from outrider.serving import errors, generation, information, pages
+from outrider.serving import embeddings, errors, generation, information, pages
 from outrider.serving.middleware import (
     IGNORED,
     REQUEST_ID,
@@ -47,6 +47,7 @@ def build_app(service: Service) -> FastAPI:
         redirect_slashes=False,  # a redirect would tell whatever name the client gave as the server's
     )
     app.include_router(generation.routes(service))
+    app.include_router(embeddings.routes(service))
     app.include_router(information.routes(service))
     app.include_router(pages.routes())
     errors.install(app)

@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from outrider.engine.generation import TextPrompt
 from outrider.serving.chat_answers import ChatAnswer
 from outrider.serving.completion_answers import CompletionAnswer, echoed
 from outrider.serving.errors import ErrorBody
@@ -52,7 +51,9 @@ def routes(service: Service) -> APIRouter:
         params = body.sampling_params(service.sampling_defaults)
         # Before they are tokenized: a million short prompts are a small body, and ten seconds' work.
         service.engine.check_fits(body.num_prompts * params.n)
-        prompts = await _prompts(service, body)
+        prompts = await service.prompts.of_input(
+            body.prompt, add_special_tokens=body.add_special_tokens is not False
+        )
         texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
         asked = service.asked(request, body, params.n)
         answer = CompletionAnswer(asked, texts=texts, decode=service.prompts.pieces_of)
@@ -64,17 +65,3 @@ def routes(service: Service) -> APIRouter:
         return await service.chat(request, body, ChatAnswer)
 
     return router
-
-
-async def _prompts(service: Service, body: CompletionRequest) -> list[TextPrompt]:
-    """The prompts of a completion, which are one or several, each text or tokens."""
-    given = body.prompt if isinstance(body.prompt, list) else [body.prompt]
-    if isinstance(given[0], int):
-        return [TextPrompt([token for token in given if isinstance(token, int)])]
-    tokens = [TextPrompt(prompt) for prompt in given if isinstance(prompt, list)]
-    if tokens:
-        return tokens
-    texts = [prompt for prompt in given if isinstance(prompt, str)]
-    for text in texts:
-        service.llm.check_length(text)
-    return await service.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens is not False)

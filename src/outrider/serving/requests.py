@@ -70,6 +70,11 @@ PASSED_ON = (
 """Fields that mean what they mean in SamplingParams, which also knows their ranges."""
 
 
+def num_prompts(given: Prompts) -> int:
+    """How many prompts these are."""
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
 class StreamOptions(Body):
     place = "stream_options."
 
@@ -178,7 +183,7 @@ class CompletionRequest(Sampling):
 
     @property
     def num_prompts(self) -> int:
-        return 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
+        return num_prompts(self.prompt)
 
     @property
     def scored_only(self) -> bool:
