@@ -10,7 +10,7 @@ import typer
 
 from outrider import __version__
 from outrider.cli.commands import Commands
-from outrider.cli.console import Warnings, say, stderr
+from outrider.cli.console import ConsoleHandler, say, stderr
 from outrider.errors import OutriderError
 
 USAGE_ERROR = 2
@@ -44,7 +44,7 @@ def common(
 def main() -> None:
     """Run the command. What the user can mend is one line on stderr and exit status 2."""
     logging.basicConfig(
-        handlers=[Warnings()], format="%(levelname)s: %(message)s", level=logging.WARNING, force=True
+        handlers=[ConsoleHandler()], format="%(levelname)s: %(message)s", level=logging.WARNING, force=True
     )
     try:
         app()

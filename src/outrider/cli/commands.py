@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import takewhile
@@ -28,6 +29,10 @@ MODULES = {
 }
 """Which module of this package has a command, in the order in which --help lists them."""
 
+TYPE = re.compile(r"<(?:list\[)?(str|int|float|path)\b[^>]*>")
+VALUES = {"str": "TEXT", "int": "N", "float": "N", "path": "PATH"}
+"""What stands for a value in --help, by the type that the library prints."""
+
 
 class Command(TyperCommand):
     """A command that prints its options in the groups that they name, their `rich_help_panel`, and says how
@@ -39,7 +44,8 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 usual = f"{parameter.param_type_name.capitalize()}s"
-                groups.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+                group = groups.setdefault(getattr(parameter, "rich_help_panel", None) or usual, [])
+                group.append((TYPE.sub(lambda found: VALUES[found[1]], record[0]), record[1]))
         for name, records in groups.items():
             with formatter.section(name):
                 formatter.write_dl(records)
@@ -68,13 +74,13 @@ class Commands(TyperGroup):
 
 
 class _Imported(Mapping[str, Any]):
-    """By name, the command that its module has."""
+    """By name, the command that its module has, of the class that the module names, if it does."""
 
     def __getitem__(self, name: str) -> Any:
         with importing():
             module = import_module(f"outrider.cli.{MODULES[name]}")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name, cls=Command)(getattr(module, name))
+        alone.command(name, cls=getattr(module, "command_class", Command))(getattr(module, name))
         return typer.main.get_command(alone)
 
     def __iter__(self) -> Iterator[str]:

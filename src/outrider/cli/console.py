@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+LEVELS = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
+
 stdout = Console()
 stderr = Console(stderr=True)
 
@@ -25,8 +27,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-class Warnings(logging.Handler):
+class ConsoleHandler(logging.Handler):
     """Log records as sentences on stderr, above a line of progress if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(stderr, self.format(record))
+        try:
+            say(stderr, self.format(record), LEVELS.get(record.levelname, ""))
+        except Exception:
+            self.handleError(record)

@@ -237,10 +237,11 @@ def _setting(setting: str) -> tuple[str, Any]:
 
     name = name.strip().replace("-", "_")
     refuse_unknown([name], OPTIONS, "LLM")
-    return name, _mapping(name, value) if name in MAPPINGS else value
+    return name, mapping(name, value) if name in MAPPINGS else value
 
 
-def _mapping(name: str, text: str) -> Any:
+def mapping(name: str, text: str) -> Any:
+    """An option that is given as JSON. Raises ConfigError."""
     try:
         return json.loads(text)
     except ValueError as error:

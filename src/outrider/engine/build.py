@@ -17,13 +17,15 @@ from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters, longest_draft
 from outrider.engine.backend import CPU, choose_backend, draft_backend
+from outrider.engine.defaults import default_params
+from outrider.engine.embedding import Embedder
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
 from outrider.loading import Listener, Loading, unheard
-from outrider.messages import shown
+from outrider.models.chat_template import read_template
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner, group_sizes
@@ -60,12 +62,8 @@ def build_engine(
         tokenizer=config.tokenizer,
         positions=config.max_model_len,
     )
-    if checkpoint.sampling_defaults:
-        logger.warning(
-            "sampling defaults of %s are not applied: %s; give them with each request",
-            config.model,
-            ", ".join(f"{name} = {shown(value)}" for name, value in checkpoint.sampling_defaults.items()),
-        )
+    defaults = default_params(config, checkpoint)
+    template = None if config.chat_template is None else read_template(config.chat_template)
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choose_backend(config, checkpoint)
     facts = backend.facts
@@ -73,6 +71,8 @@ def build_engine(
     model = Model(checkpoint, backend, name=config.model, listener=listener)
     listener(Loading("reading the tokenizer"))
     tokenizer = making.result()
+    if template is not None:
+        tokenizer = tokenizer.with_template(template)
     sources = load_drafters(
         config,
         checkpoint,
@@ -135,7 +135,14 @@ def build_engine(
             prompt_rows=prompt_rows,
         ),
         lending=Lending(target, cached),
+        embedder=Embedder(
+            target,
+            config.pooling or checkpoint.pooling,
+            rows=prompt_rows,
+            max_model_len=max_model_len,
+        ),
         max_model_len=max_model_len,
+        sampling_defaults=defaults,
         scheduling_policy=config.scheduling_policy,
         seed=config.seed,
         clock=clock or time.perf_counter,

@@ -99,3 +99,7 @@ class Model:
     ) -> Value:
         """See `outrider.models.parts.Decoder.forward`."""
         return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers)
+
+    def hidden(self, ops: Ops[Value, Any, Any], cache: Sequence[Any]) -> Value:
+        """See `outrider.models.parts.Decoder.hidden`."""
+        return self.tree.hidden(ops, self._loaded, cache)
