@@ -138,6 +138,8 @@ class EngineConfig(Strict):
     tokenizer: str | None = None
     """A folder or hub id whose tokenizer replaces the model's own."""
     revision: str | None = None
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """A file with a Jinja template, or the template itself, which replaces the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
     quantization: Quantization | None = None
@@ -173,6 +175,13 @@ class EngineConfig(Strict):
     block_size: Annotated[int, Field(gt=0, le=65_536)] = 16
     enable_prefix_caching: bool = True
     seed: int = 0
+    pooling: Literal["mean", "last"] | None = None
+    """How `embed` makes one vector of a text's tokens; None: as the model says, if it is meant for that."""
+    generation_config: Annotated[str, Field(min_length=1)] = "auto"
+    """Where defaults of sampling come from, which `outrider serve` gives requests that say nothing else:
+    'auto': from the model, 'vllm': from nowhere, or a generation_config.json or its folder."""
+    override_generation_config: dict[str, Any] = Field(default_factory=dict)
+    """Defaults of sampling that replace those, by the names of generation_config.json."""
     speculative: SpeculativeConfig | None = None
 
     @model_validator(mode="after")
@@ -187,7 +196,7 @@ class EngineConfig(Strict):
 
 _OF_SPECULATION = frozenset(SpeculativeConfig.model_fields) - {"drafters"}
 _FLAT = _OF_SPECULATION | {"speculative_model"}
-MAPPINGS = frozenset({"speculative_config"})
+MAPPINGS = frozenset({"speculative_config", "override_generation_config"})
 """Options of LLM whose values are mappings."""
 OPTIONS = (
     frozenset(EngineConfig.model_fields) - {"model", "speculative"}

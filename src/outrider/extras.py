@@ -49,4 +49,5 @@ TORCH = Extra(
 )
 SERVER = Extra("server", ("fastapi", "prometheus_client", "uvicorn"))
 PLOT = Extra("plot", ("matplotlib",))
+CHAT = Extra("chat", ("prompt_toolkit",))
 ENERGY = Extra("energy", ("zeus",))

@@ -16,10 +16,11 @@ from outrider.engine.engine import Engine
 from outrider.engine.request import RequestGroup
 from outrider.errors import ConfigError, RequestError
 from outrider.fair_lock import FairLock
+from outrider.loading import Listener, unheard
 from outrider.messages import shown
 from outrider.models.characters import bound_of
 from outrider.models.tokenizer import Tokenizer
-from outrider.outputs import Increment, RequestOutput
+from outrider.outputs import EmbeddingOutput, EmbeddingRequestOutput, Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
@@ -59,15 +60,17 @@ class LLM:
     `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance` and
     `draft_quantization`, or `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
 
+    listener: is called with each step of loading, an `outrider.loading.Loading`.
+
     Several threads may share one: their requests run in the same batches, and streams may be read in between.
 
     Raises ConfigError for an option that is unknown or out of range, and for what `memory_limit` does not
     hold, and ModelError for a model that cannot be loaded.
     """
 
-    def __init__(self, model: str, **options: Any) -> None:
+    def __init__(self, model: str, *, listener: Listener = unheard, **options: Any) -> None:
         self.config = within_limit(resolve(model, **options))
-        self.engine = build_engine(self.config)
+        self.engine = build_engine(self.config, listener=listener)
         self._bound = aside(lambda: bound_of(self.tokenizer.backend))  # wanted by the first text
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self._lock = FairLock()
@@ -133,25 +136,50 @@ class LLM:
         prompts = [self.chat_prompt(conversation) for conversation in _as_conversations(messages)]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
 
-    def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+    def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """The token ids of a conversation, up to where the assistant's answer begins.
 
         As `chat_text`, whose text it tokenizes.
         """
-        text = self.chat_text(messages, add_generation_prompt=add_generation_prompt)
+        text = self.chat_text(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
+        )
         return self.encode(text, add_special_tokens=False)  # the template has written them
 
-    def chat_text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def chat_text(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> str:
         """A conversation as the model reads it, up to where the assistant's answer begins.
 
         messages: each has a `role` and a `content`, which is text or a list of OpenAI's text parts.
         add_generation_prompt: False leaves out what the template puts before an answer.
+        tools: in OpenAI's form; chat_template_kwargs: more variables for the template, of JSON's types.
         Raises ConfigError where the model has no chat template, and RequestError for what it cannot lay out.
         """
         template = self.tokenizer.chat_template
         if template is None:
             raise ConfigError(f"model {self.config.model!r} has no chat template; use `generate`")
-        text = template.render(messages, add_generation_prompt=add_generation_prompt)
+        text = template.render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            variables=chat_template_kwargs or {},
+        )
         self.check_length(text)
         return text
 
@@ -178,6 +206,21 @@ class LLM:
                 self.tokenizer.bos_token,
             )
         return ids
+
+    def embed(self, prompts: Prompt | Sequence[Prompt]) -> list[EmbeddingRequestOutput]:
+        """The embedding of one text or of many, in their order, each of length 1.
+
+        For models that are meant for it, and for any other one with `pooling="mean"` or `"last"`. Raises
+        ConfigError for a model that is not, and RequestError for a text that cannot be embedded.
+        """
+        outputs = []
+        for number, prompt in enumerate(_as_batch(prompts)):
+            tokens, _ = self._tokens(prompt)
+            with self._alone() as engine:
+                vector = engine.embedder.embed(tokens)
+            embedding = EmbeddingOutput(vector.tolist())
+            outputs.append(EmbeddingRequestOutput(str(number), tuple(tokens), embedding))
+        return outputs
 
     def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any, NoReturn
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from outrider.cli.app import app, main
@@ -92,3 +94,41 @@ def test_bad_input(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert named in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_commands_to_copy(target: str) -> None:
+    """They are understood, and mean what was planned."""
+    options = ["--memory", "100GiB", "-d", "ngram", "-k", "3", "--max-model-len", "300", "-s", "seed=1"]
+    result = CliRunner().invoke(app, ["plan", target, "--no-bandwidth", *options])
+    assert result.exit_code == 0, result.output
+    rest = f"{target} -d ngram -k 3 -s seed=1 -s max_model_len=300 -s memory_limit=100GiB"
+    told = [line.strip() for line in result.stdout.splitlines() if " outrider " in line]
+    assert told == [f"to talk with it: outrider run {rest}", f"to serve it:     outrider serve {rest}"]
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for line in told:
+        _, name, *arguments = shlex.split(line.partition(": ")[2])
+        given = commands[name].make_context(name, arguments).params
+        assert given["setting"] == ["seed=1", "max_model_len=300", "memory_limit=100GiB"]
+        assert (given["speculative_model"], given["num_speculative_tokens"]) == (["ngram"], "3")
+
+
+def test_it_is_for_this_machine_unless_told(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outrider.planning.process.free_bytes", lambda: 2**40)
+    report = plan(target)
+    assert 2**40 < report["memory_bytes"] < 2**40 + 2**34
+
+
+def test_each_size_has_a_speed_of_its_own(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small weights lie in caches in part: memory alone would allow less than `bench` measures."""
+    asked: set[int] = set()
+
+    def measure(sizes: set[int]) -> dict[int, float]:
+        asked.update(sizes)
+        return {size: 1e9 + size for size in sizes}
+
+    monkeypatch.setattr("outrider.planning.bandwidth.read_bandwidths", measure)
+    result = CliRunner().invoke(app, ["plan", target, "--memory", "100GiB", "--json"])
+    report = json.loads(result.stdout)
+    speeds = {choice["format"]: choice["tokens_per_s_at_most"] for choice in report["choices"]}
+    assert len(asked) == len(speeds)
+    assert sorted(speeds.values()) == sorted((1e9 + size) / size for size in asked)

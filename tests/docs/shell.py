@@ -27,10 +27,11 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 BRIEFLY: dict[str, Words] = {
     "generate": ["--max-tokens", str(FEW)],
     "chat": ["--max-tokens", str(FEW)],
+    "run": ["--max-tokens", str(FEW)],
     "verify": ["-k", "2", "-b", "1", "--temperature", "0.7", "--max-tokens", str(FEW)],
     "bench": ["--rounds", "1", "--max-tokens", str(FEW)],
     "tune": ["--rounds", "1", "--max-tokens", str(FEW), "--max-length", "2"],
-    "plan": [],
+    "plan": ["--no-bandwidth"],
     "models": [],
 }
 ONLY_READ = ("serve", "distill")  # the first ends only when it is stopped, the second takes an hour

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from outrider.planning import bandwidth
-from outrider.planning.bandwidth import read_bandwidth, resident
+from outrider.planning.bandwidth import read_bandwidth, read_bandwidths, resident
 
 MAPS = Path("/proc/self/smaps")
 MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .*?^VmFlags:([^\n]*)$", re.MULTILINE | re.DOTALL)
@@ -38,6 +38,30 @@ def test_it_is_the_quickest_of_all_rounds_over_all_that_was_read(monkeypatch: py
     monkeypatch.setattr(bandwidth, "LEAST", 2**20)
     monkeypatch.setattr(bandwidth, "EACH", 2**18)
     monkeypatch.setattr(bandwidth, "ROUNDS", 3)
+    monkeypatch.setattr(bandwidth, "ROUND", 2**20)
     for threads, size in ((1, 2**20), (3, 2**20), (8, 2**21)):
         times = iter((0.0, 4.0, 10.0, 12.0, 20.0, 23.0))  # rounds of 4, 2 and 3 seconds
         assert read_bandwidth(threads, times.__next__) == bandwidth.PASSES * size / 2
+
+
+def test_small_weights_are_read_as_often_as_a_round_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bandwidth, "ROUNDS", 1)
+    monkeypatch.setattr(bandwidth, "ROUND", 2**22)
+    times = iter((0.0, 2.0))
+    assert read_bandwidth(1, times.__next__, size=2**19) == 8 * 2**19 / 2
+
+
+def test_fewer_bytes_are_read_no_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As little as a busy moment may have measured, and once where no cache holds them."""
+    monkeypatch.setattr(bandwidth, "LEAST", 300)
+    monkeypatch.setattr(bandwidth, "EACH", 1)
+    measured = {300: 5.0, 200: 9.0, 100: 7.0}
+    asked: list[int] = []
+
+    def measure(*, size: int) -> float:
+        asked.append(size)
+        return measured[size]
+
+    monkeypatch.setattr(bandwidth, "read_bandwidth", measure)
+    assert read_bandwidths([100, 900, 200, 400]) == {900: 5.0, 400: 5.0, 200: 9.0, 100: 9.0}
+    assert sorted(asked) == [100, 200, 300]

@@ -9,18 +9,8 @@ from typing import Annotated
 import typer
 
 from outrider import __version__
-from outrider.cli.bench import bench
-from outrider.cli.chat import chat
-from outrider.cli.console import stderr
-from outrider.cli.demo import demo
-from outrider.cli.distill import distill
-from outrider.cli.generate import generate
-from outrider.cli.models import models
-from outrider.cli.options import Command
-from outrider.cli.plan import plan
-from outrider.cli.serve import serve
-from outrider.cli.tune import tune
-from outrider.cli.verify import verify
+from outrider.cli.commands import Commands
+from outrider.cli.console import ConsoleHandler, say, stderr
 from outrider.errors import OutriderError
 
 USAGE_ERROR = 2
@@ -29,10 +19,9 @@ app = typer.Typer(
     help="Lossless speculative decoding: a draft proposes, the target verifies, the tokens stay the same.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # the plain form of help keeps the names of options whole at 80 columns
+    cls=Commands,
 )
-for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan, models):
-    app.command(cls=Command)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,9 +43,11 @@ def common(
 
 def main() -> None:
     """Run the command. What the user can mend is one line on stderr and exit status 2."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(
+        handlers=[ConsoleHandler()], format="%(levelname)s: %(message)s", level=logging.WARNING, force=True
+    )
     try:
         app()
     except OutriderError as error:
-        stderr.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        say(stderr, f"error: {error}", "bold red")
         sys.exit(USAGE_ERROR)

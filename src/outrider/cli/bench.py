@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.console import print_json, say, stderr, stdout
 from outrider.cli.options import (
+    MEASURING,
+    BatchSizesOption,
     DraftQuantizationOption,
     JsonOption,
     LengthOption,
@@ -19,13 +21,15 @@ from outrider.cli.options import (
     MemoryOption,
     ModelOption,
     PromptsOption,
+    RoundsOption,
     SettingOption,
     TemperatureOption,
+    VerboseOption,
     WorkloadOption,
     load,
     measured_drafters,
 )
-from outrider.cli.report import conditions, print_expenses, print_results
+from outrider.cli.report import conditions, print_expenses, print_headline, print_results
 from outrider.measurement.bench import bench as measure
 from outrider.measurement.bench import count_conversations
 from outrider.measurement.energy import find_meter
@@ -45,50 +49,51 @@ def bench(
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
-    batch_sizes: Annotated[
-        list[int] | None,
-        typer.Option("--batch-size", "-b", min=1, help="Prompts at a time. Repeatable; default 1."),
-    ] = None,
+    batch_sizes: BatchSizesOption = [1],  # noqa: B006  # which nobody changes
     prompts: PromptsOption = None,
     limit: LimitOption = None,
     max_tokens: MaxTokensOption = 128,
     temperature: TemperatureOption = 0.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians over them are reported.")] = 3,
+    rounds: RoundsOption = 3,
     price_per_hour: Annotated[
         float | None,
         typer.Option(
             min=0.0,
+            metavar="PRICE",
             callback=_finite,
             help="What an hour of the machine costs, in any currency; adds the cost of a million tokens.",
+            rich_help_panel=MEASURING,
         ),
     ] = None,
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure tokens/s, time to first token, time between tokens, acceptance, memory, cost and energy.
+    """Measure speed with and without speculation.
+
+    With --verbose also times to the first token and between tokens, and acceptance.
 
     Each round runs every category without and then with speculation in this one process, so that a noisy
     machine slows both; the speed-up is the median of the rounds' ratios. The prefix cache is off. Batches
     stay within a category, whose prompts are repeated if they do not fill one. Energy is what RAPL or NVML
-    count, with the extra [b]outrider\\[energy][/b] on machines that have them; it is never estimated.
+    count, with the extra outrider[energy] on machines that have them; it is never estimated.
     """
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
-    batch_sizes = batch_sizes or [1]
     drafters = measured_drafters(model, speculative_model)
-    with stderr.status(f"loading {model}"):
-        llm = load(
-            model,
-            drafters,
-            num_speculative_tokens,
-            workload,
-            draft_quantization,
-            setting,
-            enable_prefix_caching=False,
-            memory_limit=memory_limit,
-        )
+    llm = load(
+        model,
+        drafters,
+        num_speculative_tokens,
+        workload,
+        draft_quantization,
+        setting,
+        enable_prefix_caching=False,
+        memory_limit=memory_limit,
+        quiet=as_json,
+    )
     meter = find_meter(llm.engine.facts.device)
-    with Progress(console=stderr, transient=True) as progress:
+    with Progress(console=stderr, transient=True, disable=as_json) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)
         task = progress.add_task("", total=total)
         results = measure(
@@ -114,14 +119,13 @@ def bench(
             }
         )
         return
-    print_results(stdout, results, latency=True)
+    print_results(stdout, results, latency=verbose, verbose=verbose)
     if price_per_hour is not None or meter.source is not None:
         print_expenses(stdout, results, price_per_hour)
     if meter.source is None:
-        stdout.print(
-            f"energy: not measurable here ({meter.reason})", highlight=False, markup=False, soft_wrap=True
-        )
+        say(stdout, f"energy: not measurable here ({meter.reason})")
     else:
-        stdout.print(f"energy: {meter.source}", highlight=False, markup=False, soft_wrap=True)
+        say(stdout, f"energy: {meter.source}")
     if memory is not None:
-        stdout.print(f"peak memory {memory / 2**20:.0f} MiB", highlight=False)
+        say(stdout, f"peak memory {memory / 2**20:.0f} MiB")
+    print_headline(stdout, results)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from outrider.outputs import Increment
+LEVELS = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
 
 stdout = Console()
 stderr = Console(stderr=True)
 
-STYLES = {"draft": "bold green", "bonus": "cyan", "correction": "yellow", "target": ""}
-LEGEND = Text.assemble(
-    "accepted draft tokens are ",
-    ("green", STYLES["draft"]),
-    ", the target's bonus after a whole draft ",
-    ("cyan", STYLES["bonus"]),
-    ", its corrections ",
-    ("yellow", STYLES["correction"]),
-)
+
+def say(console: Console, text: str | Text, style: str = "") -> None:
+    """A sentence, broken between words on a terminal; elsewhere it is one line."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_json(value: Any) -> None:
@@ -31,6 +27,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def coloured(increment: Increment) -> Text:
-    """An increment's text, each token in the colour of where it came from."""
-    return Text.assemble(*((piece.text, STYLES[piece.origin]) for piece in increment.pieces))
+class ConsoleHandler(logging.Handler):
+    """Log records as sentences on stderr, above a line of progress if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            say(stderr, self.format(record), LEVELS.get(record.levelname, ""))
+        except Exception:
+            self.handleError(record)

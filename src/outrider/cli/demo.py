@@ -10,7 +10,8 @@ import typer
 from rich.rule import Rule
 from rich.text import Text
 
-from outrider.cli.console import LEGEND, coloured, print_json, stderr, stdout
+from outrider.cli.console import print_json, say, stderr, stdout
+from outrider.cli.flow import LEGEND, Flow
 from outrider.cli.options import (
     DraftQuantizationOption,
     JsonOption,
@@ -20,12 +21,13 @@ from outrider.cli.options import (
     MemoryOption,
     ModelOption,
     SettingOption,
+    VerboseOption,
     WorkloadOption,
     load,
     measured_drafters,
     one_or_list,
 )
-from outrider.cli.report import print_results
+from outrider.cli.report import print_headline, print_results
 from outrider.measurement.bench import BenchRound, Result, Run, join_rounds
 from outrider.measurement.prompts import BUILT_IN, Conversation
 from outrider.outputs import Increment
@@ -44,42 +46,43 @@ def demo(
     max_tokens: MaxTokensOption = 128,
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate for a few prompts without and with speculation, show both speeds, and compare the tokens.
+    """Show what speculation does: speeds with and without it.
 
-    Exit status 1 if any output differs.
+    Answers a few prompts twice and compares the tokens. Exit status 1 if any output differs.
     """
     console = stderr if as_json else stdout
     drafters = measured_drafters(model, speculative_model)
-    with console.status(f"loading {model}"):
-        llm = load(
-            model,
-            drafters,
-            num_speculative_tokens,
-            workload,
-            draft_quantization,
-            setting,
-            enable_prefix_caching=False,
-            memory_limit=memory_limit,
-        )
-        _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
-    console.print(Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))
+    llm = load(
+        model,
+        drafters,
+        num_speculative_tokens,
+        workload,
+        draft_quantization,
+        setting,
+        enable_prefix_caching=False,
+        memory_limit=memory_limit,
+        quiet=as_json,
+    )
+    _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
+    say(console, Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))
     rounds: dict[str, BenchRound] = {}
     for conversation in BUILT_IN:
-        console.print(Rule(f"{conversation.category}: {conversation.turns[0].splitlines()[0]}", align="left"))
+        console.print(Rule(conversation.category, align="left"))
+        say(console, conversation.turns[0].splitlines()[0], "dim")
         with console.status("target only"):
             plain = _run(llm, conversation, max_tokens, 0)
-        speculative = _run(
-            llm, conversation, max_tokens, None, show=lambda i: console.print(coloured(i), end="")
-        )
-        console.print()
+        flow = Flow(console)
+        speculative = _run(llm, conversation, max_tokens, None, show=flow.show)
+        flow.end()
         rounds[conversation.category] = BenchRound(plain, speculative)
     joined = join_rounds(list(rounds.values()))
     results = [Result(1, name, 0.0, (r,)) for name, r in {"all": joined, **rounds}.items()]
-    print_results(console, results, latency=False)
+    print_results(console, results, verbose=verbose)
+    print_headline(console, results)
     total = results[0]
-    console.print(f"identical output: {total.identical}/{total.compared}", style="bold", highlight=False)
     if as_json:
         print_json(
             {

@@ -2,54 +2,67 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from outrider.cli.console import stderr, stdout
-from outrider.cli.importing import importing
+from outrider.cli.console import say, stderr, stdout
+from outrider.cli.importing import INTERRUPTED, importing
 from outrider.errors import OutriderError
 from outrider.extras import TORCH
 from outrider.training.score import Score
 
 
 def distill(
-    target: Annotated[str, typer.Option("--target", "-m", help="The target, as --model elsewhere.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the draft and its data.")],
+    target: Annotated[
+        str, typer.Option("--target", "-m", metavar="MODEL", help="The target, as --model elsewhere.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the draft and its data.")
+    ],
     kind: Annotated[
         str, typer.Option(metavar="head|student", help="An EAGLE-3 head, or a small model of its own.")
     ] = "head",
     prompts: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="What the target answers: JSON lines with 'turns', or any text. Without it an "
-            "instruction-tuned target writes the prompts itself."
+            "instruction-tuned target writes the prompts itself.",
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Of training data.")] = 1_000_000,
-    data_limit: Annotated[str, typer.Option(help="Of the data on disk, as in 8GiB.")] = "8GiB",
+    tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of training data.")] = 1_000_000,
+    data_limit: Annotated[
+        str, typer.Option(metavar="SIZE", help="Size of the data on disk, at most.")
+    ] = "8GiB",
     start: Annotated[
-        str | None, typer.Option(help="A head to go on from: a folder, or 'head', SmolLM2's.")
+        str | None, typer.Option(metavar="HEAD", help="A head to go on from: a folder, or 'head', SmolLM2's.")
     ] = None,
     draft_vocab_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens that a head can say; default: as --start, or 8192."),
+        typer.Option(min=1, metavar="N", help="Tokens that a head can say; default: as --start, or 8192."),
     ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="Of a head; default: as --start, or one.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Layers of a head; default: as --start, or one.")
+    ] = None,
     unrolled: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Steps unrolled in a pass over the data. Repeatable; default 1, 1, 2, 3."),
+        typer.Option(
+            min=1, metavar="N", help="Steps unrolled in a pass over the data. Repeatable; default 1, 1, 2, 3."
+        ),
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = 8e-4,
+    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="The highest of the schedule.")] = 8e-4,
     quantized: Annotated[
         bool, typer.Option("--quantized", help="Save a head in 4 bits, for Outrider alone to read.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
-    device: Annotated[str, typer.Option(help="'auto', 'cpu' or 'cuda'.")] = "auto",
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of everything that is random.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to train.")] = "auto",
 ) -> None:
-    """Train a draft for a target, on text that the target generates.
+    """Train a drafter for a target, on text that it generates.
 
     It can be stopped at any time: the same command goes on where it was.
     """
@@ -81,7 +94,10 @@ def distill(
         raise OutriderError(
             f"{error}; what was saved in {str(out)!r} stands, and the same command goes on from it"
         ) from error
-    stdout.print(f"{out}: {_told(score)}", highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        say(stderr, f"stopped; to go on from what was saved: {shlex.join(['outrider', *sys.argv[1:]])}")
+        raise typer.Exit(INTERRUPTED) from None
+    say(stdout, f"{out}: {_told(score)}")
 
 
 class Bars(Progress):
@@ -107,7 +123,7 @@ class Bars(Progress):
         self.update(self._training, completed=steps, total=total, note=f"loss {loss:.2f}", visible=True)
 
     def scored(self, score: Score) -> None:
-        self.console.print(_told(score), highlight=False, soft_wrap=True)
+        say(self.console, _told(score))
 
 
 def _told(score: Score) -> str:

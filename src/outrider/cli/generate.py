@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from outrider.cli.console import coloured, print_json, stderr, stdout
+from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.flow import Flow
 from outrider.cli.options import (
+    ANSWERS,
     DrafterOption,
     DraftQuantizationOption,
     JsonOption,
@@ -30,22 +32,46 @@ from outrider.params import SamplingParams
 
 def generate(
     prompts: Annotated[
-        list[str] | None, typer.Argument(help="Prompts, completed together. Without any: one, from stdin.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]...", help="Prompts, completed together. Without any: one, from stdin."
+        ),
     ] = None,
     model: ModelOption = "smollm2",
     speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
-    chat: Annotated[bool, typer.Option(help="Lay prompts out as user messages of a chat.")] = False,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Lay prompts out as user messages of a chat.", rich_help_panel=ANSWERS),
+    ] = False,
     max_tokens: MaxTokensOption = 128,
     temperature: TemperatureOption = 0.0,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Keep this many of the likeliest tokens; 0: all.")] = 0,
-    min_p: Annotated[float, typer.Option(help="Drop tokens less likely than this share of the top.")] = 0.0,
-    stop: Annotated[list[str] | None, typer.Option(help="String that ends the output. Repeatable.")] = None,
+    top_p: Annotated[
+        float,
+        typer.Option(metavar="P", help="Keep the likeliest tokens up to this mass.", rich_help_panel=ANSWERS),
+    ] = 1.0,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Keep this many of the likeliest tokens; 0: all.", rich_help_panel=ANSWERS
+        ),
+    ] = 0,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            metavar="P", help="Drop tokens less likely than this share of the top.", rich_help_panel=ANSWERS
+        ),
+    ] = 0.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="String that ends the output. Repeatable.", rich_help_panel=ANSWERS
+        ),
+    ] = None,
     seed: SeedOption = None,
-    colour: Annotated[bool, typer.Option(help="Colour tokens by where they came from.")] = False,
+    colour: Annotated[bool, typer.Option("--colour", help="Colour tokens by where they came from.")] = False,
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
@@ -71,18 +97,19 @@ def generate(
         draft_quantization,
         setting,
         memory_limit=memory_limit,
+        quiet=as_json,
     )
     inputs = [llm.chat_prompt([{"role": "user", "content": t}]) for t in texts] if chat else texts
     if len(texts) == 1 and not as_json:
+        flow = Flow(stdout)
         for increment in llm.stream(inputs[0], params):
             if colour:
-                stdout.print(coloured(increment), end="", soft_wrap=True)
+                flow.show(increment)
             else:
-                sys.stdout.write(increment.text)
-                sys.stdout.flush()
-        sys.stdout.write("\n")
+                flow.write(increment.text)
+        flow.end()
         return
-    outputs = llm.generate(inputs, params, use_tqdm=stderr.is_terminal)
+    outputs = llm.generate(inputs, params, use_tqdm=stderr.is_terminal and not as_json)
     if as_json:
         print_json([_as_json(text, output) for text, output in zip(texts, outputs, strict=True)])
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,7 +24,7 @@ def importing() -> Iterator[None]:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Nothing is open yet that would have to be closed; a terminal may show progress, without its cursor."""
-    sys.stderr.write(f"{CLEARED}interrupted\n" if sys.stderr.isatty() else "interrupted\n")
-    sys.stderr.flush()
+    """Nothing is open yet that would have to be closed; a terminal may show progress, without its cursor,
+    which would be drawn again below what is written to `sys.stderr` meanwhile."""
+    os.write(2, f"{CLEARED if os.isatty(2) else ''}interrupted\n".encode())
     os._exit(INTERRUPTED)

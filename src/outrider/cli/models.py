@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from outrider.cli.columns import Column, print_columns
-from outrider.cli.console import print_json, stdout
+from outrider.cli.console import print_json, say, stdout
 from outrider.cli.options import JsonOption
 from outrider.extras import TORCH
 from outrider.models.catalogue import families, formats
@@ -13,7 +13,7 @@ from outrider.ops.cpu import extension
 
 
 def models(as_json: JsonOption = False) -> None:
-    """List the families of models and the weight formats that run, and what each runs on.
+    """List the models and weight formats that run.
 
     Every family runs on the native CPU kernels and on PyTorch. Weights of every format are taken as they are
     in the file by the native kernels; PyTorch turns them into its own float type.
@@ -49,4 +49,4 @@ def models(as_json: JsonOption = False) -> None:
     )
     native = f"the native kernels ({', '.join(sets)})" if sets else "no native kernels, which were not built"
     pytorch = "PyTorch" if TORCH.missing is None else "no PyTorch, which is not installed"
-    stdout.print(f"Here: {native}, and {pytorch}.", highlight=False, markup=False, soft_wrap=True)
+    say(stdout, f"Here: {native}, and {pytorch}.")

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
-from typer.core import TyperCommand
 
-from outrider.cli.console import stderr
 from outrider.cli.importing import importing
-from outrider.config import MAPPINGS, OPTIONS
+from outrider.cli.startup import starting
 from outrider.errors import ConfigError
-from outrider.validation import refuse_unknown
 
 if TYPE_CHECKING:
     from outrider.llm import LLM
 
+MODEL, DRAFTS, ANSWERS, MEASURING = "Model", "Speculation", "Answers", "Measurement"
+"""Groups of options, as --help names them."""
+
+TARGET = "Target: a folder, a hub id, a GGUF file, or 'smollm2'."
 ModelOption = Annotated[
-    str,
-    typer.Option("--model", "-m", help="Target: a folder, a hub id, a GGUF file, or 'smollm2'."),
+    str, typer.Option("--model", "-m", metavar="MODEL", help=TARGET, rich_help_panel=MODEL)
 ]
 _DRAFTER = (
     "Drafter: 'ngram', an EAGLE-3 head ('head' is SmolLM2's), a draft model with the target's tokenizer, or "
@@ -32,13 +30,21 @@ _DRAFTER = (
 DrafterOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--speculative-model", "-d", help=f"{_DRAFTER} Default: none, for SmolLM2 'ngram' and 'head'."
+        "--speculative-model",
+        "-d",
+        metavar="NAME",
+        help=f"{_DRAFTER} Default: none, for SmolLM2 'ngram' and 'head'.",
+        rich_help_panel=DRAFTS,
     ),
 ]
 MeasuredDrafterOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--speculative-model", "-d", help=f"{_DRAFTER} Default 'ngram', for SmolLM2 'head' after it."
+        "--speculative-model",
+        "-d",
+        metavar="NAME",
+        help=f"{_DRAFTER} Default 'ngram', for SmolLM2 'head' after it.",
+        rich_help_panel=DRAFTS,
     ),
 ]
 LengthOption = Annotated[
@@ -48,6 +54,7 @@ LengthOption = Annotated[
         "-k",
         metavar="N|auto",
         help="Draft length; 0 is plain decoding, 'auto' (the default) what pays best.",
+        rich_help_panel=DRAFTS,
     ),
 ]
 WorkloadOption = Annotated[
@@ -56,26 +63,61 @@ WorkloadOption = Annotated[
         metavar="structured|creative",
         help="Bounds of the automatic draft length: longer drafts for code and the like, shorter ones for "
         "open-ended text.",
+        rich_help_panel=DRAFTS,
     ),
 ]
 DraftQuantizationOption = Annotated[
     str | None,
     typer.Option(
-        metavar="int8|int4", help="Quantise the weights of draft models when they are loaded, on the CPU."
+        metavar="int8|int4",
+        help="Quantise the weights of draft models when they are loaded, on the CPU.",
+        rich_help_panel=DRAFTS,
     ),
 ]
-MaxTokensOption = Annotated[int, typer.Option(min=1, help="Tokens to generate at most.")]
-TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 chooses the likeliest token.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of the sampling noise.")]
+MaxTokensOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Tokens to generate at most.", rich_help_panel=ANSWERS)
+]
+TemperatureOption = Annotated[
+    float,
+    typer.Option(min=0.0, metavar="T", help="0 chooses the likeliest token.", rich_help_panel=ANSWERS),
+]
+SeedOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Seed of the sampling noise.", rich_help_panel=ANSWERS)
+]
 PromptsOption = Annotated[
     Path | None,
     typer.Option(
         "--prompts",
+        metavar="FILE",
         help="JSON lines with 'turns' and 'category' (the form of Spec-Bench); else built-in ones.",
+        rich_help_panel=MEASURING,
     ),
 ]
 LimitOption = Annotated[
-    int | None, typer.Option(min=1, help="Take at most this many prompts of each category.")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Take at most this many prompts of each category.",
+        rich_help_panel=MEASURING,
+    ),
+]
+BatchSizesOption = Annotated[
+    list[int],
+    typer.Option(
+        "--batch-size",
+        "-b",
+        min=1,
+        metavar="N",
+        help="Prompts at a time. Repeatable.",
+        rich_help_panel=MEASURING,
+    ),
+]
+RoundsOption = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="N", help="Rounds; medians over them are reported.", rich_help_panel=MEASURING
+    ),
 ]
 MemoryOption = Annotated[
     str | None,
@@ -83,20 +125,37 @@ MemoryOption = Annotated[
         "--memory-limit",
         metavar="SIZE",
         help="Resident memory that this process may take, for example 512MiB; what does not fit is refused "
-        "before it is loaded. See [b]outrider plan[/b].",
+        "before it is loaded. See `outrider plan`.",
+        rich_help_panel=MODEL,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable results on stdout.")]
 SettingOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         "-s",
         metavar="NAME=VALUE",
-        help="Another option of LLM, for example [b]-s max_model_len=2048[/b]; a mapping is given as JSON. "
+        help="Another option of LLM, for example -s max_model_len=2048; a mapping is given as JSON. "
         "Repeatable.",
+        rich_help_panel=MODEL,
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable results on stdout.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="More columns.")]
+
+
+PositionalModel = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=f"{TARGET} Default: smollm2.")]
+SameModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="The same, as an option.", rich_help_panel=MODEL),
+]
+
+
+def one_model(name: str | None, option: str | None) -> str:
+    """The model of a command that takes it with and without --model."""
+    if name is not None and option is not None:
+        raise ConfigError(f"two models are given, {name!r} and --model {option!r}; drop one")
+    return name or option or "smollm2"
 
 
 def usual_drafters(model: str) -> list[str]:
@@ -117,19 +176,22 @@ def load(
     draft_quantization: str | None,
     settings: list[str] | None,
     memory_limit: str | None = None,
+    *,
+    quiet: bool = False,
     **defaults: Any,
 ) -> LLM:
-    """The LLM that the options describe; `settings` win over `defaults`."""
+    """The LLM that the options describe; `settings` win over `defaults`. quiet: without a line that says what
+    is being loaded."""
     if memory_limit is not None:
         defaults["memory_limit"] = memory_limit
     options = options_of(drafters, length, workload, draft_quantization, settings, **defaults)
     if usual_drafters(model) and not options.keys() & {"speculative_model", "speculative_config"}:
         options["speculative_model"] = usual_drafters(model)
-    with stderr.status(Text(f"loading {model} ...")):  # shown on a terminal only
+    with starting(quiet=quiet) as listener:
         with importing():
             from outrider.llm import LLM
 
-        return LLM(model, **options)
+        return LLM(model, listener=listener, **options)
 
 
 def options_of(
@@ -170,27 +232,17 @@ def _setting(setting: str) -> tuple[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals or not name:
         raise typer.BadParameter(f"{setting!r}: give NAME=VALUE", param_hint="--set")
+    from outrider.config import MAPPINGS, OPTIONS
+    from outrider.validation import refuse_unknown
+
     name = name.strip().replace("-", "_")
     refuse_unknown([name], OPTIONS, "LLM")
-    return name, _mapping(name, value) if name in MAPPINGS else value
+    return name, mapping(name, value) if name in MAPPINGS else value
 
 
-def _mapping(name: str, text: str) -> Any:
+def mapping(name: str, text: str) -> Any:
+    """An option that is given as JSON. Raises ConfigError."""
     try:
         return json.loads(text)
     except ValueError as error:
         raise ConfigError(f"{name} = {text!r} is not JSON ({error}); give a mapping, in quotes") from None
-
-
-class Command(TyperCommand):
-    """A command that says how to give an option of LLM that it has none of its own for."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own = {option for parameter in self.params for option in parameter.opts}
-        for option in (arg.partition("=")[0] for arg in takewhile(lambda arg: arg != "--", args)):
-            name = option.removeprefix("--").replace("-", "_")
-            if option.startswith("--") and "--set" in own and option not in own and name in OPTIONS:
-                raise ConfigError(
-                    f"`outrider {self.name}` has no option {option}; give it as -s {name}=VALUE"
-                )
-        return super().parse_args(ctx, args)

@@ -2,83 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from outrider.cli.columns import Column, print_columns
-from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.console import print_json, say, stderr, stdout
 from outrider.cli.importing import importing
 from outrider.cli.options import (
+    MODEL,
     DrafterOption,
     DraftQuantizationOption,
     JsonOption,
     LengthOption,
-    ModelOption,
+    PositionalModel,
+    SameModelOption,
     SettingOption,
+    VerboseOption,
+    one_model,
     options_of,
 )
-from outrider.config import Bytes, resolve
+from outrider.cli.startup import starting
 from outrider.errors import ConfigError
-from outrider.planning.bandwidth import read_bandwidth
+from outrider.loading import Loading
 
 if TYPE_CHECKING:
     from outrider.planning.choices import Choices, PlanChoice
+    from outrider.planning.plan import MemoryPlan
 
 NAME = "--memory"
 
 
 def plan(
+    name: PositionalModel = None,
+    model: SameModelOption = None,
     memory: Annotated[
-        str, typer.Option(NAME, metavar="SIZE", help="Memory of the device, for example 512MiB or 2GB.")
-    ],
-    model: ModelOption = "smollm2",
+        str | None,
+        typer.Option(
+            NAME, metavar="SIZE", help="Memory to plan for, as in 512MiB or 2GB; else what is free here."
+        ),
+    ] = None,
     speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     draft_quantization: DraftQuantizationOption = None,
     max_model_len: Annotated[
-        int | None, typer.Option(min=1, help="Positions that a request has to have; default 512 at least.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Positions that a request has to have; default 512 at least.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     max_num_seqs: Annotated[
-        int | None, typer.Option(min=1, help="Requests at a time; default as many as there is room for.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Requests at a time; default as many as there is room for.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     bandwidth: Annotated[
-        bool, typer.Option(help="Measure how fast this machine reads memory; takes a second and 256 MiB.")
+        bool, typer.Option(help="Measure how fast this machine reads memory; takes seconds and 256 MiB.")
     ] = True,
     setting: SettingOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what fits in memory, from configurations and file headers alone: no weight is loaded.
+    """Say what fits in memory, before anything is loaded.
 
-    For each weight format and drafter: what weights, drafts and all together take, what context and how many
-    requests remain, and the tokens/s that memory bandwidth allows to plain decoding; drafts come on top.
-    Exit status 1 if nothing fits.
+    From configurations and file headers alone, for each weight format and drafter: what it needs, what
+    context and how many requests remain, and the tokens/s that memory bandwidth allows to plain decoding;
+    drafts come on top. Below stand the commands for the best of them. Exit status 1 if nothing fits.
     """
-    with importing():
-        from outrider.planning.limit import advice, survey
+    chosen = one_model(name, model)
+    with starting(quiet=as_json) as listener:
+        with importing():
+            from outrider.config import resolve
+            from outrider.planning.bandwidth import read_bandwidths
+            from outrider.planning.limit import advice, survey
+            from outrider.planning.process import free_bytes, process_bytes
 
-    limit = _bytes(memory)
-    options = options_of(speculative_model, num_speculative_tokens, None, draft_quantization, setting)
-    given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
-    options |= {name: value for name, value in given.items() if value is not None}
-    found = survey(resolve(model, **options), limit, name=NAME)
-    speed = read_bandwidth() if bandwidth else None
+        limit = process_bytes() + free_bytes() if memory is None else _bytes(memory)
+        options = options_of(speculative_model, num_speculative_tokens, None, draft_quantization, setting)
+        given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
+        asked = {name: value for name, value in given.items() if value is not None}
+        listener(Loading(f"reading {chosen}"))
+        found = survey(resolve(chosen, **options | asked), limit, name=NAME)
+        listener(Loading("measuring how fast memory is read"))
+        speeds = read_bandwidths({choice.plan.read for choice in found.all}) if bandwidth else {}
     if as_json:
-        print_json(_as_json(model, limit, found, speed))
+        print_json(_as_json(chosen, limit, found, speeds))
     else:
-        _print(model, limit, found, speed)
+        where = "that is free here" if memory is None else ""
+        _print(chosen, f"{limit / 2**20:.0f} MiB {where}".rstrip(), found, speeds, verbose=verbose)
         for line in _recommendations(found):
-            stdout.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(stdout, line)
+        if found.recommended is not None:
+            within = {} if memory is None else {"memory_limit": memory}
+            kept = [f"{name}={value}" for name, value in (asked | within).items()]
+            _print_commands(chosen, found.recommended, [*(setting or []), *kept], num_speculative_tokens)
     if found.recommended is None:
-        stderr.print(
-            advice(found, name=NAME), style="bold red", highlight=False, markup=False, soft_wrap=True
-        )
+        say(stderr, advice(found, name=NAME), "bold red")
         raise typer.Exit(1)
 
 
 def _bytes(memory: str) -> int:
+    from pydantic import TypeAdapter, ValidationError
+
+    from outrider.config import Bytes
+
     try:
         size: int = TypeAdapter(Bytes).validate_python(memory)
     except ValidationError as error:
@@ -87,41 +123,69 @@ def _bytes(memory: str) -> int:
     return size
 
 
-def _print(model: str, limit: int, found: Choices, speed: float | None) -> None:
-    """One row a format and drafter."""
+def _print(model: str, size: str, found: Choices, speeds: Mapping[int, float], *, verbose: bool) -> None:
+    """One row a format and drafter. size: the limit, in words; speeds: of memory, by bytes that are read."""
     from outrider.planning.choices import mib
 
     given = found.given.plan
-    measured = "its speed was not measured" if speed is None else f"it is read at {speed / 1e9:.1f} GB/s"
-    size = f"{limit / 2**20:.0f} MiB, {mib(given.runtime)} of it for Python and libraries"
     formats = [choice.format for choice in found.all]
     plans = [choice.plan for choice in found.all]
     keys = (
         Column("weights", ["" if n and formats[n - 1] == f else f for n, f in enumerate(formats)], "left"),
         Column("drafter", [choice.drafter for choice in found.all], "left"),
     )
-    columns = (
+    parts = (
         Column("target", [_mib(plan.target) for plan in plans]),
         Column("draft", [_mib(plan.drafts) for plan in plans]),
         Column("passes", [_mib(plan.activations) for plan in plans]),
         Column("K/V", [_mib(plan.caches.bytes_of_one(1000)) for plan in plans]),
-        Column("all", [_mib(plan.least) for plan in plans]),
-        Column("context", [str(plan.context) if plan.fits else "-" for plan in plans]),
         Column("in all", [str(plan.positions) if plan.fits else "-" for plan in plans]),
-        Column("requests", [str(plan.max_num_seqs) if plan.fits else "-" for plan in plans]),
-        Column("tokens/s", ["" if speed is None else f"{speed / plan.read:.0f}" for plan in plans]),
     )
+    columns = (
+        Column("needs", [_mib(plan.least) for plan in plans]),
+        Column("context", [str(plan.context) if plan.fits else "-" for plan in plans]),
+        Column("requests", [str(plan.max_num_seqs) if plan.fits else "-" for plan in plans]),
+        Column("tokens/s", [f"{rate:.0f}" if (rate := _rate(plan, speeds)) else "" for plan in plans]),
+    )
+    speed = "its speed was not measured"
+    if speeds:
+        speed = f"it is read at {speeds[given.read] / 1e9:.1f} GB/s"
+    caption = (
+        f"needs: MiB, with one request of {given.wanted} positions. What is left: context of a request, "
+        f"requests at once. Tokens/s: at most, without drafts, by memory: {speed}."
+    )
+    if verbose:
+        caption += " Target to passes: MiB of it; K/V: of 1000 positions; in all: positions of all requests."
     print_columns(
         stdout,
         keys,
-        columns,
-        title=f"{model} ({found.stored}) in {size}",
-        caption=f"MiB; K/V: of 1000 positions; all: with one request of {given.wanted} positions. What is "
-        "left: context of a request, positions of all requests, requests at once. Tokens/s: at most, without "
-        f"drafts, by memory: {measured}.",
+        (*columns, *parts) if verbose else columns,
+        title=f"{model} ({found.stored}) in {size}, {mib(given.runtime)} of it for Python and libraries",
+        caption=caption,
         styles=[None if plan.fits else "dim" for plan in plans],
         ends=[n for n, f in enumerate(formats) if formats[n + 1 : n + 2] != [f]],
     )
+
+
+def _rate(plan: MemoryPlan, speeds: Mapping[int, float]) -> float | None:
+    """Tokens a second that memory allows to one request without drafts; None where it was not measured."""
+    return speeds[plan.read] / plan.read if speeds else None
+
+
+def _print_commands(model: str, choice: PlanChoice, settings: Sequence[str], length: str | None) -> None:
+    """To copy: they are not broken where the terminal ends."""
+    options = dict(choice.options)
+    drafters = options.pop("speculative_model", [])
+    drafters = [drafters] if isinstance(drafters, str) else drafters
+    words = [word for name in drafters for word in ("-d", name)]
+    if drafters and length is not None:
+        words += ["-k", length]
+    others = [each for each in settings if each.partition("=")[0] not in ("dtype", "quantization")]
+    chosen = [f"{name}={value}" for name, value in options.items()]
+    words += [word for each in (*chosen, *others) for word in ("-s", each)]
+    for what, name in (("to talk with it", "run"), ("to serve it", "serve")):
+        command = shlex.join(["outrider", name, model, *words])
+        stdout.print(f"{what + ':':<16} {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _mib(size: int) -> str:
@@ -144,20 +208,20 @@ def _described(choice: PlanChoice) -> str:
     )
 
 
-def _as_json(model: str, limit: int, found: Choices, speed: float | None) -> dict[str, Any]:
+def _as_json(model: str, limit: int, found: Choices, speeds: Mapping[int, float]) -> dict[str, Any]:
     best, fastest = found.recommended, found.fastest
     return {
         "model": model,
         "stored_as": found.stored,
         "memory_bytes": limit,
-        "read_bandwidth_bytes_per_s": speed,
-        "choices": [_choice_as_json(choice, speed) for choice in found.all],
+        "read_bandwidth_bytes_per_s": speeds.get(found.given.plan.read),
+        "choices": [_choice_as_json(choice, speeds) for choice in found.all],
         "recommended": None if best is None else dict(best.options),
         "fastest": None if fastest is None else dict(fastest.options),
     }
 
 
-def _choice_as_json(choice: PlanChoice, speed: float | None) -> dict[str, Any]:
+def _choice_as_json(choice: PlanChoice, speeds: Mapping[int, float]) -> dict[str, Any]:
     plan = choice.plan
     return {
         "format": choice.format,
@@ -178,5 +242,5 @@ def _choice_as_json(choice: PlanChoice, speed: float | None) -> dict[str, Any]:
         "positions": plan.positions if plan.fits else 0,
         "requests_at_once": plan.max_num_seqs if plan.fits else 0,
         "full_requests_at_once": plan.concurrency if plan.fits else 0,
-        "tokens_per_s_at_most": None if speed is None else speed / plan.read,
+        "tokens_per_s_at_most": _rate(plan, speeds),
     }

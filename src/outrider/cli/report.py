@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from outrider.cli.columns import Column, print_columns
+from outrider.cli.console import say
 from outrider.cli.options import one_or_list
 from outrider.measurement.bench import Result
 
@@ -33,30 +34,54 @@ def conditions(
     }
 
 
-def print_results(console: Console, results: Sequence[Result], *, latency: bool) -> None:
-    """One row a batch size and category; latency: with times to the first and between tokens."""
+def print_results(
+    console: Console, results: Sequence[Result], *, latency: bool = False, verbose: bool = False
+) -> None:
+    """One row a batch size and category. latency: with times to the first and between tokens; verbose: with
+    what is known of drafts."""
     rows = [result.as_json() for result in results]
     plain, speculative = ([row[side] for row in rows] for side in ("target_only", "speculative"))
 
     def times(key: str) -> list[str]:
         return [f"{a[key]:.0f} > {b[key]:.0f}" for a, b in zip(plain, speculative, strict=True)]
 
-    by_position = [s["acceptance_rate_by_position"][:POSITIONS] for s in speculative]
     columns = [
         Column("target", [f"{each['tokens_per_s']:.1f}" for each in plain]),
         Column("speculative", [f"{each['tokens_per_s']:.1f}" for each in speculative]),
         Column("speed-up", [f"{row['speedup']:.2f}x" for row in rows]),
-        *([Column("TTFT", times("ttft_ms")), Column("ITL", times("itl_ms"))] if latency else []),
         Column("identical", [f"{result.identical}/{result.compared}" for result in results]),
-        Column("acceptance length", [f"{each['acceptance_length']:.2f}" for each in speculative]),
-        Column(
-            "acceptance by position",
-            [" ".join(f"{100 * r:.0f}" for r in rates) for rates in by_position],
-            "left",
-        ),
     ]
-    caption = f"rates in tokens/s, times in ms, acceptance by draft position, up to {POSITIONS}, in %"
+    caption = "target, speculative: tokens/s without and with speculation"
+    if latency:
+        columns += [Column("TTFT", times("ttft_ms")), Column("ITL", times("itl_ms"))]
+        caption += "; TTFT, ITL: ms to the first token and between tokens"
+    if verbose:
+        by_position = [s["acceptance_rate_by_position"][:POSITIONS] for s in speculative]
+        shares = [" ".join(f"{100 * r:.0f}" for r in rates) for rates in by_position]
+        columns += [
+            Column("acceptance length", [f"{each['acceptance_length']:.2f}" for each in speculative]),
+            Column("acceptance by position", shares, "left"),
+        ]
+        caption += f"; acceptance by draft position, up to {POSITIONS}, in %"
     print_columns(console, _keys(results), columns, caption=caption)
+
+
+def print_headline(console: Console, results: Sequence[Result]) -> None:
+    """What came out, in a sentence a batch size: the speed-up of all, how many outputs are identical, and the
+    categories that speculation made slower."""
+    sizes = list(dict.fromkeys(result.batch_size for result in results))
+    for size in sizes:
+        total, *categories = (result for result in results if result.batch_size == size)
+        batch = f"batch {size}: " if len(sizes) > 1 else ""
+        said = f"{batch}{_compared(total)}, {total.identical}/{total.compared} identical"
+        lost = [f"{each.category} {_compared(each)}" for each in categories if round(each.speedup, 2) < 1]
+        say(console, "; ".join([said, *lost]), "bold")
+
+
+def _compared(result: Result) -> str:
+    """A speed-up of two digits, and what it means."""
+    speedup = round(result.speedup, 2)
+    return f"{speedup:.2f}x" + (" faster" if speedup > 1 else ": slower" if speedup < 1 else ": as fast")
 
 
 def print_expenses(console: Console, results: Sequence[Result], price_per_hour: float | None) -> None:

@@ -12,9 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from outrider.cli.columns import Column, print_columns
-from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.console import print_json, say, stderr, stdout
 from outrider.cli.importing import importing
 from outrider.cli.options import (
+    DRAFTS,
+    MEASURING,
+    BatchSizesOption,
     DraftQuantizationOption,
     JsonOption,
     LimitOption,
@@ -23,6 +26,7 @@ from outrider.cli.options import (
     MemoryOption,
     ModelOption,
     PromptsOption,
+    RoundsOption,
     SettingOption,
     TemperatureOption,
     WorkloadOption,
@@ -49,30 +53,45 @@ def tune(
             "-k",
             min=0,
             max=LONGEST_DRAFT,
+            metavar="N",
             help="Draft length. Repeatable; default 0 to --max-length.",
+            rich_help_panel=DRAFTS,
         ),
     ] = None,
     max_length: Annotated[
-        int, typer.Option(min=1, max=LONGEST_DRAFT, help="The longest draft, unless -k is given.")
+        int,
+        typer.Option(
+            min=1,
+            max=LONGEST_DRAFT,
+            metavar="N",
+            help="The longest draft, unless -k is given.",
+            rich_help_panel=DRAFTS,
+        ),
     ] = 8,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
-    batch_sizes: Annotated[
-        list[int] | None,
-        typer.Option("--batch-size", "-b", min=1, help="Prompts at a time. Repeatable; default 1, 4, 16."),
-    ] = None,
+    batch_sizes: BatchSizesOption = [1, 4, 16],  # noqa: B006  # which nobody changes
     prompts: PromptsOption = None,
     limit: LimitOption = None,
     max_tokens: MaxTokensOption = 64,
     temperature: TemperatureOption = 0.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; medians over them are reported.")] = 2,
-    picture: Annotated[Path, typer.Option(help="Where the picture goes: a .png or .svg.")] = Path("tune.png"),
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("tune.json"),
+    rounds: RoundsOption = 2,
+    picture: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Where the picture goes: a .png or .svg.", rich_help_panel=MEASURING
+        ),
+    ] = Path("tune.png"),
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where the JSON goes.", rich_help_panel=MEASURING)
+    ] = Path("tune.json"),
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the draft length that pays best at each batch size, and what the automatic one reaches.
+    """Find the draft length that pays best.
+
+    For each batch size, and what the automatic length reaches.
 
     One engine runs every draft length and the automatic one in random order within each round, so that a
     noisy machine slows all; ratios are within rounds. The prefix cache is off. Batches stay within a
@@ -89,20 +108,20 @@ def tune(
             raise ConfigError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     fixed = sorted({TARGET_ONLY, *(lengths or range(max_length + 1))})
-    batch_sizes = sorted({*(batch_sizes or [1, 4, 16])})
+    batch_sizes = sorted({*batch_sizes})
     drafters = measured_drafters(model, speculative_model)
-    with stderr.status(f"loading {model}"):
-        llm = load(
-            model,
-            drafters,
-            "auto",
-            workload,
-            draft_quantization,
-            setting,
-            enable_prefix_caching=False,
-            memory_limit=memory_limit,
-        )
-    with _progress() as progress:
+    llm = load(
+        model,
+        drafters,
+        "auto",
+        workload,
+        draft_quantization,
+        setting,
+        enable_prefix_caching=False,
+        memory_limit=memory_limit,
+        quiet=as_json,
+    )
+    with _progress(quiet=as_json) as progress:
         total = count_conversations(conversations, batch_sizes, rounds, len(fixed) + 1)
         task = progress.add_task("", total=total)
         sweeps = measure(
@@ -123,18 +142,18 @@ def tune(
         _print(sweeps)
     output.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     draw(sweeps, f"{model} with {', '.join(drafters)}").savefig(picture)
-    stderr.print(f"written: {picture}, {output}", highlight=False, markup=False, soft_wrap=True)
+    say(stderr, f"written: {picture}, {output}")
     different = sum(sweep.differences for sweep in sweeps if sweep.category == ALL)
     if different:
-        stderr.print(
+        say(
+            stderr,
             f"{different} outputs differ from those of the target alone; `outrider verify` shows where",
-            style="bold red",
-            highlight=False,
+            "bold red",
         )
         raise typer.Exit(1)
 
 
-def _progress() -> Progress:
+def _progress(*, quiet: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -142,6 +161,7 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=stderr,
         transient=True,
+        disable=quiet,
         speed_estimate_period=3600,  # over everything so far: long and short runs take turns
     )
 
@@ -153,17 +173,16 @@ def _print(sweeps: Sequence[Sweep]) -> None:
     for total in totals:
         _print_batch(total, [sweep for sweep in categories if sweep.batch_size == total.batch_size])
     for total in totals:
-        stdout.print(
+        say(
+            stdout,
             f"batch {total.batch_size}: best fixed K = {total.best} "
             f"({total.tokens_per_s(total.best):.1f} tokens/s), auto {total.tokens_per_s(AUTO):.1f} "
             f"({total.ratio(AUTO, total.best):.2f}x of it, "
             f"{total.ratio(AUTO, TARGET_ONLY):.2f}x of target-only)",
-            highlight=False,
-            soft_wrap=True,
         )
     compared = sum(total.comparisons for total in totals)
     identical = compared - sum(total.differences for total in totals)
-    stdout.print(f"identical output: {identical}/{compared}", style="bold", highlight=False)
+    say(stdout, f"{identical}/{compared} identical", "bold")
 
 
 def _print_batch(total: Sweep, sweeps: Sequence[Sweep]) -> None:

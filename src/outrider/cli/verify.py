@@ -9,9 +9,12 @@ from rich.progress import Progress
 from rich.text import Text
 
 from outrider.cli.columns import Column, print_columns
-from outrider.cli.console import print_json, stderr, stdout
+from outrider.cli.console import print_json, say, stderr, stdout
 from outrider.cli.importing import importing
 from outrider.cli.options import (
+    ANSWERS,
+    DRAFTS,
+    BatchSizesOption,
     DraftQuantizationOption,
     JsonOption,
     LimitOption,
@@ -20,6 +23,7 @@ from outrider.cli.options import (
     ModelOption,
     PromptsOption,
     SettingOption,
+    VerboseOption,
     load,
     measured_drafters,
 )
@@ -39,36 +43,53 @@ def verify(
         typer.Option(
             "--speculative-model",
             "-d",
+            metavar="NAME",
             help="Drafter to verify. Repeatable; default 'ngram', for SmolLM2 'head' too.",
+            rich_help_panel=DRAFTS,
         ),
     ] = None,
     chain: Annotated[
-        bool, typer.Option("--chain", help="Verify the drafters together, first asked first, not one by one.")
+        bool,
+        typer.Option(
+            "--chain",
+            help="Verify the drafters together, first asked first, not one by one.",
+            rich_help_panel=DRAFTS,
+        ),
     ] = False,
     draft_quantization: DraftQuantizationOption = None,
     lengths: Annotated[
         list[str] | None,
         typer.Option(
-            "--length", "-k", metavar="N|auto", help="Draft length. Repeatable; default 1 to 8 and auto."
+            "--length",
+            "-k",
+            metavar="N|auto",
+            help="Draft length. Repeatable; default 1 to 8 and auto.",
+            rich_help_panel=DRAFTS,
         ),
     ] = None,
     temperatures: Annotated[
-        list[float] | None,
-        typer.Option("--temperature", min=0.0, help="Repeatable; default 0, 0.7 and 1."),
-    ] = None,
-    batch_sizes: Annotated[
-        list[int] | None, typer.Option("--batch-size", "-b", min=1, help="Repeatable; default 1 and 4.")
-    ] = None,
+        list[float],
+        typer.Option(
+            "--temperature",
+            min=0.0,
+            metavar="T",
+            help="0 chooses the likeliest token. Repeatable.",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = [0.0, 0.7, 1.0],  # noqa: B006  # which nobody changes
+    batch_sizes: BatchSizesOption = [1, 4],  # noqa: B006
     prompts: PromptsOption = None,
     limit: LimitOption = None,
     max_tokens: MaxTokensOption = 32,
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare plain and speculative token ids over drafters, draft lengths, temperatures and batch sizes.
+    """Prove that speculation changes no token.
 
-    A difference is traced to its first position and makes the exit status 1. The native CPU kernels are
+    Compares plain and speculative token ids over drafters, draft lengths, temperatures and batch sizes. A
+    difference is traced to its first position and makes the exit status 1. The native CPU kernels are
     held to that without tolerance. On PyTorch, where the two tokens score the same but for rounding that
     the number of rows in a pass changes (measured there), it is reported as a near-tie instead.
     """
@@ -81,13 +102,19 @@ def verify(
     drafters = measured_drafters(model, speculative_model)
     for together in [drafters] if chain else [[drafter] for drafter in drafters]:
         drafter = ", ".join(together)
-        with stderr.status(f"loading {model} with {drafter}"):
-            llm = load(model, together, "auto", None, draft_quantization, setting, memory_limit=memory_limit)
+        llm = load(
+            model,
+            together,
+            "auto",
+            None,
+            draft_quantization,
+            setting,
+            memory_limit=memory_limit,
+            quiet=as_json,
+        )
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
-        temperatures = temperatures or [0.0, 0.7, 1.0]
-        batch_sizes = batch_sizes or [1, 4]
         total = len(wanted) * len(temperatures) * len(batch_sizes)
-        with Progress(console=stderr, transient=True) as progress:
+        with Progress(console=stderr, transient=True, disable=as_json) as progress:
             task = progress.add_task(f"verifying {drafter}", total=total)
             for case in verify_cases(
                 llm,
@@ -103,14 +130,14 @@ def verify(
     if as_json:
         print_json(_as_json(model, cases))
     else:
-        _print(cases)
+        (_print_cases if verbose else _print)(cases)
     different = [case for case in cases if case.outcome == "different"]
     for case in different:
-        stderr.print(f"different: {_where(case, case.differences[0])}", style="bold red", highlight=False)
-    stderr.print(
+        say(stderr, f"different: {_where(case, case.differences[0])}", "bold red")
+    say(
+        stderr,
         f"{sum(case.outcome == 'equal' for case in cases)} of {len(cases)} cases equal, "
         f"{sum(case.outcome == 'near-tie' for case in cases)} with near-ties, {len(different)} different",
-        highlight=False,
     )
     if different:
         raise typer.Exit(1)
@@ -132,16 +159,38 @@ def _where(case: Case, difference: Difference) -> str:
     )
 
 
+COLOURS = {"equal": "green", "near-tie": "yellow", "different": "bold red"}
+
+
 def _print(cases: list[Case]) -> None:
-    colours = {"equal": "green", "near-tie": "yellow", "different": "bold red"}
+    """One row a drafter, temperature and batch size, over all draft lengths."""
+    groups: dict[tuple[str, float, int], list[Case]] = {}
+    for case in cases:
+        groups.setdefault((case.drafter, case.temperature, case.batch_size), []).append(case)
+    worst = [max((case.outcome for case in group), key=list(COLOURS).index) for group in groups.values()]
+    columns = [
+        Column("temperature", [str(temperature) for _, temperature, _ in groups]),
+        Column("batch", [str(size) for _, _, size in groups]),
+        Column("lengths", [str(len(group)) for group in groups.values()]),
+        Column("accepted", [_accepted(group) for group in groups.values()]),
+        Column("tokens", [Text(outcome, style=COLOURS[outcome]) for outcome in worst], "left"),
+    ]
+    print_columns(stdout, [Column("drafter", [drafter for drafter, _, _ in groups], "left")], columns)
+
+
+def _print_cases(cases: list[Case]) -> None:
     columns = [
         Column("temperature", [str(case.temperature) for case in cases]),
         Column("batch", [str(case.batch_size) for case in cases]),
         Column("length", [str(shown(case.length)) for case in cases]),
-        Column("accepted", [f"{case.accepted}/{case.drafted}" for case in cases]),
-        Column("tokens", [Text(case.outcome, style=colours[case.outcome]) for case in cases], "left"),
+        Column("accepted", [_accepted([case]) for case in cases]),
+        Column("tokens", [Text(case.outcome, style=COLOURS[case.outcome]) for case in cases], "left"),
     ]
     print_columns(stdout, [Column("drafter", [case.drafter for case in cases], "left")], columns)
+
+
+def _accepted(cases: list[Case]) -> str:
+    return f"{sum(case.accepted for case in cases)}/{sum(case.drafted for case in cases)}"
 
 
 def _as_json(model: str, cases: list[Case]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ MAX_UNREAD = 512
 
 
 @dataclass
-class Unread:
+class UnreadStates:
     """States of a request's latest positions that the head has not computed, in the backend's form. end: the
     position after them."""
 
@@ -78,12 +78,12 @@ class HeadDrafter(OwnCache[HeadRunner]):
         self._head = head
         self._acceptance = acceptance
         self._max_rows = max_rows
-        self._unread: dict[Request, Unread] = {}
+        self._unread: dict[Request, UnreadStates] = {}
 
     def read(self, request: Request, first: int, states: Any) -> None:
         unread = self._unread.get(request)
         if unread is None:
-            unread = self._unread[request] = Unread(self._head.backend)
+            unread = self._unread[request] = UnreadStates(self._head.backend)
         unread.add(first, states)
 
     def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outrider.config import SchedulingPolicy
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, commit, fail
+from outrider.engine.embedding import Embedder
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
@@ -60,7 +61,9 @@ class Engine:
         acceptance: Acceptance,
         scheduler: Scheduler,
         lending: Lending,
+        embedder: Embedder,
         max_model_len: int,
+        sampling_defaults: Mapping[str, Any],
         scheduling_policy: SchedulingPolicy,
         seed: int,
         clock: Callable[[], float] = time.perf_counter,
@@ -73,7 +76,11 @@ class Engine:
         self.acceptance = acceptance
         self.scheduler = scheduler
         self.lending = lending
+        self.embedder = embedder
+        """Embeds texts between two steps."""
         self.max_model_len = max_model_len
+        self.sampling_defaults = sampling_defaults
+        """What a request should be sampled with where it does not say, by the names of SamplingParams."""
         self._scheduling_policy = scheduling_policy
         config = target.model.config
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from outrider.engine.generation import TextPrompt
-from outrider.serving.answers import ChatAnswer, CompletionAnswer, echoed
+from outrider.serving.chat_answers import ChatAnswer
+from outrider.serving.completion_answers import CompletionAnswer, echoed
 from outrider.serving.errors import ErrorBody
 from outrider.serving.replies import ChatCompletion, Completion
 from outrider.serving.requests import ChatRequest, CompletionRequest
@@ -49,45 +48,20 @@ def routes(service: Service) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """Complete a prompt, or several."""
         service.check_model(body.model)
-        params = body.sampling_params()
+        params = body.sampling_params(service.sampling_defaults)
         # Before they are tokenized: a million short prompts are a small body, and ten seconds' work.
         service.engine.check_fits(body.num_prompts * params.n)
-        prompts = await _prompts(service, body)
-        texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
-        answer = CompletionAnswer(
-            request.state.request_id,
-            int(time.time()),
-            service.config.model_name,
-            body,
-            params.n,
-            texts=texts,
-            decode=service.prompts.pieces_of,
-            tracer=service.tracer(body),
+        prompts = await service.prompts.of_input(
+            body.prompt, add_special_tokens=body.add_special_tokens is not False
         )
+        texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
+        asked = service.asked(request, body, params.n)
+        answer = CompletionAnswer(asked, texts=texts, decode=service.prompts.pieces_of)
         return await service.serve(request, body, prompts, params, answer)
 
     @router.post("/v1/chat/completions", responses=_responses(ChatCompletion), response_class=Response)
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
-        service.check_model(body.model)
-        params = body.sampling_params()
-        prompt = await service.prompts.of_chat(body.messages)
-        created, model = int(time.time()), service.config.model_name
-        answer = ChatAnswer(request.state.request_id, created, model, body, params.n, service.tracer(body))
-        return await service.serve(request, body, [prompt], params, answer)
+        return await service.chat(request, body, ChatAnswer)
 
     return router
-
-
-async def _prompts(service: Service, body: CompletionRequest) -> list[TextPrompt]:
-    """The prompts of a completion, which are one or several, each text or tokens."""
-    given = body.prompt if isinstance(body.prompt, list) else [body.prompt]
-    if isinstance(given[0], int):
-        return [TextPrompt([token for token in given if isinstance(token, int)])]
-    tokens = [TextPrompt(prompt) for prompt in given if isinstance(prompt, list)]
-    if tokens:
-        return tokens
-    texts = [prompt for prompt in given if isinstance(prompt, str)]
-    for text in texts:
-        service.llm.check_length(text)
-    return await service.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens is not False)

@@ -1,7 +1,8 @@
-"""What clients may send. A field that is not listed here is refused by name."""
+"""What clients may send. `outrider.serving.fields` says what becomes of a field that is not listed here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,9 +15,10 @@ from pydantic import (
 )
 
 from outrider.errors import ConfigError, RequestError
-from outrider.params import SamplingParams, StructuredOutputs
+from outrider.params import RepetitionFactor, SamplingParams, StructuredOutputs
 from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
 from outrider.serving.formats import ResponseFormat, Structured
+from outrider.serving.tools import NamedChoice, SentCall, ToolChoice, Tools
 
 MAX_LOGPROBS = 20
 MAX_WORDS = 1000
@@ -33,9 +35,9 @@ def _refuse(value: object) -> None:
         raise ValueError("this is not supported; leave it out")
 
 
-def _refuse_choice(value: object) -> None:
-    if value != "none":
-        _refuse(value)
+def _refuse_functions(value: object) -> None:
+    if value not in (None, "none", [], {}):
+        raise ValueError("this form is not supported any more; give tools and tool_choice")
 
 
 def _prompt(value: object, parse: ValidatorFunctionWrapHandler) -> object:
@@ -48,7 +50,7 @@ def _prompt(value: object, parse: ValidatorFunctionWrapHandler) -> object:
 
 
 Unsupported = Annotated[None, BeforeValidator(_refuse)]
-UnsupportedChoice = Annotated[None, BeforeValidator(_refuse_choice)]
+UnsupportedFunctions = Annotated[None, BeforeValidator(_refuse_functions)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 Prompts = Annotated[
@@ -68,10 +70,18 @@ PASSED_ON = (
 """Fields that mean what they mean in SamplingParams, which also knows their ranges."""
 
 
+def num_prompts(given: Prompts) -> int:
+    """How many prompts these are."""
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
 class StreamOptions(Body):
-    continuous_usage_stats: Unsupported = None
+    place = "stream_options."
+
     include_usage: bool | None = None
     """Send a last chunk that says how many tokens there were."""
+    continuous_usage_stats: bool | None = None
+    """With that, have each chunk say how many there were so far."""
 
 
 class Sampling(Body):
@@ -87,7 +97,7 @@ class Sampling(Body):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    repetition_penalty: RepetitionFactor | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], float] | None = None
     """Token ids, as strings."""
     allowed_token_ids: Tokens | None = None
@@ -113,16 +123,22 @@ class Sampling(Body):
     """A request with a lower one is served earlier, where the server has `--scheduling-policy priority`."""
     user: Annotated[Text, Field(max_length=MAX_USER)] | None = None
     """Is written to the log."""
-    store: Unsupported = None
-    metadata: Unsupported = None
-    use_beam_search: Unsupported = None
 
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def _params(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
-        """Raises ConfigError for a value out of range and for fields that exclude each other."""
+    @property
+    def continuous_usage(self) -> bool:
+        return bool(self.include_usage and self.stream_options and self.stream_options.continuous_usage_stats)
+
+    def _params(
+        self, defaults: Mapping[str, Any], *, max_tokens: int | None, logprobs: int | None
+    ) -> SamplingParams:
+        """What is asked for, and elsewhere the model's defaults.
+
+        Raises ConfigError for a value out of range and for fields that exclude each other.
+        """
         if self.stream_options is not None and not self.stream:
             raise ConfigError(
                 "stream_options are for stream = true; set it or leave them out", "stream_options"
@@ -140,7 +156,8 @@ class Sampling(Body):
             values["logit_bias"] = {int(token): bias for token, bias in self.logit_bias.items()}
         values["structured_outputs"] = self._structured()
         values["trace_drafts"] = bool(self.speculation_trace)
-        return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, **values)
+        values |= {"max_tokens": max_tokens, "logprobs": logprobs}
+        return SamplingParams(**{**defaults, **values})
 
     def _structured(self) -> StructuredOutputs | None:
         wanted = None if self.response_format is None else self.response_format.for_params()
@@ -163,18 +180,22 @@ class CompletionRequest(Sampling):
     add_special_tokens: bool | None = None
     """Whether a prompt that is text gets the tokens that the model expects at the beginning; true."""
     best_of: Annotated[int, Field(ge=1)] | None = None
-    suffix: Unsupported = None
 
     @property
     def num_prompts(self) -> int:
-        return 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
+        return num_prompts(self.prompt)
 
     @property
     def scored_only(self) -> bool:
         """Nothing is to be generated: the prompt's log-probabilities are asked for."""
         return self.max_tokens == 0
 
-    def sampling_params(self) -> SamplingParams:
+    @property
+    def continuous_usage(self) -> bool:
+        return super().continuous_usage and not self.scored_only
+
+    def sampling_params(self, defaults: Mapping[str, Any]) -> SamplingParams:
+        """defaults: of the model, by the names of SamplingParams. Raises ConfigError."""
         if self.best_of not in (None, self.n or 1):
             raise ConfigError(
                 f"best_of = {self.best_of} is not supported; leave it out, or equal to n", "best_of"
@@ -184,13 +205,15 @@ class CompletionRequest(Sampling):
         if self.echo and self.stream and self.logprobs is not None:
             raise ConfigError("echo with logprobs cannot be streamed; leave out one of the three", "echo")
         max_tokens = DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else max(1, self.max_tokens)
-        params = self._params(max_tokens=max_tokens, logprobs=self.logprobs)
+        params = self._params(defaults, max_tokens=max_tokens, logprobs=self.logprobs)
         if self.echo and self.logprobs is not None and params.prompt_logprobs is None:
             params = params.model_copy(update={"prompt_logprobs": self.logprobs})
         return params
 
 
 class TextPart(Body):
+    place = "messages.content."
+
     type: Literal["text"]
     text: Text
 
@@ -199,20 +222,35 @@ Content = Annotated[AsText | Annotated[list[TextPart], Tag(AS_OTHER)], BY_KIND]
 
 
 class Message(Body):
-    """A message of a conversation. The fields after `content` are those of an answer that is sent back."""
+    """A message of a conversation. The fields after `content` are those of an answer that is sent back, and
+    of a tool's result."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content | None
+    place = "messages."
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
     """Null is for an assistant's."""
+    name: Text | None = None
+    """Is for the model's chat template."""
+    tool_calls: list[SentCall] | None = None
+    tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
     refusal: Unsupported = None
-    tool_calls: Unsupported = None
-    function_call: Unsupported = None
+    function_call: UnsupportedFunctions = None
     annotations: Unsupported = None
     audio: Unsupported = None
 
-    def for_template(self) -> dict[str, Any]:
-        """As `LLM.chat` takes it."""
-        return self.model_dump(include={"role", "content"})
+    def for_template(self, where: str) -> dict[str, Any]:
+        """As `LLM.chat` takes it. where: the message's place in the request."""
+        plain = self.model_dump(
+            include={"role", "content", "name", "tool_call_id", "reasoning_content", "reasoning"},
+            exclude_none=True,
+        )
+        calls = [
+            call.for_template(f"{where}.tool_calls[{n}]") for n, call in enumerate(self.tool_calls or ())
+        ]
+        return plain | {"tool_calls": calls} if calls else {"content": None} | plain
 
 
 Messages = Annotated[list[Message], Field(min_length=1)]
@@ -224,13 +262,23 @@ class ChatRequest(Sampling):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Logprobs | None = None
-    tools: Unsupported = None
-    functions: Unsupported = None
-    tool_choice: UnsupportedChoice = None
-    function_call: UnsupportedChoice = None
-    parallel_tool_calls: Unsupported = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    """False: at most one call."""
+    functions: UnsupportedFunctions = None
+    function_call: UnsupportedFunctions = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the model's chat template, such as `enable_thinking`."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """A variable of some chat templates."""
 
-    def sampling_params(self) -> SamplingParams:
+    @property
+    def names_a_tool(self) -> bool:
+        return isinstance(self.tool_choice, NamedChoice)
+
+    def sampling_params(self, defaults: Mapping[str, Any]) -> SamplingParams:
+        """defaults: of the model, by the names of SamplingParams. Raises ConfigError."""
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ConfigError(
                 "max_tokens and max_completion_tokens are both given; leave out max_tokens", "max_tokens"
@@ -240,7 +288,11 @@ class ChatRequest(Sampling):
                 "top_logprobs are for logprobs = true; set it or leave them out", "top_logprobs"
             )
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return self._params(max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None)
+        return self._params(
+            defaults,
+            max_tokens=defaults.get("max_tokens") if limit is None else limit,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
 
 
 class TokenizeRequest(Body):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -13,14 +14,16 @@ from outrider.engine.generation import TextPrompt
 from outrider.errors import ConfigError
 from outrider.llm import LLM
 from outrider.params import SamplingParams
-from outrider.serving.answers import Answer
+from outrider.serving.answers import Answer, Asked, plain_text
 from outrider.serving.calls import Call
 from outrider.serving.errors import ApiError
 from outrider.serving.metrics import Metrics
+from outrider.serving.parsing.events import Parser
 from outrider.serving.prompts import Prompts
-from outrider.serving.requests import Sampling
+from outrider.serving.requests import ChatRequest, Sampling
 from outrider.serving.settings import ServerConfig, public_name
 from outrider.serving.traces import Tracer
+from outrider.serving.turns import Turns
 
 
 class Service:
@@ -32,8 +35,12 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics(config.model_name)
         self.prompts = Prompts(llm)
+        self.sampling_defaults = _within(config.max_output_tokens, llm.engine.sampling_defaults)
+        """What a request is sampled with where it does not say, by the names of SamplingParams."""
+        self.turns = Turns(llm, config, self.prompts, self.sampling_defaults)
         speculative = llm.config.speculative
-        self._drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
+        self.drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
+        """Their names, in the order in which they are asked."""
         self.engine = AsyncEngine(
             llm.engine, capacity=llm.config.max_num_seqs + config.max_queue, watcher=self.metrics
         )
@@ -42,15 +49,43 @@ class Service:
     def max_model_len(self) -> int:
         return self.llm.engine.max_model_len
 
-    def tracer(self, body: Sampling) -> Tracer | None:
+    def _tracer(self, body: Sampling) -> Tracer | None:
         """What tells the drafts of a call, if it asks for that."""
-        return Tracer(self._drafters, self.prompts.pieces_of) if body.speculation_trace else None
+        return Tracer(self.drafters, self.prompts.pieces_of) if body.speculation_trace else None
 
     def check_model(self, name: str | None) -> None:
         """Raise ApiError for another model than the one that is served. No name means that one."""
         if name not in (None, self.config.model_name):
             message = f"the model {name!r} does not exist; this server has {self.config.model_name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+    async def chat(self, request: Request, body: ChatRequest, answer: Callable[[Asked], Answer]) -> Response:
+        """Serve a chat, and tell its answer in the form of `answer`. All APIs that chat come here.
+
+        Raises what the engine, or the model's template, refuses a request with.
+        """
+        self.check_model(body.model)
+        turn = await self.turns.of(body, request.state.request_id)
+        asked = self.asked(request, body, turn.params.n, turn.parser)
+        return await self.serve(request, body, [turn.prompt], turn.params, answer(asked))
+
+    def asked(
+        self,
+        request: Request,
+        body: Sampling,
+        per_prompt: int,
+        parser: Callable[[int, bool], Parser] = plain_text,
+    ) -> Asked:
+        """The call, as its answer has to know it."""
+        return Asked(
+            request.state.request_id,
+            int(time.time()),
+            self.config.model_name,
+            body,
+            per_prompt,
+            self._tracer(body),
+            parser,
+        )
 
     async def serve(
         self,
@@ -67,7 +102,9 @@ class Service:
         if body.user is not None:
             log["user"] = body.user
         generation = self.engine.generate(prompts, self._limited(params), priority=body.priority or 0)
-        call = Call(generation, answer, deadline=request.state.deadline, log=log)
+        call = Call(
+            generation, answer, deadline=request.state.deadline, log=log, counting=body.continuous_usage
+        )
         return await call.respond(request, stream=bool(body.stream))
 
     def _limited(self, params: SamplingParams) -> SamplingParams:
@@ -79,3 +116,9 @@ class Service:
             if asked is not None and asked > limit:
                 raise ConfigError(f"{name} = {asked}: this server generates {limit} at most; lower it", name)
         return params if params.max_tokens is not None else params.model_copy(update={"max_tokens": limit})
+
+
+def _within(limit: int | None, defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The defaults, with no more tokens than the server generates."""
+    wanted = defaults.get("max_tokens")
+    return defaults if limit is None or wanted is None else {**defaults, "max_tokens": min(wanted, limit)}
