@@ -40,7 +40,7 @@ def test_by_keyboard_alone(target: str, page: Page) -> None:
         gate.open()
         served.until_idle()
         reached = set()
-        for _ in range(30):
+        for _ in range(40):
             page.keyboard.press("Tab")
             name = page.evaluate("document.activeElement.id || document.activeElement.name")
             if name == "mode" and name not in reached:
@@ -66,9 +66,11 @@ def test_a_phone(chained: Served, page: Page) -> None:
     page.set_viewport_size(PHONE)
     page.goto(chained.url)
     assert not page.get_by_label("Seed").is_visible()  # the settings begin closed
-    page.get_by_text("Fields of the request").click()
+    page.get_by_role("button", name="Settings").click()
     fill(page, most_tokens=120)
     never_end(page)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("complementary")).to_be_hidden()
     say(page)
     complete(page)
     page.get_by_text("Tokens as a table").click()

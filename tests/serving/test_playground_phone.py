@@ -18,12 +18,14 @@ ENDS = """() => {
   const page = document.documentElement;
   const bottom = (element) => element.getBoundingClientRect().bottom + scrollY;
   const shown = [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility());
-  const within = shown.filter((e) => !e.closest(".strip, .scrolls"));
+  const within = shown.filter((e) => !e.closest(".passes, .scrolls"));
   return [page.scrollHeight, Math.max(bottom(document.body), ...within.map(bottom))];
 }"""
 IN_VIEW = """(box) => {
-  const { top, bottom } = box.lastElementChild.getBoundingClientRect();
-  return top >= 0 && bottom <= document.documentElement.clientHeight;
+  const seen = [...box.querySelectorAll(".token")].filter((token) => token.checkVisibility());
+  const { top, bottom } = seen.at(-1).getBoundingClientRect();
+  const [over, under] = ["header", "form"].map((name) => document.querySelector(name).getBoundingClientRect());
+  return top >= over.bottom && bottom <= under.top;
 }"""
 
 
@@ -32,17 +34,14 @@ def test_the_page_is_as_long_as_what_it_shows(chained: Served, page: Page) -> No
     page.set_viewport_size(PHONE)
     page.goto(chained.url)
     for number in (1, 2):
-        page.get_by_text("Fields of the request").click()
-        fill(page, most_tokens=250, temperature=0.8)
-        never_end(page)
+        settings(page, most_tokens=250, temperature=0.8)
         say(page)
         complete(page)
         page.get_by_text("Tokens as a table").nth(number - 1).click()
         height, end = page.evaluate(ENDS)
         assert height <= end + 1
-        strip = page.get_by_role("list", name="Drafts, step by step").nth(number - 1)
-        assert strip.evaluate("(strip) => strip.scrollHeight > 2 * strip.clientHeight")
-        page.get_by_text("Fields of the request").click()
+        passes = page.get_by_role("list", name="Drafts, step by step").nth(number - 1)
+        assert passes.evaluate("(passes) => passes.scrollWidth > 5 * passes.clientWidth")
 
 
 def test_the_answer_is_in_view(target: str, page: Page) -> None:
@@ -51,13 +50,10 @@ def test_the_answer_is_in_view(target: str, page: Page) -> None:
         gate = Gate(served)
         page.set_viewport_size(PHONE)
         page.goto(served.url)
-        page.get_by_text("Fields of the request").click()
-        fill(page, most_tokens=500, temperature=0.8)
-        never_end(page)
-        page.get_by_text("Fields of the request").click()
+        settings(page, most_tokens=500, temperature=0.8)
         gate.shut(after=120)
         say(page)
-        expect(answer(page).locator(".token").nth(80)).to_be_attached()
+        expect(answer(page).locator(".token").nth(40)).to_be_attached()
         in_view(page)
         gate.open()
         complete(page)
@@ -65,12 +61,21 @@ def test_the_answer_is_in_view(target: str, page: Page) -> None:
 
         gate.shut(after=60)
         say(page, "on")
-        expect(answer(page, 2).locator(".token").nth(20)).to_be_attached()
+        expect(answer(page, 2).locator(".token").nth(10)).to_be_attached()
         page.mouse.wheel(0, -3000)
         until(lambda: page.evaluate("scrollY") == 0)
         gate.open()
         complete(page)
         assert page.evaluate("scrollY") == 0
+
+
+def settings(page: Page, **fields: Any) -> None:
+    """Such fields, in a part that is closed again."""
+    button = page.get_by_role("button", name="Settings")
+    button.click()
+    fill(page, **fields)
+    never_end(page)
+    button.click()
 
 
 def in_view(page: Page) -> None:
