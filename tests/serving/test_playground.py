@@ -144,7 +144,7 @@ def test_race(chained: Served, page: Page, offline: LLM, seed: str, monkeypatch:
     expect(verdict).to_contain_text(
         re.compile(r"^Identical: all 60 tokens are the same\. \d+ passes saved\.")
     )
-    expect(page.locator("#ratio")).to_have_text(re.compile(r"^\d+\.\d\d×$"))
+    expect(page.locator("#ratio")).to_have_text(re.compile("^\\d+\\.\\d\\d\N{MULTIPLICATION SIGN}$"))
     drawn = re.search(r"Both with seed (\d+)", verdict.text_content() or "")
     assert drawn is not None
     assert seed in ("", drawn[1])

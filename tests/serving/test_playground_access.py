@@ -122,25 +122,34 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast(chained: Served, page: Page, scheme: Any) -> None:
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
+def test_contrast(chained: Served, page: Page, scheme: Any, width: int) -> None:
     """4.5 for every text (WCAG 2.2, 1.4.3), and a line of its own for every source, whatever its colour."""
     page.emulate_media(color_scheme=scheme)
     page.goto(chained.url)
+    assert_readable(page)
     fill(page, most_tokens=60, temperature=0)
+    page.set_viewport_size({"width": width, "height": 844})
+    if width == 390:
+        page.get_by_role("button", name="Settings").click()
     say(page)
     complete(page)
     answer(page).focus()
     page.keyboard.press("Home")
-    found = page.evaluate(CONTRASTS)
-    assert len(found) > 100
-    assert [(name, ratio) for name, ratio in found if ratio < 4.5] == []
+    assert assert_readable(page) > 100
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground)[:3])) > 380) == (scheme == "light")
     lines = page.locator("#legend .token").evaluate_all(
         "all => all.map(getComputedStyle).map((s) => s.textDecorationLine + ' ' + s.textDecorationStyle)"
     )
     assert len(lines) == len(set(lines)) == 6
+
+
+def assert_readable(page: Page) -> int:
+    """Returns how many texts there are."""
+    found = page.evaluate(CONTRASTS)
+    assert [(name, ratio) for name, ratio in found if ratio < 4.5] == []
+    return len(found)
 
 
 def test_names_for_screen_readers(chained: Served, page: Page) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.engine.helpers import load
-from tests.serving.browser import answer, complete, fill, needs_chromium, never_end, say
+from tests.serving.browser import answer, complete, fake, fill, needs_chromium, never_end, say, spelt, watched
 from tests.serving.harness import Gate, Served, running, until
 
 PHONE: Any = {"width": 390, "height": 844}
@@ -24,8 +24,8 @@ ENDS = """() => {
 IN_VIEW = """(box) => {
   const seen = [...box.querySelectorAll(".token")].filter((token) => token.checkVisibility());
   const { top, bottom } = seen.at(-1).getBoundingClientRect();
-  const [over, under] = ["header", "form"].map((name) => document.querySelector(name).getBoundingClientRect());
-  return top >= over.bottom && bottom <= under.top;
+  const boxOf = (name) => document.querySelector(name).getBoundingClientRect();
+  return top >= boxOf("header").bottom && bottom <= boxOf("form").top;
 }"""
 
 
@@ -80,3 +80,41 @@ def settings(page: Page, **fields: Any) -> None:
 
 def in_view(page: Page) -> None:
     until(lambda: bool(answer(page).evaluate(IN_VIEW)))
+
+
+def test_a_tooltip_by_touch(chained: Served, browser: Browser) -> None:
+    """It stays after the finger is lifted, and goes when another place is touched."""
+    with watched(browser, viewport=PHONE, has_touch=True, is_mobile=True, color_scheme="dark") as page:
+        fake(page, {"delta": {"content": "the end"}, "speculation_trace": spelt("the", " end")})
+        page.goto(chained.url)
+        say(page)
+        complete(page)
+        tip = page.get_by_role("tooltip")
+        for text, number in (("the", 1), ("end", 2)):
+            answer(page).locator(".token", has_text=text).tap()
+            expect(tip).to_contain_text(f"token {number}:")
+            box = tip.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= PHONE["width"]
+        page.locator(".figures").tap()
+        expect(tip).to_be_hidden()
+        assert page.evaluate("[innerWidth, document.scrollingElement.scrollWidth]") == [390, 390]
+
+
+def test_the_composer_is_in_view(chained: Served, page: Page) -> None:
+    """Wherever the page is scrolled, before and after an answer that is longer than the screen."""
+    page.set_viewport_size(PHONE)
+    fake(page, {"delta": {"content": "line\n" * 80}, "speculation_trace": spelt("line\n" * 80)})
+    page.goto(chained.url)
+    for asked in (False, True):
+        if asked:
+            say(page)
+            complete(page)
+        assert page.evaluate("document.scrollingElement.scrollHeight") > PHONE["height"]
+        for place in (0, 300, 10**6):
+            page.evaluate("(place) => scrollTo(0, place)", place)
+            box = page.locator(".composer").bounding_box()
+            assert box is not None
+            assert box["y"] > 0
+            assert box["y"] + box["height"] <= PHONE["height"]

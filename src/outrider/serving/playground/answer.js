@@ -88,11 +88,9 @@ function reasoning(part) {
 function call(part) {
   const name = make("b", {});
   const code = make("code", {});
-  let drawn = 0;
   const draw = () => {
     name.textContent = part.name;
-    code.append(...part.pieces.slice(drawn).map(({ token, text }) => spanOf(token, text)));
-    drawn = part.pieces.length;
+    code.replaceChildren(...part.pieces.map(({ token, text }) => spanOf(token, text)));
   };
   const title = make("p", {}, "Calls the tool ", name);
   return { element: make("section", { className: "call", ariaLabel: "Tool call" }, title, make("pre", {}, code)), draw };

@@ -52,7 +52,7 @@ export async function say(content, signal) {
     );
   } finally {
     // What came before a break is part of the conversation; what nobody answered is not.
-    if (reading.tokens.length) {
+    if (reading.parts.all.length) {
       messages = [...before, { role: "user", content }, said(reading)];
       last = { content, before, elements };
       const settings = { ...written(), seed: String(body.seed) };

@@ -95,8 +95,8 @@ async function showModel() {
   try {
     const model = await servedModel(key());
     byId("model").textContent = `${model.id}, up to ${model.max_model_len} tokens`;
+    if (!byId("key-row").hidden) complain(""); // of the key
     byId("key-row").hidden = true;
-    complain("");
   } catch (error) {
     tellError(error);
   }

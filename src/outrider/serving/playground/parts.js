@@ -2,23 +2,34 @@
 
 /**
  * A part: kind ("reasoning", "text" or "call"), name (of a call's function), text (of a call: its arguments), and
- * pieces: {from, text, token}, of which the text is made up; token is null where it is not known.
+ * pieces: {from, text, token}, of which the text is made up; token is null where it is not known. changes counts them.
+ *
+ * A chunk may have text whose tokens come with the next chunk, or tokens whose text is held back; and tags, and the
+ * form of a call, are tokens without a text of their own. So text and tokens wait for each other here.
  */
 export class Parts {
   all = [];
   #calls = new Map(); // by their index in the answer
+  #bare = []; // [part, piece] of text without tokens so far
+  #tokens = []; // those without text so far
 
   /** Take in a chunk's delta, and the tokens that came with it. */
   add(delta, tokens) {
-    const left = [...tokens];
-    if (delta.reasoning_content) grow(this.#last("reasoning"), delta.reasoning_content, left);
-    if (delta.content) grow(this.#last("text"), delta.content, left);
+    if (delta.reasoning_content) this.#grow(this.#last("reasoning"), delta.reasoning_content);
+    if (delta.content) this.#grow(this.#last("text"), delta.content);
     for (const call of delta.tool_calls ?? []) {
       const part = this.#call(call.index ?? 0);
       part.id ??= call.id;
       part.name += call.function?.name ?? "";
-      grow(part, call.function?.arguments ?? "", left);
+      if (call.function?.arguments) this.#grow(part, call.function.arguments);
     }
+    this.#tokens.push(...tokens);
+    if (!this.#tokens.length) return;
+    for (const [part, piece] of this.#bare) {
+      part.changes += 1;
+      part.pieces.splice(part.pieces.lastIndexOf(piece), 1, ...matched(piece, this.#tokens));
+    }
+    this.#bare = [];
   }
 
   /** All the text of a kind. */
@@ -44,27 +55,39 @@ export class Parts {
   }
 
   #begin(kind) {
-    const part = { kind, text: "", pieces: [] };
+    const part = { kind, text: "", pieces: [], changes: 0 };
     this.all.push(part);
     return part;
   }
+
+  #grow(part, text) {
+    const piece = { from: part.text.length, text, token: null };
+    part.pieces.push(piece);
+    part.text += text;
+    part.changes += 1;
+    this.#bare.push([part, piece]);
+  }
 }
 
-/** Tags and the form of a call are tokens too, but no text of the part: they are passed over. */
-function grow(part, text, tokens) {
-  const put = (piece, token) => {
-    part.pieces.push({ from: part.text.length, text: piece, token });
-    part.text += piece;
+/** The piece, cut into those of the tokens. Takes away tokens up to the last that has been found. */
+function matched({ from, text }, tokens) {
+  const pieces = [];
+  const put = (end, token) => {
+    if (end > from) pieces.push({ from, text: text.slice(from - begin, end - begin), token });
+    from = end;
   };
-  let rest = text;
-  while (rest) {
-    const next = tokens.findIndex((token) => token.text && rest.startsWith(token.text));
-    if (next < 0) {
-      put(rest, null);
-      return;
-    }
-    const token = tokens.splice(0, next + 1).at(-1);
-    put(token.text, token);
-    rest = rest.slice(token.text.length);
+  const begin = from;
+  const end = begin + text.length;
+  while (from < end) {
+    const rest = text.slice(from - begin);
+    const place = (token) => (token.text.trim() ? rest.indexOf(token.text) : -1);
+    let next = tokens.findIndex((token) => token.text && rest.startsWith(token.text));
+    if (next < 0) next = tokens.findIndex((token) => place(token) >= 0); // after text of which no token is known
+    if (next < 0) break;
+    const [token] = tokens.splice(0, next + 1).slice(-1);
+    put(from + Math.max(0, place(token)), null);
+    put(from + token.text.length, token);
   }
+  put(end, null);
+  return pieces;
 }

@@ -10,7 +10,7 @@ const GROWING = 2; // blocks at the end that further text may change
 export class Prose {
   #settled = 0; // blocks that are drawn and will not change
   #from = 0; // where the first of the others begins
-  #drawn = 0; // characters
+  #drawn = 0; // changes of the part
 
   /** part: of a Reading, as it grows. */
   constructor(part) {
@@ -20,9 +20,9 @@ export class Prose {
 
   /** Draw what the part has grown by. Its textContent is the part's text. */
   draw() {
-    const { text } = this.part;
-    if (text.length === this.#drawn) return;
-    this.#drawn = text.length;
+    const { text, changes } = this.part;
+    if (changes === this.#drawn) return;
+    this.#drawn = changes;
     const blocks = parse(text, this.#from);
     while (this.element.childNodes.length > this.#settled) this.element.lastChild.remove();
     this.element.append(...blocks.map((block) => this.#render(block)));
