@@ -119,7 +119,7 @@ def fake(page: Page, *choices: dict[str, Any]) -> list[dict[str, Any]]:
     events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
 
     def fulfill(route: Route) -> None:
-        bodies.append(route.request.post_data_json)
+        bodies.append(json.loads(route.request.post_data or ""))
         route.fulfill(content_type="text/event-stream", body="".join([*events, "data: [DONE]\n\n"]))
 
     page.route("**/v1/chat/completions", fulfill)

@@ -103,7 +103,8 @@ def test_text_that_grows(chained: Served, page: Page) -> None:
 
 def test_reasoning_and_calls(chained: Served, page: Page) -> None:
     """Each has its place and its tokens, though tags are tokens without a text; the call is sent back."""
-    first = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
+    function = {"name": "weather", "arguments": ""}
+    first = {"index": 0, "id": "call_1", "type": "function", "function": function}
     bodies = fake(
         page,
         {"delta": {"role": "assistant", "content": ""}},
@@ -137,7 +138,7 @@ def test_reasoning_and_calls(chained: Served, page: Page) -> None:
     call_again = {
         "id": "call_1",
         "type": "function",
-        "function": first["function"] | {"arguments": '{"city": "Bonn"}'},
+        "function": function | {"arguments": '{"city": "Bonn"}'},
     }
     assert bodies[1]["messages"][1] == {"role": "assistant", "content": "I look.", "tool_calls": [call_again]}
 

@@ -32,7 +32,7 @@ def asked(page: Page) -> list[dict[str, Any]]:
 
     def note(request: Request) -> None:
         if request.url.endswith("/chat/completions"):
-            bodies.append(request.post_data_json)
+            bodies.append(json.loads(request.post_data or ""))
 
     page.on("request", note)
     return bodies

@@ -1,6 +1,6 @@
 /** Drawing that waits for the browser's next frame, so that many small chunks are drawn at once. */
 
-const PAUSE_MS = 80; // between drawings, in which the processor is the server's, which may run on this very machine
+const PAUSE_MS = 250; // between drawings: the server may run on this very machine, and needs its processor
 
 export class Drawing {
   #draw;
