@@ -47,7 +47,7 @@ SEEDED = """async (seed) => {
     "a", "b c", "  ", "[x](http://y)", "\\\\", "~~", "    ", "_", "!", "\\t", "<b>", "http://z/",
     "\\u0000", "\\u{1f600}"];
   const random = () => (seed = (seed * 1103515245 + 12345) % 2 ** 31) / 2 ** 31;
-  for (let i = 0; i < 400; i += 1) {
+  for (let i = 0; i < 120; i += 1) {
     const part = { text: "", pieces: [], changes: 0 };
     const grown = new Prose(part);
     for (let left = random() * 40; left > 0; left -= 1) {
