@@ -27,9 +27,9 @@ function showMode() {
     mode() === "race" || running !== null || !chat.isEmpty();
 }
 
-/** One thing at a time; whatever ends it is told. Returns whether it came to its end. */
+/** One thing at a time; whatever ends it is told. */
 async function run(work) {
-  if (running) return false;
+  if (running) return;
   running = new AbortController();
   complain("");
   busy(true);
@@ -38,10 +38,8 @@ async function run(work) {
   if (!WIDE.matches) showSettings(false);
   try {
     await work(running.signal);
-    return true;
   } catch (error) {
     tellError(error);
-    return false;
   } finally {
     running = null;
     busy(false);
@@ -167,7 +165,7 @@ const method = showExamples(
   (content, fields) => {
     setMode("race");
     prompt.value = content;
-    return run((signal) => races.race(content, signal, fields));
+    run((signal) => races.race(content, signal, fields));
   },
 );
 showMode();
