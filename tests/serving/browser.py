@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 PATIENCE_MS = 60_000.0  # for what should take none: the machine may be busy
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -74,9 +75,11 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextmanager
-def watched(browser: Browser) -> Iterator[Page]:
-    """A page on which nothing goes wrong unseen, and that loads nothing from elsewhere."""
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+def watched(browser: Browser, **options: Any) -> Iterator[Page]:
+    """A page on which nothing goes wrong unseen, and that loads nothing from elsewhere. options: of its
+    browser's context."""
+    defaults: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
+    with browser.new_context(**defaults | options) as context:
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
@@ -105,6 +108,27 @@ def never_end(page: Page) -> None:
 def say(page: Page, text: str = "the end of the end") -> None:
     page.get_by_role("textbox", name="Message", exact=True).fill(text)
     page.get_by_role("button", name="Send").click()
+
+
+def fake(page: Page, *choices: dict[str, Any]) -> list[dict[str, Any]]:
+    """Requests are answered with chunks of these choices, by no server. Returns the bodies that are sent."""
+    bodies: list[dict[str, Any]] = []
+    chunks = [
+        {"model": "fake", "choices": [{"index": 0, "finish_reason": None} | choice]} for choice in choices
+    ]
+    events = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+
+    def fulfill(route: Route) -> None:
+        bodies.append(json.loads(route.request.post_data or ""))
+        route.fulfill(content_type="text/event-stream", body="".join([*events, "data: [DONE]\n\n"]))
+
+    page.route("**/v1/chat/completions", fulfill)
+    return bodies
+
+
+def spelt(*texts: str, source: str = "target") -> dict[str, Any]:
+    """The trace of tokens with these texts."""
+    return {"tokens": [{"text": text, "source": source} for text in texts], "drafts": []}
 
 
 def answer(page: Page, number: int = 1) -> Locator:

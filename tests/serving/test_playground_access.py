@@ -40,7 +40,7 @@ def test_by_keyboard_alone(target: str, page: Page) -> None:
         gate.open()
         served.until_idle()
         reached = set()
-        for _ in range(30):
+        for _ in range(40):
             page.keyboard.press("Tab")
             name = page.evaluate("document.activeElement.id || document.activeElement.name")
             if name == "mode" and name not in reached:
@@ -66,9 +66,11 @@ def test_a_phone(chained: Served, page: Page) -> None:
     page.set_viewport_size(PHONE)
     page.goto(chained.url)
     assert not page.get_by_label("Seed").is_visible()  # the settings begin closed
-    page.get_by_text("Fields of the request").click()
+    page.get_by_role("button", name="Settings").click()
     fill(page, most_tokens=120)
     never_end(page)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("complementary")).to_be_hidden()
     say(page)
     complete(page)
     page.get_by_text("Tokens as a table").click()
@@ -120,25 +122,34 @@ CONTRASTS = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast(chained: Served, page: Page, scheme: Any) -> None:
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
+def test_contrast(chained: Served, page: Page, scheme: Any, width: int) -> None:
     """4.5 for every text (WCAG 2.2, 1.4.3), and a line of its own for every source, whatever its colour."""
     page.emulate_media(color_scheme=scheme)
     page.goto(chained.url)
+    assert_readable(page)
     fill(page, most_tokens=60, temperature=0)
+    page.set_viewport_size({"width": width, "height": 844})
+    if width == 390:
+        page.get_by_role("button", name="Settings").click()
     say(page)
     complete(page)
     answer(page).focus()
     page.keyboard.press("Home")
-    found = page.evaluate(CONTRASTS)
-    assert len(found) > 100
-    assert [(name, ratio) for name, ratio in found if ratio < 4.5] == []
+    assert assert_readable(page) > 100
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground)[:3])) > 380) == (scheme == "light")
     lines = page.locator("#legend .token").evaluate_all(
         "all => all.map(getComputedStyle).map((s) => s.textDecorationLine + ' ' + s.textDecorationStyle)"
     )
     assert len(lines) == len(set(lines)) == 6
+
+
+def assert_readable(page: Page) -> int:
+    """Returns how many texts there are."""
+    found = page.evaluate(CONTRASTS)
+    assert [(name, ratio) for name, ratio in found if ratio < 4.5] == []
+    return len(found)
 
 
 def test_names_for_screen_readers(chained: Served, page: Page) -> None:

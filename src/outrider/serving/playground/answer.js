@@ -1,72 +1,67 @@
-/** One answer on the page: its tokens, its figures, its strip, and its tokens as a table. */
+/** One answer on the page: its parts, its figures, how it came about, and its tokens as a table. */
 
-import { make, percent, rounded, seconds, visible } from "./dom.js";
-import { lookOf, nameOf } from "./sources.js";
-import { emptyStrip, showSteps } from "./strip.js";
+import { make, rounded, visible } from "./dom.js";
+import { Figures } from "./figures.js";
+import { Drawing } from "./frames.js";
+import { Player } from "./player.js";
+import { Prose, spanOf } from "./prose.js";
+import { Sequence } from "./sequence.js";
+import { nameOf } from "./sources.js";
 import { explain } from "./tooltip.js";
 
-const FIGURES = {
-  Tokens: (reading) => String(reading.tokens.length),
-  "Tokens/s": (reading) => rounded(reading.rate),
-  "Draft length now": (reading) => rounded(reading.lastLength, 0),
-  "Draft length, mean": (reading) => rounded(reading.meanLength),
-  Accepted: (reading) => percent(reading.acceptance),
-  "Tokens a step": (reading) => rounded(reading.perStep, 2),
-  Clock: (_, elapsed) => seconds(elapsed),
-};
-
-/**
- * Shows a Reading as it grows. Drawing waits for the browser's next frame, so that many small chunks are drawn at
- * once and reading them, by which time is measured, is not held up.
- */
+/** Shows a Reading as it grows. */
 export class AnswerView {
-  #shownTokens = 0;
-  #shownSteps = 0;
-  #waiting = false;
+  #parts = [];
+  #drawing = new Drawing(() => this.#draw());
   #elapsed = 0;
 
-  /** name: what the answer is called where it is not seen. */
-  constructor(reading, name) {
+  /** name: what the answer is called where it is not seen. open: whether the diagram is. */
+  constructor(reading, name, { open = true } = {}) {
     this.reading = reading;
     this.box = make("div", { className: "answer", tabIndex: 0, role: "group" });
     this.box.ariaLabel = `${name}. Arrow keys go from token to token.`;
     explain(this.box, reading.tokens);
     this.note = make("p", { className: "note" });
-    this.figures = make("dl", { className: "figures", ariaLabel: `Figures of ${name}` });
-    this.strip = emptyStrip();
+    this.figures = new Figures(reading, name);
+    this.sequence = new Sequence(reading.steps);
+    this.player = new Player(this.sequence, reading.steps, (passes) => this.#dim(passes));
     this.element = make(
-      "div", {}, this.box, this.note, this.figures,
-      make("details", { open: true }, make("summary", {}, "Drafts, step by step"), this.strip),
-      this.#table(),
+      "div", { className: "answered" }, this.box, this.note,
+      make("div", { className: "panel" }, this.figures.element,
+        make("details", { open }, make("summary", {}, "How it was written, pass by pass"), this.sequence.element, this.player.element),
+        this.#table()),
     );
-    this.#showFigures();
   }
 
   /** The reading has grown. elapsed: ms since the request. */
   grown(elapsed) {
     this.#elapsed = elapsed;
-    if (this.#waiting) return;
-    this.#waiting = true;
-    requestAnimationFrame(() => this.draw());
+    this.#drawing.soon();
   }
 
-  /** Draw what there is now. */
-  draw() {
-    this.#waiting = false;
-    const { tokens, steps } = this.reading;
-    // Before the tokens, so that drafters get their looks in the order in which they drafted.
-    showSteps(this.strip, steps, Math.max(0, this.#shownSteps - 1)); // the last may have got its own token
-    this.#shownSteps = steps.length;
-    this.box.append(...tokens.slice(this.#shownTokens).map(span));
-    this.#shownTokens = tokens.length;
-    this.#showFigures();
+  /** The reading is complete, or grows no more. */
+  ended() {
+    this.#drawing.now();
+    this.player.ready();
   }
 
-  #showFigures() {
-    const figures = Object.entries(FIGURES).map(([name, value]) =>
-      make("div", {}, make("dt", {}, name), make("dd", {}, value(this.reading, this.#elapsed))),
-    );
-    this.figures.replaceChildren(...figures);
+  #draw() {
+    this.sequence.draw(); // before the text, so that drafters get their looks in the order in which they drafted
+    const { all } = this.reading.parts;
+    for (const part of all.slice(this.#parts.length)) {
+      this.#parts.push(VIEWS[part.kind](part));
+      this.box.append(this.#parts.at(-1).element);
+    }
+    for (const part of this.#parts) part.draw();
+    this.figures.draw(this.#elapsed);
+  }
+
+  /** Fade the text of tokens that come after so many passes. */
+  #dim(passes) {
+    const { steps, tokens } = this.reading;
+    const next = steps[passes];
+    const end = next ? (next.draft?.position ?? next.own.position) : tokens.length;
+    for (const span of this.box.querySelectorAll(".token")) span.classList.toggle("later", Number(span.dataset.position) >= end);
   }
 
   /** For those who cannot see colours or tooltips, or want to copy them; filled when it is opened. */
@@ -80,8 +75,25 @@ export class AnswerView {
   }
 }
 
-function span(token) {
-  return make("span", { className: `token ${lookOf(token)}` }, token.text);
+/** How a part of each kind is shown: an element, and draw(), which shows what the part has grown by. */
+const VIEWS = { text: (part) => new Prose(part), reasoning, call };
+
+/** Folded: it is long, and not the answer. */
+function reasoning(part) {
+  const prose = new Prose(part);
+  const element = make("details", { className: "reasoning" }, make("summary", {}, "Reasoning"), prose.element);
+  return { element, draw: () => prose.draw() };
+}
+
+function call(part) {
+  const name = make("b", {});
+  const code = make("code", {});
+  const draw = () => {
+    name.textContent = part.name;
+    code.replaceChildren(...part.pieces.map(({ token, text }) => spanOf(token, text)));
+  };
+  const title = make("p", {}, "Calls the tool ", name);
+  return { element: make("section", { className: "call", ariaLabel: "Tool call" }, title, make("pre", {}, code)), draw };
 }
 
 function table(tokens) {

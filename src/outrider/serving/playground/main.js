@@ -2,77 +2,122 @@
 
 import * as chat from "./chat.js";
 import { byId, complain, tell } from "./dom.js";
-import { race, replay } from "./race.js";
-import { Unusable, arrange, key } from "./settings.js";
+import { showExamples } from "./examples.js";
+import * as races from "./race.js";
+import { Unusable, arrange, key, write } from "./settings.js";
+import { fromLink } from "./share.js";
 import { showLegend } from "./sources.js";
-import { Dropped, servedModel } from "./stream.js";
+import { servedModel } from "./stream.js";
 
+const WIDE = matchMedia("(min-width: 64rem)"); // as in page.css
 const form = byId("form");
 const prompt = byId("prompt");
 let running = null; // what stops it
 
 const mode = () => form.elements.mode.value;
 
-/** One thing at a time; whatever ends it is told. Returns whether it came to its end. */
+function setMode(wanted) {
+  form.elements.mode.value = wanted;
+  showMode();
+}
+
+function showMode() {
+  arrange(mode());
+  byId("intro").hidden = byId("starters").hidden =
+    mode() === "race" || running !== null || !chat.isEmpty();
+}
+
+/** One thing at a time; whatever ends it is told. */
 async function run(work) {
-  if (running) return false;
+  if (running) return;
   running = new AbortController();
   complain("");
   busy(true);
+  showMode();
+  method.pause();
+  if (!WIDE.matches) showSettings(false);
   try {
     await work(running.signal);
-    return true;
   } catch (error) {
     tellError(error);
-    return false;
   } finally {
     running = null;
     busy(false);
+    showMode();
   }
 }
 
 function busy(on) {
-  byId("stop").disabled = !on;
-  for (const id of ["send", "clear", "replay"]) byId(id).disabled = on;
+  const focused = document.activeElement;
+  byId("stop").hidden = !on;
+  byId("send").hidden = on;
+  if (focused === byId("send") || focused === byId("stop")) byId(on ? "stop" : "send").focus({ preventScroll: true });
+  for (const button of document.querySelectorAll(".starts")) button.disabled = on;
   byId("turns").ariaBusy = byId("lanes").ariaBusy = String(on);
 }
 
 function tellError(error) {
-  if (error.name === "AbortError") {
-    tell("Stopped.");
+  tell(error.name === "AbortError" ? "Stopped." : "");
+  if (error.name === "AbortError") return;
+  if (error.status === 401) {
+    askForKey();
     return;
   }
-  tell("");
-  if (error.status === 401) askForKey();
-  if (error instanceof Unusable) error.element.focus();
-  if (error instanceof Dropped) complain("The connection to the server was lost. What came so far is kept.");
-  else complain(error.message.charAt(0).toUpperCase() + error.message.slice(1));
+  if (error instanceof Unusable) {
+    showSettings(true);
+    error.element.focus();
+  }
+  complain(error.message.charAt(0).toUpperCase() + error.message.slice(1));
 }
 
 function askForKey() {
   byId("key-row").hidden = false;
+  byId("key").select();
   byId("key").focus();
+  complain(key() ? "This key is wrong." : "The server asks for an API key.");
 }
 
 async function submit() {
   const content = prompt.value;
   if (mode() === "race") {
-    await run((signal) => race(content, signal));
+    await run((signal) => races.race(content, signal));
     return;
   }
+  const before = chat.length();
   prompt.value = "";
-  const ended = await run((signal) => chat.say(content, signal));
-  if (!ended && !prompt.value) prompt.value = content; // to be sent again
+  await run((signal) => chat.say(content, signal));
+  if (chat.length() === before && !prompt.value) prompt.value = content; // nobody answered: to be sent again
 }
 
 async function showModel() {
   try {
     const model = await servedModel(key());
     byId("model").textContent = `${model.id}, up to ${model.max_model_len} tokens`;
-    return;
+    if (!byId("key-row").hidden) complain(""); // of the key
+    byId("key-row").hidden = true;
   } catch (error) {
-    byId("model").textContent = error.status === 401 ? "The server asks for an API key." : "The server does not answer.";
-    if (error.status === 401) askForKey();
+    tellError(error);
+  }
+}
+
+function showSettings(on) {
+  byId("settings").hidden = !on;
+  byId("settings-button").ariaExpanded = String(on);
+}
+
+/** What a link asks for is shown, and not sent: that is for the reader to do. */
+function openLink() {
+  try {
+    const linked = fromLink();
+    if (!linked) return;
+    write(linked.settings);
+    chat.resume(linked.before);
+    setMode(linked.mode);
+    prompt.value = linked.prompt;
+    prompt.focus();
+    tell("From a link: the prompt, its seed and its settings are filled in, and nothing is sent yet.");
+  } catch (error) {
+    tellError(error);
   }
 }
 
@@ -87,22 +132,42 @@ prompt.addEventListener("keydown", (event) => {
   }
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key !== "Escape") return;
+  if (running) running.abort();
+  else if (!WIDE.matches && !byId("settings").hidden) {
+    showSettings(false);
+    byId("settings-button").focus();
+  }
 });
 // What is wrong cannot be shown in a part that is closed. The event does not bubble.
-document.addEventListener("invalid", () => (byId("fields").open = true), true);
+document.addEventListener("invalid", () => showSettings(true), true);
+byId("settings-button").addEventListener("click", () => showSettings(byId("settings").hidden));
 byId("stop").addEventListener("click", () => running?.abort());
 byId("clear").addEventListener("click", () => {
   chat.clear();
+  races.clear();
+  complain("");
+  tell(mode() === "race" ? "No race yet." : "A new conversation.");
+  showMode();
   prompt.focus();
 });
-byId("replay").addEventListener("click", () => run(replay));
-byId("length").addEventListener("change", () => arrange(mode()));
+byId("turns").addEventListener("again", () => run(chat.again));
+byId("replay").addEventListener("click", () => run(races.replay));
+byId("length").addEventListener("change", showMode);
 byId("key").addEventListener("change", showModel);
-for (const choice of form.elements.mode) choice.addEventListener("change", () => arrange(mode()));
+addEventListener("hashchange", openLink);
+for (const choice of form.elements.mode) choice.addEventListener("change", showMode);
 
-// On a phone the settings come before everything else, so they begin closed there.
-byId("fields").open = matchMedia("(min-width: 60rem)").matches;
-arrange(mode());
+showSettings(WIDE.matches);
 showLegend();
+const method = showExamples(
+  (content) => run((signal) => chat.say(content, signal)),
+  (content, fields) => {
+    setMode("race");
+    prompt.value = content;
+    run((signal) => races.race(content, signal, fields));
+  },
+);
+showMode();
+openLink();
 showModel();

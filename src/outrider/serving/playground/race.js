@@ -1,10 +1,11 @@
 /** The same request with drafts and without, one after the other, and what came of it. */
 
+import { actions } from "./actions.js";
 import { AnswerView } from "./answer.js";
 import { byId, make, rounded, tell } from "./dom.js";
 import { Reading } from "./reading.js";
 import { receive } from "./receive.js";
-import { Unusable, fields, system } from "./settings.js";
+import { Unusable, extra, fields, randomSeed, system, written } from "./settings.js";
 
 // With drafts first: a prompt that the target finds in its cache is one of which a head knows less.
 const LANES = { drafted: "With speculation", plain: "Without speculation" };
@@ -15,7 +16,7 @@ class Lane {
   constructor(title) {
     this.title = title;
     this.reading = new Reading();
-    this.view = new AnswerView(this.reading, title);
+    this.view = new AnswerView(this.reading, title, { open: false });
     this.state = make("p", { className: "state" }, "waits");
     this.element = make("section", { ariaLabel: title }, make("h3", {}, title), this.state, this.view.element);
   }
@@ -29,6 +30,25 @@ class Lane {
       this.state.textContent = "broke off";
       throw error;
     }
+    this.done();
+  }
+
+  /** Show again what another lane got, at the pace at which it came. */
+  async repeat(reading, signal) {
+    this.state.textContent = "replays";
+    const began = performance.now();
+    for (const [at, chunk] of reading.chunks) {
+      while (!signal.aborted && performance.now() - began < at) {
+        await new Promise((resolve) => setTimeout(resolve, at - (performance.now() - began)));
+      }
+      this.reading.add(chunk, at);
+      this.view.grown(at);
+    }
+    this.view.ended();
+    this.done();
+  }
+
+  done() {
     this.state.textContent = `${rounded(this.reading.rate)} tokens/s`;
   }
 
@@ -37,33 +57,51 @@ class Lane {
   }
 }
 
-/** Race with this prompt. Throws what ends it early; what came until then stays on the page. */
-export async function race(content, signal) {
-  const body = { ...fields(), return_token_ids: true, messages: [...system(), { role: "user", content }] };
+/**
+ * Race with this prompt. more: fields of this request besides those of the form. Throws what ends it early; what came
+ * until then stays on the page.
+ */
+export async function race(content, signal, more = {}) {
+  const messages = [...system(), { role: "user", content }];
+  const body = { ...fields(), ...more, return_token_ids: true, messages };
   if (body.num_speculative_tokens === 0) {
     throw new Unusable("A race is between drafts and none: choose another draft length than off.", byId("length"));
   }
-  // Unseeded, each request would draw its own tokens.
-  body.seed ??= Math.floor(Math.random() * 2 ** 31);
+  body.seed ??= randomSeed(); // unseeded, each request would draw its own tokens
   const lanes = { drafted: new Lane(LANES.drafted), plain: new Lane(LANES.plain) };
-  recorded = null;
-  byId("replay").hidden = true;
-  byId("verdict").textContent = "";
-  byId("lanes").replaceChildren(lanes.drafted.element, lanes.plain.element);
+  clear();
+  byId("lanes").append(lanes.drafted.element, lanes.plain.element);
+  byId("lanes").scrollIntoView({ block: "nearest" });
   await lanes.drafted.run(body, signal);
   await lanes.plain.run({ ...body, num_speculative_tokens: 0 }, signal);
   recorded = lanes;
-  byId("replay").hidden = false;
-  byId("verdict").textContent = verdict(lanes.drafted, lanes.plain, body.seed);
-  tell(byId("verdict").textContent);
+  show(lanes.drafted, lanes.plain, body.seed);
+  const settings = { ...written(), seed: String(body.seed), extra: asJSON({ ...extra(), ...more }) };
+  const answers = Object.values(lanes).map(({ title, reading }) => ({ name: title, reading }));
+  byId("result").append(actions({ mode: "race", prompt: content, before: [], settings, body, answers }));
+  byId("verdict").scrollIntoView({ block: "nearest" });
 }
 
-function verdict(drafted, plain, seed) {
+const asJSON = (given) => (Object.keys(given).length ? JSON.stringify(given) : "");
+
+export function clear() {
+  recorded = null;
+  byId("result").hidden = true;
+  byId("result").querySelector(".actions")?.remove();
+  byId("verdict").textContent = "";
+  byId("lanes").replaceChildren();
+}
+
+function show(drafted, plain, seed) {
   const [rate, base] = [drafted.reading.rate, plain.reading.rate];
-  const ratio = rate && base ? `${rounded(rate / base, 2)} times as fast with speculation` : "too short to time";
-  const speed = drafted.reading.drafts.length ? `${ratio}.`
-    : `${ratio}, but nothing was drafted: the server has no drafter, or none that pays here.`;
-  return `${sameness(drafted.ids, plain.ids)} ${speed} Both with seed ${seed}.`;
+  const { saved, drafts } = drafted.reading;
+  const timed = rate && base;
+  byId("ratio").textContent = timed ? `${rounded(rate / base, 2)}×` : `${saved}`;
+  byId("ratio-words").textContent = timed ? "as fast with speculation" : "passes saved; too short to time";
+  const none = drafts.length ? "" : " Nothing was drafted: the server has no drafter, or none that pays here.";
+  byId("verdict").textContent = `${sameness(drafted.ids, plain.ids)} ${saved} passes saved.${none} Both with seed ${seed}.`;
+  byId("result").hidden = false;
+  tell(`The race is over: ${byId("ratio").textContent} ${byId("ratio-words").textContent}.`);
 }
 
 function sameness(a, b) {
@@ -76,25 +114,9 @@ function sameness(a, b) {
 /** Show both lanes again, at once, at the pace at which they came. */
 export async function replay(signal) {
   if (!recorded) return;
-  const lanes = Object.values(recorded).map((lane) => [lane, lane.reading]);
-  byId("lanes").replaceChildren();
+  const pairs = Object.values(recorded).map((lane) => [new Lane(lane.title), lane.reading]);
+  byId("lanes").replaceChildren(...pairs.map(([lane]) => lane.element));
   tell("Both again, at the pace at which they came.");
-  await Promise.all(lanes.map(([lane, reading]) => again(lane.title, reading, signal)));
+  await Promise.all(pairs.map(([lane, reading]) => lane.repeat(reading, signal)));
   tell("The replay is over.");
-}
-
-async function again(title, reading, signal) {
-  const view = new AnswerView(new Reading(), title);
-  const state = make("p", { className: "state" }, "replays");
-  byId("lanes").append(make("section", { ariaLabel: title }, make("h3", {}, title), state, view.element));
-  const began = performance.now();
-  for (const [at, chunk] of reading.chunks) {
-    while (!signal.aborted && performance.now() - began < at) {
-      await new Promise((resolve) => setTimeout(resolve, at - (performance.now() - began)));
-    }
-    view.reading.add(chunk, at);
-    view.grown(at);
-  }
-  view.draw();
-  state.textContent = `${rounded(view.reading.rate)} tokens/s`;
 }

@@ -1,14 +1,18 @@
-/** What is known of one answer so far: its tokens, its steps, its times. Nothing of the page. */
+/** What is known of one answer so far: its tokens, its steps, its parts, its times. Nothing of the page. */
+
+import { Parts } from "./parts.js";
 
 /**
  * A token: position, text, source ("draft", "correction", "bonus", "target"), drafter (of source "draft"), id (if
  * asked for), p and q: the target's and the draft's probability, null where unknown; instead: the drafted token
  * that a correction replaced.
- * A step: draft (as the server tells it, or null) and own: the token that the target added to it, or null so far.
+ * A step is one pass of the target: draft (as the server tells it, or null), own: the token that the target added to
+ * it, or null so far, and at: when it came, in ms since the request.
  */
 export class Reading {
   tokens = [];
   steps = [];
+  parts = new Parts();
   /** [ms since the request, tokens] of each chunk that had tokens. */
   arrivals = [];
   /** [ms since the request, chunk], to be read again. */
@@ -16,25 +20,25 @@ export class Reading {
   finish = null;
   #drafts = new Map();
 
-  /** Take in a chunk; returns the tokens that it added. now: in ms since the request. */
+  /** Take in a chunk. now: in ms since the request. */
   add(chunk, now) {
     this.chunks.push([now, chunk]);
     const choice = chunk.choices[0];
-    const trace = choice?.speculation_trace;
-    if (!trace) return [];
+    if (!choice) return;
+    const { drafts, tokens } = choice.speculation_trace ?? { drafts: [], tokens: [] };
     this.finish = choice.finish_reason ?? this.finish;
-    for (const draft of trace.drafts) this.#drafts.set(draft.position, draft);
-    const added = trace.tokens.map((token, i) =>
-      this.#token(token, choice.logprobs?.content[i]?.logprob ?? null, choice.token_ids?.[i] ?? null),
+    for (const draft of drafts) this.#drafts.set(draft.position, draft);
+    const added = tokens.map((token, i) =>
+      this.#token(token, now, choice.logprobs?.content?.[i]?.logprob ?? null, choice.token_ids?.[i] ?? null),
     );
+    this.parts.add(choice.delta ?? {}, added);
     if (added.length) this.arrivals.push([now, added.length]);
-    return added;
   }
 
-  #token({ text, source }, logprob, id) {
+  #token({ text, source }, at, logprob, id) {
     const position = this.tokens.length;
     const draft = this.#drafts.get(position) ?? null;
-    if (draft || source === "target") this.steps.push({ draft, own: null });
+    if (draft || source === "target") this.steps.push({ draft, own: null, at });
     const step = this.steps.at(-1);
     const place = step.draft ? position - step.draft.position : 0;
     const drafted = step.draft?.tokens[place];
@@ -53,19 +57,21 @@ export class Reading {
     return token;
   }
 
+  /** What it says, without its reasoning. */
   get text() {
-    return this.tokens.map((token) => token.text).join("");
+    return this.parts.textOf("text");
+  }
+
+  /** Passes of the target that its drafts spared: plain decoding takes one a token. */
+  get saved() {
+    return this.tokens.length - this.steps.length;
   }
 
   get drafts() {
     return this.steps.flatMap((step) => (step.draft ? [step.draft] : []));
   }
 
-  /** Tokens drafted in the last step, and in a step on average. */
-  get lastLength() {
-    return this.steps.length ? (this.steps.at(-1).draft?.tokens.length ?? 0) : null;
-  }
-
+  /** Tokens drafted in a step, on average. */
   get meanLength() {
     return share(sum(this.drafts.map((draft) => draft.tokens.length)), this.steps.length);
   }
@@ -75,6 +81,7 @@ export class Reading {
     return share(sum(this.drafts.map((d) => d.accepted)), sum(this.drafts.map((d) => d.tokens.length)));
   }
 
+  /** Tokens of the answer that came out of a pass, on average. */
   get perStep() {
     return share(this.tokens.length, this.steps.length);
   }

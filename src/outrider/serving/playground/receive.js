@@ -1,11 +1,11 @@
 /** One request from beginning to end. */
 
-import { Dropped, chunks } from "./stream.js";
+import { chunks } from "./stream.js";
 import { key } from "./settings.js";
 
 /**
- * Send `body` and let `reading` and `view` take in the answer. Where it breaks off, the view says so and keeps what
- * came, and the error is thrown on.
+ * Send `body` and let `reading` and `view` take in the answer. Where it breaks off, the view says what was kept, and
+ * the error is thrown on.
  */
 export async function receive(body, reading, view, signal) {
   const began = performance.now();
@@ -15,18 +15,11 @@ export async function receive(body, reading, view, signal) {
       reading.add(chunk, elapsed());
       view.grown(elapsed());
     }
+    if (reading.finish === "length") view.note.textContent = "Cut off: it has as many tokens as were asked for.";
   } catch (error) {
-    view.note.textContent = note(error, reading.tokens.length);
+    view.note.textContent = `${error.name === "AbortError" ? "Stopped" : "Broke off"} after ${reading.tokens.length} tokens, which are kept.`;
     throw error;
   } finally {
-    view.draw();
+    view.ended();
   }
-  if (reading.finish === "length") view.note.textContent = "Cut off: it has as many tokens as were asked for.";
-}
-
-function note(error, count) {
-  const came = count ? `after ${count} tokens, which are kept` : "before the first token";
-  if (error.name === "AbortError") return `Stopped ${came}.`;
-  if (error instanceof Dropped) return `The connection was lost ${came}.`;
-  return `Ended by an error ${came}.`;
 }

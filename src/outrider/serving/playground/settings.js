@@ -2,6 +2,9 @@
 
 import { byId } from "./dom.js";
 
+/** Controls of the form, by id. */
+const FIELDS = ["length", "fixed", "temperature", "max-tokens", "seed", "system", "extra"];
+
 /** Fields that the page sets itself; another value of theirs it could not show. */
 const OWN = ["messages", "stream", "n", "speculation_trace", "num_speculative_tokens"];
 
@@ -13,7 +16,17 @@ export class Unusable extends Error {
   }
 }
 
-/** Of the next request, but for its messages. Throws Unusable. */
+/** What stands in the form, but for the key. */
+export const written = () => Object.fromEntries(FIELDS.map((id) => [id, byId(id).value]));
+
+/** Write such values, those that are given, into the form. */
+export function write(values) {
+  for (const id of FIELDS) byId(id).value = values[id] ?? byId(id).defaultValue ?? "auto";
+}
+
+export const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
+
+/** The fields of the next request, but for its messages. Throws Unusable. */
 export function fields() {
   const seed = byId("seed").value;
   return {
@@ -33,7 +46,8 @@ function draftLength() {
   return length === undefined ? {} : { num_speculative_tokens: length };
 }
 
-function extra() {
+/** The fields that are given as JSON. Throws Unusable. */
+export function extra() {
   const element = byId("extra");
   if (!element.value.trim()) return {};
   let given;
@@ -58,12 +72,14 @@ export function system() {
 
 export const key = () => byId("key").value;
 
-/** The form as it looks for a mode and a draft length. */
+/** The page as it looks for a mode and a draft length. */
 export function arrange(mode) {
-  byId("fixed").disabled = byId("length").value !== "fixed";
+  const fixed = byId("length").value === "fixed";
+  byId("fixed").disabled = !fixed;
+  byId("fixed").hidden = byId("fixed").labels[0].hidden = !fixed;
   byId("chat").hidden = mode !== "chat";
   byId("race").hidden = mode !== "race";
-  byId("clear").hidden = mode !== "chat";
   byId("send").textContent = mode === "race" ? "Race" : "Send";
   byId("prompt-label").textContent = mode === "race" ? "Prompt of both" : "Message";
+  byId("prompt").placeholder = mode === "race" ? "A prompt to race with…" : "Ask the model…";
 }

@@ -10,13 +10,14 @@ export class Refused extends Error {
 
 /** The connection ended before the answer did, or was never there. */
 export class Dropped extends Error {}
+const LOST = "The connection to the server was lost.";
 
 async function ask(path, options) {
   let response;
   try {
     response = await fetch(path, { cache: "no-store", ...options });
   } catch (error) {
-    throw asDropped(error);
+    throw asDropped(error, "The server does not answer. Is it still running?");
   }
   if (response.ok) return response;
   const message = await response.json().then((form) => form.error.message, () => response.statusText);
@@ -24,8 +25,8 @@ async function ask(path, options) {
 }
 
 /** fetch has a TypeError for every failure of the network; what the user aborted stays what it is. */
-function asDropped(error) {
-  return error instanceof TypeError ? new Dropped("the connection to the server was lost") : error;
+function asDropped(error, message) {
+  return error instanceof TypeError ? new Dropped(message) : error;
 }
 
 const headers = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
@@ -51,7 +52,7 @@ export async function* chunks(body, { key, signal }) {
     if (chunk.error) throw new Refused(response.status, chunk.error.message);
     yield chunk;
   }
-  throw new Dropped("the connection to the server was lost");
+  throw new Dropped(LOST);
 }
 
 async function* lines(stream) {
@@ -67,7 +68,7 @@ async function* lines(stream) {
       yield* parts;
     }
   } catch (error) {
-    throw asDropped(error);
+    throw asDropped(error, LOST);
   } finally {
     reader.releaseLock();
   }

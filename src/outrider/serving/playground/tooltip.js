@@ -1,11 +1,11 @@
 /** What is known of one token: shown beside it, and spoken where the keyboard moved there. */
 
 import { byId, make, rounded, visible } from "./dom.js";
-import { nameOf } from "./sources.js";
+import { meaningOf } from "./sources.js";
 
 /** The lines of a token's tooltip. */
 export function describe(token) {
-  const lines = [`token ${token.position + 1}: ${visible(token.text)}`, nameOf(token)];
+  const lines = [`token ${token.position + 1}: ${visible(token.text)}`, meaningOf(token)];
   if (token.p !== null) lines.push(`target's probability ${rounded(token.p, 3)}`);
   if (token.instead !== null) lines.push(`the draft said ${visible(token.instead)}`);
   if (token.q !== null) lines.push(`draft's probability${token.instead === null ? "" : " of that"} ${rounded(token.q, 3)}`);
@@ -25,10 +25,11 @@ function show(element, token) {
 
 function place() {
   if (!shown) return;
-  const [element, tip] = [shown, byId("tip")];
-  const at = element.getBoundingClientRect();
+  const tip = byId("tip");
+  const at = shown.getBoundingClientRect();
   const own = tip.getBoundingClientRect();
-  const below = at.bottom + 6 + own.height <= innerHeight;
+  const floor = Math.min(innerHeight, byId("form").getBoundingClientRect().top);
+  const below = at.bottom + 6 + own.height <= floor;
   tip.style.top = `${Math.max(4, below ? at.bottom + 6 : at.top - own.height - 6)}px`;
   tip.style.left = `${Math.max(4, Math.min(at.left, innerWidth - own.width - 4))}px`;
 }
@@ -39,39 +40,45 @@ function hide() {
 }
 
 /**
- * Tooltips for the tokens of `box`, which are its children in order: by pointer, and by the arrow keys, Home and End
- * once the box has the focus. tokens: of the reading that the box shows.
+ * Tooltips for the tokens in `box`: by pointer, by touch, where it stays until another place is touched, and by the
+ * arrow keys, Home and End once the box has the focus. tokens: of the reading that the box shows.
  */
 export function explain(box, tokens) {
   let current = -1;
-  const of = (element) => [...box.children].indexOf(element);
+  const spans = (number) => [...box.querySelectorAll(`[data-position="${number}"]`)];
+  const of = (target) => target.closest(".token");
+  const light = (on) => spans(current).forEach((span) => span.classList.toggle("current", on));
 
   const go = (wanted) => {
-    box.children[current]?.classList.remove("current");
-    current = Math.max(0, Math.min(wanted, box.children.length - 1));
-    const element = box.children[current];
-    if (!element) return;
-    element.classList.add("current");
-    element.scrollIntoView({ block: "nearest" });
+    if (!tokens.length) return;
+    light(false);
+    current = Math.max(0, Math.min(wanted, tokens.length - 1));
+    light(true);
+    // Of a token that only marks the form nothing is to be seen, but for what it says.
+    const element = spans(current).find((span) => span.checkVisibility()) ?? box;
+    if (element !== box) element.scrollIntoView({ block: "nearest" });
     show(element, tokens[current]);
     byId("spoken").textContent = describe(tokens[current]).join(", ");
   };
   const leave = () => {
-    box.children[current]?.classList.remove("current");
+    light(false);
     hide();
   };
   const moves = { ArrowRight: () => current + 1, ArrowLeft: () => current - 1, Home: () => 0, End: () => Infinity };
   moves.ArrowDown = moves.ArrowRight;
   moves.ArrowUp = moves.ArrowLeft;
 
-  box.addEventListener("pointerover", (event) => {
-    const number = of(event.target);
-    if (number >= 0) show(event.target, tokens[number]);
-  });
-  box.addEventListener("pointerleave", hide);
+  const point = (event) => {
+    const span = of(event.target);
+    if (span) show(span, tokens[Number(span.dataset.position)]);
+    else hide();
+  };
+  box.addEventListener("pointerover", (event) => event.pointerType === "mouse" && point(event));
+  box.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hide());
+  box.addEventListener("click", point);
   box.addEventListener("focusout", leave);
   box.addEventListener("keydown", (event) => {
-    if (event.key in moves) {
+    if (event.target === box && event.key in moves) {
       event.preventDefault();
       go(moves[event.key]());
     } else if (event.key === "Escape" && shown) {
@@ -81,4 +88,5 @@ export function explain(box, tokens) {
   });
 }
 
+addEventListener("pointerdown", (event) => !event.target.closest?.(".token") && hide());
 addEventListener("scroll", place, { passive: true, capture: true });
