@@ -79,11 +79,12 @@ unread: ContextVar[Unread | None] = ContextVar("unread", default=None)
 
 
 class Unsupported(Exception):
-    """A field that is not read and would change the answer. Its text says what to do."""
+    """A field that is not read and would change the answer. Its text says what to do; name: without halves of
+    surrogate pairs, which JSON can hold and UTF-8 cannot."""
 
     def __init__(self, name: str, more: str = "") -> None:
         super().__init__(f"leave it out{more}")
-        self.name = name
+        self.name = name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def passed_over(given: Mapping[str, Any], read: Collection[str], place: str) -> list[str]:
