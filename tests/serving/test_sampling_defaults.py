@@ -28,7 +28,8 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 
 @pytest.fixture(scope="module")
 def own(llm: LLM) -> Iterator[Served]:
-    with running(llm) as served:
+    """An engine of its own, which a server steps."""
+    with running(load(llm.config.model)) as served:
         yield served
 
 

@@ -66,6 +66,15 @@ def serve(
     chat_template: Annotated[
         str | None, typer.Option(help="A file with a Jinja template, or the template itself.")
     ] = None,
+    tool_call_parser: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Form in which the model calls tools; else what its chat template shows."
+        ),
+    ] = None,
+    reasoning_parser: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The same for its reasoning.")
+    ] = None,
     pooling: Annotated[
         str | None,
         typer.Option(
@@ -173,6 +182,8 @@ def serve(
         "port": port,
         "model_name": served_model_name or public_name(model),
         "api_keys": api_key or [],
+        "tool_call_parser": tool_call_parser,
+        "reasoning_parser": reasoning_parser,
         "max_queue": max_queue,
         "max_output_tokens": max_output_tokens,
         "max_body_size": max_body_size,

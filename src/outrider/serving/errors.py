@@ -51,15 +51,19 @@ class ApiError(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> ErrorBody:
-        message = (
-            self.message if len(self.message) <= MESSAGE_LIMIT else self.message[:MESSAGE_LIMIT] + " ..."
-        )
-        # A client may have sent half of a surrogate pair, which UTF-8 does not have.
-        message = message.encode("utf-8", "backslashreplace").decode("utf-8")
-        return {"error": {"message": message, "type": self.type, "param": self.param, "code": self.code}}
+        param = None if self.param is None else _told(self.param)
+        return {
+            "error": {"message": _told(self.message), "type": self.type, "param": param, "code": self.code}
+        }
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body(), self.status, headers=dict(self.headers))
+
+
+def _told(text: str) -> str:
+    """What a client may have sent, cut, and without halves of surrogate pairs, which UTF-8 does not have."""
+    cut = text if len(text) <= MESSAGE_LIMIT else text[:MESSAGE_LIMIT] + " ..."
+    return cut.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 FORESEEN: tuple[type[Exception], ...] = (

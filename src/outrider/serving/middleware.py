@@ -101,7 +101,10 @@ class RequestLog:
 
     def _ignored(self, names: Collection[str]) -> str:
         """The names as a header may have them, whatever a client called its fields."""
-        shown = [quote(name[:LONGEST_NAME], safe="._-") or '""' for name in islice(names, MOST_NAMES)]
+        shown = [
+            quote(name[:LONGEST_NAME], safe="._-", errors="replace") or '""'
+            for name in islice(names, MOST_NAMES)
+        ]
         new = [name for name in shown if name not in self._named][: NAMES_LOGGED - len(self._named)]
         for name in new:
             self._named.add(name)
