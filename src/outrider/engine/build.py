@@ -57,6 +57,7 @@ def build_engine(
         tokenizer=config.tokenizer,
         positions=config.max_model_len,
     )
+    _check_scheme(config, checkpoint)
     if checkpoint.sampling_defaults:
         logger.warning(
             "sampling defaults of %s are not applied: %s; give them with each request",
@@ -122,6 +123,7 @@ def build_engine(
         ),
         lending=Lending(target, cached),
         max_model_len=max_model_len,
+        weights=config.quantization or (checkpoint.stored_as if config.dtype == "auto" else config.dtype),
         scheduling_policy=config.scheduling_policy,
         seed=config.seed,
         clock=clock or time.perf_counter,
@@ -152,6 +154,17 @@ def prompt_rows_of(config: EngineConfig, *, exact: bool) -> int:
     """Rows of prompts in a step. exact: on the native kernels."""
     most = config.max_num_batched_tokens
     return min(most, config.prompt_chunk_size or (NATIVE_PROMPT_CHUNK if exact else most))
+
+
+def _check_scheme(config: EngineConfig, checkpoint: Checkpoint) -> None:
+    """Raise ConfigError where the files are not quantised as somebody said."""
+    said, found = config.stored_quantization, checkpoint.quantised_by
+    if said not in (None, found):
+        how = "are not quantised" if found is None else f"are quantised by {found!r}"
+        raise ConfigError(
+            f"quantization = {said!r}, and the files of {config.model!r} {how}; leave it out, or give 'int8' "
+            "or 'int4' to quantise what is loaded"
+        )
 
 
 def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, division: Division) -> int:

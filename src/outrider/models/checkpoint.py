@@ -40,6 +40,10 @@ class Checkpoint(Source, Protocol):
         """What its authors would have sampling be, where that is not neutral, by the names of the file."""
 
     @property
+    def quantised_by(self) -> str | None:
+        """The scheme by which its files are quantised: 'awq', 'gguf'; None where they are not."""
+
+    @property
     def stored_as(self) -> str:
         """The format of the linear layers, by its name: 'F32', 'BF16', 'Q8_0'."""
 

@@ -18,7 +18,7 @@ from outrider.models.end_of_turn import ends_of_tokenizer
 from outrider.models.generation import sampling_defaults
 from outrider.models.json_file import read_json
 from outrider.models.registry import config_settings
-from outrider.models.schemes import open_weights
+from outrider.models.schemes import open_weights, scheme_of
 from outrider.models.settings import stop_tokens
 from outrider.models.source import DRAFTS, HUGGING_FACE, StoredModel, text_tensors, without_drafts
 from outrider.models.tensors import Tensor
@@ -49,6 +49,7 @@ class FolderCheckpoint:
         self.sampling_defaults: Mapping[str, Any] = sampling_defaults(
             generation if generation_file.exists() else raw
         )
+        self.quantised_by = scheme_of(raw, path).name
         stored = open_weights(path, raw)
         if "text_config" in raw:
             stored = text_tensors(stored)
