@@ -15,7 +15,7 @@ from outrider.config import SchedulingPolicy
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
-from outrider.engine.commit import abort, commit, fail
+from outrider.engine.commit import abort, begin, commit, fail
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
@@ -61,6 +61,7 @@ class Engine:
         scheduler: Scheduler,
         lending: Lending,
         max_model_len: int,
+        weights: str,
         scheduling_policy: SchedulingPolicy,
         seed: int,
         clock: Callable[[], float] = time.perf_counter,
@@ -74,6 +75,8 @@ class Engine:
         self.scheduler = scheduler
         self.lending = lending
         self.max_model_len = max_model_len
+        self.weights = weights
+        """The format of the target's linear layers as they are computed with: 'Q8_0', 'int4'."""
         self._scheduling_policy = scheduling_policy
         config = target.model.config
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)
@@ -105,6 +108,7 @@ class Engine:
                 self._wait(WAIT)  # for grammars
             return []
         requests = [work.request for work in schedule.work]
+        self._begin(requests)
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
         drafted = self._clock()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
@@ -178,15 +182,23 @@ class Engine:
             del self._groups[request_id]
         return group.output()
 
-    def discard(self, request_id: str) -> None:
-        """Abort and forget a request, if the engine still knows it."""
-        if request_id in self._groups:
-            self.abort(request_id)
-            self.take(request_id)
+    def discard(self, request_id: str) -> RequestOutput | None:
+        """Abort and forget a request, if the engine still knows it; what it had by then."""
+        if request_id not in self._groups:
+            return None
+        self.abort(request_id)
+        return self.take(request_id)
 
     def finished(self, request_id: str) -> bool:
         """Whether a request that was not taken yet has its whole output."""
         return self._groups[request_id].finished
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all beginnings of prompts that were kept; False, with nothing done, while requests run."""
+        if self.unfinished:
+            return False
+        self.target.pool.unpublish()
+        return True
 
     @property
     def unfinished(self) -> bool:
@@ -205,6 +217,11 @@ class Engine:
             self.lending.observe(schedule)
         self.scheduler.resting = self.lending.resting
         return schedule
+
+    def _begin(self, requests: Sequence[Request]) -> None:
+        now = self.now()
+        for request in requests:
+            begin(request, now)
 
     def _commit(self, judged: Judged) -> Increment:
         request = judged.work.request
