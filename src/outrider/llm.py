@@ -148,8 +148,9 @@ class LLM:
         return self.tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What requests are sampled with that name no parameters."""
-        return SamplingParams()
+        """What requests are sampled with that name no parameters: what the model's authors would have it be,
+        as `generation_config` and `override_generation_config` say."""
+        return SamplingParams(**self.engine.sampling_defaults)
 
     def get_metrics(self) -> list[Metric]:
         """What has been counted so far, by vLLM's names; those that vLLM has not are ours."""

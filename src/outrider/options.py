@@ -33,6 +33,8 @@ class EngineOptions(TypedDict, total=False):
     block_size: int | None
     enable_prefix_caching: bool | None
     seed: int | None
+    generation_config: str | None
+    override_generation_config: Mapping[str, Any] | None
 
 
 class SpeculativeOptions(TypedDict, total=False):

@@ -44,6 +44,8 @@ Text = Annotated[str, Field(min_length=1)]
 Strings = Annotated[Sequence[Text], BeforeValidator(_one_or_more), AfterValidator(_few)]
 TokenId = Annotated[int, Field(lt=2**31)]
 Bias = Annotated[float, Field(ge=-LOGIT_BIAS_LIMIT, le=LOGIT_BIAS_LIMIT)]
+RepetitionFactor = Annotated[float, Field(ge=1e-44, le=1e38)]
+"""Any that float32, in which logits are, tells from 0 and from infinity."""
 TokenIds = Annotated[Sequence[TokenId], BeforeValidator(_one_or_more)]
 
 
@@ -145,7 +147,7 @@ class SamplingParams(Assignable):
     min_p: float = Field(default=0.0, ge=0, le=1)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: RepetitionFactor = 1.0
     logit_bias: dict[TokenId, Bias] | None = None
     """Added to the logits of these token ids."""
     allowed_token_ids: (

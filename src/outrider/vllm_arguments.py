@@ -69,7 +69,6 @@ OF_LLM: Mapping[str, Rule] = MappingProxyType(
         "hf_overrides": Only(({},), "change config.json in a copy of the model's folder"),
         "rope_scaling": Only(({},), "change config.json in a copy of the model's folder"),
         "rope_theta": Only((), "change config.json in a copy of the model's folder"),
-        "override_generation_config": Only(({},), "give SamplingParams with each request"),
         "logits_processors": Only(([],), "use logit_bias, allowed_token_ids, bad_words or a grammar"),
         "logits_processor_pattern": Only((), "use logit_bias, allowed_token_ids, bad_words or a grammar"),
         "guided_decoding_disable_any_whitespace": Only((False,), "give a grammar without whitespace"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outrider.config import SchedulingPolicy
 from outrider.drafting.chain import Chain
@@ -62,6 +62,7 @@ class Engine:
         lending: Lending,
         max_model_len: int,
         weights: str,
+        sampling_defaults: Mapping[str, Any],
         scheduling_policy: SchedulingPolicy,
         seed: int,
         clock: Callable[[], float] = time.perf_counter,
@@ -77,6 +78,8 @@ class Engine:
         self.max_model_len = max_model_len
         self.weights = weights
         """The format of the target's linear layers as they are computed with: 'Q8_0', 'int4'."""
+        self.sampling_defaults = sampling_defaults
+        """What a request should be sampled with where it does not say, by the names of SamplingParams."""
         self._scheduling_policy = scheduling_policy
         config = target.model.config
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)

@@ -30,7 +30,8 @@ class ClientLeft(Exception):
 class Call:
     """A generation, how its outputs are told, and when it has to be over.
 
-    log: what is known of the call in the end goes there.
+    log: what is known of the call in the end goes there. counting: whether each event says how many tokens
+    there were so far.
     """
 
     def __init__(
@@ -40,11 +41,14 @@ class Call:
         *,
         deadline: Deadline,
         log: dict[str, Any],
+        counting: bool = False,
     ) -> None:
         self._log = log
         self._generation = generation
         self._answer = answer
         self._deadline = deadline
+        self._counting = counting
+        self._generated = 0
 
     async def respond(self, request: Request, *, stream: bool) -> Response:
         """Queue it, and answer as a whole or in server-sent events; an error on the way is then an event.
@@ -71,20 +75,32 @@ class Call:
     async def _events(self) -> AsyncIterator[bytes]:
         try:
             for chunk in self._answer.opening():
-                yield _event(chunk)
+                yield _event(self._counted(chunk))
             while (news := await self._next()) is not None:
                 number, increment = news
+                self._generated += len(increment.token_ids)
                 # What an error leaves is told as an error below, and is no end of a choice.
                 broken = increment.finish_reason in ("error", "abort")
                 chunk_or_none = None if broken else self._answer.chunk(number, increment)
                 if chunk_or_none is not None:
-                    yield _event(chunk_or_none)
+                    yield _event(self._counted(chunk_or_none))
             closing = self._answer.closing(self._outputs())
             if closing is not None:
                 yield _event(closing)
         except Exception as error:
             yield _event(dict(as_api_error(error).body()))
         yield DONE
+
+    def _counted(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        if not self._counting:
+            return chunk
+        prompt = sum(len(prompt.token_ids) for prompt in self._generation.prompts)
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": self._generated,
+            "total_tokens": prompt + self._generated,
+        }
+        return chunk | {"usage": usage}
 
     async def _next(self) -> tuple[int, Increment] | None:
         async with self._deadline.kept():
