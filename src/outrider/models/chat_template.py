@@ -6,9 +6,11 @@ and of what it may write.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from outrider.errors import RequestError
@@ -23,6 +25,9 @@ LENGTH = 1 << 20
 REPEATED = 4
 """How often it may write what the messages say."""
 
+OURS = ("messages", "tools", "add_generation_prompt")
+"""Variables that are not among those that a caller may add."""
+
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """What clients call an assistant's reasoning. Templates read the first name, and gpt-oss's the second."""
 
@@ -34,26 +39,53 @@ class ChatTemplate:
     source: str
     special_tokens: Mapping[str, str]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         """The text of a conversation, with all special tokens. Raises RequestError where there is none.
 
         messages: each has a `role` and a `content`, which is text or a list of OpenAI's text parts; only an
         assistant's may be null, and is then left out for the template. What else a message has is passed on.
+        tools: in OpenAI's form, None for none. variables: more of them, of JSON's types; a template that does
+        not read one is not changed by it.
         """
         conversation = as_conversation(messages)
-        variables = {
-            "messages": conversation,
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": add_generation_prompt,
+        offered = None if tools is None else _as_tools(tools)
+        given = {
             **self.special_tokens,
+            "documents": None,
+            **_as_variables(variables),
+            "messages": conversation,
+            "tools": offered,
+            "add_generation_prompt": add_generation_prompt,
         }
-        limit = LENGTH + REPEATED * sum(len(message.get("content", "")) for message in conversation)
+        told = [*(message.get("content", "") for message in conversation)]
+        told += [json.dumps(calls) for message in conversation if (calls := message.get("tool_calls"))]
+        told += [json.dumps(tool) for tool in offered or ()]
+        limit = LENGTH + REPEATED * sum(map(len, told))
         try:
-            return str(_workers(self.source).ask({"variables": variables, "limit": limit}))
+            return str(_workers(self.source).ask({"variables": given, "limit": limit}))
         except Refused as refused:
             reason = f"the model's chat template cannot lay out these messages: {refused}"
             raise RequestError(reason) from None
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The names that the template reads, `messages`, `tools` and so on; none where it cannot be read."""
+        return _variables(self.source)
+
+
+@lru_cache(maxsize=4)
+def _variables(source: str) -> frozenset[str]:
+    try:
+        return frozenset(_workers(source).ask({"variables": None}))
+    except Refused:
+        return frozenset()
 
 
 @lru_cache(maxsize=4)
@@ -68,6 +100,27 @@ def as_conversation(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     if not messages:
         raise RequestError("the conversation is empty; give at least one message")
     return [_as_message(message, f"messages[{number}]") for number, message in enumerate(messages)]
+
+
+def _as_tools(tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+    if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):
+        raise RequestError(f"tools is {_kind(tools)}; give a list of tools in OpenAI's form")
+    try:
+        return [_plain(tool, f"tools[{number}]") for number, tool in enumerate(tools)]
+    except RecursionError:
+        raise RequestError("tools is nested too deeply") from None
+
+
+def _as_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(variables, Mapping):
+        raise RequestError(f"chat_template_kwargs is {_kind(variables)}; give variables by name")
+    for name in OURS:
+        if name in variables:
+            raise RequestError(f"chat_template_kwargs has {name!r}, which has an argument of its own")
+    try:
+        return {str(name): _plain(value, f"chat_template_kwargs.{name}") for name, value in variables.items()}
+    except RecursionError:
+        raise RequestError("chat_template_kwargs is nested too deeply") from None
 
 
 def _as_message(message: Any, name: str) -> dict[str, Any]:

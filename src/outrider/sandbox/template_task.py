@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Template, nodes
+from jinja2 import Template, meta, nodes
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -16,12 +16,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 
-def begin(template: str) -> Callable[[Any], str]:
-    """What renders `template`. A job has its `variables`, and the `limit` of characters of the text."""
+def begin(template: str) -> Callable[[Any], str | list[str]]:
+    """What renders `template`. A job has its `variables`, and the `limit` of characters of the text. Without
+    variables the answer is the names of those that the template reads."""
     compiled: list[Template] = []
 
-    def answer(job: Any) -> str:
+    def answer(job: Any) -> str | list[str]:
         try:
+            if job["variables"] is None:
+                return sorted(meta.find_undeclared_variables(_environment().parse(template)))
             if not compiled:
                 compiled.append(_environment().from_string(template))
             return _rendered(compiled[0], job["variables"], job["limit"])

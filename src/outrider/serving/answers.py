@@ -1,4 +1,4 @@
-"""How the outputs of one call are told to a client, whole or chunk by chunk, in either of OpenAI's forms."""
+"""How the outputs of one call are told to a client, whole or chunk by chunk, whatever the wire form is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from outrider.engine.generation import TextPrompt
 from outrider.outputs import CompletionOutput, Increment, Logprobs, RequestOutput
-from outrider.serving.logprobs import chat_logprobs, completion_logprobs
-from outrider.serving.replies import metrics_of, prompt_logprobs_of, usage_of, with_optional
-from outrider.serving.requests import ChatRequest, CompletionRequest, Sampling
+from outrider.serving.errors import as_api_error
+from outrider.serving.framing import DATA, Form, Framing
+from outrider.serving.parsing.events import Event, Parser, PlainText, Said, message_of, together
+from outrider.serving.replies import metrics_of, usage_of, with_optional
+from outrider.serving.requests import Sampling
 from outrider.serving.traces import SpeculationTrace, Tracer
 
 
@@ -20,95 +21,170 @@ from outrider.serving.traces import SpeculationTrace, Tracer
 class Released:
     """Tokens of one sequence whose text is no longer held back, and what else is known of them by now."""
 
-    token_ids: Sequence[int]
-    text: str
-    logprobs: Sequence[Logprobs] | None
-    finish_reason: str | None
-    stop_reason: int | str | None
+    token_ids: Sequence[int] = ()
+    text: str = ""
+    logprobs: Sequence[Logprobs] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
     trace: SpeculationTrace | None = None
 
 
-def whole(completion: CompletionOutput) -> Released:
-    """A sequence that has ended."""
-    return Released(
-        completion.token_ids,
-        completion.text,
-        completion.logprobs,
-        completion.finish_reason,
-        completion.stop_reason,
-    )
+@dataclass(frozen=True)
+class Ended:
+    """A sequence that has ended. index: in the call; said: what its text means; output: of its prompt."""
+
+    index: int
+    released: Released
+    said: Said
+    output: RequestOutput
+
+
+def plain_text(index: int, whole: bool) -> Parser:
+    """A parser that looks for nothing."""
+    return PlainText()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call, as far as its answer has to know it.
+
+    created: seconds since 1970; model: what clients call it; per_prompt: sequences of each prompt; tracer: if
+    the drafts are to be told; parser: makes what reads the text of a sequence, which is given by its index in
+    the call, and whether the text is told as a whole.
+    """
+
+    request_id: str
+    created: int
+    model: str
+    body: Sampling
+    per_prompt: int
+    tracer: Tracer | None = None
+    parser: Callable[[int, bool], Parser] = plain_text
 
 
 class Answer(ABC):
-    """One call's answer. kind: what the whole and what a chunk calls itself; prefix: of the ids; tracer: if
-    the drafts are to be told."""
+    """One call's answer. framing: of its chunks."""
 
-    kind: tuple[str, str]
-    prefix: str
+    framing: Framing = DATA
 
-    def __init__(
-        self,
-        request_id: str,
-        created: int,
-        model: str,
-        body: Sampling,
-        per_prompt: int,
-        tracer: Tracer | None = None,
-    ) -> None:
-        self._tracer = tracer
-        self._head = {"id": f"{self.prefix}-{request_id}", "created": created, "model": model}
-        self._body = body
-        self._per_prompt = per_prompt
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._parsers: dict[int, Parser] = {}
         self._waiting: defaultdict[int, list[Logprobs]] = defaultdict(list)  # for their tokens' text
 
-    def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
-        """The answer in one."""
-        choices = [
-            self._choice(number * self._per_prompt + completion.index, whole(completion), output)
-            for number, output in enumerate(outputs)
-            for completion in output.outputs
-        ]
-        form = {**self._head, "object": self.kind[0], "choices": choices, "usage": self._usage(outputs)}
-        return with_optional(form, **self._extras(outputs))
+    @abstractmethod
+    def whole(self, outputs: list[RequestOutput]) -> Form:
+        """The answer in one; `_ended` says what each sequence comes to."""
 
-    def opening(self) -> list[dict[str, Any]]:
+    def opening(self) -> list[Form]:
         """The chunks before the first token."""
         return []
 
-    def chunk(self, number: int, increment: Increment) -> dict[str, Any] | None:
-        """What a step added to the prompt of this number; None where there is nothing to tell yet."""
-        index = number * self._per_prompt + increment.index
-        waiting = self._waiting[index]
+    def chunks(self, number: int, increment: Increment) -> list[Form]:
+        """What a step added to the prompt of this number."""
+        index = number * self._asked.per_prompt + increment.index
+        released = self._released(index, increment)
+        return [] if released is None else self._told(index, self._events(index, released), released)
+
+    def closing(self, outputs: list[RequestOutput]) -> list[Form]:
+        """The chunks after the last token."""
+        return []
+
+    def failure(self, error: Exception) -> Form:
+        """The chunk that ends a stream with an error."""
+        return dict(as_api_error(error).body())
+
+    @abstractmethod
+    def _told(self, index: int, events: list[Event], released: Released) -> list[Form]:
+        """The chunks for what was added to one sequence. events: what its text means, often nothing yet."""
+
+    def _ended(self, outputs: list[RequestOutput]) -> list[Ended]:
+        """All sequences of a call that has ended."""
+        return [
+            self._end(number * self._asked.per_prompt + completion.index, completion, output)
+            for number, output in enumerate(outputs)
+            for completion in output.outputs
+        ]
+
+    def _end(self, index: int, completion: CompletionOutput, output: RequestOutput) -> Ended:
+        parser = self._asked.parser(index, True)
+        said = message_of([*parser.feed(completion.text), *parser.finish()])
+        released = Released(
+            completion.token_ids,
+            completion.text,
+            completion.logprobs,
+            completion.finish_reason,
+            completion.stop_reason,
+        )
+        return Ended(index, released, said, output)
+
+    def _released(self, index: int, increment: Increment) -> Released | None:
+        """None where there is nothing to tell yet."""
+        waiting, tracer = self._waiting[index], self._asked.tracer
         waiting += increment.logprobs or ()
-        if self._tracer is not None:
-            self._tracer.add(index, increment)
+        if tracer is not None:
+            tracer.add(index, increment)
         if not increment.pieces and increment.finish_reason is None:
             return None
         logprobs = None if increment.logprobs is None else waiting[: len(increment.pieces)]
         del waiting[: len(increment.pieces)]
-        tokens = [piece.token_id for piece in increment.pieces]
-        released = Released(
-            tokens,
+        return Released(
+            [piece.token_id for piece in increment.pieces],
             increment.text,
             logprobs,
             increment.finish_reason,
             increment.stop_reason,
-            None if self._tracer is None else self._tracer.take(index, increment.pieces),
+            None if tracer is None else tracer.take(index, increment.pieces),
         )
-        return self._chunk([self._chunk_choice(index, released)])
 
-    def closing(self, outputs: list[RequestOutput]) -> dict[str, Any] | None:
-        """The chunk after the last token, if one was asked for."""
+    def _events(self, index: int, released: Released) -> list[Event]:
+        parser = self._parsers.get(index)
+        if parser is None:
+            parser = self._parsers[index] = self._asked.parser(index, False)
+        events = parser.feed(released.text)
+        if released.finish_reason is not None:
+            events += parser.finish()
+        return together(events)
+
+
+class ChoicesAnswer(Answer):
+    """An answer in the form of OpenAI's completions, whose sequences are `choices`.
+
+    kind: what the whole and what a chunk calls itself; prefix: of the ids.
+    """
+
+    kind: tuple[str, str]
+    prefix: str
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
+        self._body = asked.body
+        self._head = {
+            "id": f"{self.prefix}-{asked.request_id}",
+            "created": asked.created,
+            "model": asked.model,
+        }
+
+    def whole(self, outputs: list[RequestOutput]) -> Form:
+        choices = [self._choice(ended) for ended in self._ended(outputs)]
+        form = {**self._head, "object": self.kind[0], "choices": choices, "usage": self._usage(outputs)}
+        return with_optional(form, **self._extras(outputs))
+
+    def closing(self, outputs: list[RequestOutput]) -> list[Form]:
         if not (self._body.include_usage or self._body.speculation_metrics):
-            return None
+            return []
         usage = {"usage": self._usage(outputs)} if self._body.include_usage else {}
-        return with_optional({**self._chunk([]), **usage}, metrics=self._metrics(outputs))
+        return [with_optional({**self._chunk([]), **usage}, metrics=self._metrics(outputs))]
 
-    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    @abstractmethod
+    def _choice(self, ended: Ended) -> Form:
+        """One whole sequence."""
+
+    def _chunk(self, choices: list[Form]) -> Form:
         usage = {"usage": None} if self._body.include_usage else {}
         return {**self._head, "object": self.kind[1], "choices": choices, **usage}
 
-    def _choice_head(self, index: int, released: Released) -> dict[str, Any]:
+    def _choice_head(self, index: int, released: Released) -> Form:
         token_ids = list(released.token_ids) if self._body.return_token_ids else None
         head = {
             "index": index,
@@ -126,134 +202,3 @@ class Answer(ABC):
     def _extras(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         """Fields of the whole answer that are there on request."""
         return {"metrics": self._metrics(outputs)}
-
-    @abstractmethod
-    def _choice(self, index: int, released: Released, output: RequestOutput) -> dict[str, Any]:
-        """One whole sequence."""
-
-    @abstractmethod
-    def _chunk_choice(self, index: int, released: Released) -> dict[str, Any]:
-        """What was added to one."""
-
-
-class ChatAnswer(Answer):
-    """Of /v1/chat/completions."""
-
-    kind = ("chat.completion", "chat.completion.chunk")
-    prefix = "chatcmpl"
-    _body: ChatRequest
-
-    def opening(self) -> list[dict[str, Any]]:
-        nothing = Released((), "", None, None, None)
-        return [
-            self._chunk(
-                [
-                    self._choice_head(index, nothing)
-                    | {"delta": {"role": "assistant", "content": ""}, "logprobs": None}
-                ]
-            )
-            for index in range(self._per_prompt)
-        ]
-
-    def _choice(self, index: int, released: Released, output: RequestOutput) -> dict[str, Any]:
-        message = {"role": "assistant", "content": released.text, "refusal": None}
-        return {
-            **self._choice_head(index, released),
-            "message": message,
-            "logprobs": self._logprobs(released),
-        }
-
-    def _chunk_choice(self, index: int, released: Released) -> dict[str, Any]:
-        delta = {"content": released.text} if released.text or released.finish_reason is None else {}
-        return {**self._choice_head(index, released), "delta": delta, "logprobs": self._logprobs(released)}
-
-    def _logprobs(self, released: Released) -> Any:
-        if released.logprobs is None:
-            return None
-        return chat_logprobs(released.token_ids, released.logprobs, self._body.top_logprobs or 0)
-
-    def _extras(self, outputs: list[RequestOutput]) -> dict[str, Any]:
-        (output,) = outputs
-        return super()._extras(outputs) | {
-            "prompt_logprobs": None if output.prompt_logprobs is None else prompt_logprobs_of(output),
-            "prompt_token_ids": list(output.prompt_token_ids) if self._body.return_token_ids else None,
-        }
-
-
-class CompletionAnswer(Answer):
-    """Of /v1/completions. texts: of the prompts, if they are to be echoed; decode: the text of each token."""
-
-    kind = ("text_completion", "text_completion")
-    prefix = "cmpl"
-    _body: CompletionRequest
-
-    def __init__(
-        self,
-        request_id: str,
-        created: int,
-        model: str,
-        body: CompletionRequest,
-        per_prompt: int,
-        *,
-        texts: Sequence[str],
-        decode: Callable[[Sequence[int]], list[str]],
-        tracer: Tracer | None = None,
-    ) -> None:
-        super().__init__(request_id, created, model, body, per_prompt, tracer)
-        self._texts = texts
-        self._decode = decode
-        self._offsets: defaultdict[int, int] = defaultdict(int)
-
-    def opening(self) -> list[dict[str, Any]]:
-        return [
-            self._chunk([self._choice_head(index, echoed) | {"text": echoed.text, "logprobs": None}])
-            for number, text in enumerate(self._texts)
-            for index in range(number * self._per_prompt, (number + 1) * self._per_prompt)
-            for echoed in [Released((), text, None, None, None)]
-        ]
-
-    def chunk(self, number: int, increment: Increment) -> dict[str, Any] | None:
-        if not self._body.scored_only:
-            return super().chunk(number, increment)
-        if increment.finish_reason is None:
-            return None
-        nothing = Released((), "", None, increment.finish_reason, None)
-        index = number * self._per_prompt + increment.index
-        return self._chunk([self._chunk_choice(index, nothing)])
-
-    def _usage(self, outputs: list[RequestOutput]) -> Any:
-        return usage_of(outputs, completion=not self._body.scored_only)
-
-    def _choice(self, index: int, released: Released, output: RequestOutput) -> dict[str, Any]:
-        tokens, text, logprobs = list(released.token_ids), released.text, list(released.logprobs or ())
-        if self._body.scored_only:
-            tokens, text, logprobs = [], "", []
-        own = Released(tokens, text, None, released.finish_reason, released.stop_reason)
-        of: list[Logprobs | None] = [*logprobs]
-        if self._body.echo:
-            text = self._texts[index // self._per_prompt] + text
-            tokens = [*output.prompt_token_ids, *tokens]
-            of = [*(output.prompt_logprobs or ()), *of]
-        shown = None
-        if self._body.logprobs is not None:
-            shown = completion_logprobs(tokens, of, self._decode(tokens), 0)
-        form = {**self._choice_head(index, own), "text": text, "logprobs": shown}
-        asked = self._body.prompt_logprobs is not None
-        return with_optional(
-            form,
-            prompt_logprobs=prompt_logprobs_of(output) if asked else None,
-            prompt_token_ids=list(output.prompt_token_ids) if self._body.return_token_ids else None,
-        )
-
-    def _chunk_choice(self, index: int, released: Released) -> dict[str, Any]:
-        shown = None
-        if released.logprobs is not None:
-            texts = self._decode(released.token_ids)
-            shown = completion_logprobs(released.token_ids, released.logprobs, texts, self._offsets[index])
-            self._offsets[index] += sum(map(len, texts))
-        return {**self._choice_head(index, released), "text": released.text, "logprobs": shown}
-
-
-def echoed(prompts: Sequence[TextPrompt], text_of: Callable[[Sequence[int]], str]) -> list[str]:
-    """The texts of prompts, also of those that were given as tokens."""
-    return [text_of(prompt.token_ids) if prompt.text is None else prompt.text for prompt in prompts]

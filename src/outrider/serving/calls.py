@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -16,11 +15,10 @@ from outrider.engine.generation import Generation
 from outrider.outputs import Increment, RequestOutput
 from outrider.serving.answers import Answer
 from outrider.serving.deadlines import Deadline
-from outrider.serving.errors import as_api_error, check_output
+from outrider.serving.errors import check_output
 
 CLIENT_LEFT = 499  # as other servers write it in their logs; nobody reads this answer
 T = TypeVar("T")
-DONE = b"data: [DONE]\n\n"
 
 
 class ClientLeft(Exception):
@@ -51,7 +49,7 @@ class Call:
         self._generated = 0
 
     async def respond(self, request: Request, *, stream: bool) -> Response:
-        """Queue it, and answer as a whole or in server-sent events; an error on the way is then an event.
+        """Queue it, and answer as a whole or in chunks; an error on the way is then a chunk.
 
         Raises ApiError when time is up, and what the engine raises.
         """
@@ -61,7 +59,7 @@ class Call:
                 await _unless_left(request, self._generation.enter())
                 if stream:
                     leaving.pop_all()  # the response sees to it
-                    return _EventStream(self._generation, self._events())
+                    return _Stream(self._generation, self._events(), self._answer.framing.media_type)
                 outputs = await _unless_left(request, self._finish())
         except ClientLeft:
             return Response(status_code=CLIENT_LEFT)
@@ -73,23 +71,23 @@ class Call:
         return self._outputs()
 
     async def _events(self) -> AsyncIterator[bytes]:
+        answer, frame = self._answer, self._answer.framing.frame
         try:
-            for chunk in self._answer.opening():
-                yield _event(self._counted(chunk))
+            for chunk in answer.opening():
+                yield frame(self._counted(chunk))
             while (news := await self._next()) is not None:
                 number, increment = news
                 self._generated += len(increment.token_ids)
                 # What an error leaves is told as an error below, and is no end of a choice.
-                broken = increment.finish_reason in ("error", "abort")
-                chunk_or_none = None if broken else self._answer.chunk(number, increment)
-                if chunk_or_none is not None:
-                    yield _event(self._counted(chunk_or_none))
-            closing = self._answer.closing(self._outputs())
-            if closing is not None:
-                yield _event(closing)
+                if increment.finish_reason not in ("error", "abort"):
+                    for chunk in answer.chunks(number, increment):
+                        yield frame(self._counted(chunk))
+            for chunk in answer.closing(self._outputs()):
+                yield frame(chunk)
         except Exception as error:
-            yield _event(dict(as_api_error(error).body()))
-        yield DONE
+            yield frame(answer.failure(error))
+        if answer.framing.end:
+            yield answer.framing.end
 
     def _counted(self, chunk: dict[str, Any]) -> dict[str, Any]:
         if not self._counting:
@@ -115,11 +113,11 @@ class Call:
         return outputs
 
 
-class _EventStream(StreamingResponse):
+class _Stream(StreamingResponse):
     """Whatever ends the response, also a client that has left, ends the generation."""
 
-    def __init__(self, generation: Generation, events: AsyncIterator[bytes]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    def __init__(self, generation: Generation, frames: AsyncIterator[bytes], media_type: str) -> None:
+        super().__init__(frames, media_type=media_type, headers={"Cache-Control": "no-cache"})
         self._generation = generation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +145,3 @@ async def _left(request: Request) -> None:
     """Returns when the client has closed its connection; the body was read already."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _event(form: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from outrider.engine.generation import TextPrompt
-from outrider.serving.answers import ChatAnswer, CompletionAnswer, echoed
+from outrider.serving.chat_answers import ChatAnswer
+from outrider.serving.completion_answers import CompletionAnswer, echoed
 from outrider.serving.errors import ErrorBody
 from outrider.serving.replies import ChatCompletion, Completion
 from outrider.serving.requests import ChatRequest, CompletionRequest
@@ -54,27 +54,14 @@ def routes(service: Service) -> APIRouter:
         service.engine.check_fits(body.num_prompts * params.n)
         prompts = await _prompts(service, body)
         texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
-        answer = CompletionAnswer(
-            request.state.request_id,
-            int(time.time()),
-            service.config.model_name,
-            body,
-            params.n,
-            texts=texts,
-            decode=service.prompts.pieces_of,
-            tracer=service.tracer(body),
-        )
+        asked = service.asked(request, body, params.n)
+        answer = CompletionAnswer(asked, texts=texts, decode=service.prompts.pieces_of)
         return await service.serve(request, body, prompts, params, answer)
 
     @router.post("/v1/chat/completions", responses=_responses(ChatCompletion), response_class=Response)
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
-        service.check_model(body.model)
-        params = body.sampling_params()
-        prompt = await service.prompts.of_chat(body.messages)
-        created, model = int(time.time()), service.config.model_name
-        answer = ChatAnswer(request.state.request_id, created, model, body, params.n, service.tracer(body))
-        return await service.serve(request, body, [prompt], params, answer)
+        return await service.chat(request, body, ChatAnswer)
 
     return router
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from outrider.cache.pages import release_freed
 from outrider.engine.generation import TextPrompt
@@ -48,19 +49,31 @@ class Prompts:
             await asyncio.to_thread(release_freed)  # the threads' heaps would keep it
             return prompts
 
-    async def of_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> TextPrompt:
+    async def of_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> TextPrompt:
         """A conversation as the model's template lays it out. Raises RequestError where it does not."""
         if self._tokenizer.chat_template is None:
             raise RequestError("the model has no chat template; use /v1/completions")
 
         def lay_out() -> str:
-            plain = [message.for_template() for message in messages]
-            return self._llm.chat_text(plain, add_generation_prompt=add_generation_prompt)
+            plain = [message.for_template(f"messages[{n}]") for n, message in enumerate(messages)]
+            return self._llm.chat_text(
+                plain,
+                add_generation_prompt=add_generation_prompt,
+                tools=tools,
+                chat_template_kwargs=chat_template_kwargs,
+            )
 
         async with self._layouts:
             text = await asyncio.to_thread(lay_out)
         (prompt,) = await self.of_texts([text], add_special_tokens=False)  # the template has written them
-        return TextPrompt(prompt.token_ids)
+        return prompt
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """Special tokens included. Raises RequestError for a token id that the model does not have."""

@@ -69,7 +69,7 @@ class PromptLogprob(TypedDict):
 
 
 PromptLogprobs = list[dict[str, PromptLogprob] | None]
-FinishReason = Literal["stop", "length"] | None
+FinishReason = Literal["stop", "length", "tool_calls"] | None
 
 
 class Choice(TypedDict):
@@ -81,10 +81,26 @@ class Choice(TypedDict):
     token_ids: NotRequired[list[int]]
 
 
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+
+
+class MessageCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class ChatMessage(TypedDict):
+    """content: null beside calls without any. reasoning: the younger name of reasoning_content."""
+
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[MessageCall]]
 
 
 class ChatChoice(Choice):
@@ -92,9 +108,26 @@ class ChatChoice(Choice):
     logprobs: ChatLogprobs | None
 
 
+class DeltaFunction(TypedDict, total=False):
+    name: str
+    arguments: str
+
+
+class DeltaCall(TypedDict):
+    """index: of the call in its message. The first piece of a call has its id, type and name."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: DeltaFunction
+
+
 class Delta(TypedDict, total=False):
     role: Literal["assistant"]
     content: str
+    reasoning_content: str
+    reasoning: str
+    tool_calls: list[DeltaCall]
 
 
 class ChatChunkChoice(Choice):

@@ -17,6 +17,7 @@ from outrider.errors import ConfigError, RequestError
 from outrider.params import RepetitionFactor, SamplingParams, StructuredOutputs
 from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
 from outrider.serving.formats import ResponseFormat, Structured
+from outrider.serving.tools import NamedChoice, SentCall, ToolChoice, Tools
 
 MAX_LOGPROBS = 20
 MAX_WORDS = 1000
@@ -33,9 +34,9 @@ def _refuse(value: object) -> None:
         raise ValueError("this is not supported; leave it out")
 
 
-def _refuse_choice(value: object) -> None:
-    if value != "none":
-        _refuse(value)
+def _refuse_functions(value: object) -> None:
+    if value not in (None, "none", [], {}):
+        raise ValueError("this form is not supported any more; give tools and tool_choice")
 
 
 def _prompt(value: object, parse: ValidatorFunctionWrapHandler) -> object:
@@ -48,7 +49,7 @@ def _prompt(value: object, parse: ValidatorFunctionWrapHandler) -> object:
 
 
 Unsupported = Annotated[None, BeforeValidator(_refuse)]
-UnsupportedChoice = Annotated[None, BeforeValidator(_refuse_choice)]
+UnsupportedFunctions = Annotated[None, BeforeValidator(_refuse_functions)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 Prompts = Annotated[
@@ -208,22 +209,35 @@ Content = Annotated[AsText | Annotated[list[TextPart], Tag(AS_OTHER)], BY_KIND]
 
 
 class Message(Body):
-    """A message of a conversation. The fields after `content` are those of an answer that is sent back."""
+    """A message of a conversation. The fields after `content` are those of an answer that is sent back, and
+    of a tool's result."""
 
     place = "messages."
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content | None
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
     """Null is for an assistant's."""
+    name: Text | None = None
+    """Is for the model's chat template."""
+    tool_calls: list[SentCall] | None = None
+    tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
     refusal: Unsupported = None
-    tool_calls: Unsupported = None
-    function_call: Unsupported = None
+    function_call: UnsupportedFunctions = None
     annotations: Unsupported = None
     audio: Unsupported = None
 
-    def for_template(self) -> dict[str, Any]:
-        """As `LLM.chat` takes it."""
-        return self.model_dump(include={"role", "content"})
+    def for_template(self, where: str) -> dict[str, Any]:
+        """As `LLM.chat` takes it. where: the message's place in the request."""
+        plain = self.model_dump(
+            include={"role", "content", "name", "tool_call_id", "reasoning_content", "reasoning"},
+            exclude_none=True,
+        )
+        calls = [
+            call.for_template(f"{where}.tool_calls[{n}]") for n, call in enumerate(self.tool_calls or ())
+        ]
+        return plain | {"tool_calls": calls} if calls else {"content": None} | plain
 
 
 Messages = Annotated[list[Message], Field(min_length=1)]
@@ -235,11 +249,20 @@ class ChatRequest(Sampling):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Logprobs | None = None
-    tools: Unsupported = None
-    functions: Unsupported = None
-    tool_choice: UnsupportedChoice = None
-    function_call: UnsupportedChoice = None
-    parallel_tool_calls: Unsupported = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    """False: at most one call."""
+    functions: UnsupportedFunctions = None
+    function_call: UnsupportedFunctions = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the model's chat template, such as `enable_thinking`."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """A variable of some chat templates."""
+
+    @property
+    def names_a_tool(self) -> bool:
+        return isinstance(self.tool_choice, NamedChoice)
 
     def sampling_params(self) -> SamplingParams:
         if None not in (self.max_tokens, self.max_completion_tokens):

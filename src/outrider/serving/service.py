@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -13,14 +13,16 @@ from outrider.engine.generation import TextPrompt
 from outrider.errors import ConfigError
 from outrider.llm import LLM
 from outrider.params import SamplingParams
-from outrider.serving.answers import Answer
+from outrider.serving.answers import Answer, Asked, plain_text
 from outrider.serving.calls import Call
 from outrider.serving.errors import ApiError
 from outrider.serving.metrics import Metrics
+from outrider.serving.parsing.events import Parser
 from outrider.serving.prompts import Prompts
-from outrider.serving.requests import Sampling
+from outrider.serving.requests import ChatRequest, Sampling
 from outrider.serving.settings import ServerConfig, public_name
 from outrider.serving.traces import Tracer
+from outrider.serving.turns import Turns
 
 
 class Service:
@@ -32,6 +34,7 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics(config.model_name)
         self.prompts = Prompts(llm)
+        self.turns = Turns(llm, config, self.prompts)
         speculative = llm.config.speculative
         self._drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
         self.engine = AsyncEngine(
@@ -42,7 +45,7 @@ class Service:
     def max_model_len(self) -> int:
         return self.llm.engine.max_model_len
 
-    def tracer(self, body: Sampling) -> Tracer | None:
+    def _tracer(self, body: Sampling) -> Tracer | None:
         """What tells the drafts of a call, if it asks for that."""
         return Tracer(self._drafters, self.prompts.pieces_of) if body.speculation_trace else None
 
@@ -51,6 +54,34 @@ class Service:
         if name not in (None, self.config.model_name):
             message = f"the model {name!r} does not exist; this server has {self.config.model_name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+    async def chat(self, request: Request, body: ChatRequest, answer: Callable[[Asked], Answer]) -> Response:
+        """Serve a chat, and tell its answer in the form of `answer`. All APIs that chat come here.
+
+        Raises what the engine, or the model's template, refuses a request with.
+        """
+        self.check_model(body.model)
+        turn = await self.turns.of(body, request.state.request_id)
+        asked = self.asked(request, body, turn.params.n, turn.parser)
+        return await self.serve(request, body, [turn.prompt], turn.params, answer(asked))
+
+    def asked(
+        self,
+        request: Request,
+        body: Sampling,
+        per_prompt: int,
+        parser: Callable[[int, bool], Parser] = plain_text,
+    ) -> Asked:
+        """The call, as its answer has to know it."""
+        return Asked(
+            request.state.request_id,
+            int(time.time()),
+            self.config.model_name,
+            body,
+            per_prompt,
+            self._tracer(body),
+            parser,
+        )
 
     async def serve(
         self,
