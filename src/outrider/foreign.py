@@ -67,7 +67,8 @@ def translated(given: Mapping[str, Any], rules: Mapping[str, Rule], owner: str) 
             idle.append(name)
     if idle:
         warnings.warn(
-            f"{owner} takes {', '.join(idle)} as vLLM does; here that has no effect, and changes no answer",
+            f"{', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect: {owner} takes vLLM's "
+            "arguments that change no answer",
             stacklevel=_outside(),
         )
     return ours
