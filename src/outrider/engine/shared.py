@@ -41,8 +41,8 @@ class SharedEngine:
     def close(self) -> None:
         """End all requests, and let go of the engine."""
         with self._lock:
-            for request_id in self._inboxes:
-                self.engine.discard(request_id)
+            for request_id in self._inboxes if self._engine is not None else ():
+                self._engine.discard(request_id)
             self._inboxes.clear()
             self._engine = None
 
@@ -59,12 +59,7 @@ class SharedEngine:
 
     def increments(self, ids: Sequence[str], inbox: Inbox) -> Iterator[Increment]:
         """What is added to these requests until they have finished, whoever steps the engine."""
-        while True:
-            with self.alone() as engine:
-                if not inbox:
-                    if all(map(engine.finished, ids)):
-                        return
-                    self._step(engine)
+        while self._advance(ids, inbox):
             while inbox:
                 yield inbox.popleft()
 
@@ -109,6 +104,16 @@ class SharedEngine:
         finally:
             self._forget_left()
 
+    def _advance(self, ids: Sequence[str], inbox: Inbox) -> bool:
+        """Step if the inbox is empty; False if nothing can come into it any more."""
+        with self.alone() as engine:
+            if inbox:
+                return True
+            if all(map(engine.finished, ids)):
+                return False
+            self._step(engine)
+            return True
+
     def _step(self, engine: Engine) -> None:
         increments = engine.step()
         self._watcher.stepped(engine, increments)
@@ -120,10 +125,10 @@ class SharedEngine:
         # Who has the lock comes by here after releasing it, so that nothing is left for long.
         while self._left and self._lock.take_if_free():
             try:
-                while self._left and self._engine is not None:
+                while self._left:
                     request_id = self._left.popleft()
                     self._inboxes.pop(request_id, None)
-                    output = self._engine.discard(request_id)
+                    output = None if self._engine is None else self._engine.discard(request_id)
                     if output is not None:
                         self._watcher.finished(output)
             finally:
