@@ -51,10 +51,8 @@ def test_the_beams_are_those_of_transformers(target: str, width: int) -> None:
 
 def test_a_drafter_changes_no_beam(target: str) -> None:
     params = BeamSearchParams(beam_width=4, max_tokens=8)
-    plain, drafted = (
-        load(target, drafter).beam_search([{"prompt": "the end"}, "the river"], params)
-        for drafter in (None, "ngram")
-    )
+    prompts: list[Any] = [{"prompt": "the end"}, "the river"]
+    plain, drafted = (load(target, drafter).beam_search(prompts, params) for drafter in (None, "ngram"))
     assert plain == drafted
 
 

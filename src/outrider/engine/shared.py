@@ -41,8 +41,9 @@ class SharedEngine:
     def close(self) -> None:
         """End all requests, and let go of the engine."""
         with self._lock:
-            for request_id in self._inboxes if self._engine is not None else ():
-                self._engine.discard(request_id)
+            if self._engine is not None:
+                for request_id in self._inboxes:
+                    self._engine.discard(request_id)
             self._inboxes.clear()
             self._engine = None
 

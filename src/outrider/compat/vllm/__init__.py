@@ -3,10 +3,14 @@
 Each module has the path that it has in vLLM, and what is in it are classes of Outrider.
 """
 
-from outrider import LLM, CompletionOutput, EngineArgs, LLMEngine, RequestOutput, SamplingParams
 from outrider.async_llm import AsyncLLM as AsyncLLMEngine
 from outrider.compat.vllm.inputs import PromptType, TextPrompt, TokensPrompt
+from outrider.engine_args import EngineArgs
 from outrider.engine_args import EngineArgs as AsyncEngineArgs
+from outrider.llm import LLM
+from outrider.llm_engine import LLMEngine
+from outrider.outputs import CompletionOutput, RequestOutput
+from outrider.params import SamplingParams
 
 __all__ = [
     "LLM",
