@@ -172,7 +172,7 @@ class LLM:
         *,
         use_tqdm: bool = True,
         lora_request: None = None,
-        priority: int | Sequence[int] | None = None,
+        priority: int | Sequence[int] = 0,
     ) -> list[RequestOutput]:
         """Complete one prompt or many, batched; outputs are in the order of the prompts.
 
@@ -341,13 +341,13 @@ def refuse_lora(request: object) -> None:
 def _together(
     prompts: Sequence[Prompt],
     params: SamplingParams | Sequence[SamplingParams],
-    priority: int | Sequence[int] | None,
+    priority: int | Sequence[int],
 ) -> list[tuple[Prompt, SamplingParams, int]]:
     """Each prompt with its parameters and its priority. Raises ConfigError where their numbers differ."""
     if isinstance(params, SamplingParams):
         params = [params] * len(prompts)
     if not isinstance(priority, Sequence):
-        priority = [priority or 0] * len(prompts)
+        priority = [priority] * len(prompts)
     for name, given in (("sampling_params", len(params)), ("priority", len(priority))):
         if given != len(prompts):
             raise ConfigError(f"{len(prompts)} prompts with {given} {name}; give one for all or one a prompt")
