@@ -7,11 +7,11 @@ import warnings
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from outrider import config
 from outrider.config import UNITS, DrafterConfig, EngineConfig, SpeculativeConfig, parse_bytes, resolve
 from outrider.errors import ConfigError
 from outrider.params import LONGEST_DRAFT
@@ -63,6 +63,7 @@ def test_resolve_loses_nothing(left_out: str, speculation_left_out: str) -> None
     resolved = resolve("target", speculative_model="draft", **speculation, **options)
     assert resolved.model_dump() == {
         "model": "target",
+        "stored_quantization": None,
         **options,
         left_out: EngineConfig.model_fields[left_out].default,
         "speculative": {
@@ -80,7 +81,7 @@ def test_quantization_beside_a_dtype_is_refused(dtype: str) -> None:
 
 
 def test_the_test_above_knows_every_option() -> None:
-    assert {*ENGINE, "model", "speculative"} == set(EngineConfig.model_fields)
+    assert {*ENGINE, "model", "speculative", "stored_quantization"} == set(EngineConfig.model_fields)
     assert {*SPECULATION, "drafters"} == set(SpeculativeConfig.model_fields)
     assert set(DrafterConfig.model_fields) == {"method", "model", "quantization"}
     assert all(EngineConfig.model_fields[name].default != value for name, value in ENGINE.items())
@@ -363,14 +364,71 @@ def test_configuration_is_frozen() -> None:
         resolved.speculative.num_speculative_tokens = 3
 
 
-def test_use_v2_block_manager_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "_warned", set())
-    with pytest.warns(UserWarning, match="use_v2_block_manager has no effect"):
-        assert resolve("m", use_v2_block_manager=True) == EngineConfig(model="m")
+def test_what_changes_no_answer_is_taken_with_one_warning() -> None:
+    given = {"use_v2_block_manager": True, "gpu_memory_utilization": 0.5, "tensor_parallel_size": 1}
+    with pytest.warns(UserWarning, match=f"^{', '.join(given)} have no effect: LLM takes") as warned:
+        assert resolve("m", **given) == EngineConfig(model="m")
+    assert [warning.filename for warning in warned] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert resolve("m", use_v2_block_manager=True) == EngineConfig(model="m")
-        assert resolve("m", use_v2_block_manager=None) == EngineConfig(model="m")
+        assert resolve("m", **dict.fromkeys(given)) == EngineConfig(model="m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [
+        ("tensor_parallel_size", 2, "give 1"),
+        ("pipeline_parallel_size", 2, "give 1"),
+        ("skip_tokenizer_init", True, "detokenize=False"),
+        ("tokenizer_mode", "slow", "'auto'"),
+        ("load_format", "dummy", "safetensors"),
+        ("hf_overrides", {"rope_theta": 1}, "config.json"),
+        ("enable_lora", True, "merge the adapter"),
+        ("runner", "pooling", "'generate'"),
+    ],
+)
+def test_what_would_change_an_answer_is_refused_by_name(name: str, value: Any, instead: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        resolve("m", **{name: value})
+    assert str(refusal.value).startswith(f"LLM cannot do {name} = {value!r}: ")
+    assert instead in str(refusal.value)
+
+
+def test_vllms_names_of_what_is_ours() -> None:
+    assert resolve("m", kv_cache_memory_bytes="1MiB").kv_cache_memory == 2**20
+    with pytest.raises(ConfigError, match="kv_cache_memory_bytes and kv_cache_memory, which mean the same"):
+        resolve("m", kv_cache_memory_bytes=1, kv_cache_memory=2)
+    older = {"ngram_prompt_lookup_min": 1, "ngram_prompt_lookup_max": 3}
+    newer = {"prompt_lookup_min": 1, "prompt_lookup_max": 3}
+    assert resolve("m", speculative_model="[ngram]", **older) == resolve(
+        "m", speculative_config={"method": "ngram", **newer}
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("half", "float16"), ("float", "float32"), (torch.bfloat16, "bfloat16")]
+)
+def test_vllms_names_of_dtypes(given: Any, meant: str) -> None:
+    assert resolve("m", dtype=given).dtype == meant
+
+
+def test_a_scheme_of_stored_weights_is_looked_for() -> None:
+    config = resolve("m", quantization="awq_marlin")
+    assert (config.quantization, config.stored_quantization) == (None, "awq")
+    with pytest.raises(ConfigError, match=r"^quantization = 'bitsandbytes': "):
+        resolve("m", quantization="bitsandbytes")
+
+
+def test_vllms_speculative_config() -> None:
+    mapping = {"method": "eagle3", "model": "head", "num_speculative_tokens": 3}
+    idle = {"draft_tensor_parallel_size": 1, "disable_by_batch_size": 4, "max_model_len": 2048}
+    with pytest.warns(UserWarning, match="draft_tensor_parallel_size, disable_by_batch_size, max_model_len"):
+        config = resolve("m", speculative_config={**mapping, **idle, "spec_token_tree": None})
+    assert config == resolve("m", speculative_config=mapping)
+    with pytest.raises(
+        ConfigError, match=r"speculative_config cannot do posterior_threshold = 0.1: .*lossless"
+    ):
+        resolve("m", speculative_config={**mapping, "posterior_threshold": 0.1})
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from outrider.errors import ConfigError, OutriderError
-from outrider.params import LOGIT_BIAS_LIMIT, LONGEST_DRAFT, MOST_CHARACTERS, SamplingParams
+from outrider.params import (
+    LOGIT_BIAS_LIMIT,
+    LONGEST_DRAFT,
+    MOST_CHARACTERS,
+    SamplingParams,
+    StructuredOutputs,
+)
 
 NUMBERS = [
     "temperature",
@@ -175,24 +180,86 @@ def test_refusal_is_a_value_error_of_ours() -> None:
     assert issubclass(ConfigError, OutriderError)
 
 
-def test_parameters_are_frozen() -> None:
+def test_what_is_assigned_is_validated_by_itself() -> None:
     params = SamplingParams()
-    with pytest.raises(ValidationError, match="frozen"):
-        params.temperature = 0.5
-    assert params.temperature == 1.0
+    params.temperature, params.stop, params.max_tokens = 0.5, "END", None
+    assert params == SamplingParams(temperature=0.5, stop=["END"], max_tokens=None)
+    with pytest.raises(ConfigError, match=r"^temperature = -1: "):
+        params.temperature = -1
+    with pytest.raises(ConfigError, match=r"no argument 'temprature'; did you mean 'temperature'"):
+        params.temprature = 1  # type: ignore[attr-defined]
+    assert params.temperature == 0.5
+
+
+def test_what_excludes_each_other_may_be_assigned_in_any_order() -> None:
+    """It is told where a request is made of it."""
+    params = SamplingParams()
+    params.min_tokens = 32
+    with pytest.raises(ConfigError, match=r"^min_tokens = 32 is more than max_tokens = 16; "):
+        params.copied()
+    params.max_tokens = 64
+    assert params.copied() == params
+
+
+def test_a_copy_shares_nothing() -> None:
+    params = SamplingParams(logit_bias={1: 2.0})
+    copy = params.copied()
+    assert copy.logit_bias is not None
+    copy.logit_bias[5] = 1.0
+    copy.n = 3
+    assert (params.n, params.logit_bias) == (1, {1: 2.0})
+
+
+def test_vllms_older_name_of_structured_outputs() -> None:
+    values: dict[str, Any] = {"guided_decoding": {"regex": "a"}}
+    params = SamplingParams(**values)
+    assert params == SamplingParams(structured_outputs=StructuredOutputs(regex="a"))
+    with pytest.raises(ConfigError, match="guided_decoding and structured_outputs, which mean the same"):
+        SamplingParams(structured_outputs=StructuredOutputs(regex="a"), **values)
+    params.guided_decoding = {"regex": "b"}  # type: ignore[attr-defined]
+    assert params.structured_outputs == StructuredOutputs(regex="b")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [
+        ("best_of", 4, "ask for n sequences"),
+        ("use_beam_search", True, r"LLM\.beam_search"),
+        ("logits_processors", [len], "logit_bias"),
+        ("extra_args", {"a": 1}, "plug-ins"),
+        ("thinking_token_budget", 100, "max_tokens"),
+    ],
+)
+def test_what_is_vllms_alone_and_changes_an_answer_is_refused(name: str, value: Any, instead: str) -> None:
+    with pytest.raises(ConfigError, match=f"^SamplingParams cannot do {name} = .*: .*{instead}"):
+        SamplingParams(**{name: value})
+
+
+def test_what_is_vllms_alone_and_changes_no_answer_is_taken_with_one_warning() -> None:
+    given: dict[str, Any] = {"spaces_between_special_tokens": False, "skip_clone": True, "extra_args": None}
+    with pytest.warns(
+        UserWarning, match="^spaces_between_special_tokens, skip_clone have no effect"
+    ) as warned:
+        assert SamplingParams(temperature=0, **given) == SamplingParams(temperature=0)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_stop_strings_need_text() -> None:
+    with pytest.raises(ConfigError, match="stop strings with detokenize = False"):
+        SamplingParams(stop=["a"], detokenize=False)
 
 
 def test_parameters_do_not_share_what_they_were_made_of() -> None:
     bias, stop = {1: 2.0}, ["a"]
-    params = SamplingParams(logit_bias=bias, stop=stop)  # type: ignore[arg-type]
+    params = SamplingParams(logit_bias=bias, stop=stop)
     bias[1], stop[0] = 5.0, "b"
     assert params.logit_bias == {1: 2.0}
     assert params.stop == ("a",)
 
 
 def test_one_string_or_many_stop_an_output() -> None:
-    assert SamplingParams(stop="END").stop == ("END",)  # type: ignore[arg-type]
-    assert SamplingParams(stop=["a", "b"]).stop == ("a", "b")  # type: ignore[arg-type]
+    assert SamplingParams(stop="END").stop == ("END",)
+    assert SamplingParams(stop=["a", "b"]).stop == ("a", "b")
     assert SamplingParams(stop=None, bad_words=None, stop_token_ids=None) == SamplingParams()  # type: ignore[arg-type]
 
 

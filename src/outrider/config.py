@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -18,12 +17,19 @@ from pydantic import (
 )
 
 from outrider.errors import ConfigError
+from outrider.foreign import translated
 from outrider.params import LONGEST_DRAFT
 from outrider.validation import Strict, refuse_unknown
+from outrider.vllm_arguments import OF_LLM, OF_SPECULATIVE_CONFIG
 
 UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
-_warned: set[str] = set()
+STORED = {
+    **{name: name for name in ("awq", "gptq", "fp8", "fbgemm_fp8", "compressed-tensors", "mxfp4", "gguf")},
+    "awq_marlin": "awq",
+    "gptq_marlin": "gptq",
+}
+"""vLLM's values of `quantization` for files that are quantised already, and the scheme that each names."""
 
 
 def parse_bytes(value: object) -> object:
@@ -50,6 +56,12 @@ def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> objec
 def _method(value: object) -> object:
     """vLLM's name of the method is 'eagle3'."""
     return "head" if value == "eagle3" else value
+
+
+def _dtype(value: object) -> object:
+    """vLLM's other names, and PyTorch's own values, which are written as 'torch.float16'."""
+    name = str(value).removeprefix("torch.")
+    return {"half": "float16", "float": "float32"}.get(name, name)
 
 
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
@@ -140,11 +152,16 @@ class EngineConfig(Strict):
     revision: str | None = None
     chat_template: Annotated[str, Field(min_length=1)] | None = None
     """A file with a Jinja template, or the template itself, which replaces the model's own."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "float64"], BeforeValidator(_dtype)
+    ] = "auto"
     """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
     quantization: Quantization | None = None
     """Weights quantised when they are loaded, for the native CPU kernels, in place of `dtype`; None: as
     `dtype` says."""
+    stored_quantization: str | None = None
+    """The scheme that the model's files have to be quantised by, where `quantization` names one of vLLM's,
+    such as 'awq'; None: whichever they are."""
     device: str = "auto"
     backend: Literal["auto", "native", "torch"] = "auto"
     """'auto': native kernels on the CPU, PyTorch elsewhere."""
@@ -198,13 +215,12 @@ _OF_SPECULATION = frozenset(SpeculativeConfig.model_fields) - {"drafters"}
 _FLAT = _OF_SPECULATION | {"speculative_model"}
 MAPPINGS = frozenset({"speculative_config", "override_generation_config"})
 """Options of LLM whose values are mappings."""
-OPTIONS = (
-    frozenset(EngineConfig.model_fields) - {"model", "speculative"}
-    | _FLAT
-    | MAPPINGS
-    | {"use_v2_block_manager"}
+OWN = (
+    frozenset(EngineConfig.model_fields) - {"model", "speculative", "stored_quantization"} | _FLAT | MAPPINGS
 )
-"""What LLM takes beside the model."""
+"""Options of LLM beside the model."""
+OPTIONS = OWN | OF_LLM.keys()
+"""Those, and vLLM's, of which each is taken or refused by name."""
 
 
 def resolve(model: str, **options: Any) -> EngineConfig:
@@ -212,16 +228,16 @@ def resolve(model: str, **options: Any) -> EngineConfig:
 
     Speculation is given as `speculative_model=` (a drafter or a list of them) with `num_speculative_tokens=`,
     `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=` and `draft_quantization=`, or as
-    one mapping `speculative_config=`. Raises ConfigError for both at once, for unknown names and for values
-    out of range.
+    one mapping `speculative_config=`. Raises ConfigError for both at once, for unknown names, for values
+    out of range, and for what vLLM does and Outrider does not.
     """
-    refuse_unknown(options, OPTIONS, "LLM")
-    if options.pop("use_v2_block_manager", None) is not None and "v2" not in _warned:
-        _warned.add("v2")
-        warnings.warn("use_v2_block_manager has no effect: there is one block manager", stacklevel=3)
+    options = translated(options, OF_LLM, "LLM")
+    refuse_unknown(options, OWN, "LLM")
     flat = {name: options.pop(name) for name in sorted(_FLAT) if options.get(name) is not None}
     for name in _FLAT:
         options.pop(name, None)
+    if options.get("quantization") in STORED:
+        options["stored_quantization"] = STORED[options.pop("quantization")]
     mapping = options.pop("speculative_config", None)
     return EngineConfig(model=model, speculative=_speculative(flat, mapping), **options)
 
@@ -237,6 +253,7 @@ def _speculative(flat: dict[str, Any], mapping: Any) -> SpeculativeConfig | None
                 f"speculative_config = {mapping!r}: give a mapping such as "
                 '{"method": "ngram", "num_speculative_tokens": 5}'
             )
+        mapping = translated(mapping, OF_SPECULATIVE_CONFIG, "speculative_config")
         refuse_unknown(mapping, {"method", "model", *_OF_SPECULATION}, "speculative_config")
         others = {name: value for name, value in mapping.items() if name in _OF_SPECULATION}
         drafter = _mapped(mapping.get("method", "draft_model"), mapping.get("model"))

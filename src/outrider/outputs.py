@@ -92,6 +92,10 @@ class CompletionOutput:
     stop_reason: int | str | None
     speculation: SpeculationStats
 
+    def finished(self) -> bool:
+        """Whether the sequence has ended."""
+        return self.finish_reason is not None
+
 
 @dataclass(frozen=True)
 class RequestMetrics:
@@ -106,6 +110,21 @@ class RequestMetrics:
     last_token_time: float | None
     finished_time: float | None
     token_times: tuple[tuple[float, int], ...] = field(repr=False)
+
+    @property
+    def time_in_queue(self) -> float | None:
+        """From arrival to the first step."""
+        return None if self.first_scheduled_time is None else self.first_scheduled_time - self.arrival_time
+
+    @property
+    def first_token_latency(self) -> float | None:
+        """From arrival to the first token."""
+        return None if self.first_token_time is None else self.first_token_time - self.arrival_time
+
+    @property
+    def num_generation_tokens(self) -> int:
+        """Of the request's first sequence."""
+        return sum(tokens for _, tokens in self.token_times)
 
 
 @dataclass(frozen=True)

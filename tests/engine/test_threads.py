@@ -24,7 +24,7 @@ PARAMS = SamplingParams(temperature=1.0, seed=4, max_tokens=16, ignore_eos=True,
 def check_free(llm: LLM) -> None:
     assert not llm.engine.unfinished
     assert not llm.engine._groups
-    assert not llm._inboxes
+    assert not llm.shared.requests
     assert llm.engine.target.pool.num_free == llm.engine.target.pool.num_blocks
 
 

@@ -311,7 +311,7 @@ def test_chat_refuses_in_one_line(target: str) -> None:
     with pytest.raises(RequestError, match="chat template cannot lay out these messages: line 1 of it"):
         llm.chat(USER)
     llm.engine.tokenizer = replace(llm.tokenizer, templates={})
-    with pytest.raises(ConfigError, match="has no chat template; use `generate`"):
+    with pytest.raises(ConfigError, match=r"has no chat template; .* `generate`"):
         llm.chat(USER)
 
 

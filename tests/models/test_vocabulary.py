@@ -149,7 +149,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_target_that_says_padding(
-    padded: tuple[str, str], short: str, backend: str, temperature: float
+    padded: tuple[str, str], short: str, backend: Any, temperature: float
 ) -> None:
     """The draft's table has no row for it, and the request goes on, with the target's own tokens."""
     target, _ = padded

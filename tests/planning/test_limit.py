@@ -164,7 +164,7 @@ def test_the_limit_is_kept(target: str) -> None:
 
 @pytest.mark.usefixtures("nothing_is_built")
 @pytest.mark.parametrize("size", ["1KiB", "100MB", 4096])
-def test_less_than_the_process_itself(target: str, size: object) -> None:
+def test_less_than_the_process_itself(target: str, size: Any) -> None:
     with pytest.raises(ConfigError, match=r"memory_limit = \d+ bytes .*Python and libraries; .*MiB"):
         LLM(target, device="cpu", memory_limit=size)
 
@@ -187,18 +187,18 @@ def test_more_than_the_machine_has(target: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("size", "named"), [(0, "memory_limit = 0"), ("0MiB", "memory_limit"), ("12QB", "'512MiB'"), (-1, "-1")]
 )
-def test_no_size_at_all(target: str, size: object, named: str) -> None:
+def test_no_size_at_all(target: str, size: Any, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         LLM(target, memory_limit=size)
 
 
 @pytest.mark.usefixtures("nothing_is_built")
 def test_models_that_are_not_there(target: str, tmp_path: Path) -> None:
-    missing: list[dict[str, Any]] = [
+    cases: list[dict[str, Any]] = [
         {"model": "nowhere"},
         {"model": target, "speculative_model": str(tmp_path / "none")},
     ]
-    for options in missing:
+    for options in cases:
         with pytest.raises(ModelError, match="does not exist"):
             LLM(**options, device="cpu", memory_limit="100GiB")
 

@@ -105,3 +105,10 @@ class BlockPool:
         self._idle.pop(block, None)
         self._references[block] += 1
         return block
+
+    def unpublish(self) -> None:
+        """Find no block by its content any more; those that somebody has stay theirs."""
+        self._empty += self._idle
+        self._idle.clear()
+        self._digest_of.clear()
+        self._block_of.clear()

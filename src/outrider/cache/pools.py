@@ -59,3 +59,8 @@ class Pools:
         for pool in taken:
             pool.lend()
         return False
+
+    def unpublish(self) -> None:
+        """Find nothing by its content any more."""
+        for pool in self.all:
+            pool.unpublish()

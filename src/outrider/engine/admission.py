@@ -36,11 +36,13 @@ def admit(
     now: float,
     priority: int = 0,
 ) -> RequestGroup:
-    """The `params.n` sequences of one request, ready to be scheduled. Raises RequestError.
+    """The `params.n` sequences of one request, ready to be scheduled. Raises RequestError, and ConfigError
+    for parameters that exclude each other. Whoever changes `params` later changes nothing here.
 
     priority: lower goes first, as if it had come `PRIORITY_SECONDS` earlier for each. now: seconds.
     """
     config = target.model.config
+    params = params.copied()
     tokens = checked_tokens(tokens, max_model_len, config.vocab_size)
     if params.n > MOST_SEQUENCES:
         raise RequestError(f"n = {shown(params.n)}: a request can have {MOST_SEQUENCES} sequences at most")

@@ -11,9 +11,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from outrider.aside import aside
 from outrider.engine.embedding import CacheInUse
@@ -27,10 +28,11 @@ from outrider.engine.generation import (
     TextPrompt,
 )
 from outrider.engine.request import RequestGroup
+from outrider.engine.watcher import Watcher
 from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
 from outrider.faults import Faults
 from outrider.formats.format import Floats
-from outrider.outputs import Increment, RequestOutput
+from outrider.outputs import RequestOutput
 from outrider.params import SamplingParams
 from outrider.sandbox.workers import GivenUp
 
@@ -39,29 +41,27 @@ T = TypeVar("T")
 
 RECENT = 32  # departures over which the time until the next one is estimated
 MAX_UNREAD = 1024
-"""Increments of each of its sequences that a call may leave unread."""
-
-
-class Watcher(Protocol):
-    """Who counts what the engine does. Called in the engine's thread, so it should be quick."""
-
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
-        """A step has ended; `engine.report` is of it."""
-
-    def finished(self, output: RequestOutput) -> None:
-        """A request has ended, or was given up."""
 
 
 class AsyncEngine:
     """Serves an engine to one event loop.
 
     capacity: sequences that may be in the engine at a time, running and waiting; one call more raises
-    QueueFull. A fault in one request ends that request; one in a step that could not be confined ends those
-    that ran in it, with EngineFailed.
+    QueueFull. unread: increments of each of its sequences that a call may leave unread; None: `MAX_UNREAD`.
+    A fault in one request ends that request; one in a step that could not be confined ends those that ran in
+    it, with EngineFailed.
     """
 
-    def __init__(self, engine: Engine, *, capacity: int, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        capacity: float,
+        unread: float | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
         self.capacity = capacity
+        self._unread = MAX_UNREAD if unread is None else unread
         self._engine = engine
         self._watcher = watcher
         self._faults = Faults(logger)
@@ -85,8 +85,11 @@ class AsyncEngine:
     def generate(
         self, prompts: Sequence[TextPrompt], params: SamplingParams, *, priority: int = 0
     ) -> Generation:
-        """A call, to be entered. Entering raises RequestError, QueueFull or EngineStopped."""
-        return Generation(self, prompts, params, priority)
+        """A call, to be entered. Entering raises RequestError, QueueFull or EngineStopped.
+
+        Raises ConfigError for parameters that exclude each other.
+        """
+        return Generation(self, prompts, params.copied(), priority)
 
     @property
     def stopped(self) -> str | None:
@@ -121,12 +124,38 @@ class AsyncEngine:
         return True
 
     async def close(self) -> None:
-        """Stop the thread, whatever runs, and end what is left."""
-        self._stopped = self._stopped or "the server is shutting down"
+        """What `stop` does, while the loop goes on."""
+        self._end()
+        await asyncio.to_thread(self._join)
+
+    def stop(self) -> None:
+        """Stop the thread after the step that runs, whatever waits, and end what is left."""
+        self._end()
+        self._join()
+
+    def _end(self) -> None:
+        self._stopped = self._stopped or "the engine is shutting down"
         self._stop_all()
+        self._orders.put(self._quit)
+
+    def _join(self) -> None:
         if self._thread.is_alive():
-            self._orders.put(self._quit)
-            await asyncio.to_thread(self._thread.join)
+            self._thread.join()
+
+    async def ask(self, question: Callable[[Engine], T]) -> T:
+        """What the engine's thread finds out between two steps. Raises EngineStopped, and what it raises."""
+        if self._stopped is not None:
+            raise EngineStopped(self._stopped)
+        answer: Future[T] = Future()
+
+        def find_out() -> None:
+            try:
+                answer.set_result(question(self._engine))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        self._orders.put(find_out)
+        return await asyncio.wrap_future(answer)
 
     async def enter(self, generation: Generation) -> None:
         """What `Generation.enter` does."""
@@ -175,6 +204,10 @@ class AsyncEngine:
             generation.given_up.set()
             self._orders.put(lambda: self._give_up(generation))
             self._unseat(generation)
+
+    def abort(self, generation: Generation) -> None:
+        """End the requests of a call, which then has their outputs so far."""
+        self._orders.put(lambda: self._abort(generation))
 
     def _unseat(self, generation: Generation) -> None:
         self._seated.discard(generation)
@@ -256,6 +289,17 @@ class AsyncEngine:
             generation.ids.append(self._engine.queue(group))
             self._generations[group.id] = generation
         self._tell(lambda: _answer(queued, None))
+        if generation.aborted:
+            self._abort(generation)
+
+    def _abort(self, generation: Generation) -> None:
+        generation.aborted = True
+        for request_id in generation.ids:
+            if self._generations.pop(request_id, None) is not None:
+                self._engine.abort(request_id)
+                generation.taken[request_id] = self._finish(request_id)
+        if generation.ids:
+            self._tell(lambda: self._deliver([(generation, None)]))
 
     def _give_up(self, generation: Generation) -> None:
         for request_id in generation.ids:
@@ -318,7 +362,7 @@ class AsyncEngine:
                 generation.outputs = [generation.taken[request_id] for request_id in generation.ids]
                 self._departures.append(monotonic())
                 self._unseat(generation)  # also of a caller who is slow to read
-            if generation.inbox.qsize() < MAX_UNREAD * generation.sequences:
+            if generation.inbox.qsize() < self._unread * generation.sequences:
                 generation.inbox.put_nowait(item)
             else:
                 self._drop(generation)
@@ -327,7 +371,9 @@ class AsyncEngine:
         """Give up a call whose caller does not read, and whose answer would fill the memory."""
         while not generation.inbox.empty():
             generation.inbox.get_nowait()
-        unread = f"{MAX_UNREAD} tokens of each sequence were not read, and the request was ended; read faster"
+        unread = (
+            f"{self._unread} tokens of each sequence were not read, and the request was ended; read faster"
+        )
         generation.inbox.put_nowait(RequestError(unread))
         self.leave(generation)
 

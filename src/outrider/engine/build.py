@@ -62,6 +62,7 @@ def build_engine(
         tokenizer=config.tokenizer,
         positions=config.max_model_len,
     )
+    _check_scheme(config, checkpoint)
     defaults = default_params(config, checkpoint)
     template = None if config.chat_template is None else read_template(config.chat_template)
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
@@ -142,6 +143,7 @@ def build_engine(
             max_model_len=max_model_len,
         ),
         max_model_len=max_model_len,
+        weights=config.quantization or (checkpoint.stored_as if config.dtype == "auto" else config.dtype),
         sampling_defaults=defaults,
         scheduling_policy=config.scheduling_policy,
         seed=config.seed,
@@ -173,6 +175,17 @@ def prompt_rows_of(config: EngineConfig, *, exact: bool) -> int:
     """Rows of prompts in a step. exact: on the native kernels."""
     most = config.max_num_batched_tokens
     return min(most, config.prompt_chunk_size or (NATIVE_PROMPT_CHUNK if exact else most))
+
+
+def _check_scheme(config: EngineConfig, checkpoint: Checkpoint) -> None:
+    """Raise ConfigError where the files are not quantised as somebody said."""
+    said, found = config.stored_quantization, checkpoint.quantised_by
+    if said not in (None, found):
+        how = "are not quantised" if found is None else f"are quantised by {found!r}"
+        raise ConfigError(
+            f"quantization = {said!r}, and the files of {config.model!r} {how}; leave it out, or give 'int8' "
+            "or 'int4' to quantise what is loaded"
+        )
 
 
 def _max_model_len(config: EngineConfig, checkpoint: Checkpoint, division: Division) -> int:

@@ -10,15 +10,19 @@ from outrider.errors import INTERNAL_ERROR
 from outrider.outputs import Drafted, Increment, Logprob, Logprobs, Origin
 
 
+def begin(request: Request, now: float) -> None:
+    """A step that computes tokens of the request begins; the first one tells how many the cache had."""
+    if request.first_scheduled_time is None:
+        request.first_scheduled_time = now
+        request.cached_tokens = request.table.filled
+
+
 def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
     """Add what stands to the request: tokens, text, log-probabilities, and statistics.
 
     Tokens after one that ends the output are dropped, also in the middle of an accepted draft.
     """
     request, verdict = judged.work.request, judged.verdict
-    if request.first_scheduled_time is None:
-        request.first_scheduled_time = now
-        request.cached_tokens = request.table.filled
     computed = request.table.filled + judged.work.count
     if request.wants_prompt_logprobs:
         _add_prompt_logprobs(request, judged, computed, decode)
@@ -108,7 +112,7 @@ def _add_text(request: Request, token: int, origin: Origin) -> None:
     found = request.text.push(
         token,
         origin,
-        silent=ends and not params.include_stop_str_in_output,
+        silent=(ends and not params.include_stop_str_in_output) or not params.detokenize,
         stops=may_end,
     )
     if ends:

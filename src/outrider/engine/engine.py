@@ -15,7 +15,7 @@ from outrider.config import SchedulingPolicy
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
-from outrider.engine.commit import abort, commit, fail
+from outrider.engine.commit import abort, begin, commit, fail
 from outrider.engine.embedding import Embedder
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
@@ -63,6 +63,7 @@ class Engine:
         lending: Lending,
         embedder: Embedder,
         max_model_len: int,
+        weights: str,
         sampling_defaults: Mapping[str, Any],
         scheduling_policy: SchedulingPolicy,
         seed: int,
@@ -79,6 +80,8 @@ class Engine:
         self.embedder = embedder
         """Embeds texts between two steps."""
         self.max_model_len = max_model_len
+        self.weights = weights
+        """The format of the target's linear layers as they are computed with: 'Q8_0', 'int4'."""
         self.sampling_defaults = sampling_defaults
         """What a request should be sampled with where it does not say, by the names of SamplingParams."""
         self._scheduling_policy = scheduling_policy
@@ -112,6 +115,7 @@ class Engine:
                 self._wait(WAIT)  # for grammars
             return []
         requests = [work.request for work in schedule.work]
+        self._begin(requests)
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
         drafted = self._clock()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
@@ -185,15 +189,23 @@ class Engine:
             del self._groups[request_id]
         return group.output()
 
-    def discard(self, request_id: str) -> None:
-        """Abort and forget a request, if the engine still knows it."""
-        if request_id in self._groups:
-            self.abort(request_id)
-            self.take(request_id)
+    def discard(self, request_id: str) -> RequestOutput | None:
+        """Abort and forget a request, if the engine still knows it; what it had by then."""
+        if request_id not in self._groups:
+            return None
+        self.abort(request_id)
+        return self.take(request_id)
 
     def finished(self, request_id: str) -> bool:
         """Whether a request that was not taken yet has its whole output."""
         return self._groups[request_id].finished
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all beginnings of prompts that were kept; False, with nothing done, while requests run."""
+        if self.unfinished:
+            return False
+        self.target.pool.unpublish()
+        return True
 
     @property
     def unfinished(self) -> bool:
@@ -212,6 +224,11 @@ class Engine:
             self.lending.observe(schedule)
         self.scheduler.resting = self.lending.resting
         return schedule
+
+    def _begin(self, requests: Sequence[Request]) -> None:
+        now = self.now()
+        for request in requests:
+            begin(request, now)
 
     def _commit(self, judged: Judged) -> Increment:
         request = judged.work.request

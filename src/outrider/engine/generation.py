@@ -73,6 +73,8 @@ class Generation:
     inbox: asyncio.Queue[News] = field(default_factory=asyncio.Queue)
     grammar: Grammar | None = None
     """Of its structured outputs. While it is held, the engine's thread finds it compiled."""
+    aborted: bool = False
+    """Whether its requests are to end where they are; of the engine's thread."""
     queued: asyncio.Future[None] | None = None
     """Whether the engine has taken it, once it was asked."""
     given_up: Event = field(default_factory=Event)

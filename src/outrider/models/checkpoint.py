@@ -46,6 +46,10 @@ class Checkpoint(Source, Protocol):
         """How it makes embeddings; None where it is not meant for them."""
 
     @property
+    def quantised_by(self) -> str | None:
+        """The scheme by which its files are quantised: 'awq', 'gguf'; None where they are not."""
+
+    @property
     def stored_as(self) -> str:
         """The format of the linear layers, by its name: 'F32', 'BF16', 'Q8_0'."""
 

@@ -17,7 +17,7 @@ from outrider.models.generation import sampling_defaults
 from outrider.models.json_file import read_json
 from outrider.models.pooling import folder_pooling
 from outrider.models.registry import config_settings
-from outrider.models.schemes import open_weights
+from outrider.models.schemes import open_weights, scheme_of
 from outrider.models.settings import stop_tokens
 from outrider.models.source import DRAFTS, HUGGING_FACE, StoredModel, text_tensors, without_drafts
 from outrider.models.tensors import Tensor
@@ -46,6 +46,7 @@ class FolderCheckpoint:
         self.config = with_ends(model_config(family, settings, generation), self._tokenizer_path)
         self.sampling_defaults = sampling_defaults(generation if generation_file.exists() else raw)
         self.pooling = folder_pooling(path)
+        self.quantised_by = scheme_of(raw, path).name
         stored = open_weights(path, raw)
         if "text_config" in raw:
             stored = text_tensors(stored)

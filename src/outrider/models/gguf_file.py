@@ -30,6 +30,8 @@ class GGUFCheckpoint:
     """Weights are memory-mapped and read when they are used. positions: that requests may have; see
     `Settings`."""
 
+    quantised_by = "gguf"
+
     def __init__(self, path: Path, tokenizer_path: Path | None = None, positions: int | None = None) -> None:
         self._path = path
         self._given = None if tokenizer_path is None else load_tokenizer(tokenizer_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def _scheme(values: Any, usual: str, place: str, folder: Path) -> Scheme:
     make = SCHEMES.get(settings.method.lower())
     if make is None:
         raise ModelError(f"{folder}: weights quantised by {settings.named} ({place}), {ADVICE}")
-    return make(settings)
+    return replace(make(settings), name=settings.method.lower())
 
 
 def _layer_of(name: str) -> str:

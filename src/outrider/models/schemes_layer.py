@@ -70,13 +70,15 @@ class Scheme:
 
     parts: ends of the names of what may belong to a layer; make: its weight; None where nothing is quantised.
     A layer of nothing but `weight` is not quantised, unless that is of one of `dtypes`. unread: ends of the
-    names of what is stored for computing with activations and K/V that are quantised too.
+    names of what is stored for computing with activations and K/V that are quantised too. name: as files have
+    it; None where nothing is quantised.
     """
 
     parts: frozenset[str]
     make: Callable[[StoredLayer], StoredTensor] | None = None
     dtypes: frozenset[str] = frozenset()
     unread: frozenset[str] = frozenset()
+    name: str | None = None
 
     def is_used(self, tensors: Mapping[str, RawTensor]) -> bool:
         """Whether any layer is quantised."""

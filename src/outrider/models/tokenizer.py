@@ -7,12 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tokenizers
 from tokenizers.models import BPE
 
-from outrider.errors import ModelError
+from outrider.errors import ConfigError, ModelError, RequestError
 from outrider.messages import listed, reason
 from outrider.models.chat_template import ChatTemplate
 from outrider.models.tokenizer_files import SETTINGS, TOKENS, TokenizerSettings, read_tokenizer_settings
@@ -25,10 +26,27 @@ PROBE = "\n\nThe end of the line, isn't it?  na\u00efve \u65e5\u672c\u8a9e \U000
 """Words and marks, spaces, digits, and characters of one to four bytes."""
 
 
+class Encoding(dict[str, Any]):
+    """`input_ids` and `attention_mask`, of a text or of several."""
+
+    def __init__(self, ids: Sequence[Any]) -> None:
+        several = bool(ids) and isinstance(ids[0], list)
+        mask = [[1] * len(each) for each in ids] if several else [1] * len(ids)
+        super().__init__(input_ids=ids, attention_mask=mask)
+
+    @property
+    def input_ids(self) -> Any:
+        return self["input_ids"]
+
+    @property
+    def attention_mask(self) -> Any:
+        return self["attention_mask"]
+
+
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
     """What a model's tokenizer does is what the library `tokenizers` makes of its file; this is what stands
-    around it. Nothing of it changes, so threads may share it.
+    around it. Nothing of it changes, so threads may share it. Methods that transformers has are called so.
 
     special_tokens: by role, `bos_token` and so on; templates: chat templates by name.
     """
@@ -47,10 +65,67 @@ class Tokenizer:
         ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+    def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of all tokens; what has no token is left out. See `Detokenizer` for one at a time."""
-        text: str = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        several = [ids] if isinstance(ids, int) else ids
+        text: str = self.backend.decode(several, skip_special_tokens=skip_special_tokens)
         return text
+
+    def batch_decode(self, several: Sequence[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
+        """The text of each of several sequences."""
+        return [self.decode(ids, skip_special_tokens) for ids in several]
+
+    def __call__(self, text: str | Sequence[str], *, add_special_tokens: bool = True) -> Encoding:
+        """A text's token ids, or those of each of several texts, as transformers gives them."""
+        if isinstance(text, str):
+            return Encoding(self.encode(text, add_special_tokens=add_special_tokens))
+        return Encoding([self.encode(each, add_special_tokens=add_special_tokens) for each in text])
+
+    def lay_out(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+        variables: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """The text of a conversation; `LLM.chat_text` says what the arguments are. Raises ConfigError where
+        there is no template, and RequestError for what it cannot lay out."""
+        if add_generation_prompt and continue_final_message:
+            raise ConfigError(
+                "add_generation_prompt and continue_final_message are both True: an answer begins, or the "
+                "last message goes on; set one of the two to False"
+            )
+        template = ChatTemplate(chat_template, self.special_tokens) if chat_template else self.chat_template
+        if template is None:
+            raise ConfigError("the model has no chat template; give one as chat_template, or use `generate`")
+        text = template.render(
+            messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables
+        )
+        return _up_to(text, messages[-1]) if continue_final_message else text
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = True,
+        **variables: Any,
+    ) -> str | list[int]:
+        """A conversation as text, or as token ids; the arguments are transformers'. Raises as `lay_out`."""
+        text = self.lay_out(
+            conversation,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            chat_template=chat_template,
+            variables=variables,
+        )
+        return self.encode(text, add_special_tokens=False) if tokenize else text
 
     def token_to_id(self, token: str) -> int | None:
         number: int | None = self.backend.token_to_id(token)
@@ -61,6 +136,16 @@ class Tokenizer:
         token: str | None = self.backend.id_to_token(token_id)
         return token
 
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """The id of a token, or those of several; None for what is no token."""
+        if isinstance(tokens, str):
+            return self.token_to_id(tokens)
+        return [self.token_to_id(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:
+        """A token as the vocabulary writes it, or several."""
+        return self.id_to_token(ids) if isinstance(ids, int) else [self.id_to_token(each) for each in ids]
+
     def get_vocab(self) -> dict[str, int]:
         """Ids by token, of those too that were added."""
         ids: dict[str, int] = self.backend.get_vocab(with_added_tokens=True)
@@ -68,6 +153,29 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the vocabulary has by itself, without those that were added."""
+        return int(self.backend.get_vocab_size(with_added_tokens=False))
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Those that have a role."""
+        return list(dict.fromkeys(self.special_tokens.values()))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        ids = map(self.token_to_id, self.all_special_tokens)
+        return [number for number in ids if number is not None]
+
+    @property
+    def pad_token(self) -> str | None:
+        return self.special_tokens.get("pad_token")
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return None if self.pad_token is None else self.token_to_id(self.pad_token)
 
     @property
     def bos_token(self) -> str | None:
@@ -133,6 +241,19 @@ def load_tokenizer(path: Path) -> Tokenizer:
             "%s: clean_up_tokenization_spaces = true is not followed: a text is what the tokens say", path
         )
     return tokenizer
+
+
+def _up_to(text: str, message: Mapping[str, Any]) -> str:
+    """The text without what the template puts after the content of the last message."""
+    content = message.get("content")
+    said = content.strip() if isinstance(content, str) else ""
+    end = text.rfind(said) if said else -1
+    if end < 0:
+        raise RequestError(
+            "continue_final_message = True, and the chat template does not write the content of the last "
+            "message as it is; leave it out"
+        )
+    return text[: end + len(said)]
 
 
 def _add(backend: tokenizers.Tokenizer, settings: TokenizerSettings) -> None:

@@ -1,0 +1,1 @@
+"""Scripts as they are written for vLLM: only what they import is another package's."""

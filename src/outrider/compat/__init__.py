@@ -1,0 +1,1 @@
+"""Names of other engines' modules, for scripts that were written for them."""

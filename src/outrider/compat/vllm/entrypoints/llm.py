@@ -1,0 +1,5 @@
+"""The offline API, by vLLM's name."""
+
+from outrider.llm import LLM
+
+__all__ = ["LLM"]

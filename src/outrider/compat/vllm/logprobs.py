@@ -1,0 +1,5 @@
+"""Log-probabilities, by vLLM's names."""
+
+from outrider.outputs import Logprob
+
+__all__ = ["Logprob"]

@@ -1,0 +1,5 @@
+"""What older scripts import from here."""
+
+from outrider.outputs import Logprob, RequestMetrics
+
+__all__ = ["Logprob", "RequestMetrics"]

@@ -1,0 +1,1 @@
+"""vLLM's statistics of usage, which Outrider does not send."""

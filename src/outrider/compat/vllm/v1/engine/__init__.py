@@ -1,0 +1,1 @@
+"""vLLM's second engine, by its names."""
