@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from outrider.serving.parsing.dialect import Expected
-from outrider.serving.parsing.events import Said
+from outrider.serving.parsing.events import Said, message_of
 from outrider.serving.parsing.format import Function, ToolUse
 from outrider.serving.parsing.reader import Reader, TextParser
 from outrider.serving.parsing.registry import TOOL_PARSERS
 from tests.serving.parsing import test_forms
-from tests.serving.parsing.forms import FORMS, Form
+from tests.serving.parsing.forms import FORMS
 
 NESTED = {
     "$defs": {"point": {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}},
@@ -100,9 +100,8 @@ def test_malformed_calls_are_text(whole: bool) -> None:
     for body in broken:
         text = f"so <tool_call>\n{body}\n</tool_call> it is"
         parser = TextParser(Reader(["f"], whole=whole), lambda reader: form.read(reader, use))
-        assert test_forms.message_of([*parser.feed(text), *parser.finish()]) == Said(content=text), body
+        assert message_of([*parser.feed(text), *parser.finish()]) == Said(content=text), body
 
 
 def test_every_form_has_an_answer_to_test_it() -> None:
-    tested: set[str] = {form.parser for form in FORMS if isinstance(form, Form)}
-    assert tested == set(TOOL_PARSERS)
+    assert {form.parser for form in FORMS} == set(TOOL_PARSERS)
