@@ -64,6 +64,15 @@ def test_schemas_bind(parser: str, arguments: str, fit: bool) -> None:
     assert fits(parser, arguments) == fit
 
 
+@pytest.mark.parametrize("name", ["a-b", "a.b", "3"])
+def test_names_that_are_none_in_python(name: str) -> None:
+    (form,) = TOOL_PARSERS["pythonic"]
+    use = ToolUse((Function(name, NESTED, strict=False),), "auto", many=True)
+    parser = TextParser(Reader([name]), lambda reader: form.read(reader, use))
+    said = message_of([*parser.feed(f'[{name}(name="x (")]'), *parser.finish()])
+    assert [(call.name, call.arguments) for call in said.calls] == [(name, '{"name": "x ("}')]
+
+
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": {"é": 1}}}
 
 

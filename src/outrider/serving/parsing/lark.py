@@ -17,8 +17,8 @@ AS_TEMPLATES_WRITE = {"whitespace_flexible": False, "item_separator": ", ", "key
 """JSON as chat templates write it, and so as models have seen it in training."""
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 META = re.compile(r"[\\.+*?()|\[\]{}^$/]")
-
-
+"""Characters that mean something in a regular expression of Lark's."""
+ANY = r"/(?s:.*)/"
 Length = tuple[int, int | None]
 ANY_LENGTH: Length = (0, None)
 
@@ -122,9 +122,6 @@ class Lark:
         if kind == "regex":
             return self.terminal("/" + re.sub(r"(\\.)|/", lambda m: m[1] or r"\/", text, flags=re.S) + "/")
         return None
-
-
-ANY = r"/(?s:.*)/"
 
 
 def object_schema(function: Function) -> dict[str, Any]:
