@@ -16,7 +16,7 @@ from outrider.serving.parsing.events import CallArguments
 from outrider.serving.parsing.format import Function, ToolFormat, ToolUse
 from outrider.serving.parsing.lark import Lark
 from outrider.serving.parsing.reader import Malformed, Reader, Steps
-from outrider.serving.parsing.schema import Schema, in_order
+from outrider.serving.parsing.schema import ValueSchema, in_order
 
 START, END = "<|python_start|>", "<|python_end|>"
 WORDS = {"true": True, "false": False, "null": None}
@@ -41,14 +41,14 @@ class Pythonic(ToolFormat):
         return f"{self._arguments(lark, first)} {more} {lark.literal(']')}"
 
     def _arguments(self, lark: Lark, function: Function) -> str:
-        schema = Schema.of(function)
+        schema = ValueSchema.of(function)
         pairs = {
             name: f"{lark.literal(f'{name}=')} {self._value(lark, value, function)}"
             for name, value in schema.properties.items()
         }
         return f"{in_order(lark, pairs, schema.required, ', ')} {lark.literal(')')}"
 
-    def _value(self, lark: Lark, value: Schema, function: Function) -> str:
+    def _value(self, lark: Lark, value: ValueSchema, function: Function) -> str:
         """As Python writes it; what is inside of lists and dictionaries is as JSON writes it."""
         if value.values is not None:
             return lark.one_of(lark.literal(_python(each)) for each in value.values)
@@ -63,16 +63,16 @@ class Pythonic(ToolFormat):
         while more:
             yield from reader.skip_space()
             name, _ = yield from reader.through("(")
-            text = yield from self._one(reader, name)
+            text = yield from self._one(reader)
             index = yield from reader.begin_call(name)
             yield CallArguments(index, json.dumps(_arguments_of(text), ensure_ascii=False))
             yield from reader.skip_space()
             more = (yield from reader.begins(",")) is not None
         yield from reader.close("]")
 
-    def _one(self, reader: Reader, name: str) -> Steps[str]:
-        """The text of a call, up to the bracket that ends it. Raises Malformed."""
-        text = f"{name}("
+    def _one(self, reader: Reader) -> Steps[str]:
+        """The text of a call up to the bracket that ends it, under the name `f`. Raises Malformed."""
+        text = "f("
         while True:
             part, _ = yield from reader.through(")")
             text += f"{part})"
