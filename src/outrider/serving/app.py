@@ -11,8 +11,11 @@ from fastapi.openapi.utils import get_openapi
 
 from outrider import __version__
 from outrider.serving import errors, generation, information, pages
+from outrider.serving.messages import routes as messages
 from outrider.serving.middleware import LimitBody, LimitTime, RequestLog, RequireKey
+from outrider.serving.ollama import routes as ollama
 from outrider.serving.origins import OwnPagesOnly, names_of
+from outrider.serving.responses import routes as responses
 from outrider.serving.service import Service
 
 
@@ -38,6 +41,8 @@ def build_app(service: Service) -> FastAPI:
         redirect_slashes=False,  # a redirect would tell whatever name the client gave as the server's
     )
     app.include_router(generation.routes(service))
+    for api in (responses, messages, ollama):
+        app.include_router(api.routes(service))
     app.include_router(information.routes(service))
     app.include_router(pages.routes())
     errors.install(app)

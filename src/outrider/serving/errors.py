@@ -1,4 +1,4 @@
-"""Errors as OpenAI's API tells them: a status, and a body that says what was wrong with which field."""
+"""Errors: a status, and a body that says what was wrong, in the form of the API that was asked."""
 
 from __future__ import annotations
 
@@ -50,16 +50,43 @@ class ApiError(Exception):
     code: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def body(self) -> ErrorBody:
-        message = (
-            self.message if len(self.message) <= MESSAGE_LIMIT else self.message[:MESSAGE_LIMIT] + " ..."
-        )
+    @property
+    def told(self) -> str:
+        """The message, short and in whole characters."""
+        short = self.message if len(self.message) <= MESSAGE_LIMIT else self.message[:MESSAGE_LIMIT] + " ..."
         # A client may have sent half of a surrogate pair, which UTF-8 does not have.
-        message = message.encode("utf-8", "backslashreplace").decode("utf-8")
-        return {"error": {"message": message, "type": self.type, "param": self.param, "code": self.code}}
+        return short.encode("utf-8", "backslashreplace").decode("utf-8")
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status, headers=dict(self.headers))
+    def body(self) -> ErrorBody:
+        """OpenAI's form."""
+        return {"error": {"message": self.told, "type": self.type, "param": self.param, "code": self.code}}
+
+    def response(self, path: str = "") -> JSONResponse:
+        """path: what was asked for, whose API has its own form of errors."""
+        form = next((form for prefix, form in FORMS.items() if path.startswith(prefix)), ApiError.body)
+        return JSONResponse(form(self), self.status, headers=dict(self.headers))
+
+
+def anthropic_form(error: ApiError) -> dict[str, Any]:
+    kind = ANTHROPIC_TYPES.get(error.status, INVALID if error.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.told}}
+
+
+def ollama_form(error: ApiError) -> dict[str, Any]:
+    return {"error": error.told}
+
+
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+FORMS = {"/v1/messages": anthropic_form, "/api/": ollama_form}
+"""By what a path begins with; all others have OpenAI's."""
 
 
 FORESEEN: tuple[type[Exception], ...] = (
@@ -111,10 +138,10 @@ def check_output(output: RequestOutput) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Have every foreseen error of the app told in OpenAI's form; `RequestLog` answers for the others."""
+    """Have every foreseen error of the app told; `RequestLog` answers for the others."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return as_api_error(error).response()
+        return as_api_error(error).response(request.url.path)
 
     for kind in FORESEEN:
         app.add_exception_handler(kind, handle)

@@ -54,7 +54,7 @@ def routes(service: Service) -> APIRouter:
         service.engine.check_fits(body.num_prompts * params.n)
         prompts = await _prompts(service, body)
         texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
-        asked = service.asked(request, body, params.n)
+        asked = service.asked(request, body, prompts, params)
         answer = CompletionAnswer(asked, texts=texts, decode=service.prompts.pieces_of)
         return await service.serve(request, body, prompts, params, answer)
 
