@@ -44,6 +44,8 @@ ENGINE = {
     "block_size": 8,
     "enable_prefix_caching": False,
     "seed": 9,
+    "generation_config": "vllm",
+    "override_generation_config": {"top_k": 3},
 }
 
 

@@ -173,6 +173,11 @@ class EngineConfig(Strict):
     block_size: Annotated[int, Field(gt=0, le=65_536)] = 16
     enable_prefix_caching: bool = True
     seed: int = 0
+    generation_config: Annotated[str, Field(min_length=1)] = "auto"
+    """Where defaults of sampling come from, which `outrider serve` gives requests that say nothing else:
+    'auto': from the model, 'vllm': from nowhere, or a generation_config.json or its folder."""
+    override_generation_config: dict[str, Any] = Field(default_factory=dict)
+    """Defaults of sampling that replace those, by the names of generation_config.json."""
     speculative: SpeculativeConfig | None = None
 
     @model_validator(mode="after")
@@ -187,7 +192,7 @@ class EngineConfig(Strict):
 
 _OF_SPECULATION = frozenset(SpeculativeConfig.model_fields) - {"drafters"}
 _FLAT = _OF_SPECULATION | {"speculative_model"}
-MAPPINGS = frozenset({"speculative_config"})
+MAPPINGS = frozenset({"speculative_config", "override_generation_config"})
 """Options of LLM whose values are mappings."""
 OPTIONS = (
     frozenset(EngineConfig.model_fields) - {"model", "speculative"}

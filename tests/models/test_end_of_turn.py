@@ -122,8 +122,9 @@ def test_tokenizer_files_of_wrong_types(folder: Path, broken: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("defaults", "said"),
     [
-        ({"temperature": 0.6, "top_p": 0.9, "do_sample": True}, "temperature = 0.6, top_p = 0.9;"),
-        ({"repetition_penalty": 1.1, "temperature": 0.6, "do_sample": False}, "repetition_penalty = 1.1;"),
+        ({"typical_p": 0.6, "num_beams": 4, "do_sample": True}, "typical_p = 0.6, num_beams = 4;"),
+        ({"no_repeat_ngram_size": 3, "typical_p": 0.6, "do_sample": False}, "no_repeat_ngram_size = 3;"),
+        ({"temperature": 0.6, "repetition_penalty": 1.1, "do_sample": True}, None),
         ({"temperature": 1.0, "top_k": None, "repetition_penalty": 1, "max_length": 4096}, None),
     ],
     ids=str,
@@ -143,6 +144,6 @@ def test_sampling_defaults_that_are_not_applied_are_named(
 def test_sampling_defaults_in_config_json(folder: Path) -> None:
     """Where they were before there was a generation_config.json, which counts alone where it is there."""
     edit(folder / "config.json", temperature=0.7)
-    assert open_checkpoint(str(folder)).sampling_defaults == {"temperature": 0.7}
+    assert open_checkpoint(str(folder)).sampling_defaults.params == {"temperature": 0.7}
     edit(folder / "generation_config.json", top_k=20)
-    assert open_checkpoint(str(folder)).sampling_defaults == {"top_k": 20}
+    assert open_checkpoint(str(folder)).sampling_defaults.params == {"top_k": 20}

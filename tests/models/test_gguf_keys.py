@@ -241,7 +241,7 @@ def test_more_tokens_than_rows_of_the_embedding(file: Path, model: Any) -> None:
 def test_defaults_of_sampling_are_not_passed_over_silently(
     file: Path, model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_gguf(file, model, tiny_tokenizer(), metadata={"general.sampling.temp": 0.5})
+    write_gguf(file, model, tiny_tokenizer(), metadata={"general.sampling.mirostat": 2.0})
     with caplog.at_level(logging.WARNING):
         LLM(str(file), device="cpu", kv_cache_memory=2**22)
-    assert "are not applied: temp = 0.5" in caplog.text
+    assert "are not applied: mirostat = 2.0" in caplog.text

@@ -178,3 +178,24 @@ def test_a_grammar_that_is_spoilt_is_not_ready_until_it_is_compiled_again(
     assert allowed(one, [a]) == set()
     assert allowed(other, []) == {a, b}
     assert other.count([], [b]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "spaces"),
+    [('{"a":', True), ('{"a": ', False), ('{"a": 1', False), ('{"a": [1,', True), ('{"a": [1, ', False)],
+)
+@pytest.mark.parametrize(
+    "wanted", [{"json_object": True}, {"json": {"type": "object"}}], ids=["json_object", "json"]
+)
+def test_json_has_one_space_at_most(text: str, spaces: bool, wanted: dict[str, Any]) -> None:
+    """And a space only behind commas and colons: a model that is unsure may write blanks without end."""
+    blanks = {TOKENIZER.token_to_id(byte) for byte in ("\u0120", "\u010a", "\u010d", "\u0109")}
+    found = allowed(InGrammar(GRAMMARS, StructuredOutputs(**wanted)), TOKENIZER.encode(text))
+    assert found & blanks == ({TOKENIZER.token_to_id("\u0120")} if spaces else set())
+    assert found - blanks
+
+
+def test_a_schema_may_want_other_spaces() -> None:
+    wanted: Any = {"json": {"type": "object", "x-guidance": {"whitespace_flexible": True}}}
+    found = allowed(InGrammar(GRAMMARS, StructuredOutputs(**wanted)), TOKENIZER.encode('{"a": '))
+    assert TOKENIZER.token_to_id("\u010a") in found

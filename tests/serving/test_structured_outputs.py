@@ -65,7 +65,7 @@ def test_drafters_that_share_the_targets_work(drafter: str, tmp_path: Path) -> N
     with running(llm) as served:
 
         def ask(**fields: Any) -> Any:
-            schema = {"name": "answer", "schema": SCHEMA | {"x-guidance": {"whitespace_flexible": False}}}
+            schema = {"name": "answer", "schema": SCHEMA}
             return served.post(
                 "/v1/chat/completions",
                 messages=MESSAGES,

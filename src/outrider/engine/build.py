@@ -17,12 +17,12 @@ from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters, longest_draft
 from outrider.engine.backend import CPU, choose_backend, draft_backend
+from outrider.engine.defaults import default_params
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
-from outrider.messages import shown
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner, group_sizes
@@ -57,12 +57,7 @@ def build_engine(
         tokenizer=config.tokenizer,
         positions=config.max_model_len,
     )
-    if checkpoint.sampling_defaults:
-        logger.warning(
-            "sampling defaults of %s are not applied: %s; give them with each request",
-            config.model,
-            ", ".join(f"{name} = {shown(value)}" for name, value in checkpoint.sampling_defaults.items()),
-        )
+    defaults = default_params(config, checkpoint)
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choose_backend(config, checkpoint)
     facts = backend.facts
@@ -122,6 +117,7 @@ def build_engine(
         ),
         lending=Lending(target, cached),
         max_model_len=max_model_len,
+        sampling_defaults=defaults,
         scheduling_policy=config.scheduling_policy,
         seed=config.seed,
         clock=clock or time.perf_counter,

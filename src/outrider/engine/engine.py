@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outrider.config import SchedulingPolicy
 from outrider.drafting.chain import Chain
@@ -61,6 +61,7 @@ class Engine:
         scheduler: Scheduler,
         lending: Lending,
         max_model_len: int,
+        sampling_defaults: Mapping[str, Any],
         scheduling_policy: SchedulingPolicy,
         seed: int,
         clock: Callable[[], float] = time.perf_counter,
@@ -74,6 +75,8 @@ class Engine:
         self.scheduler = scheduler
         self.lending = lending
         self.max_model_len = max_model_len
+        self.sampling_defaults = sampling_defaults
+        """What a request should be sampled with where it does not say, by the names of SamplingParams."""
         self._scheduling_policy = scheduling_policy
         config = target.model.config
         self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)

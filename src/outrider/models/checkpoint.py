@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import huggingface_hub  # light: what it is used for comes when it is asked for
 
@@ -16,6 +16,7 @@ from outrider.formats.format import Format
 from outrider.messages import listed, reason, shown
 from outrider.models.config import ModelConfig
 from outrider.models.folder import FolderCheckpoint
+from outrider.models.generation import SamplingDefaults
 from outrider.models.gguf_choice import gguf_models, of_quantization
 from outrider.models.gguf_file import GGUFCheckpoint
 from outrider.models.gguf_magic import is_gguf
@@ -36,8 +37,8 @@ class Checkpoint(Source, Protocol):
     def config(self) -> ModelConfig: ...
 
     @property
-    def sampling_defaults(self) -> Mapping[str, Any]:
-        """What its authors would have sampling be, where that is not neutral, by the names of the file."""
+    def sampling_defaults(self) -> SamplingDefaults:
+        """What its authors would have sampling be."""
 
     @property
     def stored_as(self) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +30,6 @@ BUFFERS = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_ca
 class FolderCheckpoint:
     """Weights are memory-mapped and read when they are used.
 
-    sampling_defaults: what generation_config.json would have sampling be, where that is not neutral.
     positions: that requests may have; see `Settings`.
     """
 
@@ -46,9 +43,7 @@ class FolderCheckpoint:
         generation = read_json(generation_file) if generation_file.exists() else {}
         family, settings = config_settings(raw, str(path), positions)
         self.config = with_ends(model_config(family, settings, generation), self._tokenizer_path)
-        self.sampling_defaults: Mapping[str, Any] = sampling_defaults(
-            generation if generation_file.exists() else raw
-        )
+        self.sampling_defaults = sampling_defaults(generation if generation_file.exists() else raw)
         stored = open_weights(path, raw)
         if "text_config" in raw:
             stored = text_tensors(stored)

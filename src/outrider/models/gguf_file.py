@@ -11,6 +11,7 @@ from outrider.formats.weight import Weight
 from outrider.messages import listed
 from outrider.models.config import model_config
 from outrider.models.folder import with_ends
+from outrider.models.generation import gguf_sampling_defaults
 from outrider.models.gguf_magic import reading
 from outrider.models.gguf_rope import rope_tensors
 from outrider.models.gguf_settings import gguf_settings, layer_of
@@ -22,8 +23,6 @@ from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
-
-SAMPLING = "general.sampling."
 
 
 class GGUFCheckpoint:
@@ -38,11 +37,7 @@ class GGUFCheckpoint:
             family, settings = gguf_settings(file.metadata, file.tensors, str(path), positions)
             self.config = model_config(family, settings)
         self._metadata = file.metadata
-        self.sampling_defaults = {
-            key.removeprefix(SAMPLING): value
-            for key, value in self._metadata.items()
-            if key.startswith(SAMPLING)
-        }
+        self.sampling_defaults = gguf_sampling_defaults(self._metadata)
         behind = range(self.config.num_layers, file.metadata[f"{family.gguf}.block_count"])
         tensors = without_drafts(file.tensors, lambda name: layer_of(name) in behind, str(path))
         self._model = StoredModel(tensors, GGUF)
