@@ -77,7 +77,7 @@ def test_a_stream_is_the_answer_in_pieces(served: Served, extra: dict[str, Any])
     ) as stream:
         events = list(stream)
     last: Any = events[-1]
-    assert [event.sequence_number for event in events] == list(range(len(events)))  # type: ignore[union-attr]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = [event.type for event in events]
     assert kinds[:4] == [
         "response.created", "response.in_progress", "response.output_item.added",
@@ -195,7 +195,7 @@ def test_log_probabilities(served: Served) -> None:
         ({"conversation": "conv_1"}, "conversation = 'conv_1'"),
         ({"text": {"verbosity": "low"}}, "text.verbosity = 'low'"),
         ({"temperature": -1}, "temperature = -1"),
-        ({"max_output_tokens": 0}, "max_completion_tokens = 0"),
+        ({"max_output_tokens": 0}, "max_output_tokens = 0"),
         ({"input": []}, "messages"),
     ],
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -39,6 +39,24 @@ class ErrorBody(TypedDict):
     error: ErrorDetail
 
 
+class AnthropicDetail(TypedDict):
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(TypedDict):
+    """Anthropic's form of an error."""
+
+    type: Literal["error"]
+    error: AnthropicDetail
+
+
+class OllamaErrorBody(TypedDict):
+    """Ollama's form of an error."""
+
+    error: str
+
+
 @dataclass(eq=False)
 class ApiError(Exception):
     """What a client is told. param: the field that is to blame; code: for programs to tell errors apart."""
@@ -67,12 +85,12 @@ class ApiError(Exception):
         return JSONResponse(form(self), self.status, headers=dict(self.headers))
 
 
-def anthropic_form(error: ApiError) -> dict[str, Any]:
+def anthropic_form(error: ApiError) -> AnthropicErrorBody:
     kind = ANTHROPIC_TYPES.get(error.status, INVALID if error.status < 500 else "api_error")
     return {"type": "error", "error": {"type": kind, "message": error.told}}
 
 
-def ollama_form(error: ApiError) -> dict[str, Any]:
+def ollama_form(error: ApiError) -> OllamaErrorBody:
     return {"error": error.told}
 
 
@@ -85,8 +103,35 @@ ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-FORMS = {"/v1/messages": anthropic_form, "/api/": ollama_form}
+FORMS: dict[str, Callable[[ApiError], Any]] = {"/v1/messages": anthropic_form, "/api/": ollama_form}
 """By what a path begins with; all others have OpenAI's."""
+
+
+STATUSES = {
+    400: "The request cannot be served as it is.",
+    401: "An API key is needed.",
+    403: "A page of another site asks.",
+    404: "There is no such model.",
+    408: "The body did not come.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
+    421: "The server has another name.",
+    429: "The queue is full.",
+    500: "A fault of the server.",
+    503: "The server is shutting down, or full.",
+    504: "The request took too long.",
+}
+
+
+def refusals(form: Any) -> dict[int | str, dict[str, Any]]:
+    """What a generating route may answer besides 200, for the OpenAPI description. form: of its errors."""
+    return {status: {"model": form, "description": text} for status, text in STATUSES.items()}
+
+
+def generated(form: Any, stream: str) -> dict[int | str, dict[str, Any]]:
+    """All that a generating route may answer. stream: the media type of what is streamed."""
+    whole = {"application/json": {"schema": {"type": "object"}}, stream: {"schema": {"type": "string"}}}
+    return {200: {"description": "The answer, whole or streamed.", "content": whole}, **refusals(form)}
 
 
 FORESEEN: tuple[type[Exception], ...] = (

@@ -40,7 +40,7 @@ class MessagesAnswer(SingleAnswer):
         return [{"type": "message_delta", "delta": self._reason, "usage": usage}, {"type": "message_stop"}]
 
     def failure(self, error: Exception) -> Form:
-        return anthropic_form(as_api_error(error))
+        return dict(anthropic_form(as_api_error(error)))
 
     def final(self, outputs: list[RequestOutput]) -> Form:
         output, completion = single(outputs)

@@ -6,6 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from outrider.serving.conversion import as_chat
+from outrider.serving.errors import AnthropicErrorBody, generated, refusals
+from outrider.serving.framing import NAMED
 from outrider.serving.messages.answer import MessagesAnswer
 from outrider.serving.messages.bodies import CountRequest, MessagesRequest
 from outrider.serving.messages.convert import chat_of, prompt_fields
@@ -15,12 +17,16 @@ from outrider.serving.service import Service
 def routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["messages"])
 
-    @router.post("/v1/messages", response_class=Response)
+    @router.post(
+        "/v1/messages", responses=generated(AnthropicErrorBody, NAMED.media_type), response_class=Response
+    )
     async def create_message(body: MessagesRequest, request: Request) -> Response:
         """Answer a conversation, in Anthropic's form."""
         return await service.chat(request, chat_of(body), MessagesAnswer)
 
-    @router.post("/v1/messages/count_tokens", response_class=JSONResponse)
+    @router.post(
+        "/v1/messages/count_tokens", responses=refusals(AnthropicErrorBody), response_class=JSONResponse
+    )
     async def count_tokens(body: CountRequest, request: Request) -> JSONResponse:
         """The length of the prompt that such a message has."""
         chat = as_chat(prompt_fields(body))

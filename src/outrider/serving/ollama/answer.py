@@ -51,7 +51,7 @@ class OllamaAnswer(SingleAnswer):
         return [self._last(Said(), outputs)]
 
     def failure(self, error: Exception) -> Form:
-        return ollama_form(as_api_error(error))
+        return dict(ollama_form(as_api_error(error)))
 
     def final(self, outputs: list[RequestOutput]) -> Form:
         said = Said(

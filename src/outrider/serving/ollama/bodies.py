@@ -74,7 +74,7 @@ Think = bool | Literal["low", "medium", "high", "max"]
 class Asked(Body):
     """Fields of both generating paths."""
 
-    model: Text
+    model: Text | None = None
     stream: bool | None = None
     """True."""
     options: Options | None = None

@@ -8,13 +8,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from outrider.serving.errors import ApiError
+from outrider.serving.errors import ApiError, OllamaErrorBody, generated, refusals
+from outrider.serving.framing import LINES
 from outrider.serving.ollama.answer import ChatLines, GenerateLines, moment
 from outrider.serving.ollama.bodies import Asked, ChatBody, GenerateBody, ShowBody
 from outrider.serving.ollama.card import API_VERSION, Card, card_of
 from outrider.serving.ollama.convert import chat_of, generate_of
 from outrider.serving.service import Service
 
+GENERATED = generated(OllamaErrorBody, LINES.media_type)
 LATEST = ":latest"
 """What Ollama adds to a name without a tag."""
 
@@ -41,10 +43,10 @@ def routes(service: Service) -> APIRouter:
     def loaded(body: Asked, empty: dict[str, Any]) -> JSONResponse:
         """The answer to who only wants the model to be loaded, or not to be any more."""
         reason = "unload" if body.keep_alive in (0, "0", "0s") else "load"
-        head = {"model": body.model, "created_at": created}
+        head = {"model": name, "created_at": created}
         return JSONResponse({**head, **empty, "done": True, "done_reason": reason})
 
-    @router.post("/api/chat", response_class=Response)
+    @router.post("/api/chat", responses=GENERATED, response_class=Response)
     async def chat(body: ChatBody, request: Request) -> Response:
         """Answer a conversation, in Ollama's form."""
         check(body.model)
@@ -52,7 +54,7 @@ def routes(service: Service) -> APIRouter:
             return loaded(body, {"message": {"role": "assistant", "content": ""}})
         return await service.chat(request, chat_of(body), ChatLines)
 
-    @router.post("/api/generate", response_class=Response)
+    @router.post("/api/generate", responses=GENERATED, response_class=Response)
     async def generate(body: GenerateBody, request: Request) -> Response:
         """Answer a prompt; with `raw`, go on with it."""
         check(body.model)
@@ -77,7 +79,7 @@ def routes(service: Service) -> APIRouter:
         """The model, which is always loaded."""
         return JSONResponse({"models": [(await card()).running()]})
 
-    @router.post("/api/show", response_class=JSONResponse)
+    @router.post("/api/show", responses=refusals(OllamaErrorBody), response_class=JSONResponse)
     async def show(body: ShowBody) -> JSONResponse:
         """What is known of the model."""
         check(body.model or body.name)

@@ -225,7 +225,7 @@ class ResponsesRequest(Prompted, Additions):
     stream: bool | None = None
     store: bool | None = None
     """Keep the answer, for `previous_response_id` and for GET; true."""
-    max_output_tokens: int | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_logprobs: int | None = None
