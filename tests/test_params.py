@@ -39,6 +39,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("frequency_penalty", -2.1),
     ("repetition_penalty", 0),
     ("repetition_penalty", -1),
+    ("repetition_penalty", 1e-46),  # 0 in float32
+    ("repetition_penalty", 1e39),
     ("allowed_token_ids", []),
     ("allowed_token_ids", "12"),
     ("bad_words", 5),

@@ -37,6 +37,8 @@ Strings = Annotated[
 ]
 TokenId = Annotated[int, Field(lt=2**31)]
 Bias = Annotated[float, Field(ge=-LOGIT_BIAS_LIMIT, le=LOGIT_BIAS_LIMIT)]
+RepetitionFactor = Annotated[float, Field(ge=1e-44, le=1e38)]
+"""Any that float32, in which logits are, tells from 0 and from infinity."""
 TokenIds = Annotated[tuple[TokenId, ...], BeforeValidator(_as_tuple)]
 
 
@@ -95,7 +97,7 @@ class SamplingParams(Strict):
     min_p: float = Field(default=0.0, ge=0, le=1)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: RepetitionFactor = 1.0
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-LOGIT_BIAS_LIMIT, le=LOGIT_BIAS_LIMIT)]] | None = (
         None
     )

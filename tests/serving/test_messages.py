@@ -157,6 +157,22 @@ def test_refusals(served: Served, fields: dict[str, Any], reason: str) -> None:
         ask(served, extra=fields)
 
 
+def test_what_cannot_change_an_answer_is_taken_and_named(served: Served) -> None:
+    body = {"model": MODEL, "max_tokens": 3, "temperature": 0, "messages": [USER]}
+    plain = served.post("/v1/messages", **body)
+    cached = [{"type": "text", "text": "the end", "cache_control": {"type": "ephemeral"}}]
+    answer = served.post(
+        "/v1/messages",
+        **body | {"messages": [{"role": "user", "content": cached}]},
+        service_tier="auto",
+        thinking={"type": "adaptive", "budget_tokens": 1024},
+    )
+    assert answer.json()["content"] == plain.json()["content"]
+    ignored = set(answer.headers["x-outrider-ignored"].split(", "))
+    assert ignored == {"messages.cache_control", "service_tier", "thinking.budget_tokens"}
+    assert "x-outrider-ignored" not in plain.headers
+
+
 def chat_fields(**fields: Any) -> Any:
     body = MessagesRequest.model_validate({"max_tokens": 5, "messages": [USER]} | fields)
     return chat_of(body).model_dump(exclude_none=True)

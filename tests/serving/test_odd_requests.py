@@ -38,7 +38,7 @@ BODY = b'{"prompt": "on", "max_tokens": 1}'
         (["GET /a\0b HTTP/1.1", HOST, LAST], b"", 400),
         (["OPTIONS * HTTP/1.1", HOST, LAST], b"", 404),
         (["OPTIONS /v1/completions HTTP/1.1", HOST, LAST], b"", 405),
-        (["HEAD /version HTTP/1.1", HOST, LAST], b"", 405),
+        (["HEAD /version HTTP/1.1", HOST, LAST], b"", 200),
         (["TRACE /version HTTP/1.1", HOST, LAST], b"", 405),
         (["CONNECT localhost:80 HTTP/1.1", HOST, LAST], b"", 404),
         (["BREW / HTTP/1.1", HOST, LAST], b"", 405),

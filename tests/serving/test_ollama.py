@@ -165,8 +165,8 @@ def test_a_key(target: str) -> None:
 @pytest.mark.parametrize(
     ("path", "fields", "reason"),
     [
-        ("chat", {"options": {"mirostat": 2}}, "options.mirostat = 2: this is not supported"),
-        ("chat", {"options": {"repeat_last_n": 64}}, "options.repeat_last_n = 64"),
+        ("chat", {"options": {"mirostat": 2}}, "options.mirostat is not supported"),
+        ("chat", {"options": {"repeat_last_n": 64}}, "options.repeat_last_n is not supported"),
         ("chat", {"options": {"temperature": -1}}, "temperature = -1"),
         ("chat", {"messages": [{"role": "user", "content": "x", "images": ["x"]}]}, "images"),
         ("generate", {"template": "{{ .Prompt }}"}, "template = "),
@@ -179,6 +179,16 @@ def test_refusals(served: Served, path: str, fields: dict[str, Any], reason: str
     answer = served.post(f"/api/{path}", **base | fields)
     assert answer.status_code == 400
     assert reason in answer.json()["error"]
+
+
+def test_what_cannot_change_an_answer_is_taken_and_named(served: Served) -> None:
+    answer = served.post(
+        "/api/chat", messages=MESSAGES, stream=False, truncate=True, keep_alive="5m",
+        options={"num_predict": 2, "num_gpu": 99, "mirostat": 0, "mirostat_tau": 5.0, "num_ctx": 4096},
+    )  # fmt: skip
+    assert answer.status_code == 200
+    ignored = set(answer.headers["x-outrider-ignored"].split(", "))
+    assert ignored == {"truncate", "options.num_gpu", "options.mirostat_tau"}
 
 
 def test_calls_and_their_results() -> None:

@@ -61,7 +61,7 @@ def asked(part: dict[str, Any]) -> dict[str, Any]:
         (TEXT, {"prompt": "x", "structured_outputs": {"json": 5}}, "structured_outputs.json", "valid string"),
         (TEXT, {"prompt": "x", "stop": ["y"] * 1001}, "stop", "at most 1000 items"),
         (TEXT, {"prompt": "x", "bad_words": ["y"] * 1001}, "bad_words", "at most 1000 items"),
-        (TEXT, {"prompt": "x", "body": 5}, "body", "body is not supported; leave it out"),
+        (TEXT, {"prompt": "x", "raw": 5}, "raw", "raw is not supported; leave it out"),
         (TEXT, {}, "prompt", "prompt is missing"),
         (TEXT, {"prompt": "x", "stream_options": {}}, "stream_options", "are for stream = true"),
         (
@@ -87,7 +87,7 @@ def asked(part: dict[str, Any]) -> dict[str, Any]:
         (CHAT, {"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages.0.name", "a valid"),
         (CHAT, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "content = 5: input"),
         (CHAT, asked({"type": "image_url"}), "messages.0.content.0.type", "input should be 'text'"),
-        (CHAT, asked({"type": "text", "text": "x", "y": 1}), "messages.0.content.0.y", "y is not supported"),
+        (CHAT, asked({"type": "text", "text": "x", "raw": 1}), "messages.0.content.0.raw", "not supported"),
         (CHAT, {"messages": HI, "temperature": -1}, "temperature", "temperature = -1: input should be"),
         ("/tokenize", {}, None, "give either prompt or messages"),
         ("/detokenize", {"tokens": [9999]}, None, "token id 9999"),

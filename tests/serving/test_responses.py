@@ -193,7 +193,7 @@ def test_log_probabilities(served: Served) -> None:
         ),
         ({"background": True}, "background = True: this is not supported"),
         ({"conversation": "conv_1"}, "conversation = 'conv_1'"),
-        ({"text": {"verbosity": "low"}}, "text.verbosity = 'low'"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity is not supported"),
         ({"temperature": -1}, "temperature = -1"),
         ({"max_output_tokens": 0}, "max_output_tokens = 0"),
         ({"input": []}, "messages"),
@@ -213,6 +213,10 @@ def test_what_cannot_change_an_answer_is_taken(served: Served) -> None:
     )  # fmt: skip
     assert response.output_text == plain.output_text
     assert response.metadata == {"a": "b"}
+    answer = served.post(
+        "/v1/responses", input="hi", max_output_tokens=2, service_tier="auto", reasoning={"summary": "auto"}
+    )
+    assert set(answer.headers["x-outrider-ignored"].split(", ")) == {"service_tier", "reasoning.summary"}
 
 
 def chat_fields(**fields: Any) -> Any:

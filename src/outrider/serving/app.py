@@ -8,11 +8,20 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.middleware.cors import CORSMiddleware
 
 from outrider import __version__
 from outrider.serving import errors, generation, information, pages
 from outrider.serving.messages import routes as messages
-from outrider.serving.middleware import LimitBody, LimitTime, RequestLog, RequireKey
+from outrider.serving.middleware import (
+    IGNORED,
+    REQUEST_ID,
+    HeadAsGet,
+    LimitBody,
+    LimitTime,
+    RequestLog,
+    RequireKey,
+)
 from outrider.serving.ollama import routes as ollama
 from outrider.serving.origins import OwnPagesOnly, names_of
 from outrider.serving.responses import routes as responses
@@ -52,8 +61,20 @@ def build_app(service: Service) -> FastAPI:
     app.add_middleware(LimitTime, seconds=config.request_timeout)
     if config.api_keys:
         app.add_middleware(RequireKey, keys=[key.get_secret_value() for key in config.api_keys])
-    app.add_middleware(OwnPagesOnly, names=names_of(config.host, config.allowed_hosts))
-    app.add_middleware(RequestLog, count=service.metrics.answered)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(
+        OwnPagesOnly, names=names_of(config.host, config.allowed_hosts, config.allowed_origins)
+    )
+    app.add_middleware(RequestLog, count=service.metrics.answered, strict=config.strict)
+    if config.allowed_origins:
+        # Around all others, so that a page can read every answer, also one that tells of an error.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=["DELETE", "GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID, IGNORED, "retry-after"],
+        )
     _describe(app)
     return app
 

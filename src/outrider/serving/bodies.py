@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from outrider.serving.fields import Unsupported, passed_over
+
+UNSUPPORTED = "unsupported_field"
+"""The kind of error of a field that is refused."""
+
+
+def _without_extras_refused(schema: dict[str, Any]) -> None:
+    """In the description: some other names are taken, see `outrider.serving.fields`."""
+    schema.pop("additionalProperties", None)
 
 
 class Body(BaseModel):
-    """A request's body. Types are strict: a number in quotes is no number."""
+    """A request's body, or a part of one. Types are strict: a number in quotes is no number.
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+    A field that is not listed is passed over where it cannot change the answer, and else refused by name.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra=_without_extras_refused,
+    )
+    place: ClassVar[str] = ""
+    """What leads to it in a request, with a point behind it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_fields(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        read = [field.alias or name for name, field in cls.model_fields.items()]
+        try:
+            dropped = passed_over(given, read, cls.place)
+        except Unsupported as error:
+            raise PydanticCustomError(
+                UNSUPPORTED, "{reason}", {"field": error.name, "reason": str(error)}
+            ) from None
+        return {name: value for name, value in given.items() if name not in dropped}
 
 
 def _whole(text: str) -> str:

@@ -28,7 +28,8 @@ class ClientLeft(Exception):
 class Call:
     """A generation, how its outputs are told, and when it has to be over.
 
-    log: what is known of the call in the end goes there.
+    log: what is known of the call in the end goes there. counting: whether each event says how many tokens
+    there were so far.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class Call:
         *,
         deadline: Deadline,
         log: dict[str, Any],
+        counting: bool = False,
     ) -> None:
         self._log = log
         self._generation = generation
         self._answer = answer
         self._deadline = deadline
+        self._counting = counting
+        self._generated = 0
 
     async def respond(self, request: Request, *, stream: bool) -> Response:
         """Queue it, and answer as a whole or in chunks; an error on the way is then a chunk.
@@ -70,19 +74,31 @@ class Call:
         answer, frame = self._answer, self._answer.framing.frame
         try:
             for chunk in answer.opening():
-                yield frame(chunk)
+                yield frame(self._counted(chunk))
             while (news := await self._next()) is not None:
                 number, increment = news
+                self._generated += len(increment.token_ids)
                 # What an error leaves is told as an error below, and is no end of a choice.
                 if increment.finish_reason not in ("error", "abort"):
                     for chunk in answer.chunks(number, increment):
-                        yield frame(chunk)
+                        yield frame(self._counted(chunk))
             for chunk in answer.closing(self._outputs()):
                 yield frame(chunk)
         except Exception as error:
             yield frame(answer.failure(error))
         if answer.framing.end:
             yield answer.framing.end
+
+    def _counted(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        if not self._counting:
+            return chunk
+        prompt = sum(len(prompt.token_ids) for prompt in self._generation.prompts)
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": self._generated,
+            "total_tokens": prompt + self._generated,
+        }
+        return chunk | {"usage": usage}
 
     async def _next(self) -> tuple[int, Increment] | None:
         async with self._deadline.kept():

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from outrider.engine.generation import EngineFailed, EngineStopped, QueueFull
 from outrider.errors import INTERNAL_ERROR, ConfigError, RequestError
 from outrider.outputs import RequestOutput
-from outrider.serving.bodies import NO_FIELDS
+from outrider.serving.bodies import NO_FIELDS, UNSUPPORTED
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +195,9 @@ def install(app: FastAPI) -> None:
 def _invalid(detail: Any) -> ApiError:
     """The first of what pydantic found wrong."""
     where = [str(part) for part in detail["loc"][1:] if part not in NO_FIELDS]  # the first is "body"
+    refused = detail["type"] == UNSUPPORTED
+    if refused:
+        where.append(detail["ctx"]["field"])
     name = ".".join(where)
     if detail["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {detail['ctx']['error']}")
@@ -204,8 +207,8 @@ def _invalid(detail: Any) -> ApiError:
         )
     if detail["type"] == "missing":
         return ApiError(400, f"{name} is missing", param=name)
-    if detail["type"] == "extra_forbidden":
-        return ApiError(400, f"{name} is not supported; leave it out", param=name, code="unsupported_field")
+    if refused:
+        return ApiError(400, f"{name} is not supported; {detail['msg']}", param=name, code=UNSUPPORTED)
     value = repr(detail["input"])
     shown = value if len(value) <= VALUE_LIMIT else value[:VALUE_LIMIT] + "..."
     message = str(detail["msg"]).removeprefix("Value error, ")

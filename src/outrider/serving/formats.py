@@ -13,6 +13,8 @@ from outrider.serving.bodies import Body, Schema, Text
 class Structured(Body):
     """vLLM's form of what an answer has to fit: exactly one of these."""
 
+    place = "structured_outputs."
+
     json_schema: Annotated[Schema | None, Field(alias="json")] = None
     json_object: Literal[True] | None = None
     regex: Text | None = None
@@ -30,6 +32,8 @@ class Structured(Body):
 
 
 class TextFormat(Body):
+    place = "response_format."
+
     type: Literal["text"]
 
     def for_params(self) -> StructuredOutputs | None:
@@ -37,6 +41,8 @@ class TextFormat(Body):
 
 
 class JsonObjectFormat(Body):
+    place = "response_format."
+
     type: Literal["json_object"]
 
     def for_params(self) -> StructuredOutputs | None:
@@ -46,6 +52,8 @@ class JsonObjectFormat(Body):
 class JsonSchema(Body):
     """strict: is always so, whatever is asked for."""
 
+    place = "response_format.json_schema."
+
     name: Annotated[Text, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     definition: Annotated[dict[str, Any], Field(alias="schema")]
     description: Text | None = None
@@ -53,6 +61,8 @@ class JsonSchema(Body):
 
 
 class JsonSchemaFormat(Body):
+    place = "response_format."
+
     type: Literal["json_schema"]
     json_schema: JsonSchema
 

@@ -8,7 +8,9 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outrider.serving.deadlines import Deadline
 from outrider.serving.errors import ApiError, as_api_error
+from outrider.serving.fields import Unread, unread
 from outrider.serving.logs import current_request
 
 logger = logging.getLogger("outrider.requests")
@@ -25,6 +28,11 @@ OPEN_PATHS = frozenset({"/health", "/"})
 opens the playground, whose files are the same on every server."""
 OPEN_FOLDER = "/playground/"
 REQUEST_ID = "x-request-id"
+IGNORED = "x-outrider-ignored"
+"""Names the fields that were taken and not read."""
+MOST_NAMES = 32  # of these in a header
+LONGEST_NAME = 64  # characters
+NAMES_LOGGED = 256  # clients make them up
 BODY_SECONDS = 30.0
 """That a client may pause while it sends a body."""
 MAX_BODIES = 16
@@ -37,12 +45,15 @@ OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RequestLog:
     """Gives each request its id, tells it the client in a header, and writes one line when it is over.
 
-    Handlers add to the line what they put into `request.state.log`. count: is told path and status.
+    Handlers add to the line what they put into `request.state.log`. Fields that were taken and not read stand
+    in a header, and once a name in the log. count: is told path and status; strict: no such field is taken.
     """
 
-    def __init__(self, app: ASGIApp, count: Callable[[str, int], None]) -> None:
+    def __init__(self, app: ASGIApp, count: Callable[[str, int], None], strict: bool) -> None:
         self._app = app
         self._count = count
+        self._strict = strict
+        self._named: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,14 +63,18 @@ class RequestLog:
         request_id = given if OWN_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"], state["log"] = request_id, {}
-        token = current_request.set(request_id)
+        passed_over = Unread(self._strict)
+        token, reading = current_request.set(request_id), unread.set(passed_over)
         began, status, complete = time.perf_counter(), 0, False
 
         async def told(message: Message) -> None:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if passed_over.names:
+                    headers[IGNORED] = self._ignored(passed_over.names)
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
@@ -82,6 +97,31 @@ class RequestLog:
             }
             logger.info("request", extra={"fields": fields})
             current_request.reset(token)
+            unread.reset(reading)
+
+    def _ignored(self, names: Collection[str]) -> str:
+        """The names as a header may have them, whatever a client called its fields."""
+        shown = [quote(name[:LONGEST_NAME], safe="._-") or '""' for name in islice(names, MOST_NAMES)]
+        new = [name for name in shown if name not in self._named][: NAMES_LOGGED - len(self._named)]
+        for name in new:
+            self._named.add(name)
+            logger.warning("the field %s is not supported and was ignored; it changes no answer", name)
+        return ", ".join(shown) + (", ..." if len(names) > MOST_NAMES else "")
+
+
+class HeadAsGet:
+    """Has HEAD answered wherever GET is; the HTTP server sends the header alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}  # a copy: the server and the log go by the method that was sent
+        await self._app(asked, receive, send)
+        scope["route"] = asked.get("route")
 
 
 class RequireKey:

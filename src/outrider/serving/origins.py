@@ -19,10 +19,14 @@ from outrider.serving.errors import ApiError
 
 @dataclass(frozen=True)
 class Names:
-    """What clients may call the server. given: by whoever runs it; own: None where any name will do."""
+    """What clients may call the server, and whose pages may use it.
+
+    given: names by whoever runs it; own: None where any name will do; origins: of pages of other sites.
+    """
 
     given: Collection[str]
     own: Collection[str] | None
+    origins: Collection[str] = ()
 
     def check(self, host: str, origin: str | None) -> None:
         """Raise ApiError for a request from elsewhere. Both are as the headers say, with their ports."""
@@ -41,17 +45,20 @@ class Names:
         if origin is not None:
             _, _, place = origin.partition("://")
             own = place != "" and place.lower() == host.lower()
-            if not own and _name(place) not in self.given:
-                raise ApiError(403, f"pages of {origin!r} may not use this server; --allowed-host allows it")
+            allowed = "*" in self.origins or origin.lower() in self.origins or _name(place) in self.given
+            if not own and not allowed:
+                raise ApiError(
+                    403, f"pages of {origin!r} may not use this server; --allowed-origins allows it"
+                )
 
 
-def names_of(host: str, allowed: Sequence[str]) -> Names:
+def names_of(host: str, allowed: Sequence[str], origins: Sequence[str] = ()) -> Names:
     """host: what the server listens at. No other names are taken where that is this machine alone, or where
     some are given."""
     given = frozenset(name.lower() for name in allowed)
     *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     closed = bool(given) or _is_loopback(str(address[0]))
-    return Names(given, frozenset({"", host.lower()}) if closed else None)
+    return Names(given, frozenset({"", host.lower()}) if closed else None, frozenset(origins))
 
 
 class OwnPagesOnly:
@@ -78,6 +85,8 @@ def _name(place: str) -> str:
 
 def _is_loopback(name: str) -> bool:
     try:
-        return ip_address(name.partition("%")[0]).is_loopback
+        address = ip_address(name.partition("%")[0])
     except ValueError:
         return name == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)

@@ -1,4 +1,4 @@
-"""What clients may send. A field that is not listed here is refused by name."""
+"""What clients may send. `outrider.serving.fields` says what becomes of a field that is not listed here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from outrider.errors import ConfigError, RequestError
-from outrider.params import SamplingParams, StructuredOutputs
+from outrider.params import RepetitionFactor, SamplingParams, StructuredOutputs
 from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
 from outrider.serving.formats import ResponseFormat, Structured
 from outrider.serving.tools import NamedChoice, SentCall, ToolChoice, Tools
@@ -70,9 +70,12 @@ PASSED_ON = (
 
 
 class StreamOptions(Body):
-    continuous_usage_stats: Unsupported = None
+    place = "stream_options."
+
     include_usage: bool | None = None
     """Send a last chunk that says how many tokens there were."""
+    continuous_usage_stats: bool | None = None
+    """With that, have each chunk say how many there were so far."""
 
 
 class Sampling(Body):
@@ -88,7 +91,7 @@ class Sampling(Body):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    repetition_penalty: RepetitionFactor | None = None
     logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], float] | None = None
     """Token ids, as strings."""
     allowed_token_ids: Tokens | None = None
@@ -114,13 +117,14 @@ class Sampling(Body):
     """A request with a lower one is served earlier, where the server has `--scheduling-policy priority`."""
     user: Annotated[Text, Field(max_length=MAX_USER)] | None = None
     """Is written to the log."""
-    store: Unsupported = None
-    metadata: Unsupported = None
-    use_beam_search: Unsupported = None
 
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        return bool(self.include_usage and self.stream_options and self.stream_options.continuous_usage_stats)
 
     def _params(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Raises ConfigError for a value out of range and for fields that exclude each other."""
@@ -164,7 +168,6 @@ class CompletionRequest(Sampling):
     add_special_tokens: bool | None = None
     """Whether a prompt that is text gets the tokens that the model expects at the beginning; true."""
     best_of: Annotated[int, Field(ge=1)] | None = None
-    suffix: Unsupported = None
 
     @property
     def num_prompts(self) -> int:
@@ -174,6 +177,10 @@ class CompletionRequest(Sampling):
     def scored_only(self) -> bool:
         """Nothing is to be generated: the prompt's log-probabilities are asked for."""
         return self.max_tokens == 0
+
+    @property
+    def continuous_usage(self) -> bool:
+        return super().continuous_usage and not self.scored_only
 
     def sampling_params(self) -> SamplingParams:
         if self.best_of not in (None, self.n or 1):
@@ -192,6 +199,8 @@ class CompletionRequest(Sampling):
 
 
 class TextPart(Body):
+    place = "messages.content."
+
     type: Literal["text"]
     text: Text
 
@@ -202,6 +211,8 @@ Content = Annotated[AsText | Annotated[list[TextPart], Tag(AS_OTHER)], BY_KIND]
 class Message(Body):
     """A message of a conversation. The fields after `content` are those of an answer that is sent back, and
     of a tool's result."""
+
+    place = "messages."
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None

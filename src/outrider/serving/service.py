@@ -100,7 +100,9 @@ class Service:
         if body.user is not None:
             log["user"] = body.user
         generation = self.engine.generate(prompts, self._limited(params), priority=body.priority or 0)
-        call = Call(generation, answer, deadline=request.state.deadline, log=log)
+        call = Call(
+            generation, answer, deadline=request.state.deadline, log=log, counting=body.continuous_usage
+        )
         return await call.respond(request, stream=bool(body.stream))
 
     def _limited(self, params: SamplingParams) -> SamplingParams:

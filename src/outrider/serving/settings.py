@@ -19,6 +19,13 @@ def _not_empty(key: SecretStr) -> SecretStr:
     return key
 
 
+def _origin(text: str) -> str:
+    scheme, _, place = text.partition("://")
+    if text != "*" and (not scheme or not place or "/" in place):
+        raise ValueError("give an origin as a browser does, such as 'https://chat.example', or '*'")
+    return text.lower()
+
+
 class ServerConfig(Strict):
     """Options of `outrider serve`. The defaults are for one machine's own use."""
 
@@ -40,6 +47,10 @@ class ServerConfig(Strict):
     """At a time; one more is told to come back."""
     allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names, without a port, that clients may call the server by, besides those of the machine itself."""
+    allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
+    """Of pages that may use the server from a browser, as in 'https://chat.example'; '*': of all."""
+    strict: bool = False
+    """Refuse the fields of a request that are not read although they cannot change an answer."""
     header_timeout: Seconds = 10.0
     """Seconds from the opening of a connection, or its last answer, to the end of a request's header."""
     body_timeout: Seconds = 60.0

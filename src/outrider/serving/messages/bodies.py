@@ -11,39 +11,38 @@ from outrider.serving.conversion import Additions
 from outrider.serving.requests import Unsupported
 
 Taken = Any
-"""A field that clients send, and that cannot change what a model here says."""
+"""A field of a block that is sent back, which a prompt has no place for."""
 
 
 class TextBlock(Body):
+    place = "messages."
     type: Literal["text"]
     text: Text
-    cache_control: Taken = None
-    citations: Unsupported = None
 
 
 class ToolUse(Body):
     """A call of a tool that the model made."""
 
+    place = "messages."
     type: Literal["tool_use"]
     id: Text
     name: Text
     input: dict[str, Any]
-    cache_control: Taken = None
-    caller: Taken = None
 
 
 class ToolResult(Body):
+    place = "messages."
     type: Literal["tool_result"]
     tool_use_id: Text
     content: Annotated[AsText | Annotated[list[TextBlock], Tag(AS_OTHER)], BY_KIND] = ""
     is_error: bool | None = None
     """Is said in front of the content."""
-    cache_control: Taken = None
 
 
 class Thinking(Body):
     """signature: is empty here, and not looked at."""
 
+    place = "messages."
     type: Literal["thinking"]
     thinking: Text
     signature: Taken = None
@@ -52,6 +51,7 @@ class Thinking(Body):
 class RedactedThinking(Body):
     """Of another model, which no one here can read: it is left out."""
 
+    place = "messages."
     type: Literal["redacted_thinking"]
     data: Taken
 
@@ -76,24 +76,24 @@ Texts = Annotated[AsText | Annotated[list[TextBlock], Tag(AS_OTHER)], BY_KIND]
 
 
 class Message(Body):
+    place = "messages."
     role: Literal["user", "assistant", "system"]
     content: Annotated[AsText | Annotated[list[Block], Tag(AS_OTHER)], BY_KIND]
 
 
 class Tool(Body):
+    place = "tools."
     type: Literal["custom"] | None = None
     name: Text
     input_schema: dict[str, Any]
     description: Text | None = None
     strict: bool | None = None
-    cache_control: Taken = None
-    eager_input_streaming: Taken = None
     input_examples: Unsupported = None
     defer_loading: Unsupported = None
-    allowed_callers: Taken = None
 
 
 class ToolChoice(Body):
+    place = "tool_choice."
     type: Literal["auto", "any", "tool", "none"]
     name: Text | None = None
     """With the type `tool`."""
@@ -101,24 +101,26 @@ class ToolChoice(Body):
 
 
 class ThinkingSettings(Body):
-    """budget_tokens: of the model's own reckoning elsewhere; here it thinks as long as it does."""
+    """A model here thinks for as long as it does: there is no budget."""
 
+    place = "thinking."
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: Taken = None
-    display: Taken = None
 
 
 class OutputFormat(Body):
+    place = "output_config.format."
     type: Literal["json_schema"]
     definition: Annotated[dict[str, Any], Field(alias="schema")]
 
 
 class OutputConfig(Body):
+    place = "output_config."
     effort: Text | None = None
     format: OutputFormat | None = None
 
 
 class Metadata(Body):
+    place = "metadata."
     user_id: Text | None = None
 
 
@@ -132,7 +134,6 @@ class CountRequest(Body):
     tool_choice: ToolChoice | None = None
     thinking: ThinkingSettings | None = None
     output_config: OutputConfig | None = None
-    cache_control: Taken = None
     mcp_servers: Unsupported = None
     context_management: Unsupported = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -145,6 +146,4 @@ class MessagesRequest(CountRequest, Additions):
     temperature: float | None = None
     top_p: float | None = None
     metadata: Metadata | None = None
-    service_tier: Taken = None
-    inference_geo: Taken = None
     container: Unsupported = None

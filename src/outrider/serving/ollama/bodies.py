@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Tag
@@ -11,22 +10,21 @@ from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
 from outrider.serving.requests import Unsupported
 
 Taken = Any
-"""A field that clients send, and that cannot change what a model here says."""
+"""A field that says nothing to a model here."""
 
 
-def _only(*neutral: object) -> Callable[[object], None]:
-    """A validator for what would change the answer, and cannot be done, unless it has one of these values."""
+def _empty(value: object) -> None:
+    if value not in (None, ""):
+        raise ValueError("this is not supported; leave it out")
 
-    def check(value: object) -> None:
-        if value is not None and value not in neutral:
-            raise ValueError(f"this is not supported; leave it out, or give {neutral[0]!r}")
 
-    return check
+Empty = Annotated[None, BeforeValidator(_empty)]
 
 
 class Options(Body):
-    """`options` of a request. Those of loading a model change nothing here: it is loaded."""
+    """`options` of a request."""
 
+    place = "options."
     seed: int | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -41,28 +39,8 @@ class Options(Body):
     frequency_penalty: float | None = None
     num_speculative_tokens: int | None = None
     """Draft length of this request; 0 is plain decoding. No other server has it."""
-    repeat_last_n: Annotated[None, BeforeValidator(_only(-1))] = None
-    penalize_newline: Annotated[None, BeforeValidator(_only(True))] = None
-    tfs_z: Annotated[None, BeforeValidator(_only(1.0))] = None
-    typical_p: Annotated[None, BeforeValidator(_only(1.0))] = None
-    mirostat: Annotated[None, BeforeValidator(_only(0))] = None
-    mirostat_tau: Taken = None
-    mirostat_eta: Taken = None
-    num_keep: Taken = None
     num_ctx: Taken = None
-    num_batch: Taken = None
-    num_gpu: Taken = None
-    num_thread: Taken = None
-    main_gpu: Taken = None
-    numa: Taken = None
-    low_vram: Taken = None
-    f16_kv: Taken = None
-    logits_all: Taken = None
-    vocab_only: Taken = None
-    use_mmap: Taken = None
-    use_mlock: Taken = None
-    embedding_only: Taken = None
-    draft_num_predict: Taken = None
+    """Of the model, which is loaded; a prompt that is too long is refused, and never cut off."""
 
 
 Format = Annotated[
@@ -83,25 +61,23 @@ class Asked(Body):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     keep_alive: Taken = None
-    truncate: Taken = None
-    """Nothing is cut off here: a prompt that is too long is refused."""
-    shift: Taken = None
 
 
 class CalledFunction(Body):
+    place = "messages."
     name: Text
     arguments: dict[str, Any]
     index: Taken = None
-    description: Taken = None
 
 
 class ToolCall(Body):
+    place = "messages."
     function: CalledFunction
     id: Text | None = None
-    type: Taken = None
 
 
 class Message(Body):
+    place = "messages."
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | None = None
     thinking: Text | None = None
@@ -114,12 +90,14 @@ class Message(Body):
 
 
 class FunctionBody(Body):
+    place = "tools."
     name: Text
     description: Text | None = None
     parameters: dict[str, Any] | None = None
 
 
 class Tool(Body):
+    place = "tools."
     type: Literal["function"] = "function"
     function: FunctionBody
 
@@ -138,13 +116,10 @@ class GenerateBody(Asked):
     system: Text | None = None
     raw: bool | None = None
     """The prompt is laid out already."""
-    suffix: Annotated[None, BeforeValidator(_only(""))] = None
-    template: Annotated[None, BeforeValidator(_only(""))] = None
+    suffix: Empty = None
+    template: Empty = None
     context: Unsupported = None
     images: Unsupported = None
-    width: Unsupported = None
-    height: Unsupported = None
-    steps: Unsupported = None
 
 
 class ShowBody(Body):
@@ -152,7 +127,3 @@ class ShowBody(Body):
 
     model: Text | None = None
     name: Text | None = None
-    verbose: Taken = None
-    system: Taken = None
-    template: Taken = None
-    options: Taken = None

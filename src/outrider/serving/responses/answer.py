@@ -15,10 +15,7 @@ from outrider.serving.responses.bodies import ResponsesRequest
 from outrider.serving.responses.output import Output
 from outrider.serving.single import SingleAnswer
 
-ECHOED = (
-    "instructions", "max_output_tokens", "previous_response_id", "user", "metadata", "service_tier",
-    "prompt_cache_key", "safety_identifier", "max_tool_calls",
-)  # fmt: skip
+ECHOED = ("instructions", "max_output_tokens", "previous_response_id", "user", "metadata")
 """Fields of the request that stand in the response as they were given."""
 
 

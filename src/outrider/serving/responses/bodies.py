@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
 from outrider.serving.conversion import Additions
 from outrider.serving.requests import Unsupported
 
 Taken = Any
-"""A field that clients send, and that cannot change what a model here says."""
+"""A field of an item that is sent back, which a prompt has no place for."""
 
 
 class TextPart(Body):
     """annotations, logprobs: of an answer that is sent back."""
 
+    place = "input."
     type: Literal["input_text", "output_text"]
     text: Text
     annotations: Taken = None
@@ -24,6 +25,7 @@ class TextPart(Body):
 
 
 class RefusalPart(Body):
+    place = "input."
     type: Literal["refusal"]
     refusal: Text
 
@@ -53,6 +55,7 @@ Content = Annotated[AsText | Annotated[list[Part], Tag(AS_OTHER)], BY_KIND]
 class Message(Body):
     """A message, or an answer that is sent back."""
 
+    place = "input."
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Content
@@ -62,6 +65,7 @@ class Message(Body):
 
 
 class FunctionCall(Body):
+    place = "input."
     type: Literal["function_call"]
     call_id: Text
     name: Text
@@ -69,20 +73,20 @@ class FunctionCall(Body):
     """JSON text."""
     id: Taken = None
     status: Taken = None
-    caller: Taken = None
 
 
 class FunctionCallOutput(Body):
+    place = "input."
     type: Literal["function_call_output"]
     call_id: Text
     output: Content
     id: Taken = None
     name: Taken = None
     status: Taken = None
-    caller: Taken = None
 
 
 class ReasoningText(Body):
+    place = "input."
     type: Literal["reasoning_text", "summary_text"]
     text: Text
 
@@ -90,6 +94,7 @@ class ReasoningText(Body):
 class Reasoning(Body):
     """What the model thought before an answer."""
 
+    place = "input."
     type: Literal["reasoning"]
     summary: list[ReasoningText] | None = None
     content: list[ReasoningText] | None = None
@@ -101,6 +106,7 @@ class Reasoning(Body):
 class Reference(Body):
     """An item of an answer that the server has kept."""
 
+    place = "input."
     type: Literal["item_reference"]
     id: Text
 
@@ -127,14 +133,13 @@ Input = Annotated[AsText | Annotated[list[Item], Tag(AS_OTHER)], BY_KIND]
 
 
 class FunctionTool(Body):
+    place = "tools."
     type: Literal["function"]
     name: Text
     parameters: dict[str, Any] | None = None
     description: Text | None = None
     strict: bool | None = None
     defer_loading: Unsupported = None
-    output_schema: Taken = None
-    allowed_callers: Taken = None
 
 
 class NamedFunction(Body):
@@ -167,23 +172,16 @@ class JsonSchemaFormat(Body):
 Format = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
 
 
-def _medium(value: object) -> None:
-    if value not in (None, "medium"):
-        raise ValueError("a model here has no verbosity to choose; leave it out")
-
-
 class TextSettings(Body):
+    place = "text."
     format: Format | None = None
-    verbosity: Annotated[None, BeforeValidator(_medium)] = None
 
 
 class ReasoningSettings(Body):
-    """summary, generate_summary: reasoning is told as it is, and none is made of it."""
+    """Reasoning is told as it is: no summary is made of it."""
 
+    place = "reasoning."
     effort: Text | None = None
-    summary: Taken = None
-    generate_summary: Taken = None
-    context: Taken = None
 
 
 LOGPROBS = "message.output_text.logprobs"
@@ -234,13 +232,7 @@ class ResponsesRequest(Prompted, Additions):
     """Is told with the answer."""
     user: Text | None = None
     background: Unsupported = None
-    prompt: Unsupported = None
     context_management: Unsupported = None
     moderation: Unsupported = None
     max_tool_calls: Taken = None
-    stream_options: Taken = None
-    service_tier: Taken = None
-    safety_identifier: Taken = None
-    prompt_cache_key: Taken = None
-    prompt_cache_retention: Taken = None
-    prompt_cache_options: Taken = None
+    """Of tools that a server runs itself."""
