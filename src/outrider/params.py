@@ -76,6 +76,11 @@ class StructuredOutputs(Strict):
         """Which of them it is."""
         return self._given()[0]
 
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"structured_outputs.{self.kind}"
+
     def _given(self) -> list[str]:
         fields = type(self).model_fields.items()
         return [field.alias or name for name, field in fields if getattr(self, name) is not None]

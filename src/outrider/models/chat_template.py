@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from outrider.errors import RequestError
+from outrider.models.tool_layout import in_text
 from outrider.sandbox.workers import Refused, Task, Workers, task_file
 
 SECONDS = 2.0
@@ -51,9 +52,12 @@ class ChatTemplate:
 
         messages: each has a `role` and a `content`, which is text or a list of OpenAI's text parts; only an
         assistant's may be null, and is then left out for the template. What else a message has is passed on.
-        tools: in OpenAI's form, None for none. variables: more of them, of JSON's types; a template that does
-        not read one is not changed by it.
+        tools: in OpenAI's form, None for none; a template that lays out none gets them, and calls and their
+        results, as text (`outrider.models.tool_layout`). variables: more of them, of JSON's types; one that
+        the template does not read changes nothing.
         """
+        if tools and "tools" not in self.variables:
+            messages, tools = in_text(as_conversation(messages), _as_tools(tools)), None
         conversation = as_conversation(messages)
         offered = None if tools is None else _as_tools(tools)
         given = {

@@ -81,7 +81,7 @@ class Grammars:
         Raises RequestError, and GivenUp soon after `given_up` is set.
         """
         try:
-            source = _source(wanted)
+            source = source_of(wanted)
             with self._lock:
                 found = self._used.get(source)
             return self._keep(source, self._compile(*source, given_up)) if found is None else found
@@ -89,7 +89,7 @@ class Grammars:
             reason = " ".join(str(error).split())
         except RecursionError:
             reason = "it is nested too deeply"
-        raise RequestError(f"structured_outputs.{wanted.kind} cannot be used: {reason}")
+        raise RequestError(f"{wanted.name} cannot be used: {reason}")
 
     def renew(self, grammar: Grammar, spoilt: LLMatcher) -> Future[LLMatcher]:
         """A matcher whose lexer nobody shares, compiled aside. So is one for those who come, in place of the
@@ -266,7 +266,7 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
 
 
-def _source(wanted: StructuredOutputs) -> tuple[GrammarFormat, str]:
+def source_of(wanted: StructuredOutputs) -> tuple[GrammarFormat, str]:
     """The kind of a grammar and its text, as the library takes them."""
     if wanted.json_object:
         return "json_schema", '{"type": "object"}'

@@ -12,7 +12,6 @@ from outrider.errors import RequestError
 from outrider.llm import LLM
 from outrider.models.chat_template import AT_ONCE
 from outrider.models.tokenizer import Tokenizer
-from outrider.serving.requests import Message
 
 LONG = 2**18
 """Characters from which texts are tokenized one call after the other: 4 MB of them take seconds, and
@@ -51,7 +50,7 @@ class Prompts:
 
     async def of_chat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Mapping[str, Any]],
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -62,9 +61,8 @@ class Prompts:
             raise RequestError("the model has no chat template; use /v1/completions")
 
         def lay_out() -> str:
-            plain = [message.for_template(f"messages[{n}]") for n, message in enumerate(messages)]
             return self._llm.chat_text(
-                plain,
+                messages,
                 add_generation_prompt=add_generation_prompt,
                 tools=tools,
                 chat_template_kwargs=chat_template_kwargs,

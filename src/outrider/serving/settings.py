@@ -37,6 +37,11 @@ class ServerConfig(Strict):
     """What clients call the model."""
     api_keys: tuple[Annotated[SecretStr, AfterValidator(_not_empty)], ...] = ()
     """Any of them is asked of a client; none: nothing is asked."""
+    tool_call_parser: str | None = None
+    """The form in which the model calls tools, by a name of `serving.parsing.registry`; None: its chat
+    template shows."""
+    reasoning_parser: str | None = None
+    """The same for its reasoning."""
     max_queue: NonNegativeInt = 256
     """Sequences that may wait, beyond `max_num_seqs` that may run; then clients are told to come back."""
     max_output_tokens: PositiveInt | None = None

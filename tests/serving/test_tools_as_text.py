@@ -1,0 +1,81 @@
+"""Models whose templates lay out no tools are told of them in text, and parsers can be named."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outrider import LLM
+from outrider.errors import ConfigError
+from outrider.models.tool_layout import in_text
+from tests.engine.helpers import load
+from tests.serving.harness import MODEL, Served, running
+from tests.serving.tools import HERMES, MESSAGES, TOOLS, check_call, tool, write
+
+CALL = {"id": "a", "type": "function", "function": {"name": "now", "arguments": {"x": [1, None]}}}
+TALK: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "Wait.", "tool_calls": [CALL, CALL]},
+    {"role": "tool", "tool_call_id": "a", "content": "1"},
+    {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "2"}]},
+    {"role": "user", "content": "so?"},
+]
+
+
+def test_a_conversation_in_text() -> None:
+    system, user, assistant, results, last = in_text(TALK, TOOLS)
+    assert system["content"].startswith("Be brief.\n\n# Tools")
+    assert '<tools>\n{"type": "function", "function": {"name": "weather"' in system["content"]
+    assert (user, last) == (TALK[1], TALK[5])
+    call = '<tool_call>\n{"name": "now", "arguments": {"x": [1, null]}}\n</tool_call>'
+    assert assistant == {"role": "assistant", "content": f"Wait.\n{call}\n{call}"}
+    both = "<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response>"
+    assert results == {"role": "user", "content": both}
+    assert in_text(MESSAGES, []) == MESSAGES
+    assert [message["role"] for message in in_text(MESSAGES, TOOLS)] == ["system", "user"]
+
+
+def test_templates_without_tools_get_them_in_text(target: str, tmp_path: Path) -> None:
+    plain, hermes = LLM(target, device="cpu"), load(write(tmp_path / "hermes", HERMES))
+    assert plain.chat_text(TALK[:2], tools=TOOLS) == plain.chat_text(in_text(TALK[:2], TOOLS))
+    assert "# Tools" not in hermes.chat_text(TALK[:2], tools=TOOLS)
+    assert "weather" in hermes.chat_text(TALK[:2], tools=TOOLS)
+    assert hermes.chat_prompt(MESSAGES, chat_template_kwargs={"messages_": 1}) == hermes.chat_prompt(MESSAGES)
+
+
+def test_a_server_of_such_a_model(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once, and calls are bound and read as anybody's; their results are laid out too."""
+    chat = served.client().chat.completions.create
+    fields: dict[str, Any] = {"model": MODEL, "tools": TOOLS, "seed": 5, "max_tokens": 300}
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            answer: Any = chat(messages=MESSAGES, tool_choice="required", parallel_tool_calls=False, **fields)
+    said = [record.message for record in caplog.records if "lays out no tools" in record.message]
+    assert len(said) <= 1
+    message = answer.choices[0].message
+    check_call(message.tool_calls[0])
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "42"}
+    again: Any = chat(messages=[*MESSAGES, message.model_dump(), result], **fields | {"max_tokens": 1})
+    without: Any = chat(messages=MESSAGES, **fields | {"max_tokens": 1})
+    assert again.usage.prompt_tokens > without.usage.prompt_tokens + 40
+
+
+def test_parsers_by_name(tmp_path: Path) -> None:
+    """Mistral's form for a template that shows none of it."""
+    path = write(tmp_path / "model", HERMES.replace("<tool_call>", "<call>"), "[TOOL_CALLS]")
+    with running(load(path), tool_call_parser="mistral", reasoning_parser="deepseek_r1") as served:
+        answer: Any = served.client().chat.completions.create(
+            model=MODEL, messages=MESSAGES, tools=[tool("now")], tool_choice="required", seed=1,
+            extra_body={"return_token_ids": True, "num_speculative_tokens": 0}, parallel_tool_calls=False,
+        )  # fmt: skip
+        check_call(answer.choices[0].message.tool_calls[0])
+        assert "[TOOL_CALLS]" in served.service.prompts.text_of(answer.choices[0].token_ids)
+    with (
+        pytest.raises(ConfigError, match="tool_call_parser = 'mistrals' is not known"),
+        running(load(path), tool_call_parser="mistrals"),
+    ):
+        pass
