@@ -11,6 +11,8 @@ import pytest
 from outrider import LLM
 from outrider.errors import ConfigError
 from outrider.models.tool_layout import in_text
+from outrider.serving.service import Service
+from outrider.serving.settings import ServerConfig
 from tests.engine.helpers import load
 from tests.serving.harness import MODEL, Served, running
 from tests.serving.tools import HERMES, MESSAGES, TOOLS, check_call, tool, write
@@ -49,33 +51,31 @@ def test_templates_without_tools_get_them_in_text(target: str, tmp_path: Path) -
 
 def test_a_server_of_such_a_model(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """It is said once, and calls are bound and read as anybody's; their results are laid out too."""
-    chat = served.client().chat.completions.create
+    chat: Any = served.client().chat.completions.create
     fields: dict[str, Any] = {"model": MODEL, "tools": TOOLS, "seed": 5, "max_tokens": 300}
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            answer: Any = chat(messages=MESSAGES, tool_choice="required", parallel_tool_calls=False, **fields)
+            answer = chat(messages=MESSAGES, tool_choice="required", parallel_tool_calls=False, **fields)
     said = [record.message for record in caplog.records if "lays out no tools" in record.message]
     assert len(said) <= 1
     message = answer.choices[0].message
     check_call(message.tool_calls[0])
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "42"}
-    again: Any = chat(messages=[*MESSAGES, message.model_dump(), result], **fields | {"max_tokens": 1})
-    without: Any = chat(messages=MESSAGES, **fields | {"max_tokens": 1})
+    again = chat(messages=[*MESSAGES, message.model_dump(), result], **fields | {"max_tokens": 1})
+    without = chat(messages=MESSAGES, **fields | {"max_tokens": 1})
     assert again.usage.prompt_tokens > without.usage.prompt_tokens + 40
 
 
 def test_parsers_by_name(tmp_path: Path) -> None:
     """Mistral's form for a template that shows none of it."""
     path = write(tmp_path / "model", HERMES.replace("<tool_call>", "<call>"), "[TOOL_CALLS]")
-    with running(load(path), tool_call_parser="mistral", reasoning_parser="deepseek_r1") as served:
-        answer: Any = served.client().chat.completions.create(
-            model=MODEL, messages=MESSAGES, tools=[tool("now")], tool_choice="required", seed=1,
-            extra_body={"return_token_ids": True, "num_speculative_tokens": 0}, parallel_tool_calls=False,
-        )  # fmt: skip
+    with running(load(path), tool_call_parser="mistral") as served:
+        fields: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "tools": [tool("now")], "seed": 1}
+        fields |= {"tool_choice": "required", "parallel_tool_calls": False}
+        answer = served.client().chat.completions.create(**fields, extra_body={"return_token_ids": True})
         check_call(answer.choices[0].message.tool_calls[0])
         assert "[TOOL_CALLS]" in served.service.prompts.text_of(answer.choices[0].token_ids)
-    with (
-        pytest.raises(ConfigError, match="tool_call_parser = 'mistrals' is not known"),
-        running(load(path), tool_call_parser="mistrals"),
-    ):
-        pass
+    for option in ("tool_call_parser", "reasoning_parser"):
+        config: dict[str, Any] = {"model_name": MODEL, option: "mistrals"}
+        with pytest.raises(ConfigError, match=f"{option} = 'mistrals' is not known; give one of "):
+            Service(served.service.llm, ServerConfig(**config))

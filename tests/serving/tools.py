@@ -31,7 +31,15 @@ HARMONY = (
     "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content or '' }}<|end|>{% endfor %}"
     "<|start|>assistant{# <|channel|>analysis #}"
 )
-HARMONY_TOKENS = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>", "<|call|>")
+HARMONY_TOKENS = (
+    "<|channel|>",
+    "<|message|>",
+    "<|start|>",
+    "<|end|>",
+    "<|constrain|>",
+    "<|return|>",
+    "<|call|>",
+)
 SHORT: dict[str, Any] = {"type": "string", "maxLength": 5}
 
 

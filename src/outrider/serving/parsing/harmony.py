@@ -20,7 +20,7 @@ from outrider.serving.parsing.thinking import State
 CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
 CONSTRAIN, RETURN, CALL = "<|constrain|>", "<|return|>", "<|call|>"
 TOKENS = (CHANNEL, MESSAGE, START, END, CONSTRAIN, RETURN, CALL)
-TO = "functions."
+TO_WHOM, TO = " to=", "functions."
 RECIPIENT = re.compile(r"to=([\w.-]+)")
 ON = re.compile(r"<\|channel\|>(\w+)")
 
@@ -43,12 +43,19 @@ class HarmonyCalls(ToolFormat):
         )
 
     def calls(self, reader: Reader, use: ToolUse) -> Steps[None]:
-        header, _ = yield from reader.through(MESSAGE)
+        header = yield from read_header(reader)
         recipient = RECIPIENT.search(header)
         if recipient is None:
             raise Malformed
         yield from reader.skip_space()
         yield from reader.arguments((yield from reader.begin_call(recipient[1].removeprefix(TO))))
+
+
+def read_header(reader: Reader) -> Steps[str]:
+    """Read what stands before a message's text. Raises Malformed."""
+    begun = yield from reader.expect(TO_WHOM, CHANNEL)
+    rest, _ = yield from reader.through(MESSAGE)
+    return begun + rest
 
 
 class Harmony(Dialect):
@@ -64,32 +71,33 @@ class Harmony(Dialect):
         return TOKENS
 
     def read(self, reader: Reader, expected: Expected) -> Steps[None]:
-        told = False
-        while (yield from reader.until(CHANNEL, " to=", START)) is not None:
+        told: set[type] = set()
+        while True:
             use = expected.calls
             if use is not None and (yield from reader.attempt(self.tools.calls(reader, use))):
                 continue
-            header = yield from self._header(reader)
-            if header is None:
+            if (yield from reader.attempt(self._message(reader, told))):
+                continue
+            if (yield from reader.begins(CHANNEL)) is not None:
+                reader.skip_rest()  # a header that does not end
+            mark = yield from reader.until(*TOKENS)  # what stands outside of messages is text
+            if mark is None:
                 return
-            channel = ON.search(header)
-            kind = Reasoning if channel is not None and channel[1] == "analysis" else Content
-            if kind is Content and told:
-                yield Content("\n\n")
-            told = told or kind is Content
-            end = yield from reader.until(END, RETURN, CALL, kind=kind)
-            if end is not None:
-                yield from reader.skip_space()
-                yield from reader.expect(end)
-                yield from reader.begins(START + "assistant")
+            yield from reader.skip_space()
+            if mark != CHANNEL:
+                yield from reader.expect(mark)
+            if mark == START:
+                yield from reader.begins("assistant")
 
-    def _header(self, reader: Reader) -> Steps[str | None]:
-        """Read a message's header; None where the output ends in it, which then says nothing."""
-        try:
-            header, _ = yield from reader.through(MESSAGE)
-        except Malformed:
-            return None
-        return header
+    def _message(self, reader: Reader, told: set[type]) -> Steps[None]:
+        """Read a message up to what ends it. told: the kinds of text that there were before."""
+        header = yield from read_header(reader)
+        channel = ON.search(header)
+        kind = Reasoning if channel is not None and channel[1] == "analysis" else Content
+        if kind in told:
+            yield kind("\n\n")
+        told.add(kind)
+        yield from reader.until(*TOKENS, kind=kind)
 
     def start(self, lark: Lark, expected: Expected, answer: str | None) -> str:
         marks = (CHANNEL, MESSAGE, START, END)

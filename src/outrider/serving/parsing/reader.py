@@ -91,6 +91,10 @@ class Reader:
                 return
             yield None
 
+    def skip_rest(self) -> None:
+        """Read all that is there."""
+        self._at = len(self._text)
+
     def begins(self, *texts: str) -> Steps[str | None]:
         """Read which of the texts comes next; None, and nothing is read, where none does."""
         while True:
