@@ -31,7 +31,9 @@ class Both:
 @pytest.fixture(scope="session")
 def both() -> Iterator[Both]:
     with (
-        running(LLM(MODEL, speculative_model="ngram", num_speculative_tokens=4), model_name=MODEL) as speculating,
+        running(
+            LLM(MODEL, speculative_model="ngram", num_speculative_tokens=4), model_name=MODEL
+        ) as speculating,
         running(LLM(MODEL), model_name=MODEL) as plain,
     ):
         yield Both(speculating, plain)

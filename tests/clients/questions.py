@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 City = Literal["Paris", "London", "Taipei"]
 QUESTION = "Repeat the words: red green blue, red green blue, red green"
 WEATHER = "What is the weather like in Paris today?"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 ASK_WEATHER: Any = [{"role": "user", "content": WEATHER}]
-LIMIT = 40  # tokens
+LIMIT = 24  # tokens
+LIMIT_OF_JSON = 80
+"""Of calls and objects, which end before."""
 
 PARAMETERS = {
     "type": "object",
@@ -45,6 +47,7 @@ OTHER: Any = {
 class Weather(BaseModel):
     """A forecast."""
 
+    model_config = ConfigDict(extra="forbid")
     city: City
     days: Literal[1, 2, 3]
     sunny: bool

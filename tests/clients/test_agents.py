@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import MODEL, Both
-from tests.clients.questions import LIMIT, WEATHER, City
+from tests.clients.questions import LIMIT_OF_JSON, WEATHER, City
 
 agents = pytest.importorskip("agents", reason="openai-agents is not installed: make clients")
 
@@ -36,7 +36,7 @@ def test_a_tool_is_called_and_its_result_answered(both: Both, kind: str, stream:
                 tools=[get_weather],
                 model=getattr(agents, kind)(model=MODEL, openai_client=client),
                 model_settings=agents.ModelSettings(
-                    temperature=0, max_tokens=LIMIT, tool_choice="required", parallel_tool_calls=False
+                    temperature=0, max_tokens=LIMIT_OF_JSON, tool_choice="required", parallel_tool_calls=False
                 ),
             )
             if stream:

@@ -8,7 +8,7 @@ import pytest
 from anthropic import Anthropic
 
 from tests.clients.conftest import MODEL, Both
-from tests.clients.questions import ASK_WEATHER, LIMIT, MESSAGES, PARAMETERS, arguments_fit
+from tests.clients.questions import ASK_WEATHER, LIMIT, LIMIT_OF_JSON, MESSAGES, PARAMETERS, arguments_fit
 
 TOOL = {"name": "get_weather", "description": "The weather of a city.", "input_schema": PARAMETERS}
 GREEDY = {"temperature": 0}
@@ -44,8 +44,10 @@ def test_tools(both: Both, kind: str, stream: bool) -> None:
     if kind in ("any", "tool"):
         choice["disable_parallel_tool_use"] = True
 
+    limit = LIMIT_OF_JSON if kind in ("any", "tool") else LIMIT
+
     def ask(url: str) -> Any:
-        asked: dict[str, Any] = {"model": MODEL, "max_tokens": LIMIT, "tools": [TOOL], "extra_body": GREEDY}
+        asked: dict[str, Any] = {"model": MODEL, "max_tokens": limit, "tools": [TOOL], "extra_body": GREEDY}
         first = {**asked, "messages": ASK_WEATHER, "tool_choice": choice}
         if stream:
             with client(url).messages.stream(**first) as events:

@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 
 from tests.clients.conftest import MODEL, Both
-from tests.clients.questions import ASK_WEATHER, LIMIT, Weather
+from tests.clients.questions import ASK_WEATHER, LIMIT_OF_JSON, Weather
 
 instructor = pytest.importorskip("instructor", reason="instructor is not installed: make clients")
 
@@ -20,8 +20,8 @@ def test_an_object(both: Both, mode: str) -> None:
             OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0), mode=getattr(instructor.Mode, mode)
         )
         return client.chat.completions.create(
-            model=MODEL, messages=ASK_WEATHER, response_model=Weather, temperature=0, max_tokens=2 * LIMIT,
-            max_retries=0,
+            model=MODEL, messages=ASK_WEATHER, response_model=Weather, temperature=0,
+            max_tokens=LIMIT_OF_JSON, max_retries=0,
         ).model_dump()  # fmt: skip
 
     Weather.model_validate(both.same(ask))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.clients.conftest import MODEL, Both
-from tests.clients.questions import ASK_WEATHER, LIMIT, MESSAGES, TOOL, arguments_fit
+from tests.clients.questions import ASK_WEATHER, LIMIT, LIMIT_OF_JSON, MESSAGES, TOOL, arguments_fit
 
 PROVIDERS = {"openai": "/v1", "hosted_vllm": "/v1", "anthropic": "", "ollama_chat": ""}
 
@@ -42,7 +42,7 @@ def test_required_tools(both: Both, litellm: Any, provider: str, stream: bool) -
         answer = litellm.completion(
             model=f"{provider}/{MODEL}", api_base=url + PROVIDERS[provider], api_key="none",
             messages=ASK_WEATHER, tools=[TOOL], tool_choice="required", parallel_tool_calls=False,
-            temperature=0, max_tokens=LIMIT, stream=stream,
+            temperature=0, max_tokens=LIMIT_OF_JSON, stream=stream,
         )  # fmt: skip
         if stream:
             answer = litellm.stream_chunk_builder(list(answer))

@@ -7,7 +7,7 @@ from typing import Any
 from ollama import Client
 
 from tests.clients.conftest import MODEL, Both
-from tests.clients.questions import ASK_WEATHER, LIMIT, MESSAGES, QUESTION, TOOL, Weather
+from tests.clients.questions import ASK_WEATHER, LIMIT, LIMIT_OF_JSON, MESSAGES, QUESTION, TOOL, Weather
 
 GREEDY = {"temperature": 0, "num_predict": LIMIT}
 
@@ -45,7 +45,7 @@ def test_tools(both: Both) -> None:
 def test_a_schema(both: Both) -> None:
     def ask(url: str) -> Any:
         client: Any = Client(host=url)
-        options = {**GREEDY, "num_predict": 2 * LIMIT}
+        options = {**GREEDY, "num_predict": LIMIT_OF_JSON}
         answer = client.chat(MODEL, ASK_WEATHER, format=Weather.model_json_schema(), options=options)
         return Weather.model_validate_json(answer.message.content)
 

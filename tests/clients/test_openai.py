@@ -11,6 +11,7 @@ from tests.clients.conftest import MODEL, Both
 from tests.clients.questions import (
     ASK_WEATHER,
     LIMIT,
+    LIMIT_OF_JSON,
     MESSAGES,
     OTHER,
     QUESTION,
@@ -69,7 +70,7 @@ def test_tools(both: Both, choice: Any, parallel: bool) -> None:
     def ask(url: str) -> Any:
         asked = {
             "model": MODEL, "messages": ASK_WEATHER, "tools": [TOOL, OTHER], "tool_choice": choice,
-            "parallel_tool_calls": parallel, "temperature": 0, "max_tokens": 2 * LIMIT,
+            "parallel_tool_calls": parallel, "temperature": 0, "max_tokens": LIMIT_OF_JSON,
         }  # fmt: skip
         whole = client(url).chat.completions.create(**asked).choices[0]
         with client(url).chat.completions.stream(**asked) as stream:
@@ -93,7 +94,12 @@ def test_tools(both: Both, choice: Any, parallel: bool) -> None:
 
 def test_a_result_goes_back(both: Both) -> None:
     def ask(url: str) -> Any:
-        asked: dict[str, Any] = {"model": MODEL, "tools": [TOOL], "temperature": 0, "max_tokens": LIMIT}
+        asked: dict[str, Any] = {
+            "model": MODEL,
+            "tools": [TOOL],
+            "temperature": 0,
+            "max_tokens": LIMIT_OF_JSON,
+        }
         chat = client(url).chat.completions
         called = chat.create(**asked, messages=ASK_WEATHER, tool_choice="required", parallel_tool_calls=False)
         (call,) = called.choices[0].message.tool_calls
@@ -107,10 +113,14 @@ def test_a_result_goes_back(both: Both) -> None:
 def test_parse(both: Both) -> None:
     def ask(url: str) -> Any:
         chat = client(url).chat.completions.parse(
-            model=MODEL, messages=ASK_WEATHER, response_format=Weather, temperature=0, max_tokens=2 * LIMIT
+            model=MODEL,
+            messages=ASK_WEATHER,
+            response_format=Weather,
+            temperature=0,
+            max_tokens=LIMIT_OF_JSON,
         )
         response = client(url).responses.parse(
-            model=MODEL, input=WEATHER, text_format=Weather, temperature=0, max_output_tokens=2 * LIMIT
+            model=MODEL, input=WEATHER, text_format=Weather, temperature=0, max_output_tokens=LIMIT_OF_JSON
         )
         assert chat.choices[0].message.parsed == response.output_parsed
         return response.output_parsed
@@ -144,7 +154,7 @@ def test_responses_with_tools(both: Both, stream: bool) -> None:
             "model": MODEL,
             "tools": [function],
             "temperature": 0,
-            "max_output_tokens": LIMIT,
+            "max_output_tokens": LIMIT_OF_JSON,
         }
         responses = client(url).responses
         required = {**asked, "input": WEATHER, "tool_choice": "required", "parallel_tool_calls": False}

@@ -71,6 +71,15 @@ def test_streams_are_lines_unless_told_otherwise(served: Served) -> None:
     assert json.loads(answer.text.splitlines()[-1])["done"] is True
 
 
+@pytest.mark.parametrize("kind", [{}, {"Content-Type": "application/x-www-form-urlencoded"}])
+def test_a_body_of_any_type(served: Served, kind: dict[str, str]) -> None:
+    """curl's `-d` says that it sends a form, and LiteLLM says nothing."""
+    body = json.dumps({"model": MODEL, "messages": MESSAGES, "stream": False, "options": {"num_predict": 2}})
+    answer = served.http.post("/api/chat", content=body, headers=kind)
+    assert answer.json()["eval_count"] == 2
+    assert served.http.post("/api/chat", content="{", headers=kind).status_code == 400
+
+
 def test_generate(served: Served) -> None:
     answer = client(served).generate(MODEL, "the end", system="be brief", options=options())
     assert answer.response == chat(served, MESSAGES).message.content

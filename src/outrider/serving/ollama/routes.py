@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 
 from outrider.serving.errors import ApiError, OllamaErrorBody, generated, refusals
 from outrider.serving.framing import LINES
@@ -21,8 +23,22 @@ LATEST = ":latest"
 """What Ollama adds to a name without a tag."""
 
 
+class OfAnyType(APIRoute):
+    """Takes a body for JSON whatever its content type is, as Ollama does: its clients seldom tell."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def as_json(request: Request) -> Response:
+            others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+            scope = {**request.scope, "headers": [*others, (b"content-type", b"application/json")]}
+            return await handle(Request(scope, request.receive))
+
+        return as_json
+
+
 def routes(service: Service) -> APIRouter:
-    router = APIRouter(tags=["ollama"])
+    router = APIRouter(tags=["ollama"], route_class=OfAnyType)
     name = service.config.model_name
     created = moment(service.created)
     reading: list[asyncio.Future[Card]] = []
