@@ -13,8 +13,9 @@ from tests.heads import write_head
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Of `tests/fuzz`. They stand here, since pytest reads options of this folder's conftest.py alone."""
+    """They stand here, since pytest reads options of this folder's conftest.py alone."""
     parser.addoption("--fuzz-seconds", type=float, default=5.0, help="how long each fuzzer runs")
+    parser.addoption("--lossless-model", help="for test_tools_lossless.py, in place of a tiny random one")
     parser.addoption("--fuzz-seed", type=int, default=0, help="number of each fuzzer's first case")
 
 

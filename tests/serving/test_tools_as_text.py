@@ -66,6 +66,21 @@ def test_a_server_of_such_a_model(served: Served, caplog: pytest.LogCaptureFixtu
     assert again.usage.prompt_tokens > without.usage.prompt_tokens + 40
 
 
+def test_a_parser_that_the_template_does_not_fit(target: str) -> None:
+    with running(load(target), tool_call_parser="mistral") as served:
+        answer = served.post("/v1/chat/completions", messages=MESSAGES, tools=TOOLS)
+        assert "tool_call_parser = 'mistral' needs a chat template that lays out tools" in answer.text
+        assert served.post("/v1/chat/completions", messages=MESSAGES, max_tokens=1).status_code == 200
+
+
+def test_tokenize_lays_tools_out(served: Served) -> None:
+    plain, tools = (
+        served.post("/tokenize", messages=MESSAGES, **fields).json() for fields in ({}, {"tools": TOOLS})
+    )
+    asked = served.post("/v1/chat/completions", messages=MESSAGES, tools=TOOLS, max_tokens=1, seed=1).json()
+    assert plain["count"] < tools["count"] == asked["usage"]["prompt_tokens"]
+
+
 def test_parsers_by_name(tmp_path: Path) -> None:
     """Mistral's form for a template that shows none of it."""
     path = write(tmp_path / "model", HERMES.replace("<tool_call>", "<call>"), "[TOOL_CALLS]")

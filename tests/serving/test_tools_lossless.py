@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import pytest
 
 from tests.engine.helpers import load
 from tests.serving.harness import running
@@ -45,8 +46,10 @@ def check(number: int, message: dict[str, Any]) -> None:
     jsonschema_rs.validate(SCHEMAS[call["function"]["name"]], json.loads(call["function"]["arguments"]))
 
 
-def test_speculation_changes_no_call_and_no_json(tmp_path: Path) -> None:
-    target = write(tmp_path / "target", HERMES, added=("<tool_call>", "</tool_call>"))
+def test_speculation_changes_no_call_and_no_json(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """`pytest --lossless-model smollm2 ...` asks another model."""
+    given = pytestconfig.getoption("--lossless-model")
+    target = given or write(tmp_path / "target", HERMES, added=("<tool_call>", "</tool_call>"))
     llm = load(target, "ngram", num_speculative_tokens=3)
     with running(llm) as served, ThreadPoolExecutor(16) as clients:
 

@@ -86,8 +86,7 @@ def routes(service: Service) -> APIRouter:
 async def _prompt(service: Service, body: TokenizeRequest) -> TextPrompt:
     body.check()
     if body.messages is not None:
-        messages = [message.for_template(f"messages[{n}]") for n, message in enumerate(body.messages)]
-        return await service.prompts.of_chat(messages, add_generation_prompt=body.add_generation_prompt)
+        return await service.turns.lay_out(body, add_generation_prompt=body.add_generation_prompt)
     texts = [body.prompt or ""]
     (prompt,) = await service.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens)
     return prompt

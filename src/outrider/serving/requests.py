@@ -243,22 +243,27 @@ class Message(Body):
 Messages = Annotated[list[Message], Field(min_length=1)]
 
 
-class ChatRequest(Sampling):
+class LaidOut(Body):
+    """Fields that say what a conversation looks like to the model, besides its messages."""
+
+    tools: Tools | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the model's chat template, such as `enable_thinking`."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """A variable of some chat templates."""
+
+
+class ChatRequest(Sampling, LaidOut):
     messages: Messages
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Logprobs | None = None
-    tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     """False: at most one call."""
     functions: UnsupportedFunctions = None
     function_call: UnsupportedFunctions = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    """Variables for the model's chat template, such as `enable_thinking`."""
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    """A variable of some chat templates."""
 
     @property
     def names_a_tool(self) -> bool:
@@ -277,7 +282,7 @@ class ChatRequest(Sampling):
         return self._params(max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None)
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(LaidOut):
     """Either `prompt` or `messages`."""
 
     model: Text | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -13,22 +14,22 @@ from outrider.engine.generation import TextPrompt
 from outrider.errors import ConfigError
 from outrider.llm import LLM
 from outrider.models.tool_layout import in_text
-from outrider.params import SamplingParams, StructuredOutputs
+from outrider.params import SamplingParams
 from outrider.serving.answers import plain_text
 from outrider.serving.parsing.dialect import Dialect, Expected
 from outrider.serving.parsing.events import Parser
-from outrider.serving.parsing.format import ToolFormat
-from outrider.serving.parsing.lark import Lark, ToolGrammar
+from outrider.serving.parsing.lark import AnswerGrammar, Lark
 from outrider.serving.parsing.reader import Reader, TextParser
 from outrider.serving.parsing.registry import FALLBACK, dialect_of, format_of
 from outrider.serving.prompts import Prompts
-from outrider.serving.requests import ChatRequest
+from outrider.serving.requests import ChatRequest, TokenizeRequest
 from outrider.serving.settings import ServerConfig
 from outrider.serving.tools import tool_use
 
 logger = logging.getLogger(__name__)
 
 ID_LENGTH = 24
+Messages = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Turns:
     """
 
     def __init__(self, llm: LLM, config: ServerConfig, prompts: Prompts) -> None:
-        self._llm = llm
         self._prompts = prompts
-        template = llm.tokenizer.chat_template
-        source = "" if template is None else template.source
-        self._form: ToolFormat | None = format_of(source, config.tool_call_parser)
-        self._dialect: Dialect = dialect_of(source, self._form or FALLBACK, config.reasoning_parser)
+        self._config = config
+        self._template = llm.tokenizer.chat_template
+        self._source = "" if self._template is None else self._template.source
+        self._form = format_of(self._source, config.tool_call_parser)
+        self._plain = dialect_of(self._source, self._form or FALLBACK, config.reasoning_parser)
         added = llm.tokenizer.backend.get_added_tokens_decoder()
         self._added = {token.content: number for number, token in added.items()}
         self._special = frozenset(token.content for token in added.values() if token.special)
@@ -65,82 +66,109 @@ class Turns:
             raise ConfigError(
                 "ignore_eos = true with tools: a call ends with EOS; leave one out", "ignore_eos"
             )
-        prompt = await self._lay_out(body)
-        expected = Expected(use, self._dialect.state(prompt.text or ""))
-        params = self._bound(params, expected)
-        if self._dialect.is_plain(expected):
+        prompt = await self.lay_out(body)
+        # Whoever has tools has asked for the form in which they are laid out.
+        dialect = self._plain if use is None else self._with_tools
+        lark = Lark(self._added)
+        wanted = params.structured_outputs
+        answer = None if wanted is None else lark.answer(wanted)
+        if wanted is not None and answer is None:
+            if use is not None:
+                raise ConfigError(
+                    "structured_outputs.grammar with tools: it leaves no room for calls; leave one out",
+                    "structured_outputs",
+                )
+            return Turn(prompt, params)  # all of the answer is the client's
+        expected = Expected(use, dialect.state(prompt.text or ""))
+        if use is not None or (wanted is not None and not dialect.is_plain(expected)):
+            text = lark.grammar(dialect.start(lark, expected, answer))
+            name = "tools" if wanted is None or use is not None else wanted.name
+            params = params.model_copy(update={"structured_outputs": AnswerGrammar.of(text, name)})
+        if dialect.is_plain(expected):
             return Turn(prompt, params)
         noise: frozenset[str] = frozenset()
-        shown = self._special.intersection(self._dialect.shown(expected))
+        shown = self._special.intersection(dialect.shown(expected))
         if shown and params.skip_special_tokens:
             params = params.model_copy(update={"skip_special_tokens": False})
             noise = self._special - shown
         # The same request has the same ids if it is seeded, and no other one has them.
-        key = f"{request_id if params.seed is None else params.seed} {list(prompt.token_ids)}"
-        return Turn(prompt, params, partial(self._parser, expected, noise, key))
+        key = _digest(f"{request_id if params.seed is None else params.seed} {list(prompt.token_ids)}")
+        return Turn(prompt, params, partial(_parser, dialect, expected, noise, key))
 
-    async def _lay_out(self, body: ChatRequest) -> TextPrompt:
+    async def lay_out(
+        self, body: ChatRequest | TokenizeRequest, *, add_generation_prompt: bool = True
+    ) -> TextPrompt:
+        """The prompt of a conversation. Raises what a request is refused with."""
+        messages = [message.for_template(f"messages[{n}]") for n, message in enumerate(body.messages or ())]
+        tools = [tool.for_template() for tool in body.tools or ()] or None
         variables = dict(body.chat_template_kwargs or {})
+        if tools or any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
+            messages, tools = await asyncio.to_thread(self._tools_laid_out, _named(messages), tools)
         if body.reasoning_effort is not None:
-            if not self._reads("reasoning_effort"):
+            if not await asyncio.to_thread(self._reads, "reasoning_effort"):
                 raise ConfigError(
                     "reasoning_effort is not known to the model's chat template; leave it out",
                     "reasoning_effort",
                 )
             variables["reasoning_effort"] = body.reasoning_effort
-        tools = [tool.for_template() for tool in body.tools or ()] or None
-        messages = _named([m.for_template(f"messages[{n}]") for n, m in enumerate(body.messages)])
-        if self._lays_out_tools:
-            messages = [self._dialect.tools.for_template(message) for message in messages]
-        else:
-            messages, tools = in_text(messages, tools or ()), None
-        return await self._prompts.of_chat(messages, tools=tools, chat_template_kwargs=variables)
+        return await self._prompts.of_chat(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            chat_template_kwargs=variables,
+        )
+
+    def _tools_laid_out(self, messages: Messages, tools: Messages | None) -> tuple[Messages, Messages | None]:
+        """The messages and the tools that the model's template is given."""
+        form = self._with_tools.tools
+        if self._is_native:
+            return [form.for_template(message) for message in messages], tools
+        return in_text(messages, tools or ()), None
 
     def _reads(self, variable: str) -> bool:
-        template = self._llm.tokenizer.chat_template
-        return template is not None and variable in template.variables
+        """Whether the chat template does. It is asked in a process, for which the loop should not wait."""
+        return self._template is not None and variable in self._template.variables
 
     @cached_property
-    def _lays_out_tools(self) -> bool:
-        """Whether the model's template does, in a form that is known."""
-        if self._form is not None and self._reads("tools"):
-            return True
-        logger.warning(
-            "the model's chat template %s; tools are described in the system message, in Hermes' form",
-            "lays out no tools" if not self._reads("tools") else "has no form of calls that is known",
-        )
-        return False
+    def _is_native(self) -> bool:
+        """Whether the model's template lays tools out, in a form that is known."""
+        return self._form is not None and self._reads("tools")
 
-    def _bound(self, params: SamplingParams, expected: Expected) -> SamplingParams:
-        """The parameters with a grammar for all that the answer may be, where it is not free."""
-        wanted = params.structured_outputs
-        if expected.use is None and (wanted is None or self._dialect.is_plain(expected)):
-            return params
-        lark = Lark(self._added)
-        answer = None if wanted is None else lark.answer(wanted)
-        if wanted is not None and answer is None:
-            if expected.use is None:
-                return params
+    @cached_property
+    def _with_tools(self) -> Dialect:
+        """How the model answers where it has tools."""
+        if self._is_native:
+            return self._plain
+        if self._form is not FALLBACK and self._config.tool_call_parser is not None:
             raise ConfigError(
-                "structured_outputs.grammar with tools: a grammar leaves no room for calls; leave one out",
-                "structured_outputs",
+                f"tool_call_parser = {self._config.tool_call_parser!r} needs a chat template that lays out "
+                "tools, which the model's does not; leave it out, or give another template"
             )
-        text = lark.grammar(self._dialect.start(lark, expected, answer))
-        kind = StructuredOutputs if expected.use is None else ToolGrammar
-        return params.model_copy(update={"structured_outputs": kind(grammar=text)})
+        logger.warning(
+            "the model's chat template lays out no tools, or in no form that is known; they are described "
+            "in the system message, in Hermes' form"
+        )
+        return dialect_of(self._source, FALLBACK, self._config.reasoning_parser)
 
-    def _parser(self, expected: Expected, noise: frozenset[str], key: str, index: int, whole: bool) -> Parser:
-        use = expected.calls
-        names = [] if use is None else [function.name for function in use.functions]
-        reader = Reader(names, lambda call: _call_id(f"{key} {index} {call}"), whole=whole, noise=noise)
-        return TextParser(reader, lambda reader: self._dialect.read(reader, expected))
+
+def _parser(
+    dialect: Dialect, expected: Expected, noise: frozenset[str], key: str, index: int, whole: bool
+) -> Parser:
+    use = expected.calls
+    names = [] if use is None else [function.name for function in use.functions]
+    reader = Reader(names, lambda call: _call_id(f"{key} {index} {call}"), whole=whole, noise=noise)
+    return TextParser(reader, lambda reader: dialect.read(reader, expected))
 
 
 def _call_id(key: str) -> str:
-    return f"call_{hashlib.sha256(key.encode()).hexdigest()[:ID_LENGTH]}"
+    return f"call_{_digest(key)[:ID_LENGTH]}"
 
 
-def _named(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _named(messages: Messages) -> Messages:
     """The messages, with the names of the tools whose results they are, which some templates write."""
     names = {
         call["id"]: call["function"]["name"] for message in messages for call in message.get("tool_calls", ())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
+
+from pydantic import PrivateAttr
 
 from outrider.params import StructuredOutputs
 from outrider.sampling.grammar import source_of
@@ -15,18 +17,26 @@ AS_TEMPLATES_WRITE = {"whitespace_flexible": False, "item_separator": ", ", "key
 """JSON as chat templates write it, and so as models have seen it in training."""
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 META = re.compile(r"[\\.+*?()|\[\]{}^$/]")
-
-
+"""Characters that mean something in a regular expression of Lark's."""
+ANY = r"/(?s:.*)/"
 Length = tuple[int, int | None]
 ANY_LENGTH: Length = (0, None)
 
 
-class ToolGrammar(StructuredOutputs):
-    """A grammar that was made of a request's tools."""
+class AnswerGrammar(StructuredOutputs):
+    """A grammar that was made of other fields of a request, which messages name."""
+
+    _made_of: str = PrivateAttr("")
+
+    @classmethod
+    def of(cls, text: str, name: str) -> Self:
+        grammar = cls(grammar=text)
+        grammar._made_of = name
+        return grammar
 
     @property
     def name(self) -> str:
-        return "tools"
+        return self._made_of
 
 
 class Lark:
@@ -112,9 +122,6 @@ class Lark:
         if kind == "regex":
             return self.terminal("/" + re.sub(r"(\\.)|/", lambda m: m[1] or r"\/", text, flags=re.S) + "/")
         return None
-
-
-ANY = r"/(?s:.*)/"
 
 
 def object_schema(function: Function) -> dict[str, Any]:

@@ -63,16 +63,16 @@ class Pythonic(ToolFormat):
         while more:
             yield from reader.skip_space()
             name, _ = yield from reader.through("(")
-            text = yield from self._one(reader, name)
+            text = yield from self._one(reader)
             index = yield from reader.begin_call(name)
             yield CallArguments(index, json.dumps(_arguments_of(text), ensure_ascii=False))
             yield from reader.skip_space()
             more = (yield from reader.begins(",")) is not None
         yield from reader.close("]")
 
-    def _one(self, reader: Reader, name: str) -> Steps[str]:
-        """The text of a call, up to the bracket that ends it. Raises Malformed."""
-        text = f"{name}("
+    def _one(self, reader: Reader) -> Steps[str]:
+        """The text of a call up to the bracket that ends it, under the name `f`. Raises Malformed."""
+        text = "f("
         while True:
             part, _ = yield from reader.through(")")
             text += f"{part})"
