@@ -27,6 +27,7 @@ SPECULATION: dict[str, Any] = {
 ENGINE = {
     "tokenizer": "words",
     "revision": "v1",
+    "chat_template": "chat.jinja",
     "dtype": "bfloat16",
     "quantization": "int8",
     "device": "cpu",
@@ -44,6 +45,7 @@ ENGINE = {
     "block_size": 8,
     "enable_prefix_caching": False,
     "seed": 9,
+    "pooling": "mean",
     "generation_config": "vllm",
     "override_generation_config": {"top_k": 3},
 }

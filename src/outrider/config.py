@@ -138,6 +138,8 @@ class EngineConfig(Strict):
     tokenizer: str | None = None
     """A folder or hub id whose tokenizer replaces the model's own."""
     revision: str | None = None
+    chat_template: Annotated[str, Field(min_length=1)] | None = None
+    """A file with a Jinja template, or the template itself, which replaces the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
     quantization: Quantization | None = None
@@ -173,6 +175,8 @@ class EngineConfig(Strict):
     block_size: Annotated[int, Field(gt=0, le=65_536)] = 16
     enable_prefix_caching: bool = True
     seed: int = 0
+    pooling: Literal["mean", "last"] | None = None
+    """How `embed` makes one vector of a text's tokens; None: as the model says, if it is meant for that."""
     generation_config: Annotated[str, Field(min_length=1)] = "auto"
     """Where defaults of sampling come from, which `outrider serve` gives requests that say nothing else:
     'auto': from the model, 'vllm': from nowhere, or a generation_config.json or its folder."""

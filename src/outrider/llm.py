@@ -16,10 +16,11 @@ from outrider.engine.engine import Engine
 from outrider.engine.request import RequestGroup
 from outrider.errors import ConfigError, RequestError
 from outrider.fair_lock import FairLock
+from outrider.loading import Listener, unheard
 from outrider.messages import shown
 from outrider.models.characters import bound_of
 from outrider.models.tokenizer import Tokenizer
-from outrider.outputs import Increment, RequestOutput
+from outrider.outputs import EmbeddingOutput, EmbeddingRequestOutput, Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
@@ -59,15 +60,17 @@ class LLM:
     `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance` and
     `draft_quantization`, or `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
 
+    listener: is called with each step of loading, an `outrider.loading.Loading`.
+
     Several threads may share one: their requests run in the same batches, and streams may be read in between.
 
     Raises ConfigError for an option that is unknown or out of range, and for what `memory_limit` does not
     hold, and ModelError for a model that cannot be loaded.
     """
 
-    def __init__(self, model: str, **options: Any) -> None:
+    def __init__(self, model: str, *, listener: Listener = unheard, **options: Any) -> None:
         self.config = within_limit(resolve(model, **options))
-        self.engine = build_engine(self.config)
+        self.engine = build_engine(self.config, listener=listener)
         self._bound = aside(lambda: bound_of(self.tokenizer.backend))  # wanted by the first text
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self._lock = FairLock()
@@ -203,6 +206,21 @@ class LLM:
                 self.tokenizer.bos_token,
             )
         return ids
+
+    def embed(self, prompts: Prompt | Sequence[Prompt]) -> list[EmbeddingRequestOutput]:
+        """The embedding of one text or of many, in their order, each of length 1.
+
+        For models that are meant for it, and for any other one with `pooling="mean"` or `"last"`. Raises
+        ConfigError for a model that is not, and RequestError for a text that cannot be embedded.
+        """
+        outputs = []
+        for number, prompt in enumerate(_as_batch(prompts)):
+            tokens, _ = self._tokens(prompt)
+            with self._alone() as engine:
+                vector = engine.embedder.embed(tokens)
+            embedding = EmbeddingOutput(vector.tolist())
+            outputs.append(EmbeddingRequestOutput(str(number), tuple(tokens), embedding))
+        return outputs
 
     def stream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None

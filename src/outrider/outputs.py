@@ -118,6 +118,23 @@ class RequestOutput:
 
 
 @dataclass(frozen=True)
+class EmbeddingOutput:
+    """embedding: of length 1."""
+
+    embedding: list[float]
+
+
+@dataclass(frozen=True)
+class EmbeddingRequestOutput:
+    """The embedding of a text, and the tokens that it was computed from."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    outputs: EmbeddingOutput
+    finished: bool = True
+
+
+@dataclass(frozen=True)
 class Piece:
     """Text that one token added (possibly none yet, inside a UTF-8 character) and where it came from."""
 

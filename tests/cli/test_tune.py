@@ -131,8 +131,8 @@ def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch
         (["chat", "-s", "speculative_config=3"], "speculative_config = 3: give a mapping such as"),
         (["serve", "-s", "model=x"], "LLM has no argument 'model'"),
         (
-            ["serve", "x", "--max-model-len", "9"],
-            "`outrider serve` has no option --max-model-len; give it as -s max_model_len=VALUE",
+            ["chat", "--max-model-len", "9"],
+            "`outrider chat` has no option --max-model-len; give it as -s max_model_len=VALUE",
         ),
         (
             ["bench", "--num-threads=2"],

@@ -15,6 +15,7 @@ import pytest
 from outrider.models.checkpoint import locate
 from tests.clients.conftest import MODEL, Both
 
+pytestmark = pytest.mark.timeout(600)  # both import what a trainer would
 TASKS = Path(__file__).with_name("tasks")
 QUESTIONS = [
     {"question": "The colour of the clear sky is", "choices": [" green", " blue", " red"], "answer": 1},
@@ -54,7 +55,7 @@ def run(module: str, *words: str, folder: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
     done = subprocess.run(
         [sys.executable, "-m", module, "run", *words],
-        env=os.environ | offline, cwd=folder, capture_output=True, text=True, timeout=170, check=False,
+        env=os.environ | offline, cwd=folder, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -6,6 +6,7 @@ import importlib.util
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,10 +195,11 @@ def test_a_head_is_made_and_gone_on_from(
         if "length=" in line
     )
     assert resumed == pytest.approx(last, abs=0.01)
+    drafting: dict[str, Any] = {"speculative_model": str(tmp_path), "num_speculative_tokens": 3}
     plain, drafted = (
         LLM(str(path), device="cpu", **options).generate(
             ["Hello"], SamplingParams(temperature=0, max_tokens=16)
         )
-        for options in ({}, {"speculative_model": str(tmp_path), "num_speculative_tokens": 3})
+        for options in ({}, drafting)
     )
     assert plain[0].outputs[0].token_ids == drafted[0].outputs[0].token_ids

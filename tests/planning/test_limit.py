@@ -194,7 +194,11 @@ def test_no_size_at_all(target: str, size: object, named: str) -> None:
 
 @pytest.mark.usefixtures("nothing_is_built")
 def test_models_that_are_not_there(target: str, tmp_path: Path) -> None:
-    for options in ({"model": "nowhere"}, {"model": target, "speculative_model": str(tmp_path / "none")}):
+    missing: list[dict[str, Any]] = [
+        {"model": "nowhere"},
+        {"model": target, "speculative_model": str(tmp_path / "none")},
+    ]
+    for options in missing:
         with pytest.raises(ModelError, match="does not exist"):
             LLM(**options, device="cpu", memory_limit="100GiB")
 

@@ -199,3 +199,17 @@ def test_a_schema_may_want_other_spaces() -> None:
     wanted: Any = {"json": {"type": "object", "x-guidance": {"whitespace_flexible": True}}}
     found = allowed(InGrammar(GRAMMARS, StructuredOutputs(**wanted)), TOKENIZER.encode('{"a": '))
     assert TOKENIZER.token_to_id("\u010a") in found
+
+
+@pytest.mark.parametrize("schema", ['{"type": "object"}', ' {"type" : "object"} '])
+def test_a_schema_as_text_has_them_too(schema: str) -> None:
+    wanted: Any = {"json": schema}
+    found = allowed(InGrammar(GRAMMARS, StructuredOutputs(**wanted)), TOKENIZER.encode('{"a": '))
+    assert not found & {TOKENIZER.token_to_id("\u0120"), TOKENIZER.token_to_id("\u010a")}
+
+
+@pytest.mark.parametrize("schema", ["{", "[1]", "[" * 10**5, '{"type": "object", "x-guidance": 3}'])
+def test_a_schema_that_is_none(schema: str) -> None:
+    wanted: Any = {"json": schema}
+    with pytest.raises(RequestError, match=r"structured_outputs\.json cannot be used"):
+        GRAMMARS.compile(StructuredOutputs(**wanted))

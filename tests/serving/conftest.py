@@ -15,8 +15,8 @@ from tests.serving.harness import Served, running
 
 @pytest.fixture(scope="session")
 def served(target: str, draft: str) -> Iterator[Served]:
-    """Target and draft model, with drafts of three tokens."""
-    llm = load(target, draft, num_speculative_tokens=3)
+    """Target and draft model, with drafts of three tokens; it embeds texts too."""
+    llm = load(target, draft, num_speculative_tokens=3, pooling="mean")
     with running(llm) as served:
         yield served
 

@@ -105,6 +105,28 @@ def test_a_typing_error_is_refused(served: Served, fields: dict[str, Any], param
     assert error["message"] == f"{param} is not supported; leave it out, or did you mean {meant!r}?"
 
 
+def test_names_that_are_no_text(served: Served) -> None:
+    """Half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    headers = {"Content-Type": "application/json"}
+    taken = b'{"prompt": "on", "max_tokens": 1, "\\ud800": 1}'
+    assert served.http.post(TEXT, content=taken, headers=headers).headers[IGNORED] == "%3F"
+    refused = b'{"prompt": "on", "temprature\\ud800": 1}'
+    error = error_of(served.http.post(TEXT, content=refused, headers=headers), 400)
+    assert error["param"] == "temprature\\ud800"
+    error = error_of(ask(served, TEXT, **{"temperature" + "-" * 5000: 1}), 400)
+    assert len(error["param"]) < 1100
+
+
+def test_names_without_end_are_refused_at_once(served: Served) -> None:
+    """Comparing each with all fields would take minutes, in which the others wait."""
+    error = error_of(ask(served, **dict.fromkeys(map(str, range(10**5)))), 400)
+    assert error["message"].endswith("leave it out; 64 other fields of the request are not known either")
+    messages = [HI[0] | {f"x{number}": 1} for number in range(10**4)]
+    assert "64 other fields" in error_of(ask(served, CHAT, messages=messages), 400)["message"]
+    same = [HI[0] | {"created_at": 1} for _ in range(50)]
+    assert ask(served, CHAT, messages=same).status_code == 200
+
+
 def test_strict(target: str) -> None:
     with running(load(target), strict=True) as served:
         refused: list[tuple[str, dict[str, Any], str]] = [

@@ -15,8 +15,8 @@ from tests.engine.helpers import load
 from tests.serving.harness import MODEL, PATIENCE, Served, running
 from tests.serving.tools import HERMES, MESSAGES, THINKING, TOOLS, write
 
-FUNCTIONS = [{"type": "function", **tool["function"]} for tool in TOOLS]
-INPUT_SCHEMAS = [
+FUNCTIONS: Any = [{"type": "function", **tool["function"]} for tool in TOOLS]
+INPUT_SCHEMAS: Any = [
     {"name": f["name"], "description": f["description"], "input_schema": f["parameters"]} for f in FUNCTIONS
 ]
 WAYS = list(itertools.product([False, True], [{}, {"num_speculative_tokens": 0}]))
@@ -43,7 +43,7 @@ def of_chat(served: Served, **fields: Any) -> Any:
 
 
 def of_responses(served: Served, *, stream: bool, extra: dict[str, Any], **fields: Any) -> Any:
-    asked = {"model": MODEL, "input": MESSAGES, "max_output_tokens": 300, **fields}
+    asked: Any = {"model": MODEL, "input": MESSAGES, "max_output_tokens": 300, **fields}
     if not stream:
         return served.client().responses.create(**asked, extra_body=extra).output
     *_, last = served.client().responses.create(**asked, extra_body=extra, stream=True)
@@ -66,7 +66,7 @@ def test_calls_that_have_to_be(calling: Served, seed: int) -> None:
     expected = [(call.function.name, json.loads(call.function.arguments)) for call in message.tool_calls]
     assert expected
     for stream, extra in WAYS:
-        given = {"stream": stream, "extra": fields | extra}
+        given: Any = {"stream": stream, "extra": fields | extra}
         items = of_responses(calling, tools=FUNCTIONS, tool_choice="required", **given)
         assert {item.type for item in items} == {"function_call"}
         assert [(item.name, json.loads(item.arguments)) for item in items] == expected
@@ -79,7 +79,7 @@ def test_calls_that_have_to_be(calling: Served, seed: int) -> None:
 def test_a_named_tool_once(calling: Served, seed: int) -> None:
     fields = {"seed": seed}
     for stream, extra in WAYS:
-        given = {"stream": stream, "extra": fields | extra}
+        given: Any = {"stream": stream, "extra": fields | extra}
         (item,) = of_responses(
             calling, tools=FUNCTIONS, tool_choice={"type": "function", "name": "weather"}, **given
         )
@@ -99,7 +99,7 @@ def test_calls_and_results_go_back(calling: Served) -> None:
         "type": "function",
         "function": {"name": "weather", "arguments": json.dumps(arguments)},
     }
-    messages = [
+    messages: Any = [
         *MESSAGES,
         {"role": "assistant", "content": "let me see", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
@@ -107,13 +107,13 @@ def test_calls_and_results_go_back(calling: Served) -> None:
     client = calling.client()
     usage = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, max_tokens=1).usage
     assert usage is not None
-    items = [
+    items: Any = [
         *MESSAGES,
         {"role": "assistant", "content": "let me see"},
         {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": json.dumps(arguments)},
         {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
     ]
-    blocks = [
+    blocks: Any = [
         *MESSAGES,
         {"role": "assistant", "content": [
             {"type": "text", "text": "let me see"},
@@ -156,8 +156,7 @@ def test_thoughts(thinking: Served) -> None:
         )  # fmt: skip
         assert told.content[0].thinking == message.reasoning_content
         options = {"temperature": 0, "num_predict": 20, **extra}
-        lines = ollama.Client(host=thinking.url).chat(
-            MODEL, MESSAGES, think="high", options=options, stream=stream
-        )
+        client: Any = ollama.Client(host=thinking.url)
+        lines = client.chat(MODEL, MESSAGES, think="high", options=options, stream=stream)
         pieces = list(lines) if stream else [lines]
         assert "".join(piece.message.thinking or "" for piece in pieces) == message.reasoning_content

@@ -21,6 +21,7 @@ from outrider.cli.plan import plan
 from outrider.cli.serve import serve
 from outrider.cli.tune import tune
 from outrider.cli.verify import verify
+from outrider.cli.vllm_flags import ServeCommand
 from outrider.errors import OutriderError
 
 USAGE_ERROR = 2
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for command in (demo, generate, chat, serve, verify, bench, tune, distill, plan, models):
-    app.command(cls=Command)(command)
+    app.command(cls=ServeCommand if command is serve else Command)(command)
 
 
 def _print_version(wanted: bool) -> None:

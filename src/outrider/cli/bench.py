@@ -76,17 +76,17 @@ def bench(
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     batch_sizes = batch_sizes or [1]
     drafters = measured_drafters(model, speculative_model)
-    with stderr.status(f"loading {model}"):
-        llm = load(
-            model,
-            drafters,
-            num_speculative_tokens,
-            workload,
-            draft_quantization,
-            setting,
-            enable_prefix_caching=False,
-            memory_limit=memory_limit,
-        )
+    llm = load(
+        model,
+        drafters,
+        num_speculative_tokens,
+        workload,
+        draft_quantization,
+        setting,
+        enable_prefix_caching=False,
+        memory_limit=memory_limit,
+        quiet=as_json,
+    )
     meter = find_meter(llm.engine.facts.device)
     with Progress(console=stderr, transient=True) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)

@@ -56,6 +56,7 @@ def chat(
         draft_quantization,
         setting,
         memory_limit=memory_limit,
+        quiet=as_json,
     )
     opening = [] if system is None else [{"role": "system", "content": system}]
     messages = list(opening)

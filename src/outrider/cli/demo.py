@@ -52,18 +52,18 @@ def demo(
     """
     console = stderr if as_json else stdout
     drafters = measured_drafters(model, speculative_model)
-    with console.status(f"loading {model}"):
-        llm = load(
-            model,
-            drafters,
-            num_speculative_tokens,
-            workload,
-            draft_quantization,
-            setting,
-            enable_prefix_caching=False,
-            memory_limit=memory_limit,
-        )
-        _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
+    llm = load(
+        model,
+        drafters,
+        num_speculative_tokens,
+        workload,
+        draft_quantization,
+        setting,
+        enable_prefix_caching=False,
+        memory_limit=memory_limit,
+        quiet=as_json,
+    )
+    _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
     console.print(Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))
     rounds: dict[str, Round] = {}
     for conversation in BUILT_IN:

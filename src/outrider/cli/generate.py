@@ -71,6 +71,7 @@ def generate(
         draft_quantization,
         setting,
         memory_limit=memory_limit,
+        quiet=as_json,
     )
     inputs = [llm.chat_prompt([{"role": "user", "content": t}]) for t in texts] if chat else texts
     if len(texts) == 1 and not as_json:
@@ -82,7 +83,7 @@ def generate(
                 sys.stdout.flush()
         sys.stdout.write("\n")
         return
-    outputs = llm.generate(inputs, params, use_tqdm=stderr.is_terminal)
+    outputs = llm.generate(inputs, params, use_tqdm=stderr.is_terminal and not as_json)
     if as_json:
         print_json([_as_json(text, output) for text, output in zip(texts, outputs, strict=True)])
         return

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperCommand
 
-from outrider.cli.console import stderr
 from outrider.cli.importing import importing
-from outrider.config import MAPPINGS, OPTIONS
+from outrider.cli.startup import starting
 from outrider.errors import ConfigError
-from outrider.validation import refuse_unknown
 
 if TYPE_CHECKING:
     from outrider.llm import LLM
@@ -117,19 +114,22 @@ def load(
     draft_quantization: str | None,
     settings: list[str] | None,
     memory_limit: str | None = None,
+    *,
+    quiet: bool = False,
     **defaults: Any,
 ) -> LLM:
-    """The LLM that the options describe; `settings` win over `defaults`."""
+    """The LLM that the options describe; `settings` win over `defaults`. quiet: without a line that says what
+    is being loaded."""
     if memory_limit is not None:
         defaults["memory_limit"] = memory_limit
     options = options_of(drafters, length, workload, draft_quantization, settings, **defaults)
     if usual_drafters(model) and not options.keys() & {"speculative_model", "speculative_config"}:
         options["speculative_model"] = usual_drafters(model)
-    with stderr.status(Text(f"loading {model} ...")):  # shown on a terminal only
+    with starting(quiet=quiet) as listener:
         with importing():
             from outrider.llm import LLM
 
-        return LLM(model, **options)
+        return LLM(model, listener=listener, **options)
 
 
 def options_of(
@@ -170,12 +170,16 @@ def _setting(setting: str) -> tuple[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals or not name:
         raise typer.BadParameter(f"{setting!r}: give NAME=VALUE", param_hint="--set")
+    from outrider.config import MAPPINGS, OPTIONS
+    from outrider.validation import refuse_unknown
+
     name = name.strip().replace("-", "_")
     refuse_unknown([name], OPTIONS, "LLM")
-    return name, _mapping(name, value) if name in MAPPINGS else value
+    return name, mapping(name, value) if name in MAPPINGS else value
 
 
-def _mapping(name: str, text: str) -> Any:
+def mapping(name: str, text: str) -> Any:
+    """An option that is given as JSON. Raises ConfigError."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -187,10 +191,15 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {option for parameter in self.params for option in parameter.opts}
-        for option in (arg.partition("=")[0] for arg in takewhile(lambda arg: arg != "--", args)):
-            name = option.removeprefix("--").replace("-", "_")
-            if option.startswith("--") and "--set" in own and option not in own and name in OPTIONS:
-                raise ConfigError(
-                    f"`outrider {self.name}` has no option {option}; give it as -s {name}=VALUE"
-                )
+        given = (arg.partition("=")[0] for arg in takewhile(lambda arg: arg != "--", args))
+        foreign = [option for option in given if option.startswith("--") and option not in own]
+        if foreign and "--set" in own:
+            from outrider.config import OPTIONS
+
+            for option in foreign:
+                name = option.removeprefix("--").replace("-", "_")
+                if name in OPTIONS:
+                    raise ConfigError(
+                        f"`outrider {self.name}` has no option {option}; give it as -s {name}=VALUE"
+                    )
         return super().parse_args(ctx, args)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 from typing import Annotated, Any
 
 import typer
 
+from outrider.cli.console import stderr
 from outrider.cli.importing import importing
 from outrider.cli.options import (
     DrafterOption,
@@ -14,10 +18,13 @@ from outrider.cli.options import (
     SettingOption,
     WorkloadOption,
     load,
+    mapping,
 )
+from outrider.cli.startup import starting
 from outrider.errors import ConfigError
 from outrider.extras import SERVER
 
+FORMATS = ("auto", "text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -45,6 +52,45 @@ def serve(
     served_model_name: Annotated[
         str | None, typer.Option(help="What clients call the model; else the name of its file or folder.")
     ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Tokens of prompt and answer; else what model and cache allow.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="auto|float32|bfloat16|float16", help="What weights become.")
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", metavar="int8|int4", help="Quantise the weights.")
+    ] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(help="A file with a Jinja template, or the template itself.")
+    ] = None,
+    tool_call_parser: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Form in which the model calls tools; else what its chat template shows."
+        ),
+    ] = None,
+    reasoning_parser: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The same for its reasoning.")
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mean|last",
+            help="How embeddings are made; else as the model says, if it is meant for that.",
+        ),
+    ] = None,
+    generation_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|vllm|PATH",
+            help="Where defaults of sampling come from: the model, nowhere, or a generation_config.json.",
+        ),
+    ] = None,
+    speculative_config: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Speculation in vLLM's form, in place of the options above."),
+    ] = None,
     scheduling_policy: Annotated[
         str,
         typer.Option(
@@ -67,6 +113,19 @@ def serve(
         list[str] | None,
         typer.Option(help="Name that clients may call the server by, such as a proxy's. Repeatable."),
     ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-origins",
+            metavar="ORIGIN",
+            help="Pages that may use the server from a browser (CORS), as in 'https://chat.example'; '*': "
+            "all. Repeatable.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse fields that are not known although they change no answer."),
+    ] = False,
     header_timeout: Annotated[
         float, typer.Option(help="Seconds until a request's header has to be there, from the connection on.")
     ] = 10.0,
@@ -83,35 +142,53 @@ def serve(
         float, typer.Option(help="Seconds that running requests have left once the server is told to stop.")
     ] = 60.0,
     log_level: Annotated[
-        str, typer.Option(metavar="debug|info|warning|error", help="What is logged, as JSON lines on stderr.")
+        str, typer.Option(metavar="debug|info|warning|error", help="What is logged, on stderr.")
     ] = "info",
+    log_format: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|text|json",
+            help="Words for people, or a JSON object a line; 'auto': words on a terminal.",
+        ),
+    ] = "auto",
     setting: SettingOption = None,
 ) -> None:
     """Serve a model to clients of OpenAI's and vLLM's API.
+
+    Options of LLM may be given by their own names, as in [b]--max-num-seqs 16[/b]. Those of [b]vllm serve[/b]
+    that change no answer are taken.
 
     SIGTERM and Ctrl-C end it with exit status 0: no more requests are taken, and those that run are finished.
     A second one does not wait for them. What then does not end within seconds is ended, with exit status 1.
     """
     SERVER.require("`outrider serve`")
-    with importing():
+    with starting(), importing():
         import asyncio
 
+        from outrider.cli import banner
         from outrider.serving import logs, server
         from outrider.serving.service import Service
         from outrider.serving.settings import ServerConfig, public_name
 
     if log_level not in LEVELS:
         raise ConfigError(f"log_level = {log_level!r}: give one of {', '.join(LEVELS)}")
+    if log_format not in FORMATS:
+        raise ConfigError(f"log_format = {log_format!r}: give one of {', '.join(FORMATS)}")
+    in_words = log_format == "text" or (log_format == "auto" and stderr.is_terminal)
     options: dict[str, Any] = {
         "host": host,
         "port": port,
         "model_name": served_model_name or public_name(model),
         "api_keys": api_key or [],
+        "tool_call_parser": tool_call_parser,
+        "reasoning_parser": reasoning_parser,
         "max_queue": max_queue,
         "max_output_tokens": max_output_tokens,
         "max_body_size": max_body_size,
         "max_connections": max_connections,
         "allowed_hosts": allowed_host or [],
+        "allowed_origins": [origin for given in allowed_origin or [] for origin in _origins(given)],
+        "strict": strict,
         "header_timeout": header_timeout,
         "body_timeout": body_timeout,
         "request_timeout": request_timeout,
@@ -119,8 +196,21 @@ def serve(
         "shutdown_timeout": shutdown_timeout,
     }
     config = ServerConfig(**options)
-    logs.log_to_stderr(log_level)
+    handler = banner.ConsoleHandler() if in_words else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logs.TextFormatter() if in_words else logs.JsonFormatter())
+    logs.log_to(handler, log_level)
     server.reserve_descriptors(config.max_connections)
+    of_llm: dict[str, Any] = {
+        "max_model_len": max_model_len,
+        "dtype": dtype,
+        "quantization": quantization,
+        "chat_template": chat_template,
+        "pooling": pooling,
+        "generation_config": generation_config,
+        "speculative_config": None
+        if speculative_config is None
+        else mapping("speculative_config", speculative_config),
+    }
     with server.listen(config.host, config.port) as bound:
         llm = load(
             model,
@@ -130,5 +220,17 @@ def serve(
             draft_quantization,
             setting,
             scheduling_policy=scheduling_policy,
+            **{name: value for name, value in of_llm.items() if value is not None},
         )
-        asyncio.run(server.run(Service(llm, config), bound))
+        announce = banner.show if in_words else server.log_listening
+        asyncio.run(server.run(Service(llm, config), bound, announce))
+
+
+def _origins(given: str) -> list[str]:
+    """One origin, or several as `vllm serve` takes them: in JSON."""
+    if not given.startswith("["):
+        return [given]
+    try:
+        return [str(origin) for origin in json.loads(given)]
+    except ValueError:
+        raise ConfigError(f"allowed_origins = {given!r} is not JSON; give one origin") from None

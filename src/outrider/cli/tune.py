@@ -91,17 +91,17 @@ def tune(
     fixed = sorted({TARGET_ONLY, *(lengths or range(max_length + 1))})
     batch_sizes = sorted({*(batch_sizes or [1, 4, 16])})
     drafters = measured_drafters(model, speculative_model)
-    with stderr.status(f"loading {model}"):
-        llm = load(
-            model,
-            drafters,
-            "auto",
-            workload,
-            draft_quantization,
-            setting,
-            enable_prefix_caching=False,
-            memory_limit=memory_limit,
-        )
+    llm = load(
+        model,
+        drafters,
+        "auto",
+        workload,
+        draft_quantization,
+        setting,
+        enable_prefix_caching=False,
+        memory_limit=memory_limit,
+        quiet=as_json,
+    )
     with _progress() as progress:
         total = count_conversations(conversations, batch_sizes, rounds, len(fixed) + 1)
         task = progress.add_task("", total=total)

@@ -81,8 +81,16 @@ def verify(
     drafters = measured_drafters(model, speculative_model)
     for together in [drafters] if chain else [[drafter] for drafter in drafters]:
         drafter = ", ".join(together)
-        with stderr.status(f"loading {model} with {drafter}"):
-            llm = load(model, together, "auto", None, draft_quantization, setting, memory_limit=memory_limit)
+        llm = load(
+            model,
+            together,
+            "auto",
+            None,
+            draft_quantization,
+            setting,
+            memory_limit=memory_limit,
+            quiet=as_json,
+        )
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
         temperatures = temperatures or [0.0, 0.7, 1.0]
         batch_sizes = batch_sizes or [1, 4]

@@ -15,6 +15,7 @@ from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.self_draft import self_draft
 from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
 from outrider.drafting.workloads import WORKLOADS
+from outrider.loading import Listener, unheard
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
@@ -89,7 +90,7 @@ class Surroundings:
     """What a drafter is loaded for.
 
     checkpoint: the target's. quantised: makes the backend of a draft at other bits than the target's.
-    prompt_rows: that one pass may take to catch up with prompts.
+    prompt_rows: that one pass may take to catch up with prompts. listener: hears of the loading.
     """
 
     config: EngineConfig
@@ -99,6 +100,7 @@ class Surroundings:
     tokenizer: Tokenizer
     quantised: DraftBackend
     prompt_rows: int
+    listener: Listener
 
     @property
     def rule(self) -> Acceptance:
@@ -132,7 +134,7 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
         backend = model.backend
         if quantization is not None:
             backend = around.quantised(checkpoint, quantization, option=option)
-        model = Model(checkpoint, backend)
+        model = Model(checkpoint, backend, name=name, listener=around.listener)
     elif quantization is not None:
         model = _own(quantization, around, option)
     return _with_cache(model, around)
@@ -146,7 +148,9 @@ def _self(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 def _own(quantization: Quantization, around: Surroundings, option: str) -> Model:
     """The target at fewer bits."""
     backend = around.quantised(around.checkpoint, quantization, option=option)
-    return self_draft(around.target, around.checkpoint, backend, quantization, option=option)
+    return self_draft(
+        around.target, around.checkpoint, backend, quantization, option=option, listener=around.listener
+    )
 
 
 def _with_cache(model: Model, around: Surroundings) -> DrafterSource:
@@ -169,12 +173,13 @@ def _with_cache(model: Model, around: Surroundings) -> DrafterSource:
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     config, quantization = around.config, around.speculative.draft_quantization
-    checkpoint = HeadCheckpoint(locate_head(drafter.model or ""))
+    name = drafter.model or ""
+    checkpoint = HeadCheckpoint(locate_head(name))
     layers = checkpoint.layers(around.target.config, config.model)
     option = f"draft_quantization = {quantization!r}"
     backend = around.quantised(around.checkpoint, quantization, option=option)
     rows = HEAD_ROWS * around.prompt_rows
-    head = Eagle3(checkpoint, backend, around.target)
+    head = Eagle3(checkpoint, backend, around.target, name=name, listener=around.listener)
     vocab = around.target.config.vocab_size
 
     def make(num_blocks: Sequence[int]) -> Drafter:
@@ -204,6 +209,7 @@ def load_drafters(
     *,
     quantised: DraftBackend,
     prompt_rows: int,
+    listener: Listener = unheard,
 ) -> tuple[DrafterSource, ...]:
     """The drafters that the configuration names.
 
@@ -211,5 +217,7 @@ def load_drafters(
     """
     if config.speculative is None:
         return ()
-    around = Surroundings(config, config.speculative, checkpoint, target, tokenizer, quantised, prompt_rows)
+    around = Surroundings(
+        config, config.speculative, checkpoint, target, tokenizer, quantised, prompt_rows, listener
+    )
     return tuple(SOURCES[drafter.method](drafter, around) for drafter in config.speculative.drafters)

@@ -7,6 +7,7 @@ from outrider.errors import ConfigError
 from outrider.formats.format import Format
 from outrider.formats.quantization import QUANTIZED
 from outrider.formats.registry import FORMATS
+from outrider.loading import Listener, unheard
 from outrider.models.model import Model, Weights
 from outrider.ops.base import Backend
 
@@ -16,7 +17,13 @@ long as it has bits to read."""
 
 
 def self_draft(
-    target: Model, checkpoint: Weights, backend: Backend, quantization: Quantization, *, option: str
+    target: Model,
+    checkpoint: Weights,
+    backend: Backend,
+    quantization: Quantization,
+    *,
+    option: str,
+    listener: Listener = unheard,
 ) -> Model:
     """The model of the target's `checkpoint` on `backend`, which quantises it.
 
@@ -27,7 +34,14 @@ def self_draft(
     """
     refuse_same_bits(FORMATS[target.linear[0].format], quantization, option=option)
     own_output = FORMATS[target.table.format].bits > WORTH * QUANTIZED[quantization].table.bits
-    return Model(checkpoint, backend, target.shared(), own_output=own_output)
+    return Model(
+        checkpoint,
+        backend,
+        target.shared(),
+        own_output=own_output,
+        name=f"the target's weights again, in {quantization}",
+        listener=listener,
+    )
 
 
 def refuse_same_bits(found: Format, quantization: Quantization, *, option: str) -> None:

@@ -41,7 +41,7 @@ def admit(
     priority: lower goes first, as if it had come `PRIORITY_SECONDS` earlier for each. now: seconds.
     """
     config = target.model.config
-    tokens = _checked(tokens, max_model_len, config.vocab_size)
+    tokens = checked_tokens(tokens, max_model_len, config.vocab_size)
     if params.n > MOST_SEQUENCES:
         raise RequestError(f"n = {shown(params.n)}: a request can have {MOST_SEQUENCES} sequences at most")
     stop_tokens = frozenset(params.stop_token_ids)
@@ -93,7 +93,7 @@ def check_priority(priority: int, policy: SchedulingPolicy) -> None:
         )
 
 
-def _checked(tokens: Sequence[int], max_model_len: int, vocab: int) -> list[int]:
+def checked_tokens(tokens: Sequence[int], max_model_len: int, vocab: int) -> list[int]:
     """The prompt, as Python's own integers."""
     if not len(tokens):
         raise RequestError("the prompt is empty; give at least one token")

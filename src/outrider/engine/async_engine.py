@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from outrider.aside import aside
+from outrider.engine.embedding import CacheInUse
 from outrider.engine.engine import Engine
 from outrider.engine.generation import (
     EngineFailed,
@@ -28,11 +29,13 @@ from outrider.engine.generation import (
 from outrider.engine.request import RequestGroup
 from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
 from outrider.faults import Faults
+from outrider.formats.format import Floats
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.sandbox.workers import GivenUp
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RECENT = 32  # departures over which the time until the next one is estimated
 MAX_UNREAD = 1024
@@ -65,6 +68,7 @@ class AsyncEngine:
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._generations: dict[str, Generation] = {}  # by request id; of the engine's thread
         self._seated: set[Generation] = set()  # of the loop's thread, as all that follows
+        self._embedding: set[asyncio.Future[Floats]] = set()
         self._departures: deque[float] = deque(maxlen=RECENT)
         self._all_left = asyncio.Event()
         self._all_left.set()
@@ -154,6 +158,17 @@ class AsyncEngine:
         except GivenUp:
             raise EngineStopped(str(self._stopped)) from None
 
+    async def embed(self, token_ids: Sequence[int]) -> Floats:
+        """An embedding, computed between two steps. Raises what `Embedder.embed` does, QueueFull where
+        requests have the cache, EngineStopped and EngineFailed."""
+        if self._stopped is not None:
+            raise EngineStopped(self._stopped)
+        result: asyncio.Future[Floats] = self._loop.create_future()
+        self._embedding.add(result)
+        result.add_done_callback(self._embedding.discard)
+        self._orders.put(lambda: self._embed(token_ids, result))
+        return await result
+
     def leave(self, generation: Generation) -> None:
         """What `Generation.leave` does: free the seats at once, and the blocks before the next step."""
         if generation in self._seated:
@@ -218,6 +233,19 @@ class AsyncEngine:
         except Empty:
             return
 
+    def _embed(self, token_ids: Sequence[int], result: asyncio.Future[Floats]) -> None:
+        answer: Floats | Exception
+        try:
+            answer = self._engine.embedder.embed(token_ids)
+        except CacheInUse as error:
+            answer = QueueFull(f"{error}; try again later", 1.0)
+        except OutriderError as error:
+            answer = error
+        except Exception:
+            logger.exception("a text could not be embedded")
+            answer = EngineFailed(INTERNAL_ERROR)
+        self._tell(lambda: _answer(result, answer))
+
     def _quit(self) -> None:
         self._running = False
 
@@ -227,7 +255,7 @@ class AsyncEngine:
         for group in groups:
             generation.ids.append(self._engine.queue(group))
             self._generations[group.id] = generation
-        self._tell(lambda: _answer(queued))
+        self._tell(lambda: _answer(queued, None))
 
     def _give_up(self, generation: Generation) -> None:
         for request_id in generation.ids:
@@ -310,6 +338,8 @@ class AsyncEngine:
     def _stop_all(self) -> None:
         """Tell all calls, wherever they are, that the engine does no more for them."""
         stopped = EngineStopped(str(self._stopped))
+        for result in [*self._embedding]:
+            _answer(result, stopped)
         for generation in self._seated:
             generation.given_up.set()
             if generation.queued is not None:
@@ -317,11 +347,11 @@ class AsyncEngine:
             generation.inbox.put_nowait(stopped)
 
 
-def _answer(queued: asyncio.Future[None], failure: Exception | None = None) -> None:
+def _answer(waiting: asyncio.Future[T], answer: T | Exception) -> None:
     """Tell a caller that still waits."""
-    if queued.done():
+    if waiting.done():
         return
-    if failure is None:
-        queued.set_result(None)
+    if isinstance(answer, Exception):
+        waiting.set_exception(answer)
     else:
-        queued.set_exception(failure)
+        waiting.set_result(answer)

@@ -18,11 +18,14 @@ from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters, longest_draft
 from outrider.engine.backend import CPU, choose_backend, draft_backend
 from outrider.engine.defaults import default_params
+from outrider.engine.embedding import Embedder
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
 from outrider.errors import ConfigError
+from outrider.loading import Listener, Loading, unheard
+from outrider.models.chat_template import read_template
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner, group_sizes
@@ -39,11 +42,12 @@ def build_engine(
     *,
     observer: StateReader | None = None,
     clock: Callable[[], float] | None = None,
+    listener: Listener = unheard,
 ) -> Engine:
     """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built.
 
     observer: reads the target's states beside the drafters; clock: seconds, by which passes and drafts are
-    timed, of the machine if none is given.
+    timed, of the machine if none is given; listener: hears what is being done.
     """
     if config.max_num_batched_tokens < config.max_num_seqs:
         raise ConfigError(
@@ -51,6 +55,7 @@ def build_engine(
             f"{config.max_num_seqs}: a step could not give every request its token; raise the one or lower "
             "the other"
         )
+    listener(Loading(f"reading {config.model}"))
     checkpoint = open_checkpoint(
         config.model,
         revision=config.revision,
@@ -58,12 +63,16 @@ def build_engine(
         positions=config.max_model_len,
     )
     defaults = default_params(config, checkpoint)
+    template = None if config.chat_template is None else read_template(config.chat_template)
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choose_backend(config, checkpoint)
     facts = backend.facts
     prompt_rows = prompt_rows_of(config, exact=facts.exact)
-    model = Model(checkpoint, backend)
+    model = Model(checkpoint, backend, name=config.model, listener=listener)
+    listener(Loading("reading the tokenizer"))
     tokenizer = making.result()
+    if template is not None:
+        tokenizer = tokenizer.with_template(template)
     sources = load_drafters(
         config,
         checkpoint,
@@ -71,6 +80,7 @@ def build_engine(
         tokenizer,
         quantised=partial(draft_backend, config, backend),
         prompt_rows=prompt_rows,
+        listener=listener,
     )
     longest = longest_draft(config.speculative)
     groups = group_sizes(model, config.block_size, prompt_rows + longest, longest)
@@ -110,12 +120,27 @@ def build_engine(
         drafters=Chain(drafters, readers, clock or time.perf_counter),
         acceptance=RULES["coupled" if config.speculative is None else config.speculative.acceptance],
         scheduler=Scheduler(
-            length_policy(config, target, tokenizer, drafters, max_model_len, checkpoint.stored_as, clock),
+            length_policy(
+                config,
+                target,
+                tokenizer,
+                drafters,
+                max_model_len,
+                checkpoint.stored_as,
+                clock,
+                listener=listener,
+            ),
             max_num_seqs=config.max_num_seqs,
             max_rows=config.max_num_batched_tokens,
             prompt_rows=prompt_rows,
         ),
         lending=Lending(target, cached),
+        embedder=Embedder(
+            target,
+            config.pooling or checkpoint.pooling,
+            rows=prompt_rows,
+            max_model_len=max_model_len,
+        ),
         max_model_len=max_model_len,
         sampling_defaults=defaults,
         scheduling_policy=config.scheduling_policy,

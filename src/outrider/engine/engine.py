@@ -16,6 +16,7 @@ from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, commit, fail
+from outrider.engine.embedding import Embedder
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
@@ -60,6 +61,7 @@ class Engine:
         acceptance: Acceptance,
         scheduler: Scheduler,
         lending: Lending,
+        embedder: Embedder,
         max_model_len: int,
         sampling_defaults: Mapping[str, Any],
         scheduling_policy: SchedulingPolicy,
@@ -74,6 +76,8 @@ class Engine:
         self.acceptance = acceptance
         self.scheduler = scheduler
         self.lending = lending
+        self.embedder = embedder
+        """Embeds texts between two steps."""
         self.max_model_len = max_model_len
         self.sampling_defaults = sampling_defaults
         """What a request should be sampled with where it does not say, by the names of SamplingParams."""

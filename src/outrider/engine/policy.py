@@ -23,6 +23,7 @@ from outrider.drafting.workloads import WORKLOADS
 from outrider.engine.cost_check import costs_hold
 from outrider.engine.cost_file import CostFile
 from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, draft_cost, target_cost
+from outrider.loading import Listener, Loading, unheard
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.cpu import extension
@@ -39,6 +40,8 @@ def length_policy(
     max_model_len: int,
     stored_as: str,
     clock: Clock | None = None,
+    *,
+    listener: Listener = unheard,
 ) -> LengthPolicy:
     """The policy, which for 'auto' knows the costs: those that were saved, if they still hold, or measured
     now. clock: of the machine if none is given."""
@@ -54,6 +57,7 @@ def length_policy(
         "max_model_len": max_model_len,
         "logit_rows": verified_rows(config),
     }
+    listener(Loading("measuring passes and drafts"))
     saved = file.load()
     if saved is not None and not _hold(saved, target, tokenizer, drafters, passes, now):
         logger.info("%s is no longer true and is measured again", file.path)

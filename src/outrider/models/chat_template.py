@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from outrider.errors import RequestError
+from outrider.errors import ConfigError, RequestError
 from outrider.models.tool_layout import in_text
 from outrider.sandbox.workers import Refused, Task, Workers, task_file
 
@@ -31,6 +32,19 @@ OURS = ("messages", "tools", "add_generation_prompt")
 
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """What clients call an assistant's reasoning. Templates read the first name, and gpt-oss's the second."""
+
+
+def read_template(given: str) -> str:
+    """The source of a template that is given by a file's name, or as it is. Raises ConfigError."""
+    if "{" in given or "\n" in given:
+        return given
+    try:
+        return Path(given).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"chat_template = {given!r} cannot be read: {reason}; give a file, or a template itself"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from outrider.models.gguf_file import GGUFCheckpoint
 from outrider.models.gguf_magic import is_gguf
 from outrider.models.gguf_split import part_names
 from outrider.models.leaves import Source
+from outrider.models.pooling import Pooling
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer
 
@@ -39,6 +40,10 @@ class Checkpoint(Source, Protocol):
     @property
     def sampling_defaults(self) -> SamplingDefaults:
         """What its authors would have sampling be."""
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How it makes embeddings; None where it is not meant for them."""
 
     @property
     def stored_as(self) -> str:

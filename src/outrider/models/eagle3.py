@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from outrider.cache.store import LayerCache
+from outrider.loading import Listener, unheard
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.leaves import load
 from outrider.models.model import Model
@@ -21,16 +22,25 @@ class Eagle3:
     after that; while drafting, the head's own state stands in for the target's.
 
     target: embedding table and output layer are its own where the head has none, as its backend packed them.
-    Raises ModelError, from the checkpoint, for a tensor that is missing or has the wrong shape.
+    name: of the head, for the listener. Raises ModelError, from the checkpoint, for a tensor that is missing
+    or has the wrong shape.
     """
 
-    def __init__(self, checkpoint: HeadCheckpoint, backend: Backend, target: Model) -> None:
+    def __init__(
+        self,
+        checkpoint: HeadCheckpoint,
+        backend: Backend,
+        target: Model,
+        *,
+        name: str = "",
+        listener: Listener = unheard,
+    ) -> None:
         self.config = checkpoint.config
         self.parts = parts = checkpoint.parts
         self.backend = backend
         self.targets = checkpoint.targets()
         """The target's id of each token that the head can say; int64 [draft vocab], ascending."""
-        self._loaded = load(parts, checkpoint, backend)
+        self._loaded = load(parts, checkpoint, backend, name=name, listener=listener)
         norms = parts.state_norms
         self._state_norms = backend.join([self._loaded[norm.weight] for norm in norms]) if norms else None
         self._table = self._loaded[parts.table] if parts.table else target.table

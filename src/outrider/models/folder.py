@@ -15,6 +15,7 @@ from outrider.models.config import ModelConfig, model_config
 from outrider.models.end_of_turn import ends_of_tokenizer
 from outrider.models.generation import sampling_defaults
 from outrider.models.json_file import read_json
+from outrider.models.pooling import folder_pooling
 from outrider.models.registry import config_settings
 from outrider.models.schemes import open_weights
 from outrider.models.settings import stop_tokens
@@ -44,6 +45,7 @@ class FolderCheckpoint:
         family, settings = config_settings(raw, str(path), positions)
         self.config = with_ends(model_config(family, settings, generation), self._tokenizer_path)
         self.sampling_defaults = sampling_defaults(generation if generation_file.exists() else raw)
+        self.pooling = folder_pooling(path)
         stored = open_weights(path, raw)
         if "text_config" in raw:
             stored = text_tensors(stored)

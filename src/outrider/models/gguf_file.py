@@ -18,6 +18,7 @@ from outrider.models.gguf_settings import gguf_settings, layer_of
 from outrider.models.gguf_tensors import open_gguf
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import TOKENS
+from outrider.models.pooling import gguf_pooling
 from outrider.models.source import GGUF, StoredModel, without_drafts
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
@@ -37,6 +38,7 @@ class GGUFCheckpoint:
             family, settings = gguf_settings(file.metadata, file.tensors, str(path), positions)
             self.config = model_config(family, settings)
         self._metadata = file.metadata
+        self.pooling = gguf_pooling(self._metadata)
         self.sampling_defaults = gguf_sampling_defaults(self._metadata)
         behind = range(self.config.num_layers, file.metadata[f"{family.gguf}.block_count"])
         tensors = without_drafts(file.tensors, lambda name: layer_of(name) in behind, str(path))

@@ -18,6 +18,7 @@ HARMLESS = frozenset(
     (
         "attention.layer_norm_epsilon",
         "expert_shared_feed_forward_length",
+        "pooling_type",
         "rope.dimension_sections",
         "rope.scaling.finetuned",
         "rope.scaling.original_context_length",
@@ -30,7 +31,7 @@ HARMLESS = frozenset(
 )
 """Keys of which no value would change an answer where they are not read: RMS norm has an epsilon of its own,
 what sizes describe comes with tensors, which are refused where there is no use for them, and a text's
-positions are the same in all sections of a rope."""
+positions are the same in all sections of a rope. How embeddings are made changes no text."""
 NEUTRAL: dict[str, Any] = {
     "attention.causal": True,
     "attention.clamp_kqv": 0,
@@ -47,7 +48,6 @@ NEUTRAL: dict[str, Any] = {
     "final_logit_softcapping": 0,
     "leading_dense_block_count": 0,
     "logit_scale": 1,
-    "pooling_type": 0,
     "residual_scale": 1,
     "rope.scale_linear": 1,
     "rope.scaling.attn_factor": 1,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
+from outrider.loading import Listener, Loading, unheard
 from outrider.models.tensors import Tensor
 from outrider.ops.base import Backend
 
@@ -142,12 +144,31 @@ def tensors(part: Any) -> Iterator[Tensor]:
                 yield tensor
 
 
-def load(part: Any, source: Source, backend: Backend, given: Loaded | None = None) -> dict[Any, Any]:
-    """Every leaf of a tree as the backend has it. given: leaves that are there already."""
+def load(
+    part: Any,
+    source: Source,
+    backend: Backend,
+    given: Loaded | None = None,
+    *,
+    name: str = "",
+    listener: Listener = unheard,
+) -> dict[Any, Any]:
+    """Every leaf of a tree as the backend has it. given: leaves that are there already.
+
+    name: of the model, for the listener, who hears how many of its numbers are packed.
+    """
     loaded = dict(given or {})
-    for leaf in leaves(part):
-        if leaf not in loaded:
-            loaded[leaf] = leaf.load(source, backend, loaded)
-            for tensor in leaf.tensors:
-                source.release(tensor)
+    missing = list(dict.fromkeys(leaf for leaf in leaves(part) if leaf not in loaded))
+    done, total = 0, sum(map(_numbers, missing))
+    for leaf in missing:
+        listener(Loading(f"packing {name}", done, total))
+        loaded[leaf] = leaf.load(source, backend, loaded)
+        for tensor in leaf.tensors:
+            source.release(tensor)
+        done += _numbers(leaf)
+    listener(Loading(f"packing {name}", done, total))
     return loaded
+
+
+def _numbers(leaf: Leaf) -> int:
+    return sum(prod(tensor.shape) for tensor in leaf.tensors)

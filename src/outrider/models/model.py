@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from outrider.cache.pages import release_freed
+from outrider.loading import Listener, unheard
 from outrider.models.config import ModelConfig
 from outrider.models.leaves import Leaf, Loaded, Source, Tied, Vector, load
 from outrider.ops.base import Backend, Ops, Value
@@ -24,7 +25,7 @@ class Model:
     """A decoder in a backend.
 
     given: leaves that another model of the same checkpoint has loaded. own_output: a table that is the output
-    layer too is loaded for that once more, in the backend's format.
+    layer too is loaded for that once more, in the backend's format. name: of the model, for the listener.
 
     Raises ModelError, from the checkpoint, for a tensor that cannot be read.
     """
@@ -36,6 +37,8 @@ class Model:
         given: Loaded | None = None,
         *,
         own_output: bool = False,
+        name: str = "",
+        listener: Listener = unheard,
     ) -> None:
         self.config: ModelConfig = checkpoint.config
         self.backend = backend
@@ -43,7 +46,7 @@ class Model:
         if own_output and isinstance(tree.output, Tied):
             tree = replace(tree, output=replace(tree.output, own=True))
         self.tree = tree
-        self._loaded = load(tree, checkpoint, backend, given)
+        self._loaded = load(tree, checkpoint, backend, given, name=name, listener=listener)
         release_freed()
 
     @property
@@ -96,3 +99,7 @@ class Model:
     ) -> Value:
         """See `outrider.models.parts.Decoder.forward`."""
         return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers)
+
+    def hidden(self, ops: Ops[Value, Any, Any], cache: Sequence[Any]) -> Value:
+        """See `outrider.models.parts.Decoder.hidden`."""
+        return self.tree.hidden(ops, self._loaded, cache)

@@ -268,8 +268,21 @@ class Decoder:
         *,
         state_layers: Sequence[int] = (),
     ) -> Value:
-        """Write what the layers keep of the rows to `cache`, which is that of `cached`; the logits [rows with
-        logits, vocab].
+        """As `hidden`; the logits [rows with logits, vocab]."""
+        x = self.hidden(ops, loaded, cache, state_layers=state_layers)
+        logits = ops.linear(x, loaded[self.output], None, self.logit_scale)
+        return logits if self.logit_cap is None else ops.soft_cap(logits, self.logit_cap)
+
+    def hidden(
+        self,
+        ops: Ops[Value, Any, Any],
+        loaded: Loaded,
+        cache: Sequence[Any],
+        *,
+        state_layers: Sequence[int] = (),
+    ) -> Value:
+        """Write what the layers keep of the rows to `cache`, which is that of `cached`; what the output layer
+        reads: [rows with logits, hidden].
 
         state_layers: the layers whose inputs are kept, ascending; 0 is the embedding, the number of layers
         what the last one leaves.
@@ -283,6 +296,4 @@ class Decoder:
             x = block.forward(ops, loaded, x, own)
         if len(self.blocks) in state_layers:
             ops.keep(x)
-        x = self.norm.forward(ops, loaded, ops.select_logit_rows(x))
-        logits = ops.linear(x, loaded[self.output], None, self.logit_scale)
-        return logits if self.logit_cap is None else ops.soft_cap(logits, self.logit_cap)
+        return self.norm.forward(ops, loaded, ops.select_logit_rows(x))

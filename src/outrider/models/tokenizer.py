@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,10 @@ class Tokenizer:
         """The default one of its templates."""
         source = self.templates.get("default")
         return ChatTemplate(source, self.special_tokens) if source else None
+
+    def with_template(self, source: str) -> Tokenizer:
+        """The same with another chat template."""
+        return replace(self, templates={**self.templates, "default": source})
 
     def save(self, folder: Path) -> None:
         """Write the files that `load_tokenizer` reads, and transformers too."""

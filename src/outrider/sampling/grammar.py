@@ -37,6 +37,10 @@ ITEMS = 20_000
 """Ways on that are followed to find out which tokens are next. An ambiguous grammar takes 36 ms for so many,
 and 145 ms for as many as the library allows by itself."""
 LEXER_STATES = 50_000  # up to 2 KB each, by the library's account
+SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+"""Where JSON may have spaces: one at most, behind commas and colons, where models write it. A schema's own
+`x-guidance` may say otherwise. Left to itself the library takes blanks between any two parts and without a
+bound, and a model that is unsure writes them up to `max_tokens`."""
 LIMITS = (
     "max_items_in_row", "initial_lexer_fuel", "step_lexer_fuel", "step_max_items", "max_lexer_states",
     "max_grammar_size", "precompute_large_lexemes", "verbose_errors",
@@ -269,12 +273,25 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 def source_of(wanted: StructuredOutputs) -> tuple[GrammarFormat, str]:
     """The kind of a grammar and its text, as the library takes them."""
     if wanted.json_object:
-        return "json_schema", '{"type": "object"}'
+        return "json_schema", _spaced({"type": "object"})
     if wanted.json_schema is not None:
-        schema = wanted.json_schema
-        return "json_schema", schema if isinstance(schema, str) else json.dumps(schema)
+        return "json_schema", _spaced(wanted.json_schema)
     if wanted.choice is not None:
         return "choice", json.dumps(wanted.choice)
     if wanted.regex is not None:
         return "regex", wanted.regex
     return "grammar", wanted.grammar or ""
+
+
+def _spaced(schema: str | dict[str, Any]) -> str:
+    """The text of a schema that says where there may be spaces. One that is no object is left as it is."""
+    try:
+        found = json.loads(schema) if isinstance(schema, str) else schema
+    except (ValueError, RecursionError):
+        found = None  # the library says what is wrong
+    if not isinstance(found, dict):
+        return str(schema)
+    own = found.get("x-guidance")
+    return json.dumps(
+        {**found, "x-guidance": {**SPACING, **own} if isinstance(own, dict) else own or SPACING}
+    )

@@ -8,15 +8,6 @@ from typing import Any
 import llguidance
 from llguidance import LLMatcher, LLTokenizer
 
-SPACING: Any = {
-    "whitespace_flexible": False,
-    "item_separator": ", ?",
-    "key_separator": ": ?",
-}
-"""Where JSON may have spaces: one at most, behind commas and colons, where models write it. A schema's own
-`x-guidance` may say otherwise. Left to itself the library takes blanks between any two parts and without a
-bound, and a model that is unsure writes them up to `max_tokens`."""
-
 
 def begin(setup: Any) -> Callable[[Any], str]:
     """What tries grammars for a tokenizer (`setup` is of `LLTokenizer`). A job has the grammar's `kind` and
@@ -25,7 +16,7 @@ def begin(setup: Any) -> Callable[[Any], str]:
     tokenizer = llguidance.LLTokenizer(**setup)
 
     def answer(job: Any) -> str:
-        definition = _definition(job["kind"], job["text"])
+        definition = llguidance.grammar_from(job["kind"], job["text"])
         matcher = matcher_of(tokenizer, definition, job["limits"])
         for _ in range(job["tokens"]):
             allowed = next((token for token, bias in enumerate(matcher.compute_logit_bias()) if bias), None)
@@ -35,12 +26,6 @@ def begin(setup: Any) -> Callable[[Any], str]:
         return definition
 
     return answer
-
-
-def _definition(kind: llguidance.GrammarFormat, text: str) -> str:
-    if kind == "json_schema":
-        return LLMatcher.grammar_from_json_schema(text, SPACING)
-    return llguidance.grammar_from(kind, text)
 
 
 def matcher_of(tokenizer: LLTokenizer, definition: str, limits: dict[str, Any]) -> LLMatcher:

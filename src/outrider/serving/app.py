@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from outrider import __version__
-from outrider.serving import errors, generation, information, pages
+from outrider.serving import embeddings, errors, generation, information, pages
 from outrider.serving.messages import routes as messages
 from outrider.serving.middleware import (
     IGNORED,
@@ -52,6 +52,7 @@ def build_app(service: Service) -> FastAPI:
     app.include_router(generation.routes(service))
     for api in (responses, messages, ollama):
         app.include_router(api.routes(service))
+    app.include_router(embeddings.routes(service))
     app.include_router(information.routes(service))
     app.include_router(pages.routes())
     errors.install(app)

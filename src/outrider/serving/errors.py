@@ -68,16 +68,12 @@ class ApiError(Exception):
     code: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def told(self) -> str:
-        """The message, short and in whole characters."""
-        short = self.message if len(self.message) <= MESSAGE_LIMIT else self.message[:MESSAGE_LIMIT] + " ..."
-        # A client may have sent half of a surrogate pair, which UTF-8 does not have.
-        return short.encode("utf-8", "backslashreplace").decode("utf-8")
-
     def body(self) -> ErrorBody:
         """OpenAI's form."""
-        return {"error": {"message": self.told, "type": self.type, "param": self.param, "code": self.code}}
+        param = None if self.param is None else _told(self.param)
+        return {
+            "error": {"message": _told(self.message), "type": self.type, "param": param, "code": self.code}
+        }
 
     def response(self, path: str = "") -> JSONResponse:
         """path: what was asked for, whose API has its own form of errors."""
@@ -87,11 +83,11 @@ class ApiError(Exception):
 
 def anthropic_form(error: ApiError) -> AnthropicErrorBody:
     kind = ANTHROPIC_TYPES.get(error.status, INVALID if error.status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.told}}
+    return {"type": "error", "error": {"type": kind, "message": _told(error.message)}}
 
 
 def ollama_form(error: ApiError) -> OllamaErrorBody:
-    return {"error": error.told}
+    return {"error": _told(error.message)}
 
 
 ANTHROPIC_TYPES = {
@@ -132,6 +128,12 @@ def generated(form: Any, stream: str) -> dict[int | str, dict[str, Any]]:
     """All that a generating route may answer. stream: the media type of what is streamed."""
     whole = {"application/json": {"schema": {"type": "object"}}, stream: {"schema": {"type": "string"}}}
     return {200: {"description": "The answer, whole or streamed.", "content": whole}, **refusals(form)}
+
+
+def _told(text: str) -> str:
+    """What a client may have sent, cut, and without halves of surrogate pairs, which UTF-8 does not have."""
+    cut = text if len(text) <= MESSAGE_LIMIT else text[:MESSAGE_LIMIT] + " ..."
+    return cut.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 FORESEEN: tuple[type[Exception], ...] = (

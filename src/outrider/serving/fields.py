@@ -66,14 +66,18 @@ So do null, false, and what is empty, since clients send some fields whether the
 
 CLOSE = 0.8
 """From which likeness on a name is taken for a typing error: 'temprature' has 0.95."""
+MOST_UNKNOWN = 64
+"""Names of one request that nobody knows. To compare each with all fields takes half a millisecond."""
 
 
 @dataclass(frozen=True)
 class Unread:
-    """The fields of one HTTP request that were taken and not read. strict: none may be."""
+    """The fields of one HTTP request that were taken and not read. strict: none may be; unknown: those
+    that nobody knows."""
 
     strict: bool = False
     names: dict[str, None] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
 
 
 unread: ContextVar[Unread | None] = ContextVar("unread", default=None)
@@ -81,11 +85,12 @@ unread: ContextVar[Unread | None] = ContextVar("unread", default=None)
 
 
 class Unsupported(Exception):
-    """A field that is not read and would change the answer. Its text says what to do."""
+    """A field that is not read and would change the answer. Its text says what to do; name: without halves of
+    surrogate pairs, which JSON can hold and UTF-8 cannot."""
 
-    def __init__(self, name: str, meant: str | None) -> None:
-        super().__init__("leave it out" + (f", or did you mean {meant!r}?" if meant else ""))
-        self.name = name
+    def __init__(self, name: str, more: str = "") -> None:
+        super().__init__(f"leave it out{more}")
+        self.name = name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def passed_over(given: Mapping[str, Any], read: Collection[str], place: str) -> list[str]:
@@ -96,17 +101,32 @@ def passed_over(given: Mapping[str, Any], read: Collection[str], place: str) -> 
     request = unread.get() or Unread()
     names = [name for name in given if name not in read]
     for name in names:
-        idle = _asks_nothing(given[name])
+        value = given[name]
         if name in CHANGING:
-            if not idle and given[name] not in CHANGING[name]:
-                raise Unsupported(name, None)
+            if not _asks_nothing(value) and value not in CHANGING[name]:
+                raise Unsupported(name)
             continue
-        meant = None if name in HARMLESS else _nearest(name, {*read, *CHANGING})
-        if meant is not None or (request.strict and not (idle and name in HARMLESS)):
-            raise Unsupported(name, meant)
-        if not idle:
+        if name not in HARMLESS:
+            _check_unknown(request, name, read, place)
+        if not _asks_nothing(value):
+            if request.strict:
+                raise Unsupported(name)
             request.names[f"{place}{name}"] = None
     return names
+
+
+def _check_unknown(request: Unread, name: str, read: Collection[str], place: str) -> None:
+    """Raise Unsupported for an unknown name that may be meant for another one, or is one too many."""
+    if f"{place}{name}" in request.unknown:
+        return
+    if len(request.unknown) >= MOST_UNKNOWN:
+        raise Unsupported(name, f"; {MOST_UNKNOWN} other fields of the request are not known either")
+    meant = _nearest(name, {*read, *CHANGING})
+    if meant is not None:
+        raise Unsupported(name, f", or did you mean {meant!r}?")
+    if request.strict:
+        raise Unsupported(name)
+    request.unknown.add(f"{place}{name}")
 
 
 def _asks_nothing(value: object) -> bool:

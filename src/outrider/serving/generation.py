@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from outrider.engine.generation import TextPrompt
 from outrider.serving.chat_answers import ChatAnswer
 from outrider.serving.completion_answers import CompletionAnswer, echoed
 from outrider.serving.errors import ErrorBody, refusals
@@ -34,10 +33,12 @@ def routes(service: Service) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         """Complete a prompt, or several."""
         service.check_model(body.model)
-        params = body.sampling_params()
+        params = body.sampling_params(service.sampling_defaults)
         # Before they are tokenized: a million short prompts are a small body, and ten seconds' work.
         service.engine.check_fits(body.num_prompts * params.n)
-        prompts = await _prompts(service, body)
+        prompts = await service.prompts.of_input(
+            body.prompt, add_special_tokens=body.add_special_tokens is not False
+        )
         texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
         asked = service.asked(request, body, prompts, params)
         answer = CompletionAnswer(asked, texts=texts, decode=service.prompts.pieces_of)
@@ -49,17 +50,3 @@ def routes(service: Service) -> APIRouter:
         return await service.chat(request, body, ChatAnswer)
 
     return router
-
-
-async def _prompts(service: Service, body: CompletionRequest) -> list[TextPrompt]:
-    """The prompts of a completion, which are one or several, each text or tokens."""
-    given = body.prompt if isinstance(body.prompt, list) else [body.prompt]
-    if isinstance(given[0], int):
-        return [TextPrompt([token for token in given if isinstance(token, int)])]
-    tokens = [TextPrompt(prompt) for prompt in given if isinstance(prompt, list)]
-    if tokens:
-        return tokens
-    texts = [prompt for prompt in given if isinstance(prompt, str)]
-    for text in texts:
-        service.llm.check_length(text)
-    return await service.prompts.of_texts(texts, add_special_tokens=body.add_special_tokens is not False)

@@ -30,6 +30,7 @@ def routes(service: Service) -> APIRouter:
             "created": service.created,
             "owned_by": "outrider",
             "max_model_len": service.max_model_len,
+            "default_sampling_params": dict(service.sampling_defaults),
         }
 
     @router.get("/v1/models", response_model=ModelList)

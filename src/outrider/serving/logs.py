@@ -1,10 +1,9 @@
-"""Logs for machines: one JSON object a line, with the id of the request that it is about."""
+"""Logs: for machines one JSON object a line, with the id of the request that it is about, or words."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from typing import Any
 
 current_request: ContextVar[str | None] = ContextVar("current_request", default=None)
 
+REQUESTS = "outrider.requests"
+"""The logger that has a line for each request."""
 MOST_LINES = 10
 """Warnings and errors that one place in the code may log in PERIOD."""
 PERIOD = 60.0  # seconds
@@ -36,6 +37,32 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)  # ASCII: what a client sent can neither break a line nor steer a terminal
+
+
+class TextFormatter(logging.Formatter):
+    """time (local), level unless it is info, message, `extra={"fields": ...}`; of a request what matters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        message = record.getMessage()
+        if record.name == REQUESTS and "status" in fields:
+            message = self._request(**fields)
+        elif fields:
+            message = f"{message}: {', '.join(f'{name} {value}' for name, value in fields.items())}"
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        told = datetime.fromtimestamp(record.created).strftime("%H:%M:%S") + f" {level}{message}"
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in told)  # nothing steers a terminal
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _request(
+        self, method: str, path: str, status: int, seconds: float, complete: bool, **more: Any
+    ) -> str:
+        words = [f"{method} {path} {status}, {seconds:.2f} s"]
+        if "completion_tokens" in more:
+            words.append(f"{more['prompt_tokens']} + {more['completion_tokens']} tokens")
+        if not complete:
+            words.append("the client left")
+        return ", ".join(words)
 
 
 class LimitLines(logging.Filter):
@@ -66,10 +93,8 @@ class LimitLines(logging.Filter):
         return lines < MOST_LINES
 
 
-def log_to_stderr(level: str) -> None:
-    """Have everything that is logged written to stderr in this form. level: as in 'info'."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+def log_to(handler: logging.Handler, level: str) -> None:
+    """Have everything that is logged written by this handler. level: as in 'info'."""
     handler.addFilter(LimitLines())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # What it says of a start and a stop is said here in fewer lines, and of requests with more fields.

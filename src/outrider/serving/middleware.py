@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from outrider.serving.deadlines import Deadline
 from outrider.serving.errors import ApiError, as_api_error
 from outrider.serving.fields import Unread, unread
-from outrider.serving.logs import current_request
+from outrider.serving.logs import REQUESTS, current_request
 
-logger = logging.getLogger("outrider.requests")
+logger = logging.getLogger(REQUESTS)
 
 OPEN_PATHS = frozenset({"/health", "/"})
 """Asked for no key: whoever watches over the server has none, and learns nothing. Nor has a browser that
@@ -101,7 +101,10 @@ class RequestLog:
 
     def _ignored(self, names: Collection[str]) -> str:
         """The names as a header may have them, whatever a client called its fields."""
-        shown = [quote(name[:LONGEST_NAME], safe="._-") or '""' for name in islice(names, MOST_NAMES)]
+        shown = [
+            quote(name[:LONGEST_NAME], safe="._-", errors="replace") or '""'
+            for name in islice(names, MOST_NAMES)
+        ]
         new = [name for name in shown if name not in self._named][: NAMES_LOGGED - len(self._named)]
         for name in new:
             self._named.add(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from outrider.cache.pages import release_freed
 from outrider.engine.generation import TextPrompt
@@ -33,6 +33,21 @@ class Prompts:
     @property
     def _tokenizer(self) -> Tokenizer:
         return self._llm.tokenizer
+
+    async def of_input(
+        self,
+        given: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        add_special_tokens: bool,
+    ) -> list[TextPrompt]:
+        """The prompts of a request that are one or several, each text or tokens. Raises RequestError."""
+        several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+        texts = [text for text in several if isinstance(text, str)]
+        if not texts:
+            return [TextPrompt(cast(Sequence[int], tokens)) for tokens in several]
+        for text in texts:
+            self._llm.check_length(text)
+        return await self.of_texts(texts, add_special_tokens=add_special_tokens)
 
     async def of_texts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[TextPrompt]:
         """One prompt a text."""

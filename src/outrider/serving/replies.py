@@ -166,11 +166,15 @@ class Completion(Head):
 
 
 class ModelCard(TypedDict):
+    """max_model_len: tokens of prompt and answer together; default_sampling_params: what a request gets
+    that does not say otherwise, where that is not neutral."""
+
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     max_model_len: int
+    default_sampling_params: dict[str, float]
 
 
 class ModelList(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -69,6 +70,11 @@ PASSED_ON = (
 """Fields that mean what they mean in SamplingParams, which also knows their ranges."""
 
 
+def num_prompts(given: Prompts) -> int:
+    """How many prompts these are."""
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
+
+
 class StreamOptions(Body):
     place = "stream_options."
 
@@ -126,8 +132,13 @@ class Sampling(Body):
     def continuous_usage(self) -> bool:
         return bool(self.include_usage and self.stream_options and self.stream_options.continuous_usage_stats)
 
-    def _params(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
-        """Raises ConfigError for a value out of range and for fields that exclude each other."""
+    def _params(
+        self, defaults: Mapping[str, Any], *, max_tokens: int | None, logprobs: int | None
+    ) -> SamplingParams:
+        """What is asked for, and elsewhere the model's defaults.
+
+        Raises ConfigError for a value out of range and for fields that exclude each other.
+        """
         if self.stream_options is not None and not self.stream:
             raise ConfigError(
                 "stream_options are for stream = true; set it or leave them out", "stream_options"
@@ -145,7 +156,8 @@ class Sampling(Body):
             values["logit_bias"] = {int(token): bias for token, bias in self.logit_bias.items()}
         values["structured_outputs"] = self._structured()
         values["trace_drafts"] = bool(self.speculation_trace)
-        return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, **values)
+        values |= {"max_tokens": max_tokens, "logprobs": logprobs}
+        return SamplingParams(**{**defaults, **values})
 
     def _structured(self) -> StructuredOutputs | None:
         wanted = None if self.response_format is None else self.response_format.for_params()
@@ -171,7 +183,7 @@ class CompletionRequest(Sampling):
 
     @property
     def num_prompts(self) -> int:
-        return 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
+        return num_prompts(self.prompt)
 
     @property
     def scored_only(self) -> bool:
@@ -182,7 +194,8 @@ class CompletionRequest(Sampling):
     def continuous_usage(self) -> bool:
         return super().continuous_usage and not self.scored_only
 
-    def sampling_params(self) -> SamplingParams:
+    def sampling_params(self, defaults: Mapping[str, Any]) -> SamplingParams:
+        """defaults: of the model, by the names of SamplingParams. Raises ConfigError."""
         if self.best_of not in (None, self.n or 1):
             raise ConfigError(
                 f"best_of = {self.best_of} is not supported; leave it out, or equal to n", "best_of"
@@ -192,7 +205,7 @@ class CompletionRequest(Sampling):
         if self.echo and self.stream and self.logprobs is not None:
             raise ConfigError("echo with logprobs cannot be streamed; leave out one of the three", "echo")
         max_tokens = DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else max(1, self.max_tokens)
-        params = self._params(max_tokens=max_tokens, logprobs=self.logprobs)
+        params = self._params(defaults, max_tokens=max_tokens, logprobs=self.logprobs)
         if self.echo and self.logprobs is not None and params.prompt_logprobs is None:
             params = params.model_copy(update={"prompt_logprobs": self.logprobs})
         return params
@@ -269,7 +282,8 @@ class ChatRequest(Sampling, LaidOut):
     def names_a_tool(self) -> bool:
         return isinstance(self.tool_choice, NamedChoice)
 
-    def sampling_params(self) -> SamplingParams:
+    def sampling_params(self, defaults: Mapping[str, Any]) -> SamplingParams:
+        """defaults: of the model, by the names of SamplingParams. Raises ConfigError."""
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise ConfigError(
                 "max_tokens and max_completion_tokens are both given; leave out max_tokens", "max_tokens"
@@ -279,7 +293,11 @@ class ChatRequest(Sampling, LaidOut):
                 "top_logprobs are for logprobs = true; set it or leave them out", "top_logprobs"
             )
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        return self._params(max_tokens=limit, logprobs=(self.top_logprobs or 0) if self.logprobs else None)
+        return self._params(
+            defaults,
+            max_tokens=defaults.get("max_tokens") if limit is None else limit,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
 
 
 class TokenizeRequest(LaidOut):

@@ -74,11 +74,15 @@ def reserve_descriptors(connections: int) -> None:
 class _Server(uvicorn.Server):
     """Signals are left to `Stopping`: uvicorn itself would end by the one that it got, with its status."""
 
+    def __init__(self, config: uvicorn.Config, listening: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         await super().startup(sockets)
         for bound in sockets or []:
-            logger.info("listening", extra={"fields": {"url": url_of(bound)}})
+            self._listening(url_of(bound))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -149,8 +153,15 @@ class Stopping:
         self._server.should_exit = True
 
 
-def http_server(service: Service) -> uvicorn.Server:
-    """An HTTP server that ends when its `should_exit` is set."""
+def log_listening(service: Service, url: str) -> None:
+    """Say where the server is, and by which defaults it samples."""
+    logger.info("listening", extra={"fields": {"url": url}})
+    if service.sampling_defaults:
+        logger.info("sampling defaults", extra={"fields": {"params": dict(service.sampling_defaults)}})
+
+
+def http_server(service: Service, announce: Callable[[Service, str], None] = log_listening) -> uvicorn.Server:
+    """An HTTP server that ends when its `should_exit` is set. announce: is told the URL once it listens."""
     config = service.config
     limits = ConnectionLimits(config.max_connections, config.header_timeout, config.write_timeout)
     protocol: Any = functools.partial(Connection, limits=limits)
@@ -165,13 +176,18 @@ def http_server(service: Service) -> uvicorn.Server:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=FLUSH_SECONDS,
-        )
+        ),
+        functools.partial(announce, service),
     )
 
 
-async def run(service: Service, bound: socket.socket) -> None:
-    """Serve until a signal says to stop; then the process has to end as well."""
-    server = http_server(service)
+async def run(
+    service: Service,
+    bound: socket.socket,
+    announce: Callable[[Service, str], None] = log_listening,
+) -> None:
+    """Serve until a signal says to stop; then the process has to end as well. announce: see `http_server`."""
+    server = http_server(service, announce)
     stopping = Stopping(service, server)
     before = {number: signal.signal(number, stopping.on_signal) for number in SIGNALS}
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -34,9 +35,12 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics(config.model_name)
         self.prompts = Prompts(llm)
-        self.turns = Turns(llm, config, self.prompts)
+        self.sampling_defaults = _within(config.max_output_tokens, llm.engine.sampling_defaults)
+        """What a request is sampled with where it does not say, by the names of SamplingParams."""
+        self.turns = Turns(llm, config, self.prompts, self.sampling_defaults)
         speculative = llm.config.speculative
-        self._drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
+        self.drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
+        """Their names, in the order in which they are asked."""
         self.engine = AsyncEngine(
             llm.engine, capacity=llm.config.max_num_seqs + config.max_queue, watcher=self.metrics
         )
@@ -47,7 +51,7 @@ class Service:
 
     def _tracer(self, body: Sampling) -> Tracer | None:
         """What tells the drafts of a call, if it asks for that."""
-        return Tracer(self._drafters, self.prompts.pieces_of) if body.speculation_trace else None
+        return Tracer(self.drafters, self.prompts.pieces_of) if body.speculation_trace else None
 
     def check_model(self, name: str | None) -> None:
         """Raise ApiError for another model than the one that is served. No name means that one."""
@@ -114,3 +118,9 @@ class Service:
             if asked is not None and asked > limit:
                 raise ConfigError(f"{name} = {asked}: this server generates {limit} at most; lower it", name)
         return params if params.max_tokens is not None else params.model_copy(update={"max_tokens": limit})
+
+
+def _within(limit: int | None, defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The defaults, with no more tokens than the server generates."""
+    wanted = defaults.get("max_tokens")
+    return defaults if limit is None or wanted is None else {**defaults, "max_tokens": min(wanted, limit)}

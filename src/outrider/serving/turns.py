@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -42,13 +42,14 @@ class Turn:
 
 
 class Turns:
-    """Makes the turns of one model.
+    """Makes the turns of one model. defaults: of sampling, by the names of SamplingParams.
 
     Raises ConfigError for parsers of the configuration that are not known, or do not fit the model.
     """
 
-    def __init__(self, llm: LLM, config: ServerConfig, prompts: Prompts) -> None:
+    def __init__(self, llm: LLM, config: ServerConfig, prompts: Prompts, defaults: Mapping[str, Any]) -> None:
         self._prompts = prompts
+        self._defaults = defaults
         self._config = config
         self._template = llm.tokenizer.chat_template
         self._source = "" if self._template is None else self._template.source
@@ -60,7 +61,7 @@ class Turns:
 
     async def of(self, body: ChatRequest, request_id: str) -> Turn:
         """Raises what a request is refused with."""
-        params = body.sampling_params()
+        params = body.sampling_params(self._defaults)
         use = tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
         if use is not None and params.ignore_eos:
             raise ConfigError(

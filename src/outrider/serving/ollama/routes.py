@@ -80,7 +80,7 @@ def routes(service: Service) -> APIRouter:
         if not body.raw:
             return await service.chat(request, asked, GenerateLines)
         service.llm.check_length(body.prompt)
-        params = asked.sampling_params()
+        params = asked.sampling_params(service.sampling_defaults)
         prompts = await service.prompts.of_texts([body.prompt])
         answer = GenerateLines(service.asked(request, asked, prompts, params))
         return await service.serve(request, asked, prompts, params, answer)

@@ -62,7 +62,8 @@ class ResponsesAnswer(SingleAnswer):
     def failure(self, error: Exception) -> Form:
         told = as_api_error(error)
         code = "rate_limit_exceeded" if told.status == 429 else "server_error"
-        response = {**self._response("failed", None), "error": {"code": code, "message": told.message}}
+        message = told.body()["error"]["message"]
+        response = {**self._response("failed", None), "error": {"code": code, "message": message}}
         (form,) = self._numbered([{"type": "response.failed", "response": response}])
         return form
 

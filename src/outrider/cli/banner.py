@@ -1,0 +1,67 @@
+"""What `outrider serve` says on a terminal: what it serves and where, and then its log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import psutil
+from rich.text import Text
+
+from outrider import __version__
+from outrider.cli.console import stderr
+
+if TYPE_CHECKING:
+    from outrider.serving.service import Service
+
+LEVELS = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red"}
+HELLO = {"messages": [{"role": "user", "content": "Name three colours."}]}
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes lines above what is shown while the model is loaded."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            stderr.print(Text(self.format(record), LEVELS.get(record.levelname, "")), soft_wrap=True)
+        except Exception:
+            self.handleError(record)
+
+
+def show(service: Service, url: str) -> None:
+    """The banner. url: where the server listens."""
+    stderr.print(Text(f"Outrider {__version__}", "bold"))
+    for name, value in facts(service, url):
+        stderr.print(Text.assemble((f"  {name:<11}", "dim"), value), soft_wrap=True)
+    stderr.print(Text("  try it:", "dim"))
+    stderr.print(Text(curl(service, url)), soft_wrap=True)
+
+
+def facts(service: Service, url: str) -> list[tuple[str, str]]:
+    """What is served, and where."""
+    llm, config = service.llm, service.config
+    drafters = ", ".join(service.drafters) or "none (plain decoding)"
+    cache = llm.config.kv_cache_memory
+    rows = [
+        ("model", f"{config.model_name}, up to {service.max_model_len} tokens"),
+        ("drafters", drafters),
+        ("memory", f"{_size(psutil.Process().memory_info().rss)}; the cache may take {_size(cache)}"),
+    ]
+    if service.sampling_defaults:
+        params = ", ".join(f"{name} {value}" for name, value in service.sampling_defaults.items())
+        rows.append(("sampling", f"{params} (the model's defaults)"))
+    return [*rows, ("API", f"{url}/v1"), ("playground", f"{url}/")]
+
+
+def curl(service: Service, url: str) -> str:
+    """A command to copy."""
+    chats = service.llm.tokenizer.chat_template is not None
+    path, body = ("/v1/chat/completions", HELLO) if chats else ("/v1/completions", {"prompt": "Once"})
+    key = ' -H "Authorization: Bearer $OUTRIDER_API_KEY"' if service.config.api_keys else ""
+    header = "-H 'Content-Type: application/json'"
+    return f"curl {url}{path}{key} \\\n  {header} \\\n  -d '{json.dumps(body)}'"
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
