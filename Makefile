@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test fuzz docs lint format sanitize check-native check-arm64 clean
+.PHONY: demo test clients fuzz docs lint format sanitize check-native check-arm64 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Clients of the server's APIs, and those for Node where it is there.
+clients: $(VENV)/.clients
+	$(BIN)/python -m pytest tests/clients
 
 # Each fuzzer for SECONDS, from case SEED on: by default on cases that no run before had. One that fails names its case.
 SECONDS ?= 60
@@ -92,6 +96,11 @@ $(VENV)/.demo: $(VENV)/.package
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.torch
 	$(PIP) --editable .[test]
+	touch $@
+
+$(VENV)/.clients: $(VENV)/.test tests/clients/node/package.json
+	$(PIP) --editable .[clients]
+	if command -v npm > /dev/null; then npm install --prefix tests/clients/node --no-audit --no-fund --no-package-lock; fi
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.test

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import ollama
 import openai
 import pytest
 
@@ -58,9 +60,18 @@ def test_python(
     def client(base_url: str, **options: Any) -> openai.OpenAI:
         return served.client(**options)
 
+    def anthropics(base_url: str, **options: Any) -> anthropic.Anthropic:
+        return anthropic_client(base_url=served.url, **options)
+
+    def ollamas(host: str) -> ollama.Client:
+        return ollama_client(host=served.url)
+
+    anthropic_client, ollama_client = anthropic.Anthropic, ollama.Client
     brief = stand_in(models)
     monkeypatch.setattr(outrider, "LLM", brief)
     monkeypatch.setattr(openai, "OpenAI", client)
+    monkeypatch.setattr(anthropic, "Anthropic", anthropics)
+    monkeypatch.setattr(ollama, "Client", ollamas)
     namespace: dict[str, Any] = {"LLM": brief, "SamplingParams": outrider.SamplingParams}
     for block in blocks(document):
         if block.kind == "python":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outrider.outputs import CompletionOutput, Increment, Logprobs, RequestOutput
+from outrider.params import SamplingParams
 from outrider.serving.errors import as_api_error
 from outrider.serving.framing import DATA, Form, Framing
 from outrider.serving.parsing.events import Event, Parser, PlainText, Said, message_of, together
@@ -48,7 +49,8 @@ def plain_text(index: int, whole: bool) -> Parser:
 class Asked:
     """A call, as far as its answer has to know it.
 
-    created: seconds since 1970; model: what clients call it; per_prompt: sequences of each prompt; tracer: if
+    created: seconds since 1970; model: what clients call it; params: of each prompt's
+    sequences; prompt_tokens: of all prompts; tracer: if
     the drafts are to be told; parser: makes what reads the text of a sequence, which is given by its index in
     the call, and whether the text is told as a whole.
     """
@@ -57,9 +59,15 @@ class Asked:
     created: int
     model: str
     body: Sampling
-    per_prompt: int
+    params: SamplingParams
+    prompt_tokens: int
     tracer: Tracer | None = None
     parser: Callable[[int, bool], Parser] = plain_text
+
+    @property
+    def per_prompt(self) -> int:
+        """Sequences of each prompt."""
+        return self.params.n
 
 
 class Answer(ABC):

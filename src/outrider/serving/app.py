@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from outrider import __version__
 from outrider.serving import embeddings, errors, generation, information, pages
+from outrider.serving.messages import routes as messages
 from outrider.serving.middleware import (
     IGNORED,
     REQUEST_ID,
@@ -21,7 +22,9 @@ from outrider.serving.middleware import (
     RequestLog,
     RequireKey,
 )
+from outrider.serving.ollama import routes as ollama
 from outrider.serving.origins import OwnPagesOnly, names_of
+from outrider.serving.responses import routes as responses
 from outrider.serving.service import Service
 
 
@@ -47,6 +50,8 @@ def build_app(service: Service) -> FastAPI:
         redirect_slashes=False,  # a redirect would tell whatever name the client gave as the server's
     )
     app.include_router(generation.routes(service))
+    for api in (responses, messages, ollama):
+        app.include_router(api.routes(service))
     app.include_router(embeddings.routes(service))
     app.include_router(information.routes(service))
     app.include_router(pages.routes())
@@ -67,7 +72,7 @@ def build_app(service: Service) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=config.allowed_origins,
-            allow_methods=["GET", "HEAD", "POST"],
+            allow_methods=["DELETE", "GET", "HEAD", "POST"],
             allow_headers=["*"],
             expose_headers=[REQUEST_ID, IGNORED, "retry-after"],
         )

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from outrider.errors import ConfigError
 from outrider.formats.format import Floats
 from outrider.serving.bodies import Body, Text
-from outrider.serving.generation import ERRORS
+from outrider.serving.errors import ErrorBody, refusals
 from outrider.serving.requests import MAX_USER, Prompts, num_prompts
 from outrider.serving.service import Service
 
@@ -61,7 +61,7 @@ class EmbeddingList(TypedDict):
 
 def routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["embeddings"])
-    responses: dict[int | str, dict[str, Any]] = {200: {"model": EmbeddingList}, **ERRORS}
+    responses: dict[int | str, dict[str, Any]] = {200: {"model": EmbeddingList}, **refusals(ErrorBody)}
 
     @router.post("/v1/embeddings", responses=responses, response_class=Response)
     async def create_embeddings(body: EmbeddingRequest, request: Request) -> Response:

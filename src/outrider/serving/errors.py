@@ -1,12 +1,12 @@
-"""Errors as OpenAI's API tells them: a status, and a body that says what was wrong with which field."""
+"""Errors: a status, and a body that says what was wrong, in the form of the API that was asked."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -39,6 +39,24 @@ class ErrorBody(TypedDict):
     error: ErrorDetail
 
 
+class AnthropicDetail(TypedDict):
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(TypedDict):
+    """Anthropic's form of an error."""
+
+    type: Literal["error"]
+    error: AnthropicDetail
+
+
+class OllamaErrorBody(TypedDict):
+    """Ollama's form of an error."""
+
+    error: str
+
+
 @dataclass(eq=False)
 class ApiError(Exception):
     """What a client is told. param: the field that is to blame; code: for programs to tell errors apart."""
@@ -51,13 +69,65 @@ class ApiError(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> ErrorBody:
+        """OpenAI's form."""
         param = None if self.param is None else _told(self.param)
         return {
             "error": {"message": _told(self.message), "type": self.type, "param": param, "code": self.code}
         }
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status, headers=dict(self.headers))
+    def response(self, path: str = "") -> JSONResponse:
+        """path: what was asked for, whose API has its own form of errors."""
+        form = next((form for prefix, form in FORMS.items() if path.startswith(prefix)), ApiError.body)
+        return JSONResponse(form(self), self.status, headers=dict(self.headers))
+
+
+def anthropic_form(error: ApiError) -> AnthropicErrorBody:
+    kind = ANTHROPIC_TYPES.get(error.status, INVALID if error.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": _told(error.message)}}
+
+
+def ollama_form(error: ApiError) -> OllamaErrorBody:
+    return {"error": _told(error.message)}
+
+
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+FORMS: dict[str, Callable[[ApiError], Any]] = {"/v1/messages": anthropic_form, "/api/": ollama_form}
+"""By what a path begins with; all others have OpenAI's."""
+
+
+STATUSES = {
+    400: "The request cannot be served as it is.",
+    401: "An API key is needed.",
+    403: "A page of another site asks.",
+    404: "There is no such model.",
+    408: "The body did not come.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
+    421: "The server has another name.",
+    429: "The queue is full.",
+    500: "A fault of the server.",
+    503: "The server is shutting down, or full.",
+    504: "The request took too long.",
+}
+
+
+def refusals(form: Any) -> dict[int | str, dict[str, Any]]:
+    """What a generating route may answer besides 200, for the OpenAPI description. form: of its errors."""
+    return {status: {"model": form, "description": text} for status, text in STATUSES.items()}
+
+
+def generated(form: Any, stream: str) -> dict[int | str, dict[str, Any]]:
+    """All that a generating route may answer. stream: the media type of what is streamed."""
+    whole = {"application/json": {"schema": {"type": "object"}}, stream: {"schema": {"type": "string"}}}
+    return {200: {"description": "The answer, whole or streamed.", "content": whole}, **refusals(form)}
 
 
 def _told(text: str) -> str:
@@ -115,10 +185,10 @@ def check_output(output: RequestOutput) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Have every foreseen error of the app told in OpenAI's form; `RequestLog` answers for the others."""
+    """Have every foreseen error of the app told; `RequestLog` answers for the others."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return as_api_error(error).response()
+        return as_api_error(error).response(request.url.path)
 
     for kind in FORESEEN:
         app.add_exception_handler(kind, handle)

@@ -21,9 +21,14 @@ RUNNING = """
     timings_per_token return_progress
 """
 """`prediction` is a hint for speculation."""
+LOADING = """
+    num_keep num_batch num_gpu num_thread main_gpu numa low_vram f16_kv logits_all vocab_only use_mmap
+    use_mlock embedding_only mirostat_tau mirostat_eta
+"""
+"""Ollama's options of how a model is loaded, and those of what is refused already."""
 OF_BEAMS = "length_penalty early_stopping"
 """Beam search itself is refused."""
-HARMLESS = frozenset(f"{BILLING} {CACHING} {RUNNING} {OF_BEAMS}".split())
+HARMLESS = frozenset(f"{BILLING} {CACHING} {RUNNING} {LOADING} {OF_BEAMS}".split())
 """Fields of OpenAI's API, of Anthropic's text parts, of vLLM, llama.cpp and Ollama that change no answer."""
 
 TOOLS = "tools tool_choice parallel_tool_calls functions function_call max_tool_calls web_search_options"
@@ -41,16 +46,17 @@ FORMS = """
 SAMPLING = """
     best_of use_beam_search beam_width num_beams num_return_sequences do_sample temp typical_p tfs_z top_a
     samplers mirostat dynatemp_range dry_multiplier xtc_probability repeat_penalty repeat_last_n
-    no_repeat_ngram_size repetition_detection guidance_scale bad_words_ids logits_processors vllm_xargs
-    n_predict num_predict num_ctx max_length options
+    penalize_newline no_repeat_ngram_size repetition_detection guidance_scale bad_words_ids logits_processors
+    vllm_xargs n_predict num_predict num_ctx max_length options
 """
 CHANGING: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(f"{TOOLS} {THINKING} {SENSES} {PROMPTS} {FORMS} {SAMPLING}".split(), ()),
     **dict.fromkeys(("tool_choice", "function_call"), ("none",)),
     "modalities": (["text"],),
     "verbosity": ("medium",),
-    **dict.fromkeys(("add_generation_prompt", "spaces_between_special_tokens"), (True,)),
-    **dict.fromkeys(("typical_p", "repeat_penalty", "guidance_scale", "num_beams"), (1,)),
+    "repeat_last_n": (-1,),
+    **dict.fromkeys(("add_generation_prompt", "spaces_between_special_tokens", "penalize_newline"), (True,)),
+    **dict.fromkeys(("typical_p", "tfs_z", "repeat_penalty", "guidance_scale", "num_beams"), (1,)),
     **dict.fromkeys(
         ("dry_multiplier", "mirostat", "n_probs", "no_repeat_ngram_size", "xtc_probability"), (0,)
     ),

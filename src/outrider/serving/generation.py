@@ -10,25 +10,10 @@ from fastapi.responses import Response
 
 from outrider.serving.chat_answers import ChatAnswer
 from outrider.serving.completion_answers import CompletionAnswer, echoed
-from outrider.serving.errors import ErrorBody
+from outrider.serving.errors import ErrorBody, refusals
 from outrider.serving.replies import ChatCompletion, Completion
 from outrider.serving.requests import ChatRequest, CompletionRequest
 from outrider.serving.service import Service
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "The request cannot be served as it is."},
-    401: {"model": ErrorBody, "description": "An API key is needed."},
-    403: {"model": ErrorBody, "description": "A page of another site asks."},
-    404: {"model": ErrorBody, "description": "There is no such model."},
-    408: {"model": ErrorBody, "description": "The body did not come."},
-    413: {"model": ErrorBody, "description": "The body is too large."},
-    415: {"model": ErrorBody, "description": "The body is compressed."},
-    421: {"model": ErrorBody, "description": "The server has another name."},
-    429: {"model": ErrorBody, "description": "The queue is full."},
-    500: {"model": ErrorBody, "description": "A fault of the server."},
-    503: {"model": ErrorBody, "description": "The server is shutting down, or full."},
-    504: {"model": ErrorBody, "description": "The request took too long."},
-}
 
 
 def _responses(model: Any) -> dict[int | str, dict[str, Any]]:
@@ -37,7 +22,7 @@ def _responses(model: Any) -> dict[int | str, dict[str, Any]]:
     stream = {"text/event-stream": {"schema": event}}
     return {
         200: {"model": model, "description": "The answer; with `stream`, events.", "content": stream},
-        **ERRORS,
+        **refusals(ErrorBody),
     }
 
 
@@ -55,7 +40,7 @@ def routes(service: Service) -> APIRouter:
             body.prompt, add_special_tokens=body.add_special_tokens is not False
         )
         texts = await asyncio.to_thread(echoed, prompts, service.prompts.text_of) if body.echo else []
-        asked = service.asked(request, body, params.n)
+        asked = service.asked(request, body, prompts, params)
         answer = CompletionAnswer(asked, texts=texts, decode=service.prompts.pieces_of)
         return await service.serve(request, body, prompts, params, answer)
 

@@ -81,7 +81,7 @@ class RequestLog:
         try:
             await self._app(scope, receive, told)
         except Exception as error:
-            response = as_api_error(error).response()
+            response = as_api_error(error).response(scope["path"])
             if not status:
                 await response(scope, receive, told)
         finally:
@@ -128,7 +128,8 @@ class HeadAsGet:
 
 
 class RequireKey:
-    """Answers 401 to who does not give one of the keys, as a bearer token."""
+    """Answers 401 to who does not give one of the keys, as a bearer token or, as Anthropic's clients do, in
+    `x-api-key`."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
@@ -145,13 +146,14 @@ class RequireKey:
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
-        await error.response()(scope, receive, send)
+        await error.response(scope["path"])(scope, receive, send)
 
     def _known(self, headers: Headers) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         # Every key is compared, each in a time that does not tell how much of it is right.
         matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
-        return scheme.lower() == "bearer" and any(matches)
+        return any(matches)
 
 
 def _open(path: str) -> bool:

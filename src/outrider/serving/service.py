@@ -66,14 +66,15 @@ class Service:
         """
         self.check_model(body.model)
         turn = await self.turns.of(body, request.state.request_id)
-        asked = self.asked(request, body, turn.params.n, turn.parser)
+        asked = self.asked(request, body, [turn.prompt], turn.params, turn.parser)
         return await self.serve(request, body, [turn.prompt], turn.params, answer(asked))
 
     def asked(
         self,
         request: Request,
         body: Sampling,
-        per_prompt: int,
+        prompts: Sequence[TextPrompt],
+        params: SamplingParams,
         parser: Callable[[int, bool], Parser] = plain_text,
     ) -> Asked:
         """The call, as its answer has to know it."""
@@ -82,7 +83,8 @@ class Service:
             int(time.time()),
             self.config.model_name,
             body,
-            per_prompt,
+            params,
+            sum(len(prompt.token_ids) for prompt in prompts),
             self._tracer(body),
             parser,
         )

@@ -49,6 +49,7 @@ class Turns:
 
     def __init__(self, llm: LLM, config: ServerConfig, prompts: Prompts, defaults: Mapping[str, Any]) -> None:
         self._prompts = prompts
+        self._defaults = defaults
         self._config = config
         self._defaults = defaults
         self._template = llm.tokenizer.chat_template

@@ -1,0 +1,1 @@
+"""Anthropic's Messages API, by conversion to chat."""
