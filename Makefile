@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clients fuzz docs lint format sanitize check-native check-arm64 clean
+.PHONY: demo test clients fuzz docs lint format sanitize check-native check-arm64 wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
@@ -40,8 +40,10 @@ format: $(VENV)/.dev
 
 # The native kernels under AddressSanitizer and UndefinedBehaviorSanitizer of GCC. SANITIZE is a virtual
 # environment whose only package is Outrider, built with them; the others are those of .venv. Leaks are not
-# looked for: Python itself leaves memory behind.
+# looked for: Python itself leaves memory behind. SANITIZED names the tests; CI runs fewer.
 SANITIZE := build/sanitize
+SANITIZED ?= tests/ops/test_native_*.py tests/ops/test_program_*.py tests/sampling/test_native_choice.py \
+	tests/fuzz/test_native.py
 
 sanitize: $(VENV)/.test
 	$(BIN)/python -m venv --without-pip $(SANITIZE)
@@ -51,13 +53,12 @@ sanitize: $(VENV)/.test
 		--config-settings=install.strip=false --config-settings=cmake.build-type=RelWithDebInfo .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(SANITIZE)/bin/python -m pytest --capture=sys tests/ops/test_native_*.py tests/ops/test_program_*.py \
-		tests/sampling/test_native_choice.py tests/fuzz/test_native.py
+		$(SANITIZE)/bin/python -m pytest --capture=sys $(SANITIZED)
 
 # The native kernels without Python: those of this machine, and those of an ARM64 one that is emulated.
 check-native:
 	cmake -S . -B build/check -DOUTRIDER_CHECK=ON -DCMAKE_BUILD_TYPE=Release
-	cmake --build build/check
+	cmake --build build/check --parallel
 	build/check/check
 
 check-arm64:
@@ -69,6 +70,11 @@ check-arm64:
 		-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
 	cmake --build build/check-arm64
 	qemu-aarch64-static -cpu max build/check-arm64/check
+
+# Wheels of this system in build/wheels, as the release workflow makes them: [tool.cibuildwheel] of pyproject.toml says
+# which. On Linux they are built in a container, for which Docker or Podman has to run.
+wheels: $(VENV)/.wheels
+	$(BIN)/python -m cibuildwheel --output-dir build/wheels
 
 clean:
 	rm -rf $(VENV) build
@@ -103,8 +109,12 @@ $(VENV)/.clients: $(VENV)/.test tests/clients/node/package.json
 	if command -v npm > /dev/null; then npm install --prefix tests/clients/node --no-audit --no-fund --no-package-lock; fi
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.test
+$(VENV)/.docs: $(VENV)/.package
 	$(PIP) --editable .[docs]
+	touch $@
+
+$(VENV)/.wheels: $(VENV)/bin/python
+	$(PIP) 'cibuildwheel>=4,<5'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -54,5 +54,13 @@ def test_cuda_is_installed_where_it_is_asked_for(tmp_path: Path) -> None:
     assert make(tmp_path, CUDA[0], "WITH_CUDA=1") == (0, "", True)
 
 
-def test_the_demo_needs_no_pytorch(tmp_path: Path) -> None:
-    assert make(tmp_path, CUDA[0], goal=".demo") == (0, "", False)
+@pytest.mark.parametrize("goal", [".demo", ".docs"])
+def test_the_demo_and_the_site_need_no_pytorch(goal: str, tmp_path: Path) -> None:
+    assert make(tmp_path, CUDA[0], goal=goal) == (0, "", False)
+
+
+def test_the_site_needs_its_own_extra_alone(tmp_path: Path) -> None:
+    make(tmp_path, CUDA[0], goal=".docs")
+    installed = (tmp_path / "installed").read_text()
+    assert "--editable .[docs]\n" in installed
+    assert ".[test]" not in installed

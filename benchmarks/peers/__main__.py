@@ -8,34 +8,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict
-from itertools import chain, cycle, islice
 from pathlib import Path
 
 import benchmarks.peers as package
 from benchmarks.peers.base import CONTEXT, PROMPT
 from benchmarks.peers.measure import Measured, Plan, measure
+from benchmarks.peers.prompts import long_prompt, token_ids
 from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.report import rows, table
 from benchmarks.peers.worker import Unavailable
 from benchmarks.variants import KINDS, LARGE, cache_folder, variant
 from outrider.cli.options import usual_drafters
-from outrider.measurement.prompts import BUILT_IN, Conversation, read_conversations
-from outrider.models.checkpoint import open_checkpoint
+from outrider.measurement.prompts import BUILT_IN, read_conversations
 from outrider.ops.cpu.extension import physical_cores
-
-
-def token_ids(model: str, conversations: Sequence[Conversation]) -> list[list[int]]:
-    """First turns, as the model's chat template lays them out."""
-    tokenizer = open_checkpoint(model).tokenizer()
-    template = tokenizer.chat_template
-    assert template is not None, f"{model} has no chat template"
-    texts = [
-        template.render([{"role": "user", "content": each.turns[0]}], add_generation_prompt=True)
-        for each in conversations
-    ]
-    return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
 def main() -> None:
@@ -77,8 +64,7 @@ def main() -> None:
         parser.error(
             f"a prompt has {longest} tokens; with --tokens {args.tokens} there is room for {CONTEXT}"
         )
-    long_prompt = list(islice(cycle(chain.from_iterable(token_ids(tokenizer, BUILT_IN))), PROMPT))
-    plan = Plan(prompts, long_prompt, args.tokens, args.rounds, args.threads)
+    plan = Plan(prompts, long_prompt(tokenizer), args.tokens, args.rounds, args.threads)
     results: dict[str, Measured] = {}
     with cache_folder(args.cache) as folder:
         for format in formats or [args.model.name]:

@@ -27,7 +27,7 @@ from outrider.outputs import EmbeddingOutput, EmbeddingRequestOutput, Increment,
 from outrider.params import SamplingParams
 from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
-from outrider.prompts import Layout, Message, Prompt, PromptReader, as_batch, as_conversations
+from outrider.prompts import ChatLayout, Message, Prompt, PromptReader, as_batch, as_conversations
 
 if TYPE_CHECKING:
     from outrider.llm_engine import LLMEngine
@@ -249,7 +249,7 @@ class LLM:
         ]
         return self.generate(prompts, sampling_params, use_tqdm=use_tqdm, lora_request=lora_request)
 
-    def chat_prompt(self, messages: Sequence[Message], **layout: Unpack[Layout]) -> list[int]:
+    def chat_prompt(self, messages: Sequence[Message], **layout: Unpack[ChatLayout]) -> list[int]:
         """The token ids of a conversation, up to where the assistant's answer begins.
 
         As `chat_text`, whose text it tokenizes.
@@ -257,7 +257,7 @@ class LLM:
         text = self.chat_text(messages, **layout)
         return self.encode(text, add_special_tokens=False)  # the template has written them
 
-    def chat_text(self, messages: Sequence[Message], **layout: Unpack[Layout]) -> str:
+    def chat_text(self, messages: Sequence[Message], **layout: Unpack[ChatLayout]) -> str:
         """A conversation as the model reads it, up to where the assistant's answer begins.
 
         messages: each has a `role` and a `content`, which is text or a list of OpenAI's text parts.

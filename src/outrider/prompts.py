@@ -22,7 +22,7 @@ Message = Mapping[str, Any]
 KEYS = ({"prompt"}, {"prompt_token_ids"}, {"prompt", "prompt_token_ids"})
 
 
-class Layout(TypedDict, total=False):
+class ChatLayout(TypedDict, total=False):
     """How a conversation is laid out; `LLM.chat_text` says what each means."""
 
     add_generation_prompt: bool

@@ -17,6 +17,8 @@ import typer
 from typer.testing import CliRunner
 
 from outrider.cli.app import app
+from outrider.serving.server import END_SECONDS
+from outrider.serving.settings import ServerConfig
 from tests.docs.documents import ROOT
 from tests.docs.stand_ins import FEW, Models
 
@@ -34,6 +36,7 @@ BRIEFLY: dict[str, Words] = {
     "plan": ["--no-bandwidth"],
     "models": [],
 }
+IMAGE = "outrider"  # what the documents call the image that the Dockerfile makes
 ONLY_READ = ("serve", "distill")  # the first ends only when it is stopped, the second takes an hour
 PROMPTS = '{"category": "qa", "turns": ["the end", "on"]}\n{"category": "math", "turns": ["in"]}\n'
 
@@ -120,4 +123,42 @@ def run_curl(words: Words, url: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-CHECKED: dict[str, Callable[[Words], None]] = {"make": check_make, "pip": check_pip, "python": check_module}
+def check_source(words: Words) -> None:
+    """What a shell reads is the environment that the Makefile builds."""
+    folder = re.search("^VENV := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert folder is not None
+    assert words[1:] == [f"{folder[1]}/bin/activate"]
+
+
+def check_docker(words: Words) -> None:
+    """This repository's image with what the server understands, or another that is told its address."""
+    if words[1] == "build":
+        assert words[2:] == ["--tag", IMAGE, "."]
+        assert (ROOT / "Dockerfile").is_file()
+        return
+    parser = argparse.ArgumentParser()
+    for option in ("--publish", "--stop-timeout", "--volume", "--add-host"):
+        parser.add_argument(option)
+    parser.add_argument("--env", action="append", default=[])
+    parser.add_argument("--rm", action="store_true")
+    parser.add_argument("image")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    assert words[1] == "run"
+    given = parser.parse_args(words[2:])
+    if given.image == IMAGE:
+        assert given.publish.endswith(":8000")
+        assert int(given.stop_timeout) > ServerConfig.model_fields["shutdown_timeout"].default + END_SECONDS
+        understand_outrider(["outrider", "serve", *given.arguments])
+    else:
+        addresses = [value for value in given.env if "://" in value]
+        assert addresses
+        assert all(address.endswith(":8000/v1") for address in addresses)
+
+
+CHECKED: dict[str, Callable[[Words], None]] = {
+    "docker": check_docker,
+    "make": check_make,
+    "pip": check_pip,
+    "python": check_module,
+    "source": check_source,
+}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.front_table import read_run
 from tests.docs.documents import ROOT
-
-README = ROOT / "README.md"
+from tests.docs.shell import COMMANDS
 
 # What a browser fetches when it shows a page. Links that a reader may follow are no matter.
 FETCHED = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?([^"'\s>]+)|<link\b([^>]*)>""")
@@ -52,12 +52,23 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     assert not [each for each in fetched if "//" in each]
 
 
-def test_docstrings_and_figures_are_in_it(site: Path) -> None:
-    """The reference is made from the code, and the figures of the README are taken over, not copied."""
+def test_docstrings_and_the_table_are_in_it(site: Path) -> None:
+    """The reference is made from the code, and the table of the README is taken over, not copied."""
     reference = (site / "api" / "index.html").read_text(encoding="utf-8")
     assert "Complete one prompt or many, batched" in reference
     figures = (site / "performance" / "index.html").read_text(encoding="utf-8")
     assert "--8&lt;--" not in figures
-    measured = re.search(r"\[start:measured\](.*)\[end:measured\]", README.read_text("utf-8"), re.DOTALL)
-    assert measured is not None
-    assert figures.count("<table>") == measured[1].count("\n|---") > 0
+    for entry in read_run().entries:
+        assert f"<td>{entry.model}: " in figures
+
+
+def test_every_command_and_option_is_in_it(site: Path) -> None:
+    """The page is written when the site is built."""
+    page = (site / "cli" / "index.html").read_text(encoding="utf-8")
+    for name, command in COMMANDS.items():
+        assert f'<h2 id="{name}">' in page
+        options = [option for each in command.params if not each.hidden for option in each.opts]
+        assert options
+        for option in options:
+            assert f"<code>{option if option.startswith('-') else option.upper()}</code>" in page, option
+    assert not (site / "cli_reference.py").exists()

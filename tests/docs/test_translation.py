@@ -69,3 +69,9 @@ def test_links_lead_somewhere(document: str, other: str) -> None:
     for link in links(document):
         if "://" not in link:
             assert (ROOT / PurePath(link.partition("#")[0])).exists(), link
+
+
+@pytest.mark.parametrize("document", [ENGLISH, CHINESE])
+def test_a_readme_is_a_door(document: str) -> None:
+    """What takes longer to tell stands in the docs."""
+    assert len((ROOT / document).read_text(encoding="utf-8").splitlines()) <= 120

@@ -1,0 +1,27 @@
+"""Prompts as the token ids that every engine gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, cycle, islice
+
+from benchmarks.peers.base import PROMPT
+from outrider.measurement.prompts import BUILT_IN, Conversation
+from outrider.models.checkpoint import open_checkpoint
+
+
+def token_ids(model: str, conversations: Sequence[Conversation]) -> list[list[int]]:
+    """First turns, as the model's chat template lays them out."""
+    tokenizer = open_checkpoint(model).tokenizer()
+    template = tokenizer.chat_template
+    assert template is not None, f"{model} has no chat template"
+    texts = [
+        template.render([{"role": "user", "content": each.turns[0]}], add_generation_prompt=True)
+        for each in conversations
+    ]
+    return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+
+def long_prompt(model: str) -> list[int]:
+    """The built-in prompts again and again, as far as the pass that is timed as prompt processing goes."""
+    return list(islice(cycle(chain.from_iterable(token_ids(model, BUILT_IN))), PROMPT))
