@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from outrider import LLM, ConfigError
 from outrider.cli.app import app
-from outrider.cli.vllm_flags import NEUTRAL, NO_VALUE, WITH_VALUE, read
+from outrider.cli.vllm_flags import FLAGS, RULES, read
+from outrider.foreign import Ignored
 from outrider.serving.logs import TextFormatter
 from tests.cli.terminal import Terminal
 from tests.engine.helpers import load
@@ -42,20 +43,34 @@ def test_options_of_llm_by_their_own_names(given: list[str], kept: list[str]) ->
 
 
 def test_options_of_vllm_that_change_no_answer() -> None:
-    given = [f"--{name}" for name in NO_VALUE]
-    given += [word for name in WITH_VALUE for word in (f"--{name}", "0.9")]
-    given += [f"--{name}={value}" for name, value in NEUTRAL.items()]
+    idle = {name.replace("_", "-") for name, rule in RULES.items() if isinstance(rule, Ignored)}
+    flags = {f"--{name}" for name in FLAGS if name.removeprefix("no-") in idle}
+    valued = {f"--{name}" for name in idle - FLAGS}
+    assert len(flags) > 15
+    assert len(valued) > 50
+    given = [*flags, *(word for option in valued for word in (option, "0.9")), "--load-format=auto"]
     kept, ignored = read([*given, "-tp", "1", "--host", "x"], OWN)
     assert kept == ["--host", "x"]
-    assert {*ignored} == {f"--{name}" for name in (*NO_VALUE, *WITH_VALUE, *NEUTRAL)}
+    assert {*ignored} == flags | valued | {"--load-format", "--tensor-parallel-size"}
 
 
 @pytest.mark.parametrize(
-    "given", [["-tp", "2"], ["--tensor-parallel-size=2"], ["--tensor_parallel_size", "2"]]
+    "given", [["-tp", "2"], ["--tensor-parallel-size=2"], ["--tensor_parallel_size", "2"], ["--enable-lora"]]
 )
 def test_what_is_not_there_is_refused(given: list[str]) -> None:
-    with pytest.raises(ConfigError, match="--tensor-parallel-size = 2 is not supported; only 1 is"):
+    with pytest.raises(
+        ConfigError, match=r"outrider serve cannot do (tensor_parallel_size = 2|enable_lora = True): "
+    ):
         read(given, OWN)
+
+
+def test_a_flag_is_known_by_what_follows() -> None:
+    ignored = ["--disable-cascade-attn", "--swap-space"]
+    assert read(["--disable-cascade-attn", "--swap-space", "4", "m"], OWN) == (["m"], ignored)
+
+
+def test_an_option_of_vllm_that_has_another_name_here() -> None:
+    assert read(["--kv-cache-memory-bytes", "64"], OWN) == (["--set", "kv_cache_memory=64"], [])
 
 
 def test_a_command_line_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:

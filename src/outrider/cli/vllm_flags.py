@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from outrider.cli.commands import Command
 from outrider.errors import ConfigError
+from outrider.foreign import Ignored, Only, Rule
+from outrider.vllm_arguments import OF_LLM
 
-_NO_VALUE = """
+_FLAGS = """
     enforce-eager disable-log-requests enable-log-requests no-enable-log-requests disable-log-stats
     enable-chunked-prefill no-enable-chunked-prefill enable-auto-tool-choice trust-remote-code
     disable-uvicorn-access-log async-scheduling no-async-scheduling disable-custom-all-reduce
     disable-frontend-multiprocessing disable-fastapi-docs enable-prompt-tokens-details
-    enable-server-load-tracking
+    enable-server-load-tracking enable-lora enable-expert-parallel enable-sleep-mode
 """
-NO_VALUE = frozenset(_NO_VALUE.split())
-"""Flags without a value that change no answer, or ask for what is so anyway."""
-_WITH_VALUE = """
-    gpu-memory-utilization swap-space cpu-offload-gb max-log-len uvicorn-log-level max-seq-len-to-capture
-    compilation-config attention-backend download-dir
-    max-parallel-loading-workers distributed-executor-backend api-server-count
-"""
-WITH_VALUE = frozenset(_WITH_VALUE.split())
-"""The same with a value."""
-NEUTRAL = {
-    "tensor-parallel-size": "1",
-    "pipeline-parallel-size": "1",
-    "data-parallel-size": "1",
-    "runner": "generate",
-    "task": "generate",
-    "load-format": "auto",
-    "config-format": "auto",
-    "tokenizer-mode": "auto",
-    "response-role": "assistant",
-    "chat-template-content-format": "auto",
-    "guided-decoding-backend": "auto",
-}
-"""Options of which one value asks for nothing, and others for what is not there."""
+FLAGS = frozenset(_FLAGS.split())
+"""Options without a value. Any other one has none either where another option follows."""
+SERVER: Mapping[str, Rule] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                "enable_auto_tool_choice", "disable_uvicorn_access_log", "disable_frontend_multiprocessing",
+                "disable_fastapi_docs", "enable_server_load_tracking", "max_log_len", "uvicorn_log_level",
+                "attention_backend", "api_server_count",
+            ),
+            Ignored(),
+        ),
+        "response_role": Only(("assistant",), "answers are the assistant's"),
+        "chat_template_content_format": Only(("auto", "string"), "templates are given text"),
+    }
+)  # fmt: skip
+"""What becomes of options that are the server's alone; the others are in `outrider.vllm_arguments`."""
+RULES = MappingProxyType({**OF_LLM, **SERVER})
 SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-q": "--quantization"}
 
 
@@ -63,8 +63,9 @@ def read(args: Sequence[str], own: set[str]) -> tuple[list[str], list[str]]:
     """
     kept: list[str] = []
     ignored: list[str] = []
-    rest = iter(args)
-    for arg in rest:
+    rest = deque(args)
+    while rest:
+        arg = rest.popleft()
         if arg == "--":
             return [*kept, arg, *rest], ignored
         option, equals, value = arg.partition("=")
@@ -74,19 +75,19 @@ def read(args: Sequence[str], own: set[str]) -> tuple[list[str], list[str]]:
         name = option.removeprefix("--")
         if not option.startswith("--") or option in own:
             kept.append(option + equals + value)
-        elif name in NO_VALUE:
-            ignored.append(option)
-        elif name in WITH_VALUE or name in NEUTRAL:
-            value = value if equals else _value(option, rest)
-            if NEUTRAL.get(name, value) != value:
-                raise ConfigError(f"{option} = {value} is not supported; only {NEUTRAL[name]} is, drop it")
-            ignored.append(option)
+        elif (argument := name.removeprefix("no-").replace("-", "_")) in RULES:
+            given: Any = not name.startswith("no-")
+            if equals or not (name in FLAGS or not rest or rest[0].startswith("--")):
+                given = _parsed(value if equals else rest.popleft())
+            meant = RULES[argument].translate("outrider serve", argument, given)
+            kept += [word for ours, value in meant.items() for word in ("--set", f"{ours}={value}")]
+            ignored += [] if meant else [option]
         else:
             kept += _of_llm(option, equals, value, rest)
     return kept, ignored
 
 
-def _of_llm(option: str, equals: str, value: str, rest: Iterator[str]) -> list[str]:
+def _of_llm(option: str, equals: str, value: str, rest: deque[str]) -> list[str]:
     """An option of LLM as `--set` takes it; another one as it stands."""
     from outrider.config import OPTIONS, EngineConfig
 
@@ -99,8 +100,15 @@ def _of_llm(option: str, equals: str, value: str, rest: Iterator[str]) -> list[s
     return ["--set", f"{name}={value if equals else _value(option, rest)}"]
 
 
-def _value(option: str, rest: Iterator[str]) -> str:
-    value = next(rest, None)
-    if value is None:
+def _parsed(text: str) -> Any:
+    """A value as `LLM` is given it: JSON where it is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _value(option: str, rest: deque[str]) -> str:
+    if not rest:
         raise ConfigError(f"{option} needs a value")
-    return value
+    return rest.popleft()
