@@ -67,8 +67,11 @@ def test_every_command_and_option_is_in_it(site: Path) -> None:
     page = (site / "cli" / "index.html").read_text(encoding="utf-8")
     for name, command in COMMANDS.items():
         assert f'<h2 id="{name}">' in page
-        options = [option for each in command.params if not each.hidden for option in each.opts]
-        assert options
-        for option in options:
-            assert f"<code>{option if option.startswith('-') else option.upper()}</code>" in page, option
+        shown = [each for each in command.params if not each.hidden]
+        assert shown
+        for each in shown:
+            argument = each.param_type_name == "argument"
+            names = [(each.metavar or each.name.upper()).strip("[].")] if argument else each.opts
+            for name in names:
+                assert f"<code>{name}</code>" in page
     assert not (site / "cli_reference.py").exists()
