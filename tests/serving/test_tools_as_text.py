@@ -49,21 +49,20 @@ def test_templates_without_tools_get_them_in_text(target: str, tmp_path: Path) -
     assert hermes.chat_prompt(MESSAGES, chat_template_kwargs={"messages_": 1}) == hermes.chat_prompt(MESSAGES)
 
 
-def test_a_server_of_such_a_model(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_of_such_a_model(target: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is said once, and calls are bound and read as anybody's; their results are laid out too."""
-    chat: Any = served.client().chat.completions.create
     fields: dict[str, Any] = {"model": MODEL, "tools": TOOLS, "seed": 5, "max_tokens": 300}
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            answer = chat(messages=MESSAGES, tool_choice="required", parallel_tool_calls=False, **fields)
-    said = [record.message for record in caplog.records if "lays out no tools" in record.message]
-    assert len(said) <= 1
-    message = answer.choices[0].message
-    check_call(message.tool_calls[0])
-    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "42"}
-    again = chat(messages=[*MESSAGES, message.model_dump(), result], **fields | {"max_tokens": 1})
-    without = chat(messages=MESSAGES, **fields | {"max_tokens": 1})
+    forced = fields | {"tool_choice": "required", "parallel_tool_calls": False}
+    with running(load(target)) as served, caplog.at_level(logging.WARNING):
+        chat: Any = served.client().chat.completions.create
+        answer = [chat(messages=MESSAGES, **forced) for _ in range(2)][-1]
+        message = answer.choices[0].message
+        check_call(message.tool_calls[0])
+        result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "42"}
+        again = chat(messages=[*MESSAGES, message.model_dump(), result], **fields | {"max_tokens": 1})
+        without = chat(messages=MESSAGES, **fields | {"max_tokens": 1})
     assert again.usage.prompt_tokens > without.usage.prompt_tokens + 40
+    assert sum("lays out no tools" in record.message for record in caplog.records) == 1
 
 
 def test_a_parser_that_the_template_does_not_fit(target: str) -> None:

@@ -84,7 +84,7 @@ def tool_use(
     return ToolUse(named, "required", False)
 
 
-class CalledFunction(Body):
+class SentFunction(Body):
     """arguments: a JSON text, as it was in the answer; empty where there are none."""
 
     name: Text
@@ -105,7 +105,7 @@ class SentCall(Body):
 
     id: Text
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: SentFunction
     index: int | None = None
 
     def for_template(self, where: str) -> dict[str, Any]:

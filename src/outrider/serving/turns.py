@@ -29,7 +29,7 @@ from outrider.serving.tools import tool_use
 logger = logging.getLogger(__name__)
 
 ID_LENGTH = 24
-Messages = list[dict[str, Any]]
+Conversation = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ class Turns:
             chat_template_kwargs=variables,
         )
 
-    def _tools_laid_out(self, messages: Messages, tools: Messages | None) -> tuple[Messages, Messages | None]:
+    def _tools_laid_out(
+        self, messages: Conversation, tools: Conversation | None
+    ) -> tuple[Conversation, Conversation | None]:
         """The messages and the tools that the model's template is given."""
         form = self._with_tools.tools
         if self._is_native:
@@ -169,7 +171,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _named(messages: Messages) -> Messages:
+def _named(messages: Conversation) -> Conversation:
     """The messages, with the names of the tools whose results they are, which some templates write."""
     names = {
         call["id"]: call["function"]["name"] for message in messages for call in message.get("tool_calls", ())

@@ -12,7 +12,7 @@ from outrider.serving.parsing.events import CallArguments
 from outrider.serving.parsing.format import ToolFormat, ToolUse
 from outrider.serving.parsing.lark import Lark
 from outrider.serving.parsing.reader import Malformed, Reader, Steps
-from outrider.serving.parsing.schema import DEEPEST, Schema, in_order
+from outrider.serving.parsing.schema import DEEPEST, ValueSchema, in_order
 
 
 class FunctionGemma(ToolFormat):
@@ -25,13 +25,13 @@ class FunctionGemma(ToolFormat):
 
     def after(self, lark: Lark, use: ToolUse, mark: str) -> str:
         call = lark.one_of(
-            f"{lark.literal(f'call:{function.name}')} {self._object(lark, Schema.of(function))} "
+            f"{lark.literal(f'call:{function.name}')} {self._object(lark, ValueSchema.of(function))} "
             f"{lark.literal(self.end)}"
             for function in use.functions
         )
         return f"{call} ({lark.literal(self.begin)} {call})*" if use.many else call
 
-    def _value(self, lark: Lark, schema: Schema) -> str:
+    def _value(self, lark: Lark, schema: ValueSchema) -> str:
         quote = lark.literal(self.quote)
         if schema.values is not None:
             return lark.one_of(lark.literal(self._written(each)) for each in schema.values)
@@ -50,7 +50,7 @@ class FunctionGemma(ToolFormat):
             case _:
                 return self._any(lark)
 
-    def _object(self, lark: Lark, schema: Schema) -> str:
+    def _object(self, lark: Lark, schema: ValueSchema) -> str:
         pairs = {
             name: f"{lark.literal(f'{name}:')} {self._value(lark, value)}"
             for name, value in sorted(schema.properties.items())  # as the templates have them

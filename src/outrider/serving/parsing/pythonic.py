@@ -16,7 +16,7 @@ from outrider.serving.parsing.events import CallArguments
 from outrider.serving.parsing.format import Function, ToolFormat, ToolUse
 from outrider.serving.parsing.lark import Lark
 from outrider.serving.parsing.reader import Malformed, Reader, Steps
-from outrider.serving.parsing.schema import Schema, in_order
+from outrider.serving.parsing.schema import ValueSchema, in_order
 
 START, END = "<|python_start|>", "<|python_end|>"
 WORDS = {"true": True, "false": False, "null": None}
@@ -41,14 +41,14 @@ class Pythonic(ToolFormat):
         return f"{self._arguments(lark, first)} {more} {lark.literal(']')}"
 
     def _arguments(self, lark: Lark, function: Function) -> str:
-        schema = Schema.of(function)
+        schema = ValueSchema.of(function)
         pairs = {
             name: f"{lark.literal(f'{name}=')} {self._value(lark, value, function)}"
             for name, value in schema.properties.items()
         }
         return f"{in_order(lark, pairs, schema.required, ', ')} {lark.literal(')')}"
 
-    def _value(self, lark: Lark, value: Schema, function: Function) -> str:
+    def _value(self, lark: Lark, value: ValueSchema, function: Function) -> str:
         """As Python writes it; what is inside of lists and dictionaries is as JSON writes it."""
         if value.values is not None:
             return lark.one_of(lark.literal(_python(each)) for each in value.values)

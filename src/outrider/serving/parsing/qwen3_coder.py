@@ -17,7 +17,7 @@ from outrider.serving.parsing.events import CallArguments
 from outrider.serving.parsing.format import Function, ToolFormat, ToolUse
 from outrider.serving.parsing.lark import Lark
 from outrider.serving.parsing.reader import Malformed, Reader, Steps
-from outrider.serving.parsing.schema import Schema, in_order
+from outrider.serving.parsing.schema import ValueSchema, in_order
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "\n</function>\n"
@@ -36,7 +36,7 @@ class Qwen3Coder(ToolFormat):
         return f"{call} ({lark.literal(chr(10) + BEGIN)} {call})*" if use.many else call
 
     def _call(self, lark: Lark, function: Function) -> str:
-        schema = Schema.of(function)
+        schema = ValueSchema.of(function)
         parameters = {
             name: f"{lark.literal(f'{PARAMETER}{name}>' + chr(10))} {self._value(lark, value, function)}"
             for name, value in schema.properties.items()
@@ -44,7 +44,7 @@ class Qwen3Coder(ToolFormat):
         begin = lark.literal(f"\n{FUNCTION}{function.name}>")
         return f"{begin} {in_order(lark, parameters, schema.required)} {lark.literal(FUNCTION_END + END)}"
 
-    def _value(self, lark: Lark, value: Schema, function: Function) -> str:
+    def _value(self, lark: Lark, value: ValueSchema, function: Function) -> str:
         """A value, and what ends it."""
         if value.type != "string":
             return f"{value.as_json(lark, lenient=not function.strict)} {lark.literal(VALUE_END)}"
@@ -61,7 +61,7 @@ class Qwen3Coder(ToolFormat):
         function = next((f for f in use.functions if f.name == name), None)
         if function is None:
             raise Malformed
-        schema = Schema.of(function).properties
+        schema = ValueSchema.of(function).properties
         index = yield from reader.begin_call(name)
         yield CallArguments(index, "{")
         between = ""
@@ -83,7 +83,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _as_json(text: str, schema: Schema | None) -> str:
+def _as_json(text: str, schema: ValueSchema | None) -> str:
     """The JSON text of a parameter. What is no JSON is a text, whatever the schema says."""
     if schema is not None and schema.type == "string" and not (schema.nullable and text == "null"):
         return json.dumps(text, ensure_ascii=False)

@@ -12,7 +12,7 @@ DEEPEST = 8
 """Objects in objects that are told apart; what lies deeper, or in itself, is any value."""
 
 
-class Schema:
+class ValueSchema:
     """A schema, with the definitions that it refers to."""
 
     def __init__(self, schema: Any, root: Mapping[str, Any], depth: int = 0) -> None:
@@ -27,7 +27,7 @@ class Schema:
         self._given = given
 
     @classmethod
-    def of(cls, function: Function) -> Schema:
+    def of(cls, function: Function) -> ValueSchema:
         """Of a tool's arguments."""
         schema = object_schema(function)
         return cls(schema, schema)
@@ -37,7 +37,7 @@ class Schema:
         """What a value is, if it can be of one type alone, besides null."""
         named = self._given.get("type")
         kinds = [named] if isinstance(named, str) else list(named or ())
-        kinds = kinds or [Schema(each, self._root).type for each in self._alternatives]
+        kinds = kinds or [ValueSchema(each, self._root).type for each in self._alternatives]
         kinds = kinds or [_type_of(value) for value in self.values or ()]
         known = {kind for kind in kinds if kind != "null"}
         return known.pop() if len(known) == 1 else None
@@ -47,7 +47,7 @@ class Schema:
         named = self._given.get("type")
         if isinstance(named, Sequence) and "null" in named and not isinstance(named, str):
             return True
-        return any(Schema(each, self._root)._given.get("type") == "null" for each in self._alternatives)
+        return any(ValueSchema(each, self._root)._given.get("type") == "null" for each in self._alternatives)
 
     @property
     def values(self) -> list[Any] | None:
@@ -58,14 +58,14 @@ class Schema:
         return list(listed) if isinstance(listed, list) else None
 
     @property
-    def items(self) -> Schema:
-        return Schema(self._given.get("items"), self._root, self.depth + 1)
+    def items(self) -> ValueSchema:
+        return ValueSchema(self._given.get("items"), self._root, self.depth + 1)
 
     @property
-    def properties(self) -> dict[str, Schema]:
+    def properties(self) -> dict[str, ValueSchema]:
         given = self._given.get("properties")
         named = given if isinstance(given, Mapping) else {}
-        return {name: Schema(schema, self._root, self.depth + 1) for name, schema in named.items()}
+        return {name: ValueSchema(schema, self._root, self.depth + 1) for name, schema in named.items()}
 
     @property
     def required(self) -> frozenset[str]:
