@@ -146,7 +146,10 @@ def test_keys(target: str, name: str) -> None:
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
         ({"tool_choice": {"type": "any"}}, "tool_choice needs tools"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice has a name with the type 'tool'"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "blocks are text, tool_use,"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "blocks of this type are not supported; they are text, tool_use,",
+        ),
         ({"container": "c"}, "container = 'c'"),
         ({"mcp_servers": [{}]}, "mcp_servers"),
         ({"top_p": 2.0}, "top_p = 2"),

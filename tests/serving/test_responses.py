@@ -186,10 +186,13 @@ def test_log_probabilities(served: Served) -> None:
     [
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"tool_choice": "required"}, "tool_choice needs tools"),
-        ({"input": [{"type": "computer_call", "id": "x"}]}, "items are message, function_call,"),
+        (
+            {"input": [{"type": "computer_call", "id": "x"}]},
+            "items of this type are not supported; they are message,",
+        ),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
-            "parts of content are input_text",
+            "parts of this type are not supported; they are input_text",
         ),
         ({"background": True}, "background = True: this is not supported"),
         ({"conversation": "conv_1"}, "conversation = 'conv_1'"),

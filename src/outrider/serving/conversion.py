@@ -6,10 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import Discriminator, ValidationError
 
 from outrider.serving.bodies import Body
 from outrider.serving.requests import ChatRequest
+
+
+def by_type(kinds: str, known: str, default: str = "") -> Discriminator:
+    """Tells alternatives apart by their `type`, so that an error is of the one that was meant.
+
+    kinds: what they are called together; known: their types, for who sends another; default: the type of
+    what has none.
+    """
+
+    def type_of(value: object) -> str:
+        given = value.get("type", default) if isinstance(value, dict) else getattr(value, "type", default)
+        return str(given)
+
+    message = f"{kinds} of this type are not supported; they are {known}"
+    return Discriminator(type_of, custom_error_type="unsupported_type", custom_error_message=message)
 
 
 class Additions(Body):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
 from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
-from outrider.serving.conversion import Additions
+from outrider.serving.conversion import Additions, by_type
 from outrider.serving.requests import Unsupported
 
 Taken = Any
@@ -56,21 +56,13 @@ class RedactedThinking(Body):
     data: Taken
 
 
-def _kind_of_block(value: object) -> str:
-    return str(value.get("type") if isinstance(value, dict) else getattr(value, "type", None))
-
-
 Block = Annotated[
     Annotated[TextBlock, Tag("text")]
     | Annotated[ToolUse, Tag("tool_use")]
     | Annotated[ToolResult, Tag("tool_result")]
     | Annotated[Thinking, Tag("thinking")]
     | Annotated[RedactedThinking, Tag("redacted_thinking")],
-    Discriminator(
-        _kind_of_block,
-        custom_error_type="unsupported_block",
-        custom_error_message="blocks are text, tool_use, tool_result, thinking and redacted_thinking here",
-    ),
+    by_type("blocks", "text, tool_use, tool_result, thinking and redacted_thinking"),
 ]
 Texts = Annotated[AsText | Annotated[list[TextBlock], Tag(AS_OTHER)], BY_KIND]
 

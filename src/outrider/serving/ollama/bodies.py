@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Tag
 
-from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
+from outrider.serving.bodies import AS_OTHER, AS_TEXT, BY_KIND, AsText, Body, Text
 from outrider.serving.requests import Unsupported
 
 Taken = Any
@@ -44,7 +44,7 @@ class Options(Body):
 
 
 Format = Annotated[
-    Annotated[Literal["", "json"], Tag("(text)")] | Annotated[dict[str, Any], Tag(AS_OTHER)], BY_KIND
+    Annotated[Literal["", "json"], Tag(AS_TEXT)] | Annotated[dict[str, Any], Tag(AS_OTHER)], BY_KIND
 ]
 Think = bool | Literal["low", "medium", "high", "max"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from outrider.serving.bodies import AS_OTHER, BY_KIND, AsText, Body, Text
-from outrider.serving.conversion import Additions
+from outrider.serving.bodies import AS_OTHER, AS_TEXT, BY_KIND, AsText, Body, Text
+from outrider.serving.conversion import Additions, by_type
 from outrider.serving.requests import Unsupported
 
 Taken = Any
@@ -34,20 +34,11 @@ class RefusalPart(Body):
         return self.refusal
 
 
-def _kind_of_part(value: object) -> str:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return str(kind)
-
-
 Part = Annotated[
     Annotated[TextPart, Tag("input_text")]
     | Annotated[TextPart, Tag("output_text")]
     | Annotated[RefusalPart, Tag("refusal")],
-    Discriminator(
-        _kind_of_part,
-        custom_error_type="unsupported_part",
-        custom_error_message="parts of content are input_text, output_text and refusal here",
-    ),
+    by_type("parts", "input_text, output_text and refusal"),
 ]
 Content = Annotated[AsText | Annotated[list[Part], Tag(AS_OTHER)], BY_KIND]
 
@@ -111,22 +102,16 @@ class Reference(Body):
     id: Text
 
 
-def _kind_of_item(value: object) -> str:
-    kind = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", None)
-    return "item_reference" if kind is None else str(kind)
-
-
 Item = Annotated[
     Annotated[Message, Tag("message")]
     | Annotated[FunctionCall, Tag("function_call")]
     | Annotated[FunctionCallOutput, Tag("function_call_output")]
     | Annotated[Reasoning, Tag("reasoning")]
     | Annotated[Reference, Tag("item_reference")],
-    Discriminator(
-        _kind_of_item,
-        custom_error_type="unsupported_item",
-        custom_error_message="items are message, function_call, function_call_output, reasoning and "
-        "item_reference here",
+    by_type(
+        "items",
+        "message, function_call, function_call_output, reasoning and item_reference",
+        default="message",
     ),
 ]
 Input = Annotated[AsText | Annotated[list[Item], Tag(AS_OTHER)], BY_KIND]
@@ -143,25 +128,29 @@ class FunctionTool(Body):
 
 
 class NamedFunction(Body):
+    place = "tool_choice."
     type: Literal["function"]
     name: Text
 
 
 ToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("(text)")] | Annotated[NamedFunction, Tag(AS_OTHER)],
+    Annotated[Literal["none", "auto", "required"], Tag(AS_TEXT)] | Annotated[NamedFunction, Tag(AS_OTHER)],
     BY_KIND,
 ]
 
 
 class TextFormat(Body):
+    place = "text.format."
     type: Literal["text"]
 
 
 class JsonObjectFormat(Body):
+    place = "text.format."
     type: Literal["json_object"]
 
 
 class JsonSchemaFormat(Body):
+    place = "text.format."
     type: Literal["json_schema"]
     name: Text
     definition: Annotated[dict[str, Any], Field(alias="schema")]
