@@ -8,8 +8,14 @@ from typing import Any
 import ollama
 import pytest
 
+from outrider.outputs import Increment, Piece
+from outrider.params import SamplingParams
+from outrider.serving.answers import Asked
+from outrider.serving.ollama.answer import ChatLines
 from outrider.serving.ollama.bodies import ChatBody
 from outrider.serving.ollama.convert import chat_of
+from outrider.serving.parsing.events import CallArguments, CallBegins, Content, Event, Reasoning
+from outrider.serving.requests import ChatRequest
 from tests.engine.helpers import load
 from tests.serving.harness import MODEL, PATIENCE, Served, running
 
@@ -228,3 +234,34 @@ def test_calls_and_their_results() -> None:
     assert turn["tool_calls"][1]["function"]["arguments"] == '{"of": "b"}'
     assert fields["tools"][0]["function"]["name"] == "a"
     assert fields["reasoning_effort"] == "high"
+
+
+EVENTS: list[Event] = [
+    Reasoning("hm"), Content("I look"), CallBegins(0, "c0", "a"), CallArguments(0, '{"of"'),
+    CallArguments(0, ": 1}"), CallBegins(1, "c1", "b"),
+]  # fmt: skip
+
+
+class Told:
+    """A parser that finds the events above in whatever text."""
+
+    def feed(self, text: str) -> list[Event]:
+        return list(EVENTS)
+
+    def finish(self) -> list[Event]:
+        return []
+
+
+def test_calls_are_told_whole() -> None:
+    """Each once it has ended, the last one with the answer."""
+    body = ChatRequest.model_validate({"messages": [{"role": "user", "content": "hi"}]})
+    asked = Asked("r", 0, MODEL, body, SamplingParams(), 3, parser=lambda index, whole: Told())
+    increment = Increment("r", 0, (5,), (Piece(5, "x", "target"),), 0, 0, "stop", None)
+    messages = [line["message"] for line in ChatLines(asked).chunks(0, increment)]
+    assert [message.get("thinking") for message in messages] == ["hm", None, None, None]
+    assert [message["content"] for message in messages] == ["", "I look", "", ""]
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    assert [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls] == [
+        ("c0", "a", {"of": 1}),
+        ("c1", "b", {}),
+    ]

@@ -268,6 +268,14 @@ def test_a_turn_of_the_models_is_one_message() -> None:
     assert "content" not in messages[4]
 
 
+def test_a_thought_begins_a_turn() -> None:
+    thoughts = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]} for text in ("one", "two")
+    ]
+    messages = chat_fields(input=thoughts)["messages"]
+    assert [message["reasoning_content"] for message in messages] == ["one", "two"]
+
+
 EVENTS: list[Event] = [
     Reasoning("let "), Reasoning("me see"), Content("I "), Content("look"), CallBegins(0, "c0", "weather"),
     CallArguments(0, '{"a"'), CallArguments(0, ": 1}"),
