@@ -15,6 +15,7 @@ from outrider.cache.table import BlockTable
 from outrider.drafting.grow import Growing
 from outrider.engine import verify
 from outrider.engine.engine import Engine
+from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged
 from outrider.models.runner import ModelRunner
 from outrider.ops.choice import Choice
@@ -83,6 +84,21 @@ def take_first_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """The states of a step are those of its first rows, and not of the accepted path."""
     first = property(lambda judged: judged.states[: judged.work.count + judged.verdict.accepted])
     monkeypatch.setattr(Judged, "computed", first)
+
+
+# Scheduling
+
+
+def serve_shortest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go on in order of what they lack, and not of their turn."""
+    schedule = Scheduler.schedule
+
+    def shortest_first(self: Scheduler) -> Schedule:
+        self.waiting.sort(key=lambda request: request.pending)
+        self.running.sort(key=lambda request: request.pending)
+        return schedule(self)
+
+    monkeypatch.setattr(Scheduler, "schedule", shortest_first)
 
 
 # The cache

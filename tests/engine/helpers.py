@@ -59,20 +59,6 @@ def drafters_of(llm: LLM) -> tuple[Drafter, ...]:
     return tuple(others)
 
 
-def count_preemptions(llm: LLM) -> list[int]:
-    """Grows by the number of requests preempted in each step from now on."""
-    counts: list[int] = []
-    schedule = llm.engine.scheduler.schedule
-
-    def counting() -> Any:
-        result = schedule()
-        counts.append(len(result.preempted))
-        return result
-
-    llm.engine.scheduler.schedule = counting  # type: ignore[method-assign]
-    return counts
-
-
 def held_blocks(engine: Engine) -> Iterator[tuple[BlockPool, set[int]]]:
     """The pool of each group of layers, and the blocks of it that running requests hold."""
     tables = [request.table.tables for request in engine.scheduler.running]

@@ -23,6 +23,7 @@ from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
 from tests import planted
 from tests.engine.helpers import PROMPTS, drafters_of, expected, held_blocks, load, token_ids
+from tests.fakes import record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,17 +51,12 @@ class Drive:
         llm.engine.lending.patience = patience
         self.llm, self.engine, self.pool = llm, llm.engine, llm.engine.target.pool
         self.live: dict[str, tuple[tuple[int, ...], SamplingParams]] = {}
-        self.preempted: list[int] = []  # by step
-        self.short: list[bool] = []
-        schedule = self.engine.scheduler.schedule
+        self.recorded = record(llm)
 
-        def seen() -> Any:
-            result = schedule()
-            self.preempted.append(len(result.preempted))
-            self.short.append(result.short)
-            return result
-
-        self.engine.scheduler.schedule = seen  # type: ignore[method-assign]
+    @property
+    def short(self) -> list[bool]:
+        """Whether there were too few blocks, step by step."""
+        return [schedule.short for schedule in self.recorded.schedules]
 
     def add(self, prompt: tuple[int, ...], params: SamplingParams) -> str:
         request_id = self.engine.add(prompt, params)
@@ -121,13 +117,13 @@ def test_memory_goes_to_the_target_and_comes_back(target: str, draft: str, optio
     drive.until_lent()
     assert drive.pool.num_blocks == 2 * own
     assert runner_of(drive.llm) is None
-    before = drive.preempted.copy()
+    before = drive.recorded.preempted
     running: list[int] = []
     for _ in range(100):
         drive.crowd()
         running.append(len(drive.step()))
-    assert sum(before) > 0
-    assert sum(drive.preempted[len(before) :]) == 0
+    assert any(before)
+    assert not any(drive.recorded.preempted[len(before) :])
     assert min(running[20:]) == 8, "all seats are taken"
     drive.finish(target)
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from outrider import LLM, ConfigError, ModelError, RequestsFailed, SamplingParams
 from outrider.cache.division import Division, GroupSize, StateSize
+from outrider.cache.pool import BlockPool
 from outrider.config import resolve
 from outrider.engine.lending import Patience
+from outrider.engine.scheduler import Schedule
+from outrider.engine.watcher import Watcher
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 from tests import planted
-from tests.engine.helpers import PROMPTS, count_preemptions, load, token_ids
+from tests.engine.helpers import PROMPTS, load, token_ids
 from tests.factories import write_noisy_copy
+from tests.fakes import record
 from tests.models.factories import write_hf
 from tests.models.families.table import FAMILIES, LFM_2, config
 from tests.models.head_features import FEATURES
@@ -172,31 +176,32 @@ def test_forced_preemption(models: Any, plain: Plain, drafter: str | None) -> No
     """With room for one long request, and some for the others that may run."""
     options: dict[str, Any] = {"max_num_seqs": 8}
     llm = built(models, drafter, kv_cache_memory=least(models, drafter, **options) * 4 // 3, **options)
-    preempted = count_preemptions(llm)
+    recorded = record(llm)
     assert differing(generate(llm, 1.0), plain, 1.0) == 0
-    assert sum(preempted) > 0
+    assert any(recorded.preempted)
     assert_all_free(llm)
 
 
-def test_lent_slots_come_back(models: Any, plain: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lent_slots_come_back(models: Any, plain: Plain) -> None:
     options: dict[str, Any] = {"max_num_seqs": 8}
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
     llm.engine.lending.patience = Patience(idle=1, quiet=1)
-    slots, lent = llm.engine.target.pool.states, []
-    assert slots is not None
+    slots, lent = cast(BlockPool, llm.engine.target.pool.states), []
     assert slots.reserve > 0
-    own, observe = slots.num_blocks, llm.engine.lending.observe
+    own = slots.num_blocks
+    there: list[int] = []
 
-    def watched(schedule: Any) -> None:
-        observe(schedule)
-        lent.append(llm.engine.lending.lent)
-        assert slots.num_blocks == own + slots.reserve * lent[-1]
+    class Lent(Watcher):
+        def scheduled(self, schedule: Schedule) -> None:
+            lent.append(llm.engine.lending.lent)
+            there.append(slots.num_blocks)
 
-    monkeypatch.setattr(llm.engine.lending, "observe", watched)
+    llm.engine.watchers.append(Lent())
     assert differing(generate(llm, num_speculative_tokens=0), plain) == 0
     assert any(lent)
     assert differing(generate(llm, prompts=(LONG[:20],)), plain) == 0
     assert not lent[-1]
+    assert there == [own + slots.reserve * now for now in lent]
 
 
 def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:

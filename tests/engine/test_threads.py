@@ -13,8 +13,11 @@ import pytest
 
 from outrider import LLM, RequestError, SamplingParams
 from outrider.engine.request import RequestGroup
+from outrider.engine.scheduler import Schedule
+from outrider.engine.watcher import Watcher
 from outrider.fair_lock import FairLock
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.fakes import check
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(60)]
 
@@ -135,9 +138,7 @@ def test_a_half_read_stream_keeps_nobody_waiting(target: str, llm: LLM) -> None:
     check_free(llm)
 
 
-def test_a_stream_that_is_collected_in_the_middle_of_a_step(
-    target: str, llm: LLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_that_is_collected_in_the_middle_of_a_step(target: str, llm: LLM) -> None:
     """Its end must wait neither for that step nor change what it works on."""
 
     class Holder:
@@ -147,16 +148,14 @@ def test_a_stream_that_is_collected_in_the_middle_of_a_step(
     holder.stream, holder.itself = llm.stream(PROMPTS[0], PARAMS), holder
     next(holder.stream)
     del holder
-    draft = llm.engine.drafters.draft
-    first = iter([True])
 
-    def collecting(requests: Any, plans: Any) -> Any:
-        if next(first, False):
+    class Collecting(Watcher):
+        def scheduled(self, schedule: Schedule) -> None:
             gc.collect()
-        assert {*requests} <= {*llm.engine.scheduler.running}
-        return draft(requests, plans)
+            running = llm.engine.scheduler.running
+            check(all(work.request in running for work in schedule.work), "a request was taken out of a step")
 
-    monkeypatch.setattr(llm.engine.drafters, "draft", collecting)
+    llm.engine.watchers.append(Collecting())
     (output,) = llm.generate([PROMPTS[1]], PARAMS, use_tqdm=False)
     assert token_ids(output) == token_ids(expected(target, PROMPTS[1], PARAMS))
     check_free(llm)

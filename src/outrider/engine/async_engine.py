@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Protocol
 
 from outrider.aside import aside
 from outrider.engine.engine import Engine
@@ -26,9 +25,8 @@ from outrider.engine.generation import (
     TextPrompt,
 )
 from outrider.engine.request import RequestGroup
+from outrider.engine.watcher import Watcher
 from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
-from outrider.faults import Faults
-from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
 from outrider.sandbox.workers import GivenUp
 
@@ -39,29 +37,18 @@ MAX_UNREAD = 1024
 """Increments of each of its sequences that a call may leave unread."""
 
 
-class Watcher(Protocol):
-    """Who counts what the engine does. Called in the engine's thread, so it should be quick."""
-
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
-        """A step has ended; `engine.report` is of it."""
-
-    def finished(self, output: RequestOutput) -> None:
-        """A request has ended, or was given up."""
-
-
 class AsyncEngine:
     """Serves an engine to one event loop.
 
     capacity: sequences that may be in the engine at a time, running and waiting; one call more raises
-    QueueFull. A fault in one request ends that request; one in a step that could not be confined ends those
-    that ran in it, with EngineFailed.
+    QueueFull. watcher: is told what the engine does meanwhile. A fault in one request ends that request; one
+    in a step that could not be confined ends those that ran in it, with EngineFailed.
     """
 
     def __init__(self, engine: Engine, *, capacity: int, watcher: Watcher | None = None) -> None:
         self.capacity = capacity
         self._engine = engine
-        self._watcher = watcher
-        self._faults = Faults(logger)
+        self._watchers = [] if watcher is None else [watcher]
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._generations: dict[str, Generation] = {}  # by request id; of the engine's thread
         self._seated: set[Generation] = set()  # of the loop's thread, as all that follows
@@ -201,6 +188,7 @@ class AsyncEngine:
     # What follows runs in the engine's thread.
 
     def _work(self) -> None:
+        self._engine.watchers += self._watchers
         try:
             while self._running:
                 self._read_orders()
@@ -209,6 +197,9 @@ class AsyncEngine:
         except BaseException:
             logger.critical("the engine has stopped", exc_info=True)
             self._tell(self._die)
+        finally:
+            for watcher in self._watchers:
+                self._engine.watchers.remove(watcher)
 
     def _read_orders(self) -> None:
         """All there are; with nothing to step, wait for one."""
@@ -233,14 +224,7 @@ class AsyncEngine:
         for request_id in generation.ids:
             if self._generations.pop(request_id, None) is not None:
                 self._engine.abort(request_id)
-                self._finish(request_id)
-
-    def _finish(self, request_id: str) -> RequestOutput:
-        output = self._engine.take(request_id)
-        if self._watcher is not None:
-            with self._faults.tolerated("a request that ended could not be counted"):
-                self._watcher.finished(output)
-        return output
+                self._engine.take(request_id)
 
     def _step(self) -> None:
         try:
@@ -249,9 +233,6 @@ class AsyncEngine:
             logger.exception("a step failed; the requests that ran in it end with an error")
             self._fail_running()
             return
-        if self._watcher is not None:
-            with self._faults.tolerated("a step could not be counted"):
-                self._watcher.stepped(self._engine, increments)
         news: list[tuple[Generation, News]] = []
         for increment in increments:
             generation = self._generations[increment.request_id]
@@ -259,7 +240,7 @@ class AsyncEngine:
         for request_id in dict.fromkeys(i.request_id for i in increments if i.finish_reason is not None):
             if self._engine.finished(request_id):
                 generation = self._generations.pop(request_id)
-                generation.taken[request_id] = self._finish(request_id)
+                generation.taken[request_id] = self._engine.take(request_id)
                 if len(generation.taken) == len(generation.ids):
                     news.append((generation, None))
         self._tell(lambda: self._deliver(news))

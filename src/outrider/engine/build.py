@@ -21,6 +21,7 @@ from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
 from outrider.engine.scheduler import Scheduler
+from outrider.engine.watcher import Watcher
 from outrider.errors import ConfigError
 from outrider.messages import shown
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
@@ -39,11 +40,12 @@ def build_engine(
     *,
     observer: StateReader | None = None,
     clock: Callable[[], float] | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> Engine:
     """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built.
 
     observer: reads the target's states beside the drafters; clock: seconds, by which passes and drafts are
-    timed, of the machine if none is given.
+    timed, of the machine if none is given; watchers: are told what the engine does.
     """
     if config.max_num_batched_tokens < config.max_num_seqs:
         raise ConfigError(
@@ -125,6 +127,7 @@ def build_engine(
         scheduling_policy=config.scheduling_policy,
         seed=config.seed,
         clock=clock or time.perf_counter,
+        watchers=watchers,
     )
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from outrider.engine.engine import Engine
+from outrider.engine.watcher import Watcher
 from outrider.outputs import Increment, RequestOutput
 
 PREFIX = "outrider:"
@@ -21,7 +22,7 @@ END_TO_END = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120,
 LENGTHS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 
 
-class Metrics:
+class Metrics(Watcher):
     """A watcher of the engine that counts, for `/metrics` to show. One registry a server."""
 
     def __init__(self, model: str) -> None:
