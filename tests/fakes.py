@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -24,7 +24,9 @@ from outrider.engine.engine import Engine
 from outrider.engine.scheduler import Schedule
 from outrider.engine.verify import Judged
 from outrider.engine.watcher import Watcher
+from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget, Meter
+from outrider.ops.span import Span
 from outrider.outputs import Increment, RequestOutput
 from outrider.sampling.sampler import Sampler
 from outrider.verification.accept import Verdict
@@ -73,6 +75,19 @@ class Record(Watcher):
     def preempted(self) -> list[tuple[Request, ...]]:
         """Who gave way, step by step."""
         return [schedule.preempted for schedule in self.schedules]
+
+
+def before_passes(
+    monkeypatch: pytest.MonkeyPatch, look: Callable[[ModelRunner, Sequence[Span]], None]
+) -> None:
+    """Look at every pass, also at those that are measured while an engine is built."""
+    step = ModelRunner.step
+
+    def looked(self: ModelRunner, spans: Sequence[Span], choices: Any, **others: Any) -> Any:
+        look(self, spans)
+        return step(self, spans, choices, **others)
+
+    monkeypatch.setattr(ModelRunner, "step", looked)
 
 
 def check(holds: bool, what: str) -> None:

@@ -20,6 +20,7 @@ from outrider.engine.backend import CPU, choose_backend, draft_backend
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
+from outrider.engine.profile import USUAL, Measuring
 from outrider.engine.scheduler import Scheduler
 from outrider.engine.watcher import Watcher
 from outrider.errors import ConfigError
@@ -40,12 +41,14 @@ def build_engine(
     *,
     observer: StateReader | None = None,
     clock: Callable[[], float] | None = None,
+    measuring: Measuring = USUAL,
     watchers: Sequence[Watcher] = (),
 ) -> Engine:
     """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built.
 
     observer: reads the target's states beside the drafters; clock: seconds, by which passes and drafts are
-    timed, of the machine if none is given; watchers: are told what the engine does.
+    timed, of the machine if none is given; measuring: how, where the policy has to know what they cost;
+    watchers: are told what the engine does.
     """
     if config.max_num_batched_tokens < config.max_num_seqs:
         raise ConfigError(
@@ -117,7 +120,9 @@ def build_engine(
         drafters=Chain(drafters, readers, clock or time.perf_counter),
         acceptance=RULES["coupled" if config.speculative is None else config.speculative.acceptance],
         scheduler=Scheduler(
-            length_policy(config, target, tokenizer, drafters, max_model_len, checkpoint.stored_as, clock),
+            length_policy(
+                config, target, tokenizer, drafters, max_model_len, checkpoint.stored_as, clock, measuring
+            ),
             max_num_seqs=config.max_num_seqs,
             max_rows=config.max_num_batched_tokens,
             prompt_rows=prompt_rows,
