@@ -8,10 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import llguidance
 import numpy as np
 import pytest
-from llguidance import LLParserLimits
 
 from outrider import LLM, ConfigError, RequestError, SamplingParams
 from outrider.drafting.base import Draft
@@ -19,8 +17,7 @@ from outrider.drafting.head import HeadDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.engine.request import Request
 from outrider.llm import RequestsFailed
-from outrider.sampling import grammar
-from outrider.sampling.grammar import InGrammar
+from outrider.sampling.grammar import GrammarLimits, InGrammar
 from outrider.sandbox import grammar_task
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 
@@ -296,9 +293,6 @@ def test_a_step_that_only_waits_reports_nothing(target: str, monkeypatch: pytest
 
 def test_who_runs_into_a_limit_ends_alone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All share a lexer, which is spoilt then; the others go on with one compiled beside the steps."""
-    small = LLParserLimits(step_lexer_fuel=40)
-    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
-    monkeypatch.setattr(grammar, "TRIED", 1)
     compiling: list[str] = []
 
     def compiled(*of: Any) -> Any:
@@ -308,6 +302,7 @@ def test_who_runs_into_a_limit_ends_alone(target: str, monkeypatch: pytest.Monke
     sound = grammar_task.matcher_of
     monkeypatch.setattr(grammar_task, "matcher_of", compiled)
     llm = load(target, "ngram", num_speculative_tokens=3)
+    llm.engine.grammars.limits = GrammarLimits(tried=1, lexer_fuel=40)
     a, b = llm.tokenizer.encode("ab")
     wanted = of({"regex": "b{30}|a[ab]*(a|b)[ab]{6}(x|y)[ab]*z"})
     paths = [
