@@ -2,27 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
 
+from outrider import LLM
 from outrider.cache import table
 from outrider.cache.groups import blocks_behind
 from outrider.cache.pool import BlockPool
 from outrider.cache.states import StateTable
 from outrider.cache.table import BlockTable
+from outrider.drafting import forecast
+from outrider.drafting.forecast import Base
 from outrider.drafting.grow import Growing
 from outrider.engine import verify
 from outrider.engine.engine import Engine
+from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged
 from outrider.models.runner import ModelRunner
-from outrider.ops.choice import Choice
+from outrider.ops.choice import Choice, Stepped
+from outrider.ops.cpu.forward import NativeRows
 from outrider.ops.lane import Grown
 from outrider.ops.span import Span
+from outrider.ops.torch.choose import choose
+from outrider.sampling.grammar import InGrammar
+from outrider.verification import rules
 from outrider.verification.accept import Verdict
+from outrider.verification.noise import Stream
 from outrider.verification.rules import Coupled, Round
+
+ALWAYS: Callable[[int], bool] = lambda number: True  # noqa: E731
+
+# Anywhere in an engine
+
+
+def fail(
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    fails: Callable[[int], bool] = ALWAYS,
+    *,
+    late: bool = False,
+    error: type[BaseException] = ZeroDivisionError,
+) -> None:
+    """A function raises in those of its calls that `fails` names by number; late: after its work."""
+    sound, calls = getattr(owner, name), count()
+
+    def faulty(*arguments: Any, **others: Any) -> Any:
+        number = next(calls)
+        if fails(number) and not late:
+            raise error("planted")
+        result = sound(*arguments, **others)
+        if fails(number):
+            raise error("planted")
+        return result
+
+    monkeypatch.setattr(owner, name, faulty)
+
+
+def fail_of(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, broken: Container[int]) -> None:
+    """A method raises, of those objects whose `id` is in `broken` by then."""
+    sound = getattr(kind, name)
+
+    def faulty(self: Any, *arguments: Any, **others: Any) -> Any:
+        if id(self) in broken:
+            raise ZeroDivisionError("planted")
+        return sound(self, *arguments, **others)
+
+    monkeypatch.setattr(kind, name, faulty)
+
+
+def fail_passes(monkeypatch: pytest.MonkeyPatch, llm: LLM, fails: Callable[[Sequence[Span]], bool]) -> None:
+    """The target's pass raises over some spans."""
+    sound = llm.engine.target.step
+
+    def step(spans: Sequence[Span], choices: Any, **others: Any) -> Any:
+        if fails(spans):
+            raise ZeroDivisionError("planted")
+        return sound(spans, choices, **others)
+
+    monkeypatch.setattr(llm.engine.target, "step", step)
+
+
+def spoil_requests(monkeypatch: pytest.MonkeyPatch, llm: LLM, spoil: Callable[[Request], None]) -> None:
+    """Something in a request is not as it was prepared, when it is queued."""
+    sound = llm.engine.queue
+
+    def queue(group: RequestGroup) -> str:
+        for request in group.requests:
+            spoil(request)
+        return sound(group)
+
+    monkeypatch.setattr(llm.engine, "queue", queue)
+
 
 # Verification
 
@@ -60,6 +138,48 @@ def drop_token(monkeypatch: pytest.MonkeyPatch, token: int) -> None:
             self.complete = True
 
     monkeypatch.setattr(Growing, "add", peeking)
+
+
+def share_stream(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    """A rule of acceptance draws with the stream of the draft, in place of this one of its own."""
+    shared = SimpleNamespace(**{**Stream.__members__, stream: Stream.DRAFT})
+    monkeypatch.setattr(rules, "Stream", shared)
+
+
+def round_rows(monkeypatch: pytest.MonkeyPatch, llm: LLM) -> None:
+    """The scores of a pass over several rows are rounded: their last bits depend on the number of rows."""
+    step = llm.engine.target.step
+
+    def rounding(spans: Sequence[Span], choices: Sequence[Choice | None], **_: bool) -> Stepped:
+        stepped = step(spans, choices, looks=True)
+        if stepped.rows is None or sum(span.logit_rows for span in spans) == 1:
+            return stepped
+        tokens = [
+            [] if choice is None else choose((torch.tensor(rows.logits) * 4).round() / 4, choice)
+            for choice, rows in zip(choices, cast(Sequence[NativeRows], stepped.rows), strict=True)
+        ]
+        return stepped._replace(tokens=tokens)
+
+    monkeypatch.setattr(llm.engine.target, "step", rounding)
+
+
+# Drafting
+
+
+def count_trials_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast counts every trial in full, however likely it was to be reached."""
+    add = Base.add
+    monkeypatch.setattr(Base, "add", lambda self, cells, fell, factor: add(self, cells, fell, 1.0))
+
+
+def never_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast has one memory, and that is long."""
+    monkeypatch.setattr(forecast, "MEMORIES", (0.9999,))
+
+
+def keep_grammars_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No grammar is ever ready to say what may follow."""
+    monkeypatch.setattr(InGrammar, "prepare", lambda *_: False)
 
 
 # Trees

@@ -15,12 +15,12 @@ from outrider import LLM, RequestError, RequestOutput, SamplingParams
 from outrider.engine import admission
 from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.detokenizer import OutputText
-from outrider.engine.engine import Engine
 from outrider.engine.generation import EngineFailed, EngineStopped, Generation, QueueFull, TextPrompt
-from outrider.engine.request import RequestGroup
+from outrider.engine.request import Request
 from outrider.params import StructuredOutputs
 from outrider.sampling.sampler import Sampler
 from outrider.sandbox.workers import GivenUp
+from tests import planted
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
 from tests.fakes import Record
 
@@ -174,15 +174,13 @@ def test_a_fault_in_one_request_ends_that_request(
 ) -> None:
     """Planted in what belongs to the request whose seed is 13."""
     llm = load(target)
-    sound = getattr(owner, method)
     broken: set[int] = set()
+    planted.fail_of(monkeypatch, owner, method, broken)
 
-    def faulty(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if id(self) in broken:
-            raise ZeroDivisionError("planted")
-        return sound(self, *args, **kwargs)
+    def spoil(request: Request) -> None:
+        if request.params.seed == 13:
+            broken.add(id(request.sampler if owner is Sampler else request.text))
 
-    monkeypatch.setattr(owner, method, faulty)
     params = SHORT.model_copy(update={"n": 1, "seed": 13, "logit_bias": {7: 1.0}})  # which is an edit
 
     async def run() -> None:
@@ -190,15 +188,7 @@ def test_a_fault_in_one_request_ends_that_request(
             staying = [
                 asyncio.create_task(finish(engine.generate(prompt(tokens), SHORT))) for tokens in PROMPTS
             ]
-            engines_own = llm.engine.queue
-
-            def queue(group: RequestGroup) -> str:
-                request = group.requests[0]
-                if request.params.seed == 13:
-                    broken.add(id(request.sampler if owner is Sampler else request.text))
-                return engines_own(group)
-
-            monkeypatch.setattr(llm.engine, "queue", queue)
+            planted.spoil_requests(monkeypatch, llm, spoil)
             (output,) = await finish(engine.generate(prompt(PROMPTS[0]), params))
             assert output.outputs[0].finish_reason == "error"
             assert output.error == "an internal error ended this request; the log says more"
@@ -212,15 +202,7 @@ def test_a_fault_in_one_request_ends_that_request(
 def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it could not be confined."""
     llm = load(target, max_num_seqs=2)
-    schedule = llm.engine.scheduler._schedule
-    steps = iter([False, False, True, True])  # also without drafts
-
-    def faulty(**how: Any) -> Any:
-        if next(steps, False):
-            raise ZeroDivisionError("planted")
-        return schedule(**how)
-
-    monkeypatch.setattr(llm.engine.scheduler, "_schedule", faulty)
+    planted.fail(monkeypatch, llm.engine.scheduler, "_schedule", lambda n: n in (2, 3))  # also without drafts
     params = SHORT.model_copy(update={"n": 1})
 
     async def run() -> None:
@@ -241,13 +223,7 @@ def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.Monk
 def test_who_finished_in_a_failed_step_is_gone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it could not be confined."""
     llm = load(target)
-    release = Engine._release_finished
-
-    def faulty(*_: Any) -> None:
-        monkeypatch.setattr(Engine, "_release_finished", release)
-        raise ZeroDivisionError("planted")
-
-    monkeypatch.setattr(Engine, "_release_finished", faulty)
+    planted.fail(monkeypatch, llm.engine, "_release_finished", lambda number: number == 0)
 
     async def run() -> None:
         async with serving(llm) as engine:
@@ -295,7 +271,7 @@ def test_a_call_that_cannot_be_prepared_is_told_so(target: str, monkeypatch: pyt
     async def run() -> None:
         async with serving(llm) as engine:
             with monkeypatch.context() as patch:
-                patch.setattr(admission, "build_sampler", lambda *_, **__: 1 // 0)
+                planted.fail(patch, admission, "build_sampler")
                 with pytest.raises(EngineFailed, match="an internal error ended this request"):
                     await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
             assert engine.num_sequences == 0
@@ -313,7 +289,7 @@ def test_a_text_that_cannot_be_ended_stops_nobody_else(target: str, monkeypatch:
         async with serving(llm) as engine:
             async with engine.generate(prompt(PROMPTS[2]), LONG) as call:
                 await anext(call)
-                monkeypatch.setattr(OutputText, "finish", lambda _: 1 // 0)
+                planted.fail(monkeypatch, OutputText, "finish")
             await until_free(llm)
             monkeypatch.undo()
             (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
@@ -394,11 +370,7 @@ def test_a_fault_that_cannot_be_confined_is_told_to_all(
     target: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = load(target)
-
-    def broken(*_: Any, **__: Any) -> Any:
-        raise SystemExit("planted")
-
-    monkeypatch.setattr(llm.engine, method, broken)
+    planted.fail(monkeypatch, llm.engine, method, error=SystemExit)
 
     async def run() -> None:
         async with serving(llm) as engine:
