@@ -6,9 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
-
-import pytest
+from typing import TYPE_CHECKING, cast
 
 from outrider import LLM, SamplingParams
 from outrider.drafting.auto import AutoLength
@@ -21,14 +19,7 @@ from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
 from outrider.drafting.workloads import WORKLOADS, Bounds
-from outrider.engine.engine import Engine
-from outrider.engine.scheduler import Schedule
-from outrider.engine.verify import Judged
-from outrider.engine.watcher import Watcher
-from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget, Meter
-from outrider.ops.span import Span
-from outrider.outputs import Increment, RequestOutput
 from outrider.sampling.sampler import Sampler
 from outrider.verification.accept import Verdict
 from tests.engine.helpers import drafters_of
@@ -49,59 +40,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@dataclass(eq=False)
-class Record(Watcher):
-    """All that an engine has told. What its values refer to, such as a request, goes on changing."""
-
-    schedules: list[Schedule] = field(default_factory=list)
-    judged: list[Judged] = field(default_factory=list)
-    increments: list[Increment] = field(default_factory=list)
-    outputs: list[RequestOutput] = field(default_factory=list)
-
-    def scheduled(self, schedule: Schedule) -> None:
-        self.schedules.append(schedule)
-
-    def verified(self, judged: Sequence[Judged]) -> None:
-        self.judged += judged
-
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
-        self.increments += increments
-
-    def finished(self, output: RequestOutput) -> None:
-        self.outputs.append(output)
-
-    @property
-    def preempted(self) -> list[tuple[Request, ...]]:
-        """Who gave way, step by step."""
-        return [schedule.preempted for schedule in self.schedules]
-
-
-def before_passes(
-    monkeypatch: pytest.MonkeyPatch, look: Callable[[ModelRunner, Sequence[Span]], None]
-) -> None:
-    """Look at every pass, also at those that are measured while an engine is built."""
-    step = ModelRunner.step
-
-    def looked(self: ModelRunner, spans: Sequence[Span], choices: Any, **others: Any) -> Any:
-        look(self, spans)
-        return step(self, spans, choices, **others)
-
-    monkeypatch.setattr(ModelRunner, "step", looked)
-
-
-def check(holds: bool, what: str) -> None:
-    """Assert inside an engine, which tolerates exceptions of its watchers and plans, but not this one."""
-    if not holds:
-        pytest.fail(what)
-
-
-def record(llm: LLM) -> Record:
-    """What the engine does from now on."""
-    watcher = Record()
-    llm.engine.watchers.append(watcher)
-    return watcher
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ from outrider.sampling.sampler import Sampler
 from outrider.sandbox.workers import GivenUp
 from tests import planted
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
-from tests.fakes import Record
+from tests.watchers import Record
 
 LONG = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
 SHORT = SamplingParams(temperature=1.0, seed=5, max_tokens=24, n=2)

@@ -22,8 +22,9 @@ from outrider.engine.request import Request
 from outrider.ops.budget import Budget, Price
 from tests import fakes, planted
 from tests.engine.helpers import BLOCK, PROMPTS, drafters_of, expected, load, token_ids
-from tests.fakes import Unclocked, record
+from tests.fakes import Unclocked
 from tests.verification.chi_square import agrees
+from tests.watchers import record
 
 TEMPERATURES = (0.0, 0.7, 1.0)
 DRAFTERS: dict[str, tuple[str, ...]] = {

@@ -273,7 +273,7 @@ def test_a_grammar_that_fails_ends_its_request_alone(
     llm = load(target, draft, num_speculative_tokens=3)
     prompts = [*PROMPTS[:3], (POISON, 9), *PROMPTS[3:]]
 
-    class Faulty:
+    class FaultyGrammar:
         def prepare(self, output: Sequence[int]) -> bool:
             return len(output) < 5 or 1 // 0 == 0
 
@@ -291,7 +291,7 @@ def test_a_grammar_that_fails_ends_its_request_alone(
 
     def spoil(request: Request) -> None:
         if POISON in request.tokens:
-            request.sampler = request.sampler.within(cast(Any, Faulty()))
+            request.sampler = request.sampler.within(cast(Any, FaultyGrammar()))
 
     planted.spoil_requests(monkeypatch, llm, spoil)
     outputs = run(llm, prompts, PARAMS)
@@ -311,7 +311,7 @@ def test_edits_of_one_that_fail_end_that_one(
     llm = load(target, draft, num_speculative_tokens=3, acceptance=acceptance)
     prompts = [*PROMPTS[:3], (POISON, 9), *PROMPTS[3:]]
 
-    class Faulty:
+    class FaultyEdit:
         def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
             if len(output) > 5:
                 raise ZeroDivisionError("planted")
@@ -319,7 +319,7 @@ def test_edits_of_one_that_fail_end_that_one(
 
     def spoil(request: Request) -> None:
         if POISON in request.tokens:
-            object.__setattr__(request.sampler, "edits", (Faulty(),))
+            object.__setattr__(request.sampler, "edits", (FaultyEdit(),))
 
     planted.spoil_requests(monkeypatch, llm, spoil)
     outputs = run(llm, prompts, PARAMS)

@@ -33,7 +33,8 @@ from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
 from outrider.ops.span import Span
 from tests.engine.helpers import PROMPTS, cost_files, expected, token_ids
-from tests.fakes import Memoryless, before_passes
+from tests.fakes import Memoryless
+from tests.watchers import before_passes
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 PASSES = TargetCost(COUNTS, [(10 + 0.2 * (count - 1)) / 1000 for count in COUNTS])

@@ -22,7 +22,8 @@ from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
 from tests import planted
 from tests.engine.helpers import PROMPTS, drafters_of, expected, held_blocks, load, token_ids
-from tests.fakes import overruled, record
+from tests.fakes import overruled
+from tests.watchers import record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

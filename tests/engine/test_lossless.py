@@ -14,7 +14,7 @@ from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.ops.span import Span
 from tests import planted
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
-from tests.fakes import record
+from tests.watchers import record
 
 TEMPERATURES = (0.0, 0.7, 1.0)
 

@@ -28,9 +28,9 @@ from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from outrider.ops.span import Span
 from tests.engine.helpers import BLOCK, PROMPTS, cost_files, expected, load, output_of, token_ids
-from tests.fakes import before_passes
 from tests.models.factories import exact_backend, write_hf
 from tests.models.families.table import QWEN_3_MOE, config
+from tests.watchers import before_passes
 
 QUICK = Measuring(seconds=0.02, jitter=1.0)
 """Hardly any time, in which a busy machine measures wrongly; so it believes what was kept."""

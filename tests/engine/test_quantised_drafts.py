@@ -21,8 +21,8 @@ from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.span import Span
 from tests.engine.helpers import BLOCK, PROMPTS, drafters_of, load, token_ids
 from tests.factories import tiny_config, tiny_tokenizer, write_model
-from tests.fakes import record
 from tests.models.factories import write_gguf
+from tests.watchers import record
 
 FORMATS = ("int8", "int4")
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from outrider import LLM, ConfigError, ModelError, RequestsFailed, SamplingParams
 from outrider.cache.division import Division, GroupSize, StateSize
-from outrider.cache.pool import BlockPool
 from outrider.config import resolve
 from outrider.engine.lending import Patience
-from outrider.engine.scheduler import Schedule
-from outrider.engine.watcher import Watcher
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 from tests import planted
 from tests.engine.helpers import PROMPTS, load, token_ids
 from tests.factories import write_noisy_copy
-from tests.fakes import record
 from tests.models.factories import write_hf
 from tests.models.families.table import FAMILIES, LFM_2, config
 from tests.models.head_features import FEATURES
+from tests.watchers import Lent, record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -186,22 +183,14 @@ def test_lent_slots_come_back(models: Any, plain: Plain) -> None:
     options: dict[str, Any] = {"max_num_seqs": 8}
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
     llm.engine.lending.patience = Patience(idle=1, quiet=1)
-    slots, lent = cast(BlockPool, llm.engine.target.pool.states), []
+    slots = llm.engine.target.pool.states
+    assert slots is not None
     assert slots.reserve > 0
-    own = slots.num_blocks
-    there: list[int] = []
-
-    class Lent(Watcher):
-        def scheduled(self, schedule: Schedule) -> None:
-            lent.append(llm.engine.lending.lent)
-            there.append(slots.num_blocks)
-
-    llm.engine.watchers.append(Lent())
+    llm.engine.watchers.append(watcher := Lent(llm.engine.lending, [slots]))
     assert differing(generate(llm, num_speculative_tokens=0), plain) == 0
-    assert any(lent)
+    assert any(watcher.lent)
     assert differing(generate(llm, prompts=(LONG[:20],)), plain) == 0
-    assert not lent[-1]
-    assert there == [own + slots.reserve * now for now in lent]
+    assert not watcher.lent[-1]
 
 
 def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
 from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
-from tests.fakes import Clock, Memoryless, check, record
+from tests.fakes import Clock, Memoryless
+from tests.watchers import check, record
 
 LONG = tuple(20 + i % 200 for i in range(120))
 

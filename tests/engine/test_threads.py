@@ -17,7 +17,7 @@ from outrider.engine.watcher import Watcher
 from outrider.fair_lock import FairLock
 from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
-from tests.fakes import check
+from tests.watchers import check
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(60)]
 

@@ -22,7 +22,8 @@ from outrider.ops.budget import Budget, Price
 from outrider.verification.accept import Verdict, coupled
 from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
-from tests.fakes import Memoryless, record
+from tests.fakes import Memoryless
+from tests.watchers import record
 
 FREE = Price(row=0.0, token=-1.0, least=0, sure=(0.5,), second=(1.0,))
 """At which every token is worth it, and the next best one beside it."""

@@ -18,7 +18,7 @@ from outrider.engine.scheduler import Schedule
 from outrider.engine.verify import Judged
 from outrider.engine.watcher import Watcher
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
-from tests.fakes import Record, record
+from tests.watchers import Record, record
 
 PARAMS = SamplingParams(temperature=0.7, seed=1, max_tokens=20, n=2, ignore_eos=True)
 

@@ -17,7 +17,6 @@ from outrider.cache.groups import groups_of
 from outrider.config import resolve
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Patience
-from outrider.engine.scheduler import Schedule
 from outrider.engine.watcher import Watcher
 from outrider.measurement.ties import gap_at
 from outrider.models import runner
@@ -26,8 +25,8 @@ from outrider.planning.plan import Ground, make_plan
 from tests import planted
 from tests.engine.helpers import PROMPTS, held_blocks, load, token_ids
 from tests.factories import tiny_config, write_model, write_noisy_copy
-from tests.fakes import check, record
 from tests.models.head_features import FEATURES
+from tests.watchers import Lent, check, record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -114,14 +113,14 @@ def watch(llm: LLM, ahead: int) -> None:
             for pool, held in held_blocks(engine):
                 check(pool.num_free == pool.num_blocks - len(held), "a block is neither free nor held")
 
-    class Counted(table.BlockTable):
+    class CountedTable(table.BlockTable):
         def extend(self, length: int, drafted: int = 0) -> None:
             super().extend(length, drafted)
             for size, blocks in zip(sizes, self.tables, strict=True):
                 check(sum(block >= 0 for block in blocks) <= size.blocks(length), "more than it may hold")
 
     def new_table() -> table.BlockTable:
-        return Counted(target.pool.of_groups, target.block_size, prefix_caching=True)
+        return CountedTable(target.pool.of_groups, target.block_size, prefix_caching=True)
 
     llm.engine.watchers.append(Free())
     target.table = new_table  # type: ignore[method-assign]
@@ -217,24 +216,14 @@ def test_memory_is_lent_by_group_and_comes_back(models: Any, plain: Plain, group
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
     llm.engine.lending.patience = Patience(idle=1, quiet=1)
     watch(llm, CHUNK + LENGTH)
-    pools, lent = llm.engine.target.pool.of_groups, []
-    own = [pool.num_blocks for pool in pools]
+    pools = llm.engine.target.pool.of_groups
     assert all(pool.reserve > 0 for pool in pools)
-
-    class Lent(Watcher):
-        def scheduled(self, schedule: Schedule) -> None:
-            lent.append(llm.engine.lending.lent)
-            blocks.append([pool.num_blocks for pool in pools])
-
-    blocks: list[list[int]] = []
-    llm.engine.watchers.append(Lent())
+    llm.engine.watchers.append(watcher := Lent(llm.engine.lending, pools))
     assert_same(llm, plain, 0.0, num_speculative_tokens=0)
-    assert any(lent)
+    assert any(watcher.lent)
     outputs = assert_same(llm, plain, 0.0, prompts=(PROMPTS[0],))
-    assert not lent[-1]
+    assert not watcher.lent[-1]
     assert outputs[0].outputs[0].speculation.drafted > 0
-    for now, there in zip(lent, blocks, strict=True):
-        assert there == [number + pool.reserve * now for number, pool in zip(own, pools, strict=True)]
 
 
 @pytest.mark.parametrize("prefix_caching", [True, False])

@@ -18,9 +18,9 @@ from outrider import LLM, SamplingParams
 from outrider.sampling.grammar import AT_ONCE, GrammarLimits
 from tests.engine.helpers import load
 from tests.factories import tiny_config, write_model
-from tests.fakes import record
 from tests.heads import write_head
 from tests.serving.harness import MODEL, Served, running, until
+from tests.watchers import record
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 SCHEMA = {
