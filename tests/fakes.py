@@ -201,7 +201,7 @@ class World:
         return (self.tokens - tokens) / (self.seconds - seconds)
 
     def lengths(self, last: int) -> float:
-        """Of the drafts of the last steps, on average."""
+        """The average length of the drafts of the last steps."""
         lengths = [len(draft.tokens) for drafts in self.drafts[-last:] for draft in drafts]
         return sum(lengths) / len(lengths)
 

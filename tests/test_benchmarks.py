@@ -60,7 +60,7 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_mixed_file_is_as_llama_cpp_would_make_it(tokenizer: GGUFReader, tmp_path: Path) -> None:
-    """Of 8 layers the first, the last, and every third between them have more bits."""
+    """The first of 8 layers, the last, and every third between them have more bits."""
     path, shape = tmp_path / "random.gguf", replace(SHAPES["qwen2-1.5B"], **SMALL)
     write_random(path, shape, MIXES["Q4_K_M"], tokenizer)
     reader = GGUFReader(path)

@@ -72,7 +72,7 @@ def sure_of(forecast: Forecast, request: Request, confidence: float) -> float:
 def average(
     forecast: Forecast, requests: Sequence[Request], teach: Callable[[], None], rounds: int
 ) -> list[float]:
-    """Of what is foretold position by position, while more and more is learnt."""
+    """The average of what is foretold position by position, while more and more is learnt."""
     sums = [0.0] * LENGTH
     for _ in range(rounds):
         teach()

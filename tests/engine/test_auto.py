@@ -221,7 +221,7 @@ def test_reading_a_long_prompt_is_no_silence(target: str, draft: str) -> None:
 # The rules that keep a distribution
 
 FEW = (20, 21, 22)
-"""Of three tokens there are 27 texts of three, whose chances are known from the target alone."""
+"""Three tokens make 27 texts of three, whose chances are known from the target alone."""
 
 
 AT_ONCE: dict[str, Any] = {"prompt_chunk_size": 1024, "max_num_batched_tokens": 1024}

@@ -246,7 +246,7 @@ def test_what_was_kept_under_load_is_measured_again(target: str, machine: Machin
 def test_another_build_is_measured(
     target: str, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of the same version: the bytes of the kernels tell."""
+    """It has the same version, and the bytes of its kernels tell."""
     native = tmp_path / "_native.so"
     module = SimpleNamespace(__file__=str(native))
     native.write_bytes(b"one")

@@ -206,7 +206,7 @@ def test_states_of_the_first_rows(target: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_walk() -> None:
-    """Of two children the one that the target says, and then what the target says after that one."""
+    """It takes the child that the target says, and then what the target says after that one."""
     tokens, parents, target = (5, 6, 7, 8), (-1, 0, -1, 2), (7, 1, 1, 8, 9)
     assert coupled(target, tokens, parents) == Verdict(2, (7, 8, 9), path=(2, 3))
     assert coupled((5, 6, 3, 0, 0), tokens, parents) == Verdict(2, (5, 6, 3), path=(0, 1))

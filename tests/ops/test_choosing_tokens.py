@@ -180,7 +180,7 @@ def test_a_low_temperature_chooses_the_likeliest(backend: str) -> None:
 @every_backend
 @pytest.mark.parametrize("filters", [None, Filters(1.0), Filters(0.5, 0.1, 3, 0.9)], ids=str)
 def test_a_row_without_a_token_says_why(backend: str, filters: Filters | None) -> None:
-    """Of several reasons the worst; an edit may be one, or mend the row."""
+    """It says the worst of several reasons; an edit may be one, or mend the row."""
     nothing, nan, inf = -np.inf, np.nan, np.inf
     logits = np.array(
         [[1, nan, 2], [1, inf, 2], [nothing] * 3, [nan, inf, 0], [1, 2, 3], [0, nan, 9], [0, nan, 9]],

@@ -52,7 +52,7 @@ class StateLayer:
         self.shape, self.width, self.with_bias = shape, width, with_bias
 
     def definition(self, x: Array) -> Array:
-        """Of all rows of one request."""
+        """What it computes for all rows of one request."""
         raise NotImplementedError
 
     def record(self, p: Any, values: Any) -> int:

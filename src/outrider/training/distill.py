@@ -55,15 +55,15 @@ class DistillConfig(Strict):
     prompts: Path | None = None
     """Prompts for the target to answer; None: it writes them itself."""
     tokens: PositiveInt = 1_000_000
-    """Of training data, prompts included."""
+    """Tokens of training data, prompts included."""
     data_limit: Bytes = 8 * 2**30
-    """Of the data on disk: what comes first, this or `tokens`, ends the making of data."""
+    """Bytes of the data on disk: what comes first, this or `tokens`, ends the making of data."""
     start: str | None = None
     """A head to go on from, its vocabulary included; None: begin at the target's last layer."""
     draft_vocab_size: PositiveInt | None = None
     """Tokens that a head can say, the target's most frequent: as many as `start`'s, or 8192."""
     layers: PositiveInt | None = None
-    """Of a head: as many as `start`'s, or one."""
+    """Layers of a head; None: as many as `start` has, or one."""
     unrolled: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 3)
     """Steps unrolled in each pass over the data; a student's passes are as many."""
     learning_rate: PositiveFloat = 8e-4
