@@ -13,7 +13,7 @@ from tests.heads import write_head
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of `tests/fuzz`, which stand here since pytest reads those of this conftest.py alone."""
+    """Of `tests/fuzz`. They stand here, since pytest reads options of this folder's conftest.py alone."""
     parser.addoption("--fuzz-seconds", type=float, default=5.0, help="how long each fuzzer runs")
     parser.addoption("--fuzz-seed", type=int, default=0, help="number of each fuzzer's first case")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from itertools import count
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -163,6 +163,15 @@ def round_rows(monkeypatch: pytest.MonkeyPatch, llm: LLM) -> None:
     monkeypatch.setattr(llm.engine.target, "step", rounding)
 
 
+def trust_drafts(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """The rule that this module knows as `coupled` takes every draft as a whole."""
+
+    def trusting(chosen: list[int], draft: list[int]) -> Verdict:
+        return Verdict(len(draft), (*draft, chosen[-1]))
+
+    monkeypatch.setattr(module, "coupled", trusting)
+
+
 # Drafting
 
 
@@ -240,6 +249,11 @@ def give_blocks_back(monkeypatch: pytest.MonkeyPatch, early: int) -> None:
         return blocks_behind(window, position + early, block_size)
 
     monkeypatch.setattr(table, "blocks_behind", off)
+
+
+def never_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks behind a window are kept: wasteful, and right."""
+    monkeypatch.setattr(table, "blocks_behind", lambda *_: 0)
 
 
 def keep_blocks_of_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
