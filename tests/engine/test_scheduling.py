@@ -325,6 +325,15 @@ def test_overload(target: str, drafter: str, seed: int, request: pytest.FixtureR
     assert all(pool.num_free == pool.num_blocks for pool in pools(llm))
 
 
+def test_unfairness_is_seen(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher that finds a fault ends the step that it watches."""
+    planted.serve_shortest_first(monkeypatch)
+    llm = load(target, kv_cache_memory=130_000, max_model_len=160, max_num_seqs=5, max_num_batched_tokens=11)
+    llm.engine.watchers.append(Fairness(llm.engine))
+    with pytest.raises(pytest.fail.Exception, match="a queue is not in order of turn"):
+        llm.generate([LONG, *PROMPTS], greedy(20), use_tqdm=False)
+
+
 def test_one_prompt_more_than_the_cache_holds(target: str) -> None:
     """The request that has to give way may be the one that asks for room."""
     llm = load(target, kv_cache_memory=70_000, max_model_len=160, max_num_seqs=4)
