@@ -6,10 +6,9 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from itertools import count
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import torch
 
 from outrider import LLM
 from outrider.cache import table
@@ -26,11 +25,9 @@ from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged
 from outrider.models.runner import ModelRunner
-from outrider.ops.choice import Choice, Stepped
-from outrider.ops.cpu.forward import NativeRows
+from outrider.ops.choice import Choice
 from outrider.ops.lane import Grown
 from outrider.ops.span import Span
-from outrider.ops.torch.choose import choose
 from outrider.sampling.grammar import InGrammar
 from outrider.verification import rules
 from outrider.verification.accept import Verdict
@@ -144,23 +141,6 @@ def share_stream(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
     """A rule of acceptance draws with the stream of the draft, in place of this one of its own."""
     shared = SimpleNamespace(**{**Stream.__members__, stream: Stream.DRAFT})
     monkeypatch.setattr(rules, "Stream", shared)
-
-
-def round_rows(monkeypatch: pytest.MonkeyPatch, llm: LLM) -> None:
-    """The scores of a pass over several rows are rounded: their last bits depend on the number of rows."""
-    step = llm.engine.target.step
-
-    def rounding(spans: Sequence[Span], choices: Sequence[Choice | None], **_: bool) -> Stepped:
-        stepped = step(spans, choices, looks=True)
-        if stepped.rows is None or sum(span.logit_rows for span in spans) == 1:
-            return stepped
-        tokens = [
-            [] if choice is None else choose((torch.tensor(rows.logits) * 4).round() / 4, choice)
-            for choice, rows in zip(choices, cast(Sequence[NativeRows], stepped.rows), strict=True)
-        ]
-        return stepped._replace(tokens=tokens)
-
-    monkeypatch.setattr(llm.engine.target, "step", rounding)
 
 
 def trust_drafts(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:

@@ -16,7 +16,7 @@ from outrider.measurement.verify import Case, verify
 from outrider.models.head_checkpoint import locate_head
 from outrider.ops.span import Span
 from outrider.params import SamplingParams
-from tests import planted
+from tests.ops import planted
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
+from outrider import LLM
+from outrider.ops.choice import Choice, Stepped
+from outrider.ops.cpu.forward import NativeRows
+from outrider.ops.span import Span
 from outrider.ops.torch import choose
 from tests.fuzz import native_cases
 from tests.fuzz.native_cases import Recorded
@@ -57,3 +62,20 @@ def change_results(
 def choose_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference of choosing takes the first token, whatever its score."""
     monkeypatch.setattr(native_cases, "chosen", lambda logits, *_: [0] * len(logits))
+
+
+def round_rows(monkeypatch: pytest.MonkeyPatch, llm: LLM) -> None:
+    """The scores of a pass over several rows are rounded: their last bits depend on the number of rows."""
+    step = llm.engine.target.step
+
+    def rounding(spans: Sequence[Span], choices: Sequence[Choice | None], **_: bool) -> Stepped:
+        stepped = step(spans, choices, looks=True)
+        if stepped.rows is None or sum(span.logit_rows for span in spans) == 1:
+            return stepped
+        tokens = [
+            [] if choice is None else choose.choose((torch.tensor(rows.logits) * 4).round() / 4, choice)
+            for choice, rows in zip(choices, cast(Sequence[NativeRows], stepped.rows), strict=True)
+        ]
+        return stepped._replace(tokens=tokens)
+
+    monkeypatch.setattr(llm.engine.target, "step", rounding)
