@@ -92,7 +92,7 @@ def write(path: Path, name: str, like: GGUFReader) -> None:
     write_random(path, SHAPES[shape_name], MIXES[mix_name], like)
 
 
-def write_random(path: Path, shape: Shape, mix: Mix, like: GGUFReader) -> None:
+def write_random(path: Path, shape: Shape, mix: Mix, like: GGUFReader, *, blocks: int = BLOCKS) -> None:
     writer = GGUFWriter(path, shape.architecture)
     _add_settings(writer, shape)
     _add_tokenizer(writer, shape.vocab, like)
@@ -108,7 +108,7 @@ def write_random(path: Path, shape: Shape, mix: Mix, like: GGUFReader) -> None:
     pools: dict[GGMLQuantizationType, NDArray[np.uint8]] = {}
     for name, rows, inputs, kind in tensors:
         if rows:
-            pool = pools[kind] if kind in pools else pools.setdefault(kind, _blocks(kind, draw))
+            pool = pools[kind] if kind in pools else pools.setdefault(kind, _blocks(kind, blocks, draw))
             count = rows * _row_bytes(inputs, kind) // pool.shape[1]
             writer.write_tensor_data(_taken(pool, int(draw.integers(len(pool))), count))
         elif name.endswith("bias"):
@@ -181,13 +181,13 @@ def _row_bytes(inputs: int, kind: GGMLQuantizationType) -> int:
     return int(inputs // block * size)
 
 
-def _blocks(kind: GGMLQuantizationType, draw: np.random.Generator) -> NDArray[np.uint8]:
-    """Random ones: uint8 [BLOCKS, bytes of one]."""
+def _blocks(kind: GGMLQuantizationType, count: int, draw: np.random.Generator) -> NDArray[np.uint8]:
+    """Random ones: uint8 [count, bytes of one]."""
     if kind == GGMLQuantizationType.BF16:
-        floats = SPREAD * draw.standard_normal(BLOCKS, dtype=np.float32)
-        return floats.view(np.uint8).reshape(BLOCKS, 4)[:, 2:]  # the upper half of a float32
+        floats = SPREAD * draw.standard_normal(count, dtype=np.float32)
+        return floats.view(np.uint8).reshape(count, 4)[:, 2:]  # the upper half of a float32
     size = GGML_QUANT_SIZES[kind][1]
-    blocks = draw.integers(256, size=(BLOCKS, size), dtype=np.uint8)
+    blocks = draw.integers(256, size=(count, size), dtype=np.uint8)
     for offset, scale in SCALES[kind.name].items():
         blocks[:, offset : offset + 2] = np.array([scale], dtype="<f2").view(np.uint8)
     return blocks

@@ -78,7 +78,7 @@ async def served(
 
 
 def token_ids(stream: bytes) -> tuple[int, ...]:
-    """Of a whole stream. It is read only afterwards, not to take the server's share of a small machine."""
+    """The token ids of a whole stream. It is read only afterwards, so that the server has the machine."""
     events = [line.removeprefix(b"data: ") for line in stream.splitlines() if line]
     chunks = [json.loads(event) for event in events if event != b"[DONE]"]
     return tuple(token for chunk in chunks for token in chunk["choices"][0]["token_ids"])

@@ -36,7 +36,7 @@ LEAVING, NONSENSE = 0.15, 0.1
 """Shares of the requests that are broken off by their client, and that cannot be served."""
 REFUSED: Sequence[dict[str, Any]] = (
     {"prompt": "x", "temperature": -1},
-    {"prompt": "x", "no_such_field": 1},
+    {"prompt": "x", "temprature": 1},
     {"prompt": ""},
     {"prompt": [2**31 - 1]},
     {"prompt": "x", "n": 10**9},

@@ -97,7 +97,7 @@ class Subject:
         return packed_bytes(self.llm) - unread + cached
 
     def python_share(self) -> float:
-        """Of 128 steps of decoding, the time outside the native call."""
+        """The share of 128 steps of decoding that passes outside the native call."""
         inside = 0.0
         run = self.runner.run
 

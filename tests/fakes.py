@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
@@ -200,7 +201,7 @@ class World:
         return (self.tokens - tokens) / (self.seconds - seconds)
 
     def lengths(self, last: int) -> float:
-        """Of the drafts of the last steps, on average."""
+        """The average length of the drafts of the last steps."""
         lengths = [len(draft.tokens) for drafts in self.drafts[-last:] for draft in drafts]
         return sum(lengths) / len(lengths)
 
@@ -217,8 +218,8 @@ def automatic(llm: LLM, passes: TargetCost, workload: str | None = None) -> Auto
 
 
 @dataclass
-class Unclocked:
-    """A policy that sees every step take as long as was foreseen, however busy the machine."""
+class Around:
+    """A length policy that does what another one does."""
 
     policy: LengthPolicy
 
@@ -234,10 +235,49 @@ class Unclocked:
         return self.policy.plans(requests, load)
 
     def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
-        self.policy.observe(outcomes, Timing([1e-3] * len(timing.drafted), 10e-3, 12e-3))
+        self.policy.observe(outcomes, timing)
 
     def end(self, request: Request) -> None:
         self.policy.end(request)
+
+
+class Unclocked(Around):
+    """It sees every step take as long as was foreseen, however busy the machine."""
+
+    def observe(self, outcomes: Sequence[Outcome], timing: Timing) -> None:
+        self.policy.observe(outcomes, Timing([1e-3] * len(timing.drafted), 10e-3, 12e-3))
+
+
+@dataclass
+class Overruled(Around):
+    """It is asked, and then something else is done."""
+
+    instead: Callable[[Plan], Plan]
+
+    def plans(self, requests: Sequence[Request], load: Load) -> list[Plan]:
+        return [self.instead(plan) for plan in self.policy.plans(requests, load)]
+
+
+@contextmanager
+def overruled(llm: LLM, instead: Callable[[Plan], Plan]) -> Iterator[None]:
+    """For a while, other plans than those of the engine's policy."""
+    scheduler = llm.engine.scheduler
+    policy = scheduler.policy
+    scheduler.policy = Overruled(policy, instead)
+    try:
+        yield
+    finally:
+        scheduler.policy = policy
+
+
+@dataclass
+class Proposing(Memoryless):
+    """A drafter that proposes the same tokens every time."""
+
+    tokens: tuple[int, ...] = ()
+
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        return [Draft(self.tokens)] * len(requests)
 
 
 def verdict(draft: Draft) -> Verdict:

@@ -2,26 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from itertools import count
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from outrider import LLM
 from outrider.cache import table
 from outrider.cache.groups import blocks_behind
 from outrider.cache.pool import BlockPool
 from outrider.cache.states import StateTable
 from outrider.cache.table import BlockTable
+from outrider.drafting import forecast
+from outrider.drafting.forecast import Base
 from outrider.drafting.grow import Growing
 from outrider.engine import verify
 from outrider.engine.engine import Engine
+from outrider.engine.request import Request, RequestGroup
+from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged
 from outrider.models.runner import ModelRunner
 from outrider.ops.choice import Choice
 from outrider.ops.lane import Grown
 from outrider.ops.span import Span
+from outrider.sampling.grammar import InGrammar
+from outrider.verification import rules
 from outrider.verification.accept import Verdict
+from outrider.verification.noise import Stream
 from outrider.verification.rules import Coupled, Round
+
+ALWAYS: Callable[[int], bool] = lambda number: True  # noqa: E731
+
+# Anywhere in an engine
+
+
+def fail(
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    fails: Callable[[int], bool] = ALWAYS,
+    *,
+    late: bool = False,
+    error: type[BaseException] = ZeroDivisionError,
+) -> None:
+    """A function raises in those of its calls that `fails` names by number; late: after its work."""
+    sound, calls = getattr(owner, name), count()
+
+    def faulty(*arguments: Any, **others: Any) -> Any:
+        number = next(calls)
+        if fails(number) and not late:
+            raise error("planted")
+        result = sound(*arguments, **others)
+        if fails(number):
+            raise error("planted")
+        return result
+
+    monkeypatch.setattr(owner, name, faulty)
+
+
+def fail_of(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, broken: Container[int]) -> None:
+    """A method raises, of those objects whose `id` is in `broken` by then."""
+    sound = getattr(kind, name)
+
+    def faulty(self: Any, *arguments: Any, **others: Any) -> Any:
+        if id(self) in broken:
+            raise ZeroDivisionError("planted")
+        return sound(self, *arguments, **others)
+
+    monkeypatch.setattr(kind, name, faulty)
+
+
+def fail_passes(monkeypatch: pytest.MonkeyPatch, llm: LLM, fails: Callable[[Sequence[Span]], bool]) -> None:
+    """The target's pass raises over some spans."""
+    sound = llm.engine.target.step
+
+    def step(spans: Sequence[Span], choices: Any, **others: Any) -> Any:
+        if fails(spans):
+            raise ZeroDivisionError("planted")
+        return sound(spans, choices, **others)
+
+    monkeypatch.setattr(llm.engine.target, "step", step)
+
+
+def spoil_requests(monkeypatch: pytest.MonkeyPatch, llm: LLM, spoil: Callable[[Request], None]) -> None:
+    """Something in a request is not as it was prepared, when it is queued."""
+    sound = llm.engine.queue
+
+    def queue(group: RequestGroup) -> str:
+        for request in group.requests:
+            spoil(request)
+        return sound(group)
+
+    monkeypatch.setattr(llm.engine, "queue", queue)
+
 
 # Verification
 
@@ -61,6 +137,40 @@ def drop_token(monkeypatch: pytest.MonkeyPatch, token: int) -> None:
     monkeypatch.setattr(Growing, "add", peeking)
 
 
+def share_stream(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    """A rule of acceptance draws with the stream of the draft, in place of this one of its own."""
+    shared = SimpleNamespace(**{**Stream.__members__, stream: Stream.DRAFT})
+    monkeypatch.setattr(rules, "Stream", shared)
+
+
+def trust_drafts(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """The rule that this module knows as `coupled` takes every draft as a whole."""
+
+    def trusting(chosen: list[int], draft: list[int]) -> Verdict:
+        return Verdict(len(draft), (*draft, chosen[-1]))
+
+    monkeypatch.setattr(module, "coupled", trusting)
+
+
+# Drafting
+
+
+def count_trials_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast counts every trial in full, however likely it was to be reached."""
+    add = Base.add
+    monkeypatch.setattr(Base, "add", lambda self, cells, fell, factor: add(self, cells, fell, 1.0))
+
+
+def never_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast has one memory, and that is long."""
+    monkeypatch.setattr(forecast, "MEMORIES", (0.9999,))
+
+
+def keep_grammars_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No grammar is ever ready to say what may follow."""
+    monkeypatch.setattr(InGrammar, "prepare", lambda *_: False)
+
+
 # Trees
 
 
@@ -85,6 +195,21 @@ def take_first_states(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Judged, "computed", first)
 
 
+# Scheduling
+
+
+def serve_shortest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go on in order of what they lack, and not of their turn."""
+    schedule = Scheduler.schedule
+
+    def shortest_first(self: Scheduler) -> Schedule:
+        self.waiting.sort(key=lambda request: request.pending)
+        self.running.sort(key=lambda request: request.pending)
+        return schedule(self)
+
+    monkeypatch.setattr(Scheduler, "schedule", shortest_first)
+
+
 # The cache
 
 
@@ -104,6 +229,11 @@ def give_blocks_back(monkeypatch: pytest.MonkeyPatch, early: int) -> None:
         return blocks_behind(window, position + early, block_size)
 
     monkeypatch.setattr(table, "blocks_behind", off)
+
+
+def never_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks behind a window are kept: wasteful, and right."""
+    monkeypatch.setattr(table, "blocks_behind", lambda *_: 0)
 
 
 def keep_blocks_of_drafts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_the_signature_has_every_option() -> None:
     assert OWN | OF_LLM.keys() == OPTIONS
     for made in (LLM, AsyncLLM):
         parameters = inspect.signature(made).parameters
-        assert [*parameters] == ["model", *Options.__annotations__]
+        assert [*parameters] == ["model", "listener", *Options.__annotations__]
         for config in (EngineConfig, SpeculativeConfig):
             for name in config.model_fields.keys() & OWN:
                 assert parameters[name].default == config.model_fields[name].default

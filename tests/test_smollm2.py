@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pydoc_data.topics import topics
-from typing import cast
 
 import pytest
 import torch
@@ -15,11 +14,9 @@ from outrider.measurement.prompts import BUILT_IN
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
 from outrider.models.head_checkpoint import locate_head
-from outrider.ops.choice import Choice, Stepped
-from outrider.ops.cpu.forward import NativeRows
 from outrider.ops.span import Span
-from outrider.ops.torch.choose import choose
 from outrider.params import SamplingParams
+from tests.ops import planted
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +65,7 @@ def test_planted_fault_last_bits_that_depend_on_the_rows(
     llm: LLM, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would be a near-tie on other kernels is a difference here."""
-    step = llm.engine.target.step
-
-    def rounding(spans: Sequence[Span], choices: Sequence[Choice | None], **_: bool) -> Stepped:
-        stepped = step(spans, choices, looks=True)
-        if stepped.rows is None or sum(span.logit_rows for span in spans) == 1:
-            return stepped
-        tokens = [
-            [] if choice is None else choose((torch.tensor(rows.logits) * 4).round() / 4, choice)
-            for choice, rows in zip(choices, cast(Sequence[NativeRows], stepped.rows), strict=True)
-        ]
-        return stepped._replace(tokens=tokens)
-
-    monkeypatch.setattr(llm.engine.target, "step", rounding)
+    planted.round_rows(monkeypatch, llm)
     assert "different" in {case.outcome for case in cases(llm, prompts, [0.0], 48)}
 
 

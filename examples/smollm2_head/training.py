@@ -121,6 +121,7 @@ def train(
     rate: float,
     seed: int,
     told: Callable[[float, int, float], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Until the time is up: the learning rate falls with time. told: (part of the time, tokens, loss).
 
@@ -134,10 +135,10 @@ def train(
         torch.optim.Muon(layers, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
     )
-    began, tokens = time.monotonic(), 0
+    began, tokens = clock(), 0
     for number in range(2**31):
         for batch in epoch(conversations, rows=lesson.rows, seed=seed + number):
-            part = (time.monotonic() - began) / seconds
+            part = (clock() - began) / seconds
             if part >= 1:
                 return
             steps = [steps for first, steps in STEPS if part >= first][-1]

@@ -12,6 +12,7 @@ from outrider.engine.generation import EngineStopped, Generation, TextPrompt
 from outrider.errors import ConfigError, RequestError
 from outrider.llm import LLM, ModelFacts, refuse_lora
 from outrider.llm_engine import refuse_tokenization
+from outrider.loading import Listener, unheard
 from outrider.messages import shown
 from outrider.metrics import Metric
 from outrider.models.tokenizer import Tokenizer
@@ -35,12 +36,10 @@ class AsyncLLM:
     """
 
     @signed
-    def __init__(self, model: str, **options: Unpack[Options]) -> None:
-        self.llm = LLM(model, **options)
+    def __init__(self, model: str, *, listener: Listener = unheard, **options: Unpack[Options]) -> None:
+        self.llm = LLM(model, listener=listener, **options)
         self._running: dict[str, Generation] = {}
-        self._engine = AsyncEngine(
-            self.llm.engine, capacity=math.inf, unread=math.inf, watcher=self.llm.tally
-        )
+        self._engine = AsyncEngine(self.llm.engine, capacity=math.inf, unread=math.inf)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod

@@ -90,10 +90,10 @@ class LLM:
     def __init__(self, model: str, *, listener: Listener = unheard, **options: Unpack[Options]) -> None:
         given = {name: value for name, value in options.items() if value is not None}
         self.config = within_limit(resolve(model, **given))
-        engine = build_engine(self.config, listener=listener)
-        release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self.tally = Tally()
-        self.shared = SharedEngine(engine, self.tally)
+        engine = build_engine(self.config, listener=listener, watchers=[self.tally])
+        release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
+        self.shared = SharedEngine(engine)
         self.reader = PromptReader(self.shared)
 
     def __repr__(self) -> str:

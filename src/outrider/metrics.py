@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from threading import Lock
 
 from outrider.engine.engine import Engine
+from outrider.engine.watcher import Watcher
 from outrider.outputs import Increment, RequestMetrics, RequestOutput
 
 
@@ -101,7 +102,7 @@ HELP = {
 """What each metric is, by its name without the prefix."""
 
 
-class Tally:
+class Tally(Watcher):
     """A watcher of an engine that counts. One thread may count while others look."""
 
     def __init__(self) -> None:

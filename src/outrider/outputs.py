@@ -49,7 +49,7 @@ class SpeculationStats:
 
     @property
     def acceptance_rate_by_position(self) -> tuple[float, ...]:
-        """Of the tokens drafted at each position, the share that stood (and so all before it did)."""
+        """The share of the tokens drafted at each position that stood (and so all before them did)."""
         return tuple(a / d for a, d in zip(self.accepted_by_position, self.drafted_by_position, strict=True))
 
     def __add__(self, other: SpeculationStats) -> SpeculationStats:

@@ -36,7 +36,7 @@ def sees(window: int | None, row: int, position: int) -> bool:
 
 
 def digest_of(tokens: Sequence[int], block_size: int) -> bytes:
-    """Of whole blocks of tokens."""
+    """The digest of whole blocks of tokens."""
     digest = b""
     for first in range(0, len(tokens), block_size):
         digest = sha256(digest + array("q", tokens[first : first + block_size]).tobytes()).digest()

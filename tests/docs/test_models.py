@@ -13,7 +13,7 @@ PAGE = "docs/models.md"
 
 
 def rows(heading: str) -> list[tuple[str, ...]]:
-    """Of the table whose first column has this heading, without the marks of code."""
+    """The rows of the table whose first column has this heading, without the marks of code."""
     (table,) = (table for table in tables(PAGE) if table.rows[0][0] == heading)
     return [tuple(cell.replace("`", "") for cell in row) for row in table.rows[1:]]
 

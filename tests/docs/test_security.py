@@ -28,8 +28,8 @@ def value_of(place: str) -> Any:
     outer, _, name = place.rpartition(".")
     module, _, kind = outer.rpartition(".")
     if kind[0].isupper():
-        options: type[BaseModel] = getattr(__import__(module, fromlist=[kind]), kind)
-        return options.model_fields[name].default
+        owner: type = getattr(__import__(module, fromlist=[kind]), kind)
+        return owner.model_fields[name].default if issubclass(owner, BaseModel) else getattr(owner, name)
     return getattr(__import__(outer, fromlist=[name]), name)
 
 

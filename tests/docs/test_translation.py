@@ -16,7 +16,7 @@ CODE = re.compile(r"`[^`]*`")
 
 
 def sections(document: str) -> list[Counter[str]]:
-    """Of each section: its numbers outside of code, its code within text, and where its links lead."""
+    """The numbers outside of code, the code within text, and the targets of links, section by section."""
     found = [Counter[str]()]
     for token in tokens(document):
         if token.type == "heading_open":

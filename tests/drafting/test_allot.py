@@ -26,7 +26,7 @@ def allot(
 
 
 def positions(chances: Sequence[float], seconds: float, first: float = 0.0) -> list[Position]:
-    """Of a request whose tokens stand with these chances, each given those before it."""
+    """The positions of a request whose tokens stand with these chances, each given those before it."""
     found, survival = [], 1.0
     for number, chance in enumerate(chances):
         survival *= chance
@@ -170,7 +170,7 @@ def test_rows_that_are_seldom_offered_cost_seldom() -> None:
 
 
 def test_a_drafter_costs_nothing_where_it_is_not_asked() -> None:
-    """Of two drafters the second is dear to step, and asked for one request alone, whose draft is short."""
+    """The second of two drafters is dear to step, and asked for one request alone, whose draft is short."""
     base = Undrafted(2, 2, 0.0)
     long, short = positions([0.95] * 8, 0.0), positions([0.9], 0.0)
     apart = allot_among([long, short], [[0.0, 0.0], [0.0, 0.2]], base, FLAT).lengths

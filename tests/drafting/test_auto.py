@@ -259,7 +259,7 @@ def test_a_second_that_never_pays_leaves_what_the_first_gains() -> None:
 
 
 @dataclass
-class Slow:
+class SlowDecision:
     """Decisions, each of which takes so many seconds of a clock."""
 
     seconds: float
@@ -274,7 +274,7 @@ class Slow:
 
 def test_deciding_takes_its_share_of_the_time_at_most() -> None:
     """Where a decision takes as long as a step does."""
-    slow = Slow(10e-3)
+    slow = SlowDecision(10e-3)
     world, batch = World([Player(CHEAP, lambda _: 0.8)], decide=slow, clock=slow.clock), stubs(1)
     world.run(batch, 1500)
     before, began = slow.made, world.seconds
@@ -283,7 +283,7 @@ def test_deciding_takes_its_share_of_the_time_at_most() -> None:
 
 
 def test_a_decision_ends_with_its_batch() -> None:
-    slow = Slow(10e-3)
+    slow = SlowDecision(10e-3)
     world, batch = World([Player(CHEAP, lambda _: 0.8)], decide=slow, clock=slow.clock), stubs(3)
     world.run(batch, 500)
     before = slow.made
@@ -293,7 +293,7 @@ def test_a_decision_ends_with_its_batch() -> None:
 
 
 def test_a_quiet_policy_decides_seldom_but_does() -> None:
-    slow = Slow(0.0)
+    slow = SlowDecision(0.0)
     world = World([Player(DEAR, lambda _: 0.0)], decide=slow, clock=slow.clock)
     world.run(stubs(1), 500)
     before = slow.made

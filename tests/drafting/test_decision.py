@@ -23,7 +23,7 @@ def known(world: World, **others: float) -> Estimate:
 
 
 def test_deciding_changes_nothing() -> None:
-    """Of what two drafters and some hundred steps have taught, twice the same is decided."""
+    """The same is decided twice, after what two drafters and some hundred steps have taught."""
     world = World([Player(QUICK, lambda _: 0.8, offers=0.5), Player(CHEAP, lambda _: 0.7)])
     running = [*stubs(3), stub(3, num_speculative_tokens=2)]
     world.run(running, 100)

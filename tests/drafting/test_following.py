@@ -78,7 +78,7 @@ def observe(cost: TargetCost, rows: int, seconds: float) -> None:
 
 @pytest.mark.parametrize(("times", "steps"), [(4.0, SLOW_STEPS), (0.25, QUICK_STEPS)])
 def test_surprises_in_a_row_are_believed(times: float, steps: int) -> None:
-    """Of slower ones it takes more: a busy machine makes a step slower, and nothing makes it quicker."""
+    """Slower ones have to be more: a busy machine makes a step slower, and nothing makes it quicker."""
     cost = target_cost()
     for _ in range(steps - 1):
         observe(cost, 4, times * TRUTH.one_pass(4))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from outrider.drafting import forecast as forecast_module
 from outrider.drafting.base import Draft
-from outrider.drafting.forecast import CONFIDENCE_CELLS, Base, Forecast
+from outrider.drafting.forecast import CONFIDENCE_CELLS, Forecast
 from outrider.ops.budget import cell
 from outrider.verification.accept import Verdict
+from tests import planted
 from tests.fakes import stub
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def sure_of(forecast: Forecast, request: Request, confidence: float) -> float:
 def average(
     forecast: Forecast, requests: Sequence[Request], teach: Callable[[], None], rounds: int
 ) -> list[float]:
-    """Of what is foretold position by position, while more and more is learnt."""
+    """The average of what is foretold position by position, while more and more is learnt."""
     sums = [0.0] * LENGTH
     for _ in range(rounds):
         teach()
@@ -277,12 +277,11 @@ def test_far_positions_do_not_look_safer_since_only_good_requests_reach_them() -
 
 def test_planted_fault_trials_that_all_count_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the good half reaches the fifth position, which then seems safe for all."""
-    add = Base.add
-    monkeypatch.setattr(Base, "add", lambda self, cells, fell, factor: add(self, cells, fell, 1.0))
+    planted.count_trials_alike(monkeypatch)
     assert far_safer_than_near() > 0.15
 
 
 def test_planted_fault_that_never_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast_module, "MEMORIES", (0.9999,))
+    planted.never_forget(monkeypatch)
     with pytest.raises(AssertionError):
         test_a_change_is_followed_more_than_half_of_the_way_within_25_drafts(0.9, 0.1)

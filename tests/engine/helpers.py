@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from outrider import LLM, RequestOutput, SamplingParams
 from outrider.cache.pool import BlockPool
 from outrider.drafting.base import Drafter
@@ -59,18 +61,19 @@ def drafters_of(llm: LLM) -> tuple[Drafter, ...]:
     return tuple(others)
 
 
-def count_preemptions(llm: LLM) -> list[int]:
-    """Grows by the number of requests preempted in each step from now on."""
-    counts: list[int] = []
-    schedule = llm.engine.scheduler.schedule
+def output_of(engine: Engine, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
+    """What an engine without an LLM around it returns for one request."""
+    request_id = engine.add(prompt, params)
+    while not engine.finished(request_id):
+        engine.step()
+    return engine.take(request_id)
 
-    def counting() -> Any:
-        result = schedule()
-        counts.append(len(result.preempted))
-        return result
 
-    llm.engine.scheduler.schedule = counting  # type: ignore[method-assign]
-    return counts
+def cost_files() -> set[tuple[str, int, int]]:
+    """What has been kept of costs; another set, once any of it is written again."""
+    folder = user_cache_path("outrider") / "costs"
+    files = [(path, path.stat()) for path in folder.glob("*.json")]
+    return {(path.name, stat.st_ino, stat.st_mtime_ns) for path, stat in files}
 
 
 def held_blocks(engine: Engine) -> Iterator[tuple[BlockPool, set[int]]]:

@@ -11,36 +11,21 @@ from typing import Any
 
 import pytest
 
-from outrider import LLM, Increment, RequestError, RequestOutput, SamplingParams
+from outrider import LLM, RequestError, RequestOutput, SamplingParams
 from outrider.engine import admission
 from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.detokenizer import OutputText
-from outrider.engine.engine import Engine
 from outrider.engine.generation import EngineFailed, EngineStopped, Generation, QueueFull, TextPrompt
-from outrider.engine.request import RequestGroup
+from outrider.engine.request import Request
 from outrider.params import StructuredOutputs
 from outrider.sampling.sampler import Sampler
 from outrider.sandbox.workers import GivenUp
+from tests import planted
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
+from tests.watchers import Record
 
 LONG = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
 SHORT = SamplingParams(temperature=1.0, seed=5, max_tokens=24, n=2)
-
-
-class Recorder:
-    """A watcher that keeps everything."""
-
-    def __init__(self) -> None:
-        self.increments: list[Increment] = []
-        self.outputs: list[RequestOutput] = []
-        self.preempted = 0
-
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
-        self.increments += increments
-        self.preempted += engine.report.preempted
-
-    def finished(self, output: RequestOutput) -> None:
-        self.outputs.append(output)
 
 
 @asynccontextmanager
@@ -80,7 +65,7 @@ def test_outputs_are_the_offline_engines(
     name = request.getfixturevalue("draft") if drafter == "draft" else drafter
     blocks = 10 if drafter != "draft" else 20  # so few that requests are preempted
     llm = load(target, name, kv_cache_memory=blocks * BLOCK, max_model_len=112, max_num_seqs=4)
-    watcher = Recorder()
+    watcher = Record()
 
     async def run() -> None:
         async with serving(llm, watcher=watcher) as engine:
@@ -94,7 +79,8 @@ def test_outputs_are_the_offline_engines(
     assert len(watcher.outputs) == 3 * len(PROMPTS)
     counted = sum(len(increment.token_ids) for increment in watcher.increments)
     assert counted == sum(len(ids) for output in watcher.outputs for ids in token_ids(output))
-    assert watcher.preempted > 0
+    assert any(watcher.preempted)
+    assert not llm.engine.watchers, "a server that is closed leaves nobody behind"
 
 
 def test_increments_of_several_prompts(target: str) -> None:
@@ -188,15 +174,13 @@ def test_a_fault_in_one_request_ends_that_request(
 ) -> None:
     """Planted in what belongs to the request whose seed is 13."""
     llm = load(target)
-    sound = getattr(owner, method)
     broken: set[int] = set()
+    planted.fail_of(monkeypatch, owner, method, broken)
 
-    def faulty(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if id(self) in broken:
-            raise ZeroDivisionError("planted")
-        return sound(self, *args, **kwargs)
+    def spoil(request: Request) -> None:
+        if request.params.seed == 13:
+            broken.add(id(request.sampler if owner is Sampler else request.text))
 
-    monkeypatch.setattr(owner, method, faulty)
     params = SHORT.model_copy(update={"n": 1, "seed": 13, "logit_bias": {7: 1.0}})  # which is an edit
 
     async def run() -> None:
@@ -204,15 +188,7 @@ def test_a_fault_in_one_request_ends_that_request(
             staying = [
                 asyncio.create_task(finish(engine.generate(prompt(tokens), SHORT))) for tokens in PROMPTS
             ]
-            engines_own = llm.engine.queue
-
-            def queue(group: RequestGroup) -> str:
-                request = group.requests[0]
-                if request.params.seed == 13:
-                    broken.add(id(request.sampler if owner is Sampler else request.text))
-                return engines_own(group)
-
-            monkeypatch.setattr(llm.engine, "queue", queue)
+            planted.spoil_requests(monkeypatch, llm, spoil)
             (output,) = await finish(engine.generate(prompt(PROMPTS[0]), params))
             assert output.outputs[0].finish_reason == "error"
             assert output.error == "an internal error ended this request; the log says more"
@@ -226,15 +202,7 @@ def test_a_fault_in_one_request_ends_that_request(
 def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it could not be confined."""
     llm = load(target, max_num_seqs=2)
-    schedule = llm.engine.scheduler._schedule
-    steps = iter([False, False, True, True])  # also without drafts
-
-    def faulty(**how: Any) -> Any:
-        if next(steps, False):
-            raise ZeroDivisionError("planted")
-        return schedule(**how)
-
-    monkeypatch.setattr(llm.engine.scheduler, "_schedule", faulty)
+    planted.fail(monkeypatch, llm.engine.scheduler, "_schedule", lambda n: n in (2, 3))  # also without drafts
     params = SHORT.model_copy(update={"n": 1})
 
     async def run() -> None:
@@ -255,13 +223,7 @@ def test_a_failed_step_ends_what_ran_in_it(target: str, monkeypatch: pytest.Monk
 def test_who_finished_in_a_failed_step_is_gone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it could not be confined."""
     llm = load(target)
-    release = Engine._release_finished
-
-    def faulty(*_: Any) -> None:
-        monkeypatch.setattr(Engine, "_release_finished", release)
-        raise ZeroDivisionError("planted")
-
-    monkeypatch.setattr(Engine, "_release_finished", faulty)
+    planted.fail(monkeypatch, llm.engine, "_release_finished", lambda number: number == 0)
 
     async def run() -> None:
         async with serving(llm) as engine:
@@ -309,29 +271,12 @@ def test_a_call_that_cannot_be_prepared_is_told_so(target: str, monkeypatch: pyt
     async def run() -> None:
         async with serving(llm) as engine:
             with monkeypatch.context() as patch:
-                patch.setattr(admission, "build_sampler", lambda *_, **__: 1 // 0)
+                planted.fail(patch, admission, "build_sampler")
                 with pytest.raises(EngineFailed, match="an internal error ended this request"):
                     await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
             assert engine.num_sequences == 0
             (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
             assert token_ids(output) == token_ids(expected(target, PROMPTS[0], SHORT))
-
-    asyncio.run(run())
-
-
-def test_a_watcher_that_fails_stops_nothing(target: str) -> None:
-    class Broken:
-        def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
-            raise ZeroDivisionError("planted")
-
-        def finished(self, output: RequestOutput) -> None:
-            raise ZeroDivisionError("planted")
-
-    async def run() -> None:
-        async with serving(load(target), watcher=Broken()) as engine:
-            for _ in range(2):
-                (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
-                assert token_ids(output) == token_ids(expected(target, PROMPTS[0], SHORT))
 
     asyncio.run(run())
 
@@ -344,7 +289,7 @@ def test_a_text_that_cannot_be_ended_stops_nobody_else(target: str, monkeypatch:
         async with serving(llm) as engine:
             async with engine.generate(prompt(PROMPTS[2]), LONG) as call:
                 await anext(call)
-                monkeypatch.setattr(OutputText, "finish", lambda _: 1 // 0)
+                planted.fail(monkeypatch, OutputText, "finish")
             await until_free(llm)
             monkeypatch.undo()
             (output,) = await finish(engine.generate(prompt(PROMPTS[0]), SHORT))
@@ -425,11 +370,7 @@ def test_a_fault_that_cannot_be_confined_is_told_to_all(
     target: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = load(target)
-
-    def broken(*_: Any, **__: Any) -> Any:
-        raise SystemExit("planted")
-
-    monkeypatch.setattr(llm.engine, method, broken)
+    planted.fail(monkeypatch, llm.engine, method, error=SystemExit)
 
     async def run() -> None:
         async with serving(llm) as engine:

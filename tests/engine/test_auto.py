@@ -21,9 +21,10 @@ from outrider.engine.profile import FREE
 from outrider.engine.request import Request
 from outrider.ops.budget import Budget, Price
 from tests import fakes, planted
-from tests.engine.helpers import BLOCK, PROMPTS, count_preemptions, drafters_of, expected, load, token_ids
+from tests.engine.helpers import BLOCK, PROMPTS, drafters_of, expected, load, token_ids
 from tests.fakes import Unclocked
 from tests.verification.chi_square import agrees
+from tests.watchers import record
 
 TEMPERATURES = (0.0, 0.7, 1.0)
 DRAFTERS: dict[str, tuple[str, ...]] = {
@@ -175,10 +176,10 @@ def test_same_tokens_with_preemption(target: str, drafter: str, request: pytest.
     block = BLOCK * (1 if names == ["ngram"] else 2)  # the draft model's too
     llm = automatic(target, names, kv_cache_memory=12 * block, max_model_len=192, max_num_seqs=8)
     llm.engine.scheduler.policy = Arbitrary(len(names), 1)
-    preempted = count_preemptions(llm)
+    recorded = record(llm)
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(8)]
     found = check(llm, target, prompts, [params(0.7, seed, max_tokens=70) for seed in range(8)])
-    assert sum(preempted) > 0
+    assert any(recorded.preempted)
     assert found.drafted > 0
 
 
@@ -220,7 +221,7 @@ def test_reading_a_long_prompt_is_no_silence(target: str, draft: str) -> None:
 # The rules that keep a distribution
 
 FEW = (20, 21, 22)
-"""Of three tokens there are 27 texts of three, whose chances are known from the target alone."""
+"""Three tokens make 27 texts of three, whose chances are known from the target alone."""
 
 
 AT_ONCE: dict[str, Any] = {"prompt_chunk_size": 1024, "max_num_batched_tokens": 1024}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any, cast
 
 import pytest
@@ -14,12 +13,16 @@ from outrider import LLM, RequestOutput, RequestsFailed, SamplingParams
 from outrider.drafting.base import Draft
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
+from outrider.drafting.plan import Plan
 from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.generation import TextPrompt
-from outrider.engine.request import RequestGroup
+from outrider.engine.request import Request
 from outrider.errors import INTERNAL_ERROR
 from outrider.ops.choice import Change
+from outrider.ops.span import Span
+from tests import planted
 from tests.engine.helpers import PROMPTS, drafters_of, expected, load, token_ids
+from tests.fakes import overruled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,22 +80,6 @@ def check_all_equal(target: str, outputs: Sequence[RequestOutput], params: Sampl
         assert token_ids(output) == token_ids(expected(target, prompt, params))
 
 
-def failing(sound: Callable[..., Any], fails: Callable[[int], bool], *, late: bool = False) -> Any:
-    """The same function, which raises in those of its calls that `fails` names; late: after its work."""
-    calls = count()
-
-    def faulty(*arguments: Any, **others: Any) -> Any:
-        number = next(calls)
-        if fails(number) and not late:
-            raise ZeroDivisionError("planted")
-        result = sound(*arguments, **others)
-        if fails(number):
-            raise ZeroDivisionError("planted")
-        return result
-
-    return faulty
-
-
 NOW_AND_THEN: Callable[[int], bool] = lambda number: number % 3 == 1  # noqa: E731
 ALWAYS: Callable[[int], bool] = lambda number: True  # noqa: E731
 
@@ -133,7 +120,7 @@ def test_who_is_not_to_blame_goes_on(
     """In a cache so small that some are preempted."""
     llm = load(target, draft, num_speculative_tokens=3, kv_cache_memory=100_000, max_model_len=112)
     owner, name = PLACES[place](llm)
-    monkeypatch.setattr(owner, name, failing(getattr(owner, name), fails, late=late))
+    planted.fail(monkeypatch, owner, name, fails, late=late)
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
     check_nothing_is_left(llm)
     (told,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
@@ -148,8 +135,7 @@ def test_a_draft_that_fails_half_way_leaves_nothing_behind(
     """Positions that count as computed and are not would spoil drafts: the target drafts for itself here. An
     edited draft is one call a token."""
     llm = load(target, target, num_speculative_tokens=4)
-    runner = model_of(llm).runner
-    monkeypatch.setattr(runner, "_chain", failing(runner._chain, lambda number: number == at))
+    planted.fail(monkeypatch, model_of(llm).runner, "_chain", lambda number: number == at)
     params = PARAMS.model_copy(update={"logit_bias": {7: -1.0}}) if edited else PARAMS
     outputs = llm.generate(PROMPTS, params, use_tqdm=False)
     check_all_equal(target, outputs, params)
@@ -165,8 +151,7 @@ def test_a_head_that_fails(
     target: str, head: str, name: str, fails: Callable[[int], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = load(target, head, num_speculative_tokens=3)
-    drafter = model_of(llm)
-    monkeypatch.setattr(drafter, name, failing(getattr(drafter, name), fails, late=True))
+    planted.fail(monkeypatch, model_of(llm), name, fails, late=True)
     check_all_equal(target, llm.generate(PROMPTS, PARAMS, use_tqdm=False))
     check_nothing_is_left(llm)
 
@@ -175,7 +160,7 @@ def test_the_next_in_the_chain_drafts_where_one_fails(
     target: str, draft: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = load(target, None, speculative_model=["ngram", draft], num_speculative_tokens=3)
-    monkeypatch.setattr(model_of(llm), "draft", failing(None, ALWAYS))  # type: ignore[arg-type]
+    planted.fail(monkeypatch, model_of(llm), "draft")
     outputs = llm.generate(PROMPTS, PARAMS, use_tqdm=False)
     check_all_equal(target, outputs)
     assert sum(output.outputs[0].speculation.accepted for output in outputs) > 0
@@ -199,15 +184,10 @@ def test_drafts_that_are_none(target: str, draft_of: Any, run: Any) -> None:
     check_nothing_is_left(llm)
 
 
-def test_a_plan_for_too_few_drafters(target: str, draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_for_too_few_drafters(target: str, draft: str) -> None:
     llm = load(target, None, speculative_model=["ngram", draft], num_speculative_tokens=3)
-    policy, plans = type(llm.engine.scheduler.policy), type(llm.engine.scheduler.policy).plans
-
-    def short(self: Any, requests: Any, load: Any) -> Any:
-        return [type(plan)(plan.budgets[:1]) for plan in plans(self, requests, load)]
-
-    monkeypatch.setattr(policy, "plans", short)
-    check_all_equal(target, llm.generate(PROMPTS, PARAMS, use_tqdm=False))
+    with overruled(llm, lambda plan: Plan(plan.budgets[:1])):
+        check_all_equal(target, llm.generate(PROMPTS, PARAMS, use_tqdm=False))
     check_nothing_is_left(llm)
 
 
@@ -217,8 +197,7 @@ def test_the_automatic_length_that_cannot_decide(
 ) -> None:
     """As in a division by zero, which a length of 2^56 once led to."""
     llm = load(target, "ngram")
-    policy = llm.engine.scheduler.policy
-    monkeypatch.setattr(policy, "_decide", failing(None, ALWAYS))  # type: ignore[arg-type]
+    planted.fail(monkeypatch, llm.engine.scheduler.policy, "_decide")
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
     check_nothing_is_left(llm)
 
@@ -244,17 +223,6 @@ def test_states_that_an_observer_cannot_take_are_told(target: str) -> None:
 # Where one ends
 
 
-def poisoned(sound: Callable[..., Any]) -> Any:
-    """A pass that fails whenever it computes the token `POISON`."""
-
-    def step(spans: Any, choices: Any, **others: Any) -> Any:
-        if any(POISON in span.tokens for span in spans):
-            raise ZeroDivisionError("planted")
-        return sound(spans, choices, **others)
-
-    return step
-
-
 @both
 @pytest.mark.parametrize("drafter", [None, "ngram", "draft"])
 @pytest.mark.parametrize("place", [0, 2])
@@ -270,7 +238,7 @@ def test_a_pass_that_fails_for_one_ends_that_one(
     name = request.getfixturevalue("draft") if drafter == "draft" else drafter
     speculation = {} if name is None else {"num_speculative_tokens": 3}
     llm = load(target, name, prompt_chunk_size=16, **speculation)
-    monkeypatch.setattr(llm.engine.target, "step", poisoned(llm.engine.target.step))
+    planted.fail_passes(monkeypatch, llm, lambda spans: any(POISON in span.tokens for span in spans))
     params = PARAMS.model_copy(update={"logit_bias": {POISON: -100.0}})
     poison = (*range(100, 130), POISON, *range(130, 140))
     prompts: list[Sequence[int]] = [*PROMPTS]
@@ -292,14 +260,7 @@ def test_drafts_that_make_the_pass_fail_are_left_out(
     target: str, draft: str, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = load(target, draft, num_speculative_tokens=3)
-    sound = llm.engine.target.step
-
-    def faulty(spans: Any, choices: Any, **others: Any) -> Any:
-        if any(span.logit_rows > 1 for span in spans):
-            raise ZeroDivisionError("planted")
-        return sound(spans, choices, **others)
-
-    monkeypatch.setattr(llm.engine.target, "step", faulty)
+    planted.fail_passes(monkeypatch, llm, lambda spans: any(span.logit_rows > 1 for span in spans))
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
     check_nothing_is_left(llm)
 
@@ -310,10 +271,9 @@ def test_a_grammar_that_fails_ends_its_request_alone(
 ) -> None:
     """Whatever it is asked, after some tokens; also before the step, whether it is ready."""
     llm = load(target, draft, num_speculative_tokens=3)
-    sound = llm.engine.queue
     prompts = [*PROMPTS[:3], (POISON, 9), *PROMPTS[3:]]
 
-    class Faulty:
+    class FaultyGrammar:
         def prepare(self, output: Sequence[int]) -> bool:
             return len(output) < 5 or 1 // 0 == 0
 
@@ -329,13 +289,11 @@ def test_a_grammar_that_fails_ends_its_request_alone(
         def count(self, output: Sequence[int], tokens: Sequence[int]) -> int:
             return len(tokens) if self.prepare(output) else 0
 
-    def queue(group: RequestGroup) -> str:
-        (request,) = group.requests
+    def spoil(request: Request) -> None:
         if POISON in request.tokens:
-            request.sampler = request.sampler.within(cast(Any, Faulty()))
-        return sound(group)
+            request.sampler = request.sampler.within(cast(Any, FaultyGrammar()))
 
-    monkeypatch.setattr(llm.engine, "queue", queue)
+    planted.spoil_requests(monkeypatch, llm, spoil)
     outputs = run(llm, prompts, PARAMS)
     bad = outputs.pop(3)
     assert bad.error == INTERNAL_ERROR
@@ -351,22 +309,19 @@ def test_edits_of_one_that_fail_end_that_one(
 ) -> None:
     """They fail in the drafter too, where nobody ends; and after some tokens only."""
     llm = load(target, draft, num_speculative_tokens=3, acceptance=acceptance)
-    sound = llm.engine.queue
     prompts = [*PROMPTS[:3], (POISON, 9), *PROMPTS[3:]]
 
-    class Faulty:
+    class FaultyEdit:
         def changes(self, output: Sequence[int]) -> tuple[Change, ...]:
             if len(output) > 5:
                 raise ZeroDivisionError("planted")
             return ()
 
-    def queue(group: RequestGroup) -> str:
-        (request,) = group.requests
+    def spoil(request: Request) -> None:
         if POISON in request.tokens:
-            object.__setattr__(request.sampler, "edits", (Faulty(),))
-        return sound(group)
+            object.__setattr__(request.sampler, "edits", (FaultyEdit(),))
 
-    monkeypatch.setattr(llm.engine, "queue", queue)
+    planted.spoil_requests(monkeypatch, llm, spoil)
     outputs = run(llm, prompts, PARAMS)
     bad = outputs.pop(3)
     assert bad.error == INTERNAL_ERROR
@@ -381,8 +336,7 @@ def test_edits_of_one_that_fail_end_that_one(
 @both
 def test_a_pass_that_fails_once_ends_nobody(target: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = load(target, "ngram", num_speculative_tokens=3)
-    faulty = failing(llm.engine.target.step, lambda number: number in (0, 5, 6))
-    monkeypatch.setattr(llm.engine.target, "step", faulty)
+    planted.fail(monkeypatch, llm.engine.target, "step", lambda number: number in (0, 5, 6))
     check_all_equal(target, run(llm, PROMPTS, PARAMS))
     check_nothing_is_left(llm)
 
@@ -398,11 +352,11 @@ def test_a_fault_that_is_everywhere_ends_all_and_goes_round_in_no_circle(
     llm = load(target, draft, num_speculative_tokens=3, max_num_seqs=max_num_seqs)
     passes: list[int] = []
 
-    def broken(spans: Any, *_: Any, **__: Any) -> Any:
+    def broken(spans: Sequence[Span]) -> bool:
         passes.append(len(spans))
-        raise ZeroDivisionError("planted")
+        return True
 
-    monkeypatch.setattr(llm.engine.target, "step", broken)
+    planted.fail_passes(monkeypatch, llm, broken)
     outputs = run(llm, PROMPTS, PARAMS)
     assert [output.error for output in outputs] == [INTERNAL_ERROR] * len(PROMPTS)
     assert len(passes) <= 3 * len(PROMPTS)

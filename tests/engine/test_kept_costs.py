@@ -6,6 +6,7 @@ The machine is simulated: its clock goes by what passes and drafts are said to t
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,14 +24,17 @@ from outrider.drafting import registry
 from outrider.drafting.auto import AutoLength
 from outrider.drafting.base import Draft
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.engine import policy, profile
+from outrider.engine import policy
 from outrider.engine.build import build_engine
 from outrider.engine.engine import Engine
+from outrider.engine.profile import USUAL, Measuring
 from outrider.engine.request import Request
 from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
-from tests.engine.helpers import PROMPTS, expected, token_ids
+from outrider.ops.span import Span
+from tests.engine.helpers import PROMPTS, cost_files, expected, token_ids
 from tests.fakes import Memoryless
+from tests.watchers import before_passes
 
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 PASSES = TargetCost(COUNTS, [(10 + 0.2 * (count - 1)) / 1000 for count in COUNTS])
@@ -42,9 +46,10 @@ LONG = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
 
 @dataclass
 class Machine:
-    """Its time. disturbed: whether the next pass takes three times as long."""
+    """Its time. disturbed: whether the next pass takes three times as long; measured: how often it was."""
 
     now: float = 0.0
+    measured: int = 0
     disturbed: Callable[[], bool] = lambda: False
 
     def clock(self) -> float:
@@ -83,35 +88,24 @@ def machine(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac
     """On which passes take PASSES and the drafter "ngram" is a `Replay`; nothing is kept yet."""
     machine = Machine()
     (answer,) = token_ids(expected(target, PROMPT, LONG))
-    step = ModelRunner.step
 
-    def timed(self: ModelRunner, spans: Any, choices: Any, **others: Any) -> Any:
+    def spend(_: ModelRunner, spans: Sequence[Span]) -> None:
         machine.spend(PASSES.one_pass(sum(len(span.tokens) for span in spans)))
-        return step(self, spans, choices, **others)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(ModelRunner, "step", timed)
+    before_passes(monkeypatch, spend)
     replay = registry.Cacheless(lambda: Replay(machine, answer))
     monkeypatch.setitem(registry.SOURCES, "ngram", lambda *_: replay)
     return machine
 
 
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each time that the target was measured."""
-    measured: list[int] = []
-
-    def counted(*args: Any, **options: Any) -> TargetCost:
-        measured.append(1)
-        return profile.target_cost(*args, **options)
-
-    monkeypatch.setattr(policy, "target_cost", counted)
-    return measured
-
-
-def build(target: str, machine: Machine, **options: Any) -> Engine:
+def build(target: str, machine: Machine, measuring: Measuring = USUAL, **options: Any) -> Engine:
+    """An engine; it was measured if its costs have been written."""
     config = resolve(target, device="cpu", speculative_model="ngram", **options)
-    return build_engine(config, clock=machine.clock)
+    before = cost_files()
+    engine = build_engine(config, clock=machine.clock, measuring=measuring)
+    machine.measured += cost_files() != before
+    return engine
 
 
 def policy_of(engine: Engine) -> AutoLength:
@@ -186,7 +180,7 @@ def fresh(target: str, machine: Machine) -> float:
     return decided(build(target, machine))
 
 
-def test_what_is_measured_is_true_and_kept(target: str, machine: Machine, measured: list[int]) -> None:
+def test_what_is_measured_is_true_and_kept(target: str, machine: Machine) -> None:
     for _ in range(2):
         found = policy_of(build(target, machine))
         assert [found.target.one_pass(n) for n in COUNTS] == pytest.approx(
@@ -194,21 +188,20 @@ def test_what_is_measured_is_true_and_kept(target: str, machine: Machine, measur
         )
         cost = found.links[0].cost
         assert (cost.fixed, cost.each) == pytest.approx((DRAFTS.fixed, DRAFTS.each))
-    assert len(measured) == 1
+    assert machine.measured == 1
 
 
 @pytest.mark.parametrize("wrong", CAUGHT.values(), ids=CAUGHT)
-def test_a_wrong_profile_is_thrown_away(
-    target: str, machine: Machine, fresh: float, wrong: Wrong, measured: list[int]
-) -> None:
+def test_a_wrong_profile_is_thrown_away(target: str, machine: Machine, fresh: float, wrong: Wrong) -> None:
     wrong.save()
+    machine.measured = 0
     began = machine.now
     engine = build(target, machine)
-    assert measured == [1]
-    assert machine.now - began < 3 * profile.SECONDS
+    assert machine.measured == 1
+    assert machine.now - began < 3 * USUAL.seconds
     assert decided(engine) >= 0.95 * fresh
     build(target, machine)  # and replaced
-    assert measured == [1]
+    assert machine.measured == 1
 
 
 def test_checking_what_is_true_takes_a_few_passes(target: str, machine: Machine, fresh: float) -> None:
@@ -219,18 +212,18 @@ def test_checking_what_is_true_takes_a_few_passes(target: str, machine: Machine,
 
 @pytest.mark.parametrize("wrong", FOLLOWED.values(), ids=FOLLOWED)
 def test_a_profile_that_turns_wrong_is_followed(
-    target: str, machine: Machine, fresh: float, wrong: Wrong, monkeypatch: pytest.MonkeyPatch
+    target: str, machine: Machine, fresh: float, wrong: Wrong
 ) -> None:
     """As when the machine changes after the check."""
     wrong.save()
-    monkeypatch.setattr(policy, "costs_hold", lambda *_: True)
-    assert decided(build(target, machine)) >= 0.95 * fresh
+    machine.measured = 0
+    engine = build(target, machine, Measuring(agrees=math.inf))
+    assert not machine.measured
+    assert decided(engine) >= 0.95 * fresh
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
-def test_a_busy_machine_is_measured_as_if_it_were_not(
-    target: str, machine: Machine, share: float, measured: list[int]
-) -> None:
+def test_a_busy_machine_is_measured_as_if_it_were_not(target: str, machine: Machine, share: float) -> None:
     """Passes and drafts that are disturbed now and then; and what is true is not thrown away for them."""
     draw = random.Random(0)
     machine.disturbed = lambda: draw.random() < share
@@ -238,24 +231,22 @@ def test_a_busy_machine_is_measured_as_if_it_were_not(
     assert [costs.one_pass(n) for n in COUNTS] == pytest.approx([PASSES.one_pass(n) for n in COUNTS], rel=0.2)
     for _ in range(5):
         build(target, machine)
-    assert len(measured) == 1
+    assert machine.measured == 1
 
 
-def test_what_was_kept_under_load_is_measured_again(
-    target: str, machine: Machine, measured: list[int]
-) -> None:
+def test_what_was_kept_under_load_is_measured_again(target: str, machine: Machine) -> None:
     machine.disturbed = lambda: True
     build(target, machine)
     machine.disturbed = lambda: False
     costs = policy_of(build(target, machine)).target
-    assert len(measured) == 2
+    assert machine.measured == 2
     assert costs.one_pass(1) == pytest.approx(PASSES.one_pass(1))
 
 
 def test_another_build_is_measured(
-    target: str, machine: Machine, measured: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    target: str, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of the same version: the bytes of the kernels tell."""
+    """It has the same version, and the bytes of its kernels tell."""
     native = tmp_path / "_native.so"
     module = SimpleNamespace(__file__=str(native))
     native.write_bytes(b"one")
@@ -263,22 +254,22 @@ def test_another_build_is_measured(
     for contents, times in ((b"one", 1), (b"two", 2), (b"one", 2)):
         native.write_bytes(contents)
         build(target, machine)
-        assert len(measured) == times
+        assert machine.measured == times
 
 
 @pytest.mark.parametrize("package", ["outrider", "torch", "python"])
 def test_other_versions_are_measured(
-    target: str, machine: Machine, measured: list[int], monkeypatch: pytest.MonkeyPatch, package: str
+    target: str, machine: Machine, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     """PyTorch's matters where it computes."""
-    options = {"backend": "torch"} if package == "torch" else {}
+    options: dict[str, Any] = {"backend": "torch"} if package == "torch" else {}
     build(target, machine, **options)
     if package == "python":
         monkeypatch.setattr("platform.python_version", lambda: "99")
     else:
         monkeypatch.setattr(policy, "version", lambda name: "99" if name == package else version(name))
     build(target, machine, **options)
-    assert len(measured) == 2
+    assert machine.measured == 2
 
 
 def test_drafters_have_the_names_that_users_gave(target: str, draft: str) -> None:

@@ -84,11 +84,11 @@ def test_no_block_leaks(target: str, drafter: str, request: pytest.FixtureReques
     name = drafter if drafter == "ngram" else request.getfixturevalue(drafter)
     llm = load(target, name, kv_cache_memory=200_000, max_model_len=160, max_num_seqs=4)
 
-    class Machine(EngineMachine):
+    class BoundMachine(EngineMachine):
         pass
 
-    Machine.llm, Machine.target = llm, target
+    BoundMachine.llm, BoundMachine.target = llm, target
     options: dict[str, Any] = {"max_examples": 15, "stateful_step_count": 25, "deadline": None}
     run_state_machine_as_test(
-        Machine, settings=settings(**options, derandomize=True, suppress_health_check=list(HealthCheck))
+        BoundMachine, settings=settings(**options, derandomize=True, suppress_health_check=list(HealthCheck))
     )

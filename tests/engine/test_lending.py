@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import random
 import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -23,6 +22,8 @@ from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
 from tests import planted
 from tests.engine.helpers import PROMPTS, drafters_of, expected, held_blocks, load, token_ids
+from tests.fakes import overruled
+from tests.watchers import record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,17 +51,12 @@ class Drive:
         llm.engine.lending.patience = patience
         self.llm, self.engine, self.pool = llm, llm.engine, llm.engine.target.pool
         self.live: dict[str, tuple[tuple[int, ...], SamplingParams]] = {}
-        self.preempted: list[int] = []  # by step
-        self.short: list[bool] = []
-        schedule = self.engine.scheduler.schedule
+        self.recorded = record(llm)
 
-        def seen() -> Any:
-            result = schedule()
-            self.preempted.append(len(result.preempted))
-            self.short.append(result.short)
-            return result
-
-        self.engine.scheduler.schedule = seen  # type: ignore[method-assign]
+    @property
+    def short(self) -> list[bool]:
+        """Whether there were too few blocks, step by step."""
+        return [schedule.short for schedule in self.recorded.schedules]
 
     def add(self, prompt: tuple[int, ...], params: SamplingParams) -> str:
         request_id = self.engine.add(prompt, params)
@@ -121,13 +117,13 @@ def test_memory_goes_to_the_target_and_comes_back(target: str, draft: str, optio
     drive.until_lent()
     assert drive.pool.num_blocks == 2 * own
     assert runner_of(drive.llm) is None
-    before = drive.preempted.copy()
+    before = drive.recorded.preempted
     running: list[int] = []
     for _ in range(100):
         drive.crowd()
         running.append(len(drive.step()))
-    assert sum(before) > 0
-    assert sum(drive.preempted[len(before) :]) == 0
+    assert any(before)
+    assert not any(drive.recorded.preempted[len(before) :])
     assert min(running[20:]) == 8, "all seats are taken"
     drive.finish(target)
 
@@ -218,22 +214,15 @@ def test_prompt_lookup_goes_on_while_the_model_rests(target: str, draft: str) ->
     """Each drafter of a chain for itself: here the policy leaves the model out."""
     options: dict[str, Any] = {"prompt_lookup_min": 1, "speculative_model": ["ngram", draft]}
     drive = Drive(load(target, **options, **SMALL))
-    policy = drive.engine.scheduler.policy
-    plans = policy.plans
-
-    def lookup_only(requests: Sequence[Any], load: Any) -> Any:
-        nothing = policy.nothing.budgets[2]
-        return [type(plan)((*plan.budgets[:2], nothing)) for plan in plans(requests, load)]
-
-    policy.__dict__["plans"] = lookup_only
-    drive.until_lent(length=None)
-    drafted = 0
-    for _ in range(50):
-        drive.crowd(length=None)
-        drafted += sum(i.drafted for i in drive.step())
+    nothing = drive.engine.scheduler.policy.nothing.budgets[2]
+    with overruled(drive.llm, lambda plan: Plan((*plan.budgets[:2], nothing))):  # lookup only
+        drive.until_lent(length=None)
+        drafted = 0
+        for _ in range(50):
+            drive.crowd(length=None)
+            drafted += sum(i.drafted for i in drive.step())
     assert drive.engine.lending.lent
     assert drafted > 0
-    del policy.__dict__["plans"]
     for _ in range(20):
         drive.crowd(length=None)
         drive.step()
@@ -242,22 +231,12 @@ def test_prompt_lookup_goes_on_while_the_model_rests(target: str, draft: str) ->
     drive.finish(target)
 
 
-def test_the_automatic_length_bears_to_be_silenced(
-    target: str, draft: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_automatic_length_bears_to_be_silenced(target: str, draft: str) -> None:
     drive = Drive(load(target, draft, **SMALL | {"num_speculative_tokens": "auto"}))
-    policy = drive.engine.scheduler.policy
-    plans = policy.plans
-    with monkeypatch.context() as patch:
-        patch.setattr(policy, "plans", lambda requests, load: [policy.nothing] * len(plans(requests, load)))
+    nothing = drive.engine.scheduler.policy.nothing
+    with overruled(drive.llm, lambda _: nothing):
         drive.until_lent(length=None)
-
-    def eager(requests: Sequence[Any], load: Any) -> Any:
-        plans(requests, load)
-        return [Plan((Budget(0), Budget(3)))] * len(requests)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(policy, "plans", eager)
+    with overruled(drive.llm, lambda _: Plan((Budget(0), Budget(3)))):
         for _ in range(30):
             drive.crowd(length=None)
             assert not any(i.drafted for i in drive.step())

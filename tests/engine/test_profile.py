@@ -6,6 +6,7 @@ import json
 import logging
 import mmap
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +14,56 @@ import numpy as np
 import pytest
 from platformdirs import user_cache_path
 
-from outrider import LLM, SamplingParams
+from outrider import SamplingParams
+from outrider.config import resolve
 from outrider.drafting.auto import AutoLength
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.model import ModelDrafter
-from outrider.engine import cost_check, policy, profile
-from outrider.engine import cost_file as cost_file_module
+from outrider.engine.build import build_engine
 from outrider.engine.cost_file import CostFile
+from outrider.engine.engine import Engine
+from outrider.engine.profile import Measuring, TargetTimer
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
+from outrider.ops.span import Span
+from tests.engine.helpers import BLOCK, PROMPTS, cost_files, expected, load, output_of, token_ids
 from tests.models.factories import exact_backend, write_hf
 from tests.models.families.table import QWEN_3_MOE, config
+from tests.watchers import before_passes
+
+QUICK = Measuring(seconds=0.02, jitter=1.0)
+"""Hardly any time, in which a busy machine measures wrongly; so it believes what was kept."""
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the user's files, empty; measuring takes hardly any time."""
+    """The folder of the user's files, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(profile, "SECONDS", 0.02)
-    monkeypatch.setattr(policy, "SECONDS", 0.02)
-    monkeypatch.setattr(cost_check, "JITTER", 1.0)  # so little time is measured wrongly on a busy machine
     return tmp_path / "cache"
 
 
-def auto(target: str, drafter: Any, **options: Any) -> LLM:
-    return load(target, speculative_model=drafter, num_speculative_tokens="auto", **options)
+def auto(target: str, drafter: Any, **options: Any) -> Engine:
+    options |= {"speculative_model": drafter, "num_speculative_tokens": "auto"}
+    return build_engine(resolve(target, device="cpu", **options), measuring=QUICK)
 
 
-def policy_of(llm: LLM) -> AutoLength:
-    found = llm.engine.scheduler.policy
+def policy_of(engine: Engine) -> AutoLength:
+    found = engine.scheduler.policy
     assert isinstance(found, AutoLength)
     return found
 
 
-def all_free(llm: LLM) -> bool:
-    runners = [d.runner for d in llm.engine.drafters.drafters if isinstance(d, ModelDrafter)]
-    return all(r.pool.num_free == r.pool.num_blocks for r in (llm.engine.target, *runners))
+def all_free(engine: Engine) -> bool:
+    runners = [d.runner for d in engine.drafters.drafters if isinstance(d, ModelDrafter)]
+    return all(r.pool.num_free == r.pool.num_blocks for r in (engine.target, *runners))
 
 
 @pytest.mark.parametrize("drafter", ["ngram", "draft", "chain"])
 def test_measured_costs_make_sense(target: str, draft: str, drafter: str) -> None:
     names = {"ngram": ["ngram"], "draft": [draft], "chain": ["ngram", draft]}[drafter]
-    llm = auto(target, names)
-    found = policy_of(llm)
+    engine = auto(target, names)
+    found = policy_of(engine)
     passes = [found.target.one_pass(rows) for rows in range(1, 65)]
     assert passes[0] > 0
     assert passes == sorted(passes)
@@ -66,8 +72,8 @@ def test_measured_costs_make_sense(target: str, draft: str, drafter: str) -> Non
     for link in found.links:
         assert min(link.cost.as_json().values()) >= 0
         assert link.cost.fixed + link.cost.each + link.cost.first > 0
-    assert all_free(llm)
-    for drafting in llm.engine.drafters.drafters:
+    assert all_free(engine)
+    for drafting in engine.drafters.drafters:
         assert not getattr(drafting, "_tables", None)
         assert not getattr(drafting, "_indexes", None)
 
@@ -94,14 +100,13 @@ def test_measured_costs_make_sense(target: str, draft: str, drafter: str) -> Non
 def test_little_room(target: str, drafter: str, options: dict[str, Any], request: Any) -> None:
     """Nothing is measured beyond what there is room for, and the engine works."""
     name = drafter if drafter == "ngram" else request.getfixturevalue(drafter)
-    llm = auto(target, name, **options)
-    assert all_free(llm)
+    engine = auto(target, name, **options)
+    assert all_free(engine)
     one = SamplingParams(temperature=0, max_tokens=8)
-    room = llm.engine.max_model_len - 1
+    room = engine.max_model_len - 1
     prompt, params = PROMPTS[3], one.model_copy(update={"max_tokens": min(8, room)})
-    output = llm.generate(prompt, one, use_tqdm=False)[0]
-    assert token_ids(output) == token_ids(expected(target, prompt, params))
-    assert all_free(llm)
+    assert token_ids(output_of(engine, prompt, one)) == token_ids(expected(target, prompt, params))
+    assert all_free(engine)
 
 
 @pytest.mark.parametrize("max_model_len", [2, 3, 5, 6, 40])
@@ -109,17 +114,16 @@ def test_every_pass_is_within_the_room(
     target: str, max_model_len: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions from 0 on, and no row beyond its blocks: kernels need not check that."""
-    step, passes = ModelRunner.step, 0
+    passes = 0
 
-    def checked(self: Any, spans: Any, choices: Any, **others: Any) -> Any:
+    def look(runner: ModelRunner, spans: Sequence[Span]) -> None:
         nonlocal passes
         passes += 1
         for span in spans:
             assert span.start >= 0
-            assert all(span.end <= len(table) * self.block_size for table in span.tables)
-        return step(self, spans, choices, **others)
+            assert all(span.end <= len(table) * runner.block_size for table in span.tables)
 
-    monkeypatch.setattr(ModelRunner, "step", checked)
+    before_passes(monkeypatch, look)
     for options in ({}, {"max_num_batched_tokens": 1, "max_num_seqs": 1, "block_size": 1}):
         passes = 0
         auto(target, "ngram", max_model_len=max_model_len, **options)
@@ -145,7 +149,7 @@ def test_passes_over_more_rows_reach_more_experts(tmp_path: Path) -> None:
         downs = model.packed(mixture.downs)
         downs[:] = [counted(down) for down in downs]
     runner = ModelRunner(model, num_blocks=80, block_size=8, prefix_caching=False)
-    timer = profile.TargetTimer(runner, max_rows=64, max_model_len=512, clock=lambda: float(visited))
+    timer = TargetTimer(runner, max_rows=64, max_model_len=512, clock=lambda: float(visited))
     with timer.ready():
         experts = {rows: timer.seconds(rows) / len(model.tree.mixtures) for rows in (1, 4, 16)}
     assert experts[1] == 2
@@ -246,30 +250,23 @@ def test_too_few_drafters_in_a_file_are_not_used(target: str) -> None:
     assert len(policy_of(auto(target, "ngram")).links) == 1
 
 
-def test_what_cannot_be_written_is_told_of_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cost_file_module, "_told", set())
-    monkeypatch.setattr(Path, "write_text", no_space)
+def test_what_cannot_be_written_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    file = CostFile(SETTING, tmp_path / "file")
     for _ in range(3):
-        CostFile(SETTING).save(*costs())
-    assert len(caplog.records) == 1
-    assert "no space" in caplog.records[0].getMessage()
-    assert CostFile(SETTING).load() is None
+        file.save(*costs())
+    (record,) = caplog.records
+    assert "cannot be saved: [Errno" in record.getMessage()
 
 
-def test_a_write_that_fails_leaves_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_what_was_there() -> None:
     file = CostFile(SETTING)
     file.save(*costs())
-    monkeypatch.setattr(Path, "write_text", no_space)
+    file.path.with_suffix(".partial").mkdir()
     file.save(TargetCost((1, 2), (1.0, 2.0)), [])
     again = file.load()
     assert again is not None
     assert as_json(again) == as_json(costs())
-
-
-def no_space(*_: Any, **__: Any) -> int:
-    raise OSError("no space")
 
 
 # The engine and its file
@@ -280,23 +277,18 @@ def only_file() -> Path:
     return path
 
 
-def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """One entry for each time that the target was measured."""
-    measured: list[str] = []
-    measure = profile.target_cost
-
-    def counted(*args: Any, **options: Any) -> TargetCost:
-        measured.append("target")
-        return measure(*args, **options)
-
-    monkeypatch.setattr(policy, "target_cost", counted)
-    return measured
+def measures(target: str, drafter: Any, **options: Any) -> bool:
+    """Whether an engine is measured when it is built: then what was found is written."""
+    before = cost_files()
+    auto(target, drafter, **options)
+    return cost_files() != before
 
 
-def test_the_second_engine_does_not_measure(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = counting(monkeypatch)
-    first, second = (policy_of(auto(target, "ngram")) for _ in range(2))
-    assert len(measured) == 1
+def test_the_second_engine_does_not_measure(target: str) -> None:
+    first = policy_of(auto(target, "ngram"))
+    before = cost_files()
+    second = policy_of(auto(target, "ngram"))
+    assert cost_files() == before
     assert as_json((first.target, [x.cost for x in first.links])) == as_json(
         (second.target, [x.cost for x in second.links])
     )
@@ -316,82 +308,57 @@ def test_the_second_engine_does_not_measure(target: str, monkeypatch: pytest.Mon
     ],
     ids=str,
 )
-def test_another_format_device_or_number_of_threads_is_measured(
-    target: str, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = counting(monkeypatch)
-    auto(target, "ngram", num_threads=2)
-    auto(target, "ngram", **({"num_threads": 2} if "backend" not in other else {}) | other)
-    assert len(measured) == 2
+def test_another_format_device_or_number_of_threads_is_measured(target: str, other: dict[str, Any]) -> None:
+    assert measures(target, "ngram", num_threads=2)
+    assert measures(target, "ngram", **({"num_threads": 2} if "backend" not in other else {}) | other)
 
 
-def test_what_was_measured_in_little_room_is_not_used_with_more(
-    target: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_measured_in_little_room_is_not_used_with_more(target: str) -> None:
     """Neither many rows nor attention could be timed there."""
-    measured = counting(monkeypatch)
-    auto(target, "ngram", max_model_len=16, kv_cache_memory=2 * BLOCK)
-    auto(target, "ngram")
-    assert len(measured) == 2
+    assert measures(target, "ngram", max_model_len=16, kv_cache_memory=2 * BLOCK)
+    assert measures(target, "ngram")
 
 
-def test_another_model_or_drafter_is_measured(
-    target: str, draft: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = counting(monkeypatch)
+def test_another_model_or_drafter_is_measured(target: str, draft: str) -> None:
     for model, drafter in ((target, "ngram"), (draft, "ngram"), (target, draft), (target, ["ngram", draft])):
-        auto(model, drafter)
-    assert len(measured) == 4
+        assert measures(model, drafter)
 
 
-def test_a_draft_in_another_format_is_measured(
-    target: str, draft: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = counting(monkeypatch)
-    for format in (None, "int8", "int4", "int4"):
-        auto(target, draft, draft_quantization=format)
-    assert len(measured) == 3
-    for drafter in ("self:int8", "self:int4", "self:int4"):
-        auto(target, drafter)
-    assert len(measured) == 5
+def test_a_draft_in_another_format_is_measured(target: str, draft: str) -> None:
+    formats = (None, "int8", "int4", "int4")
+    assert [measures(target, draft, draft_quantization=each) for each in formats] == [True, True, True, False]
+    drafters = ("self:int8", "self:int4", "self:int4")
+    assert [measures(target, drafter) for drafter in drafters] == [True, True, False]
 
 
-def test_another_name_for_the_same_folder_is_the_same_model(
-    target: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured = counting(monkeypatch)
-    auto(target, "ngram")
-    auto(str(Path(target).parent / "." / Path(target).name) + "/", "ngram")
-    assert len(measured) == 1
+def test_another_name_for_the_same_folder_is_the_same_model(target: str) -> None:
+    assert measures(target, "ngram")
+    assert not measures(str(Path(target).parent / "." / Path(target).name) + "/", "ngram")
 
 
-def test_a_fixed_length_measures_nothing(target: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    measured = counting(monkeypatch)
+def test_a_fixed_length_measures_nothing(target: str, cache: Path) -> None:
     load(target, "ngram", num_speculative_tokens=3)
     load(target)
-    assert not measured
     assert not cache.exists()
 
 
 def test_an_engine_with_a_broken_file_works(target: str, caplog: pytest.LogCaptureFixture) -> None:
     auto(target, "ngram")
     only_file().write_text("{")
-    llm = auto(target, "ngram")
+    engine = auto(target, "ngram")
     assert "measured again" in caplog.text
     one = SamplingParams(temperature=0, max_tokens=8)
-    output = llm.generate(PROMPTS[0], one, use_tqdm=False)[0]
-    assert token_ids(output) == token_ids(expected(target, PROMPTS[0], one))
+    assert token_ids(output_of(engine, PROMPTS[0], one)) == token_ids(expected(target, PROMPTS[0], one))
     assert json.loads(only_file().read_text())["drafters"]
 
 
 def test_an_engine_that_cannot_write_works(
-    target: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    target: str, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cost_file_module, "_told", set())
-    monkeypatch.setattr(Path, "write_text", no_space)
-    llm = auto(target, "ngram")
+    cache.write_text("where a folder should be")
+    engine = auto(target, "ngram")
     assert "cannot be saved" in caplog.text
-    assert llm.generate(PROMPTS[0], SamplingParams(max_tokens=4, seed=1), use_tqdm=False)[0].finished
+    assert output_of(engine, PROMPTS[0], SamplingParams(max_tokens=4, seed=1)).finished
 
 
 # Memory
@@ -403,13 +370,11 @@ def test_no_more_rows_are_timed_with_logits_than_a_step_verifies(
 ) -> None:
     """Whatever the number of rows; a draft has 16 tokens and their siblings."""
     passes: list[tuple[int, int]] = []
-    step = ModelRunner.step
 
-    def noted(self: ModelRunner, spans: Any, choices: Any, **options: Any) -> Any:
+    def look(_: ModelRunner, spans: Sequence[Span]) -> None:
         passes.append((sum(len(s.tokens) for s in spans), sum(s.logit_rows for s in spans)))
-        return step(self, spans, choices, **options)
 
-    monkeypatch.setattr(ModelRunner, "step", noted)
+    before_passes(monkeypatch, look)
     auto(target, "ngram", max_num_seqs=requests)
     assert max(rows for rows, _ in passes) >= 96
     assert max(with_logits for _, with_logits in passes) == most
@@ -435,9 +400,8 @@ def test_an_engine_that_was_timed_holds_no_memory_for_it(
         held.append(written(self))
 
     monkeypatch.setattr(ModelRunner, "close", noted)
-    llm = auto(target, draft)
+    engine = auto(target, draft)
     assert len(held) == 4
     assert min(held[::2]) > mmap.PAGESIZE > max(held[1::2])
     one = SamplingParams(temperature=0, max_tokens=8)
-    output = llm.generate(PROMPTS[1], one, use_tqdm=False)[0]
-    assert token_ids(output) == token_ids(expected(target, PROMPTS[1], one))
+    assert token_ids(output_of(engine, PROMPTS[1], one)) == token_ids(expected(target, PROMPTS[1], one))

@@ -16,11 +16,12 @@ from outrider.engine.lending import Patience
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 from tests import planted
-from tests.engine.helpers import PROMPTS, count_preemptions, load, token_ids
+from tests.engine.helpers import PROMPTS, load, token_ids
 from tests.factories import write_noisy_copy
 from tests.models.factories import write_hf
 from tests.models.families.table import FAMILIES, LFM_2, config
 from tests.models.head_features import FEATURES
+from tests.watchers import Lent, record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -172,31 +173,24 @@ def test_forced_preemption(models: Any, plain: Plain, drafter: str | None) -> No
     """With room for one long request, and some for the others that may run."""
     options: dict[str, Any] = {"max_num_seqs": 8}
     llm = built(models, drafter, kv_cache_memory=least(models, drafter, **options) * 4 // 3, **options)
-    preempted = count_preemptions(llm)
+    recorded = record(llm)
     assert differing(generate(llm, 1.0), plain, 1.0) == 0
-    assert sum(preempted) > 0
+    assert any(recorded.preempted)
     assert_all_free(llm)
 
 
-def test_lent_slots_come_back(models: Any, plain: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lent_slots_come_back(models: Any, plain: Plain) -> None:
     options: dict[str, Any] = {"max_num_seqs": 8}
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
     llm.engine.lending.patience = Patience(idle=1, quiet=1)
-    slots, lent = llm.engine.target.pool.states, []
+    slots = llm.engine.target.pool.states
     assert slots is not None
     assert slots.reserve > 0
-    own, observe = slots.num_blocks, llm.engine.lending.observe
-
-    def watched(schedule: Any) -> None:
-        observe(schedule)
-        lent.append(llm.engine.lending.lent)
-        assert slots.num_blocks == own + slots.reserve * lent[-1]
-
-    monkeypatch.setattr(llm.engine.lending, "observe", watched)
+    llm.engine.watchers.append(watcher := Lent(llm.engine.lending, [slots]))
     assert differing(generate(llm, num_speculative_tokens=0), plain) == 0
-    assert any(lent)
+    assert any(watcher.lent)
     assert differing(generate(llm, prompts=(LONG[:20],)), plain) == 0
-    assert not lent[-1]
+    assert not watcher.lent[-1]
 
 
 def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:

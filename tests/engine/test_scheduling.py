@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from outrider import LLM, ConfigError, SamplingParams
+from outrider import LLM, ConfigError, Increment, SamplingParams
 from outrider.drafting.base import Draft
 from outrider.drafting.chain import Chain
 from outrider.drafting.model import ModelDrafter
 from outrider.engine import scheduler
 from outrider.engine.admission import PRIORITY_SECONDS
+from outrider.engine.engine import Engine
 from outrider.engine.request import Request
-from outrider.engine.scheduler import Schedule, Scheduler
+from outrider.engine.scheduler import Schedule
+from outrider.engine.verify import Judged
+from outrider.engine.watcher import Watcher
 from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
 from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
 from tests.fakes import Clock, Memoryless
+from tests.watchers import check, record
 
 LONG = tuple(20 + i % 200 for i in range(120))
 
@@ -42,24 +46,6 @@ def run(llm: LLM) -> list[str]:
     while llm.engine.unfinished:
         order += [i.request_id for i in llm.engine.step() if i.finish_reason is not None]
     return order
-
-
-@pytest.fixture
-def spy(monkeypatch: pytest.MonkeyPatch) -> Callable[[LLM, Callable[[list[Request], Schedule], None]], None]:
-    """Look at who ran before each step and at what the step is to do."""
-
-    def install(llm: LLM, look: Callable[[list[Request], Schedule], None]) -> None:
-        schedule = llm.engine.scheduler.schedule
-
-        def looked_at() -> Schedule:
-            before = list(llm.engine.scheduler.running)
-            result = schedule()
-            look(before, result)
-            return result
-
-        monkeypatch.setattr(llm.engine.scheduler, "schedule", looked_at)
-
-    return install
 
 
 def one_at_a_time(target: str, clock: Clock) -> LLM:
@@ -130,21 +116,20 @@ def test_requests_that_do_not_draft_leave_their_rows_to_prompts(target: str) -> 
     assert find(llm, reading).table.filled == 10
 
 
-def test_prompts_take_no_more_than_a_chunk(target: str, spy: Any) -> None:
+def test_prompts_take_no_more_than_a_chunk(target: str) -> None:
     llm = load(target, max_num_batched_tokens=64, prompt_chunk_size=8)
     read: list[int] = []
-    spy(llm, lambda _, schedule: read.append(sum(w.count for w in schedule.work if w.request.pending > 1)))
+
+    class Reading(Watcher):
+        def scheduled(self, schedule: Schedule) -> None:
+            read.append(sum(work.count for work in schedule.work if work.request.pending > 1))
+
+    llm.engine.watchers.append(Reading())
     llm.generate([LONG, PROMPTS[2], *PROMPTS], greedy(8), use_tqdm=False)
     assert max(read) == 8
 
 
 # Starvation
-
-
-def shortest_first(self: Scheduler, schedule: Any = Scheduler.schedule) -> Schedule:
-    self.waiting.sort(key=lambda request: request.pending)
-    self.running.sort(key=lambda request: request.pending)
-    return schedule(self)  # type: ignore[no-any-return]
 
 
 def steps_among_short_ones(llm: LLM, limit: int) -> int:
@@ -163,7 +148,7 @@ def steps_among_short_ones(llm: LLM, limit: int) -> int:
 def test_short_prompts_do_not_starve_a_long_one(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"prompt_chunk_size": 8, "max_num_seqs": 4, "enable_prefix_caching": False}
     assert steps_among_short_ones(load(target, **options), 80) <= 2 + (3 * 12 + len(LONG)) / 8 + 1
-    monkeypatch.setattr(Scheduler, "schedule", shortest_first)
+    planted.serve_shortest_first(monkeypatch)
     assert steps_among_short_ones(load(target, **options), 80) == 80, "the planted fault was not seen"
 
 
@@ -210,22 +195,27 @@ def test_a_stream_of_higher_priority_starves_nobody(target: str, clock: Clock) -
     assert order[:-1] == [i for i, seconds in came.items() if seconds < PRIORITY_SECONDS]
 
 
-def test_generate_takes_priorities(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    llm = load(target)
-    turns: list[int] = []
-    prepare = llm.engine.prepare
+def test_generate_takes_priorities(target: str, clock: Clock) -> None:
+    llm = one_at_a_time(target, clock)
+    ranks: dict[tuple[int, ...], float] = {}
 
-    def watched(*arguments: Any, priority: int, **others: Any) -> Any:
-        turns.append(priority)
-        return prepare(*arguments, priority=priority, **others)
+    class Ranks(Watcher):
+        def scheduled(self, schedule: Schedule) -> None:
+            for work in schedule.work:
+                ranks[tuple(work.request.tokens)] = (work.request.turn - clock.now) / PRIORITY_SECONDS
 
-    monkeypatch.setattr(llm.engine, "prepare", watched)
+    llm.engine.watchers.append(Ranks())
     prompts: Any = ["the end", [5, 6], {"prompt": "on"}]
     plain = llm.generate(prompts, greedy(4), use_tqdm=False)
-    for priority in (-2, [3, 1, 2], (0, 0, 5)):
+    for priority, each in (
+        (0, [0, 0, 0]),
+        (-2, [-2, -2, -2]),
+        ([3, 1, 2], [3, 1, 2]),
+        ((0, 0, 5), [0, 0, 5]),
+    ):
         outputs = llm.generate(prompts, greedy(4), use_tqdm=False, priority=priority)
         assert [token_ids(output) for output in outputs] == [token_ids(output) for output in plain]
-    assert turns == [0, 0, 0, -2, -2, -2, 3, 1, 2, 0, 0, 5]
+        assert [ranks[tuple(output.prompt_token_ids)] for output in outputs] == each
 
 
 @pytest.mark.parametrize("priority", [[], [1], [1, 2, 3]])
@@ -281,38 +271,47 @@ def arrivals(seed: int) -> list[tuple[int, tuple[int, ...], SamplingParams, int]
     ]
 
 
+class Fairness(Watcher):
+    """Checks each step: the last in turn gives way, and nobody who decodes is held up."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.scheduler = engine.scheduler
+        self.before: list[Request] = []
+        self.rows: list[int] = []
+
+    def scheduled(self, schedule: Schedule) -> None:
+        running, preempted = self.scheduler.running, schedule.preempted
+        for queue in (running, self.scheduler.waiting):
+            turns = [request.turn for request in queue]
+            check(turns == sorted(turns), "a queue is not in order of turn")
+        if preempted:
+            first = min(r.turn for r in preempted)
+            check(all(r.turn <= first for r in running), "another than the last gave way")
+            check(
+                {*self.before} == {*running, *preempted}, "somebody was lost, or began when others gave way"
+            )
+        decoding = {r for r in self.before if r.pending == 1 and r not in preempted}
+        going_on = {work.request for work in schedule.work if work.catches_up}
+        check(decoding <= going_on, "somebody who decodes was held up")
+
+    def verified(self, judged: Sequence[Judged]) -> None:
+        self.rows.append(sum(j.work.count + len(j.draft.tokens) for j in judged))
+
+    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+        self.before = list(self.scheduler.running)
+
+
 @pytest.mark.parametrize("drafter", ["ngram", "draft"])
 @pytest.mark.parametrize("seed", range(3))
-def test_overload(
-    target: str, drafter: str, seed: int, request: pytest.FixtureRequest, spy: Any, monkeypatch: Any
-) -> None:
+def test_overload(target: str, drafter: str, seed: int, request: pytest.FixtureRequest) -> None:
     """All finish, with the tokens that they have alone; the last in turn gives way; rows stay in bounds."""
     name = drafter if drafter == "ngram" else request.getfixturevalue(drafter)
     llm = load(
         target, name, kv_cache_memory=130_000 if drafter == "ngram" else 200_000, max_model_len=160,
         max_num_seqs=5, max_num_batched_tokens=11, num_speculative_tokens=4,
     )  # fmt: skip
-    preempted: list[Request] = []
-    rows: list[int] = []
-    step = llm.engine.target.step
-
-    def look(before: list[Request], schedule: Schedule) -> None:
-        running = llm.engine.scheduler.running
-        for queue in (running, llm.engine.scheduler.waiting):
-            assert [r.turn for r in queue] == sorted(r.turn for r in queue)
-        if schedule.preempted:
-            assert min(r.turn for r in schedule.preempted) >= max(r.turn for r in running)
-            assert {*before} == {*running, *schedule.preempted}
-        preempted.extend(schedule.preempted)
-        decoding = {r for r in before if r.pending == 1 and r not in schedule.preempted}
-        assert decoding <= {work.request for work in schedule.work if work.catches_up}
-
-    def counted(spans: Any, choices: Any, **others: Any) -> Any:
-        rows.append(sum(len(span.tokens) for span in spans))
-        return step(spans, choices, **others)
-
-    spy(llm, look)
-    monkeypatch.setattr(llm.engine.target, "step", counted)
+    recorded, fairness = record(llm), Fairness(llm.engine)
+    llm.engine.watchers.append(fairness)
     live = []
     for steps, prompt, params, priority in arrivals(seed):
         live.append((llm.engine.add(prompt, params, priority=priority), prompt, params))
@@ -321,9 +320,18 @@ def test_overload(
     run(llm)
     for request_id, prompt, params in live:
         assert token_ids(llm.engine.take(request_id)) == token_ids(expected(target, prompt, params))
-    assert preempted
-    assert max(rows) == 11
+    assert any(recorded.preempted)
+    assert max(fairness.rows) == 11
     assert all(pool.num_free == pool.num_blocks for pool in pools(llm))
+
+
+def test_unfairness_is_seen(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher that finds a fault ends the step that it watches."""
+    planted.serve_shortest_first(monkeypatch)
+    llm = load(target, kv_cache_memory=130_000, max_model_len=160, max_num_seqs=5, max_num_batched_tokens=11)
+    llm.engine.watchers.append(Fairness(llm.engine))
+    with pytest.raises(pytest.fail.Exception, match="a queue is not in order of turn"):
+        llm.generate([LONG, *PROMPTS], greedy(20), use_tqdm=False)
 
 
 def test_one_prompt_more_than_the_cache_holds(target: str) -> None:
@@ -372,16 +380,8 @@ def test_a_request_at_its_end_leaves_its_share_to_the_others(target: str) -> Non
 
 def preemptions(llm: LLM, length: int) -> list[tuple[int, ...]]:
     """Who gave way, step by step, where no draft ever stands."""
-    seen: list[tuple[int, ...]] = []
-    schedule = llm.engine.scheduler.schedule
-
-    def watched() -> Schedule:
-        result = schedule()
-        seen.append(tuple(number[request.id] for request in result.preempted))
-        return result
-
+    recorded = record(llm)
     number: dict[str, int] = {}
-    llm.engine.scheduler.schedule = watched  # type: ignore[method-assign]
     draw = random.Random(5)
     for n in range(12):
         params = greedy(draw.choice([20, 50, 80]), length, logit_bias=NOT_ZERO)
@@ -389,11 +389,10 @@ def preemptions(llm: LLM, length: int) -> list[tuple[int, ...]]:
         for _ in range(draw.randrange(3)):
             llm.engine.step()
     run(llm)
-    llm.engine.scheduler.schedule = schedule  # type: ignore[method-assign]
     drafted = [llm.engine.take(request_id).outputs[0].speculation for request_id in number]
     assert (sum(s.drafted for s in drafted) > 0) == (length > 0)
     assert not sum(s.accepted for s in drafted)
-    return seen
+    return [tuple(number[request.id] for request in preempted) for preempted in recorded.preempted]
 
 
 def test_a_draft_never_causes_a_preemption(target: str, monkeypatch: pytest.MonkeyPatch) -> None:

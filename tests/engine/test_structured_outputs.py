@@ -8,21 +8,19 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import llguidance
 import numpy as np
 import pytest
-from llguidance import LLParserLimits
 
 from outrider import LLM, ConfigError, RequestError, SamplingParams
-from outrider.drafting.base import Draft
+from outrider.drafting.chain import Chain
 from outrider.drafting.head import HeadDrafter
-from outrider.drafting.ngram import NgramDrafter
 from outrider.engine.request import Request
 from outrider.llm import RequestsFailed
-from outrider.sampling import grammar
-from outrider.sampling.grammar import InGrammar
+from outrider.sampling.grammar import GrammarLimits
 from outrider.sandbox import grammar_task
+from tests import planted
 from tests.engine.helpers import BLOCK, PROMPTS, expected, load, token_ids
+from tests.fakes import Proposing
 
 EOS = 2
 SCHEMA = {
@@ -134,10 +132,10 @@ FORCED = {"regex": "(begin: one|and then): [a-c]{3} (is the end of all of it)!"}
 
 
 @pytest.mark.parametrize("rule", ["coupled", "standard", "block"])
-def test_what_a_grammar_forces_is_drafted(target: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_grammar_forces_is_drafted(target: str, rule: str) -> None:
     """Also where the drafter has nothing to offer, and for one who wants no more than two tokens."""
     llm = load(target, "ngram", num_speculative_tokens=3, acceptance=rule)
-    monkeypatch.setattr(NgramDrafter, "draft", lambda self, requests, budgets: [Draft()] * len(requests))
+    llm.engine.drafters = Chain([Proposing()])
     # Single bytes are what the tokenizer makes of most of it.
     bias = dict.fromkeys(llm.tokenizer.encode("is the end of all of it"), 30.0)
     for length, longest in ((None, 16), (2, 2), (0, 0)):
@@ -215,14 +213,11 @@ def test_without_speculation_nothing_is_drafted(target: str) -> None:
     assert output.outputs[0].speculation.drafted == 0
 
 
-def test_drafts_stay_in_the_grammar(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafts_stay_in_the_grammar(target: str) -> None:
     """What a drafter proposes beyond it is not verified."""
     llm = load(target, "ngram", num_speculative_tokens=4)
     good = llm.tokenizer.encode("ab")
-    proposed = (*good, 200, 201)
-    monkeypatch.setattr(
-        NgramDrafter, "draft", lambda self, requests, budgets: [Draft(proposed)] * len(requests)
-    )
+    llm.engine.drafters = Chain([Proposing((*good, 200, 201))])
     params = SamplingParams(structured_outputs=of({"regex": "[ab]{40}"}), temperature=0, max_tokens=80)
     (output,) = llm.generate(PROMPTS[0], params, use_tqdm=False)
     assert re.fullmatch("[ab]{40}", output.outputs[0].text)
@@ -288,7 +283,7 @@ def test_a_step_that_only_waits_reports_nothing(target: str, monkeypatch: pytest
     request_id = engine.add(PROMPTS[0], SamplingParams(structured_outputs=of({"regex": "[a-z]{20,}"})))
     engine.step()
     assert engine.report.whole > 0
-    monkeypatch.setattr(InGrammar, "prepare", lambda *_: False)
+    planted.keep_grammars_waiting(monkeypatch)
     assert engine.step() == []
     assert engine.report.whole == engine.report.verifying == engine.report.drafting == 0
     engine.discard(request_id)
@@ -296,9 +291,6 @@ def test_a_step_that_only_waits_reports_nothing(target: str, monkeypatch: pytest
 
 def test_who_runs_into_a_limit_ends_alone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All share a lexer, which is spoilt then; the others go on with one compiled beside the steps."""
-    small = LLParserLimits(step_lexer_fuel=40)
-    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
-    monkeypatch.setattr(grammar, "TRIED", 1)
     compiling: list[str] = []
 
     def compiled(*of: Any) -> Any:
@@ -308,6 +300,7 @@ def test_who_runs_into_a_limit_ends_alone(target: str, monkeypatch: pytest.Monke
     sound = grammar_task.matcher_of
     monkeypatch.setattr(grammar_task, "matcher_of", compiled)
     llm = load(target, "ngram", num_speculative_tokens=3)
+    llm.engine.grammars.limits = GrammarLimits(tried=1, lexer_fuel=40)
     a, b = llm.tokenizer.encode("ab")
     wanted = of({"regex": "b{30}|a[ab]*(a|b)[ab]{6}(x|y)[ab]*z"})
     paths = [

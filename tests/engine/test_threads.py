@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from outrider import LLM, RequestError, SamplingParams
-from outrider.engine.request import RequestGroup
+from outrider.engine.scheduler import Schedule
+from outrider.engine.watcher import Watcher
 from outrider.fair_lock import FairLock
+from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
+from tests.watchers import check
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(60)]
 
@@ -135,9 +138,7 @@ def test_a_half_read_stream_keeps_nobody_waiting(target: str, llm: LLM) -> None:
     check_free(llm)
 
 
-def test_a_stream_that_is_collected_in_the_middle_of_a_step(
-    target: str, llm: LLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_that_is_collected_in_the_middle_of_a_step(target: str, llm: LLM) -> None:
     """Its end must wait neither for that step nor change what it works on."""
 
     class Holder:
@@ -147,16 +148,18 @@ def test_a_stream_that_is_collected_in_the_middle_of_a_step(
     holder.stream, holder.itself = llm.stream(PROMPTS[0], PARAMS), holder
     next(holder.stream)
     del holder
-    draft = llm.engine.drafters.draft
-    first = iter([True])
 
-    def collecting(requests: Any, plans: Any) -> Any:
-        if next(first, False):
-            gc.collect()
-        assert {*requests} <= {*llm.engine.scheduler.running}
-        return draft(requests, plans)
+    class Collecting(Watcher):
+        first = True
 
-    monkeypatch.setattr(llm.engine.drafters, "draft", collecting)
+        def scheduled(self, schedule: Schedule) -> None:
+            if self.first:
+                gc.collect()
+            self.first = False
+            running = llm.engine.scheduler.running
+            check(all(work.request in running for work in schedule.work), "a request was taken out of a step")
+
+    llm.engine.watchers.append(Collecting())
     (output,) = llm.generate([PROMPTS[1]], PARAMS, use_tqdm=False)
     assert token_ids(output) == token_ids(expected(target, PROMPTS[1], PARAMS))
     check_free(llm)
@@ -165,23 +168,11 @@ def test_a_stream_that_is_collected_in_the_middle_of_a_step(
 @pytest.mark.parametrize("late", [False, True])
 def test_a_ctrl_c_while_a_request_is_queued(llm: LLM, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second of a batch: neither is left behind."""
-    sound, queued = llm.engine.queue, []
-
-    def queue(group: RequestGroup) -> str:
-        queued.append(group)
-        if len(queued) == 2 and not late:
-            raise KeyboardInterrupt
-        name = sound(group)
-        if len(queued) == 2:
-            raise KeyboardInterrupt
-        return name
-
-    monkeypatch.setattr(llm.engine, "queue", queue)
+    planted.fail(monkeypatch, llm.engine, "queue", lambda n: n in (1, 2), late=late, error=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         llm.generate(PROMPTS[:3], PARAMS, use_tqdm=False)
     check_free(llm)
     stream = llm.stream(PROMPTS[0], PARAMS)
-    queued.pop()
     with pytest.raises(KeyboardInterrupt):
         next(stream)
     check_free(llm)
@@ -193,7 +184,7 @@ def test_a_step_that_fails_ends_the_call_that_made_it(
     stream = llm.stream(PROMPTS[0], PARAMS)
     next(stream)
     with monkeypatch.context() as patch:
-        patch.setattr(llm.engine.scheduler, "_schedule", lambda **_: 1 // 0)
+        planted.fail(patch, llm.engine.scheduler, "_schedule")
         with pytest.raises(ZeroDivisionError):
             llm.generate([PROMPTS[1]], PARAMS, use_tqdm=False)
     _, output = drain(stream)

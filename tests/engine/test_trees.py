@@ -15,16 +15,15 @@ from outrider.drafting.base import Draft
 from outrider.drafting.grammar import forced_budget
 from outrider.drafting.length import FixedLength
 from outrider.drafting.plan import Plan
-from outrider.engine import verify
 from outrider.engine.build import build_engine
 from outrider.engine.engine import Engine
 from outrider.engine.request import Request
-from outrider.engine.verify import Judged
 from outrider.ops.budget import Budget, Price
 from outrider.verification.accept import Verdict, coupled
 from tests import planted
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
 from tests.fakes import Memoryless
+from tests.watchers import record
 
 FREE = Price(row=0.0, token=-1.0, least=0, sure=(0.5,), second=(1.0,))
 """At which every token is worth it, and the next best one beside it."""
@@ -104,17 +103,11 @@ def differing(llm: LLM, target: str, **others: Any) -> list[int]:
     ]
 
 
-def test_siblings_of_every_drafter(drafting: LLM, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    widths = []
-    judge = verify._judge
-
-    def judging(acceptance: Any, share: Any, *others: Any) -> Judged:
-        widths.append(len(share.draft.tokens) - share.draft.depth)
-        return judge(acceptance, share, *others)
-
-    monkeypatch.setattr(verify, "_judge", judging)
+def test_siblings_of_every_drafter(drafting: LLM, target: str) -> None:
+    recorded = record(drafting)
     assert not differing(drafting, target)
-    assert max(widths) > 0, "something branched"
+    drafts = [judged.draft for judged in recorded.judged]
+    assert any(len(draft.tokens) > draft.depth for draft in drafts), "something branched"
 
 
 @pytest.fixture
@@ -213,7 +206,7 @@ def test_states_of_the_first_rows(target: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_walk() -> None:
-    """Of two children the one that the target says, and then what the target says after that one."""
+    """It takes the child that the target says, and then what the target says after that one."""
     tokens, parents, target = (5, 6, 7, 8), (-1, 0, -1, 2), (7, 1, 1, 8, 9)
     assert coupled(target, tokens, parents) == Verdict(2, (7, 8, 9), path=(2, 3))
     assert coupled((5, 6, 3, 0, 0), tokens, parents) == Verdict(2, (5, 6, 3), path=(0, 1))

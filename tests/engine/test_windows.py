@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import MistralConfig, MistralForCausalLM
 
-from outrider import LLM, ConfigError, RequestsFailed, SamplingParams
+from outrider import LLM, ConfigError, Increment, RequestsFailed, SamplingParams
 from outrider.cache import table
 from outrider.cache.division import Division, Size
 from outrider.cache.groups import groups_of
 from outrider.config import resolve
+from outrider.engine.engine import Engine
 from outrider.engine.lending import Patience
+from outrider.engine.watcher import Watcher
 from outrider.measurement.ties import gap_at
 from outrider.models import runner
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning.plan import Ground, make_plan
 from tests import planted
-from tests.engine.helpers import PROMPTS, count_preemptions, held_blocks, load, token_ids
+from tests.engine.helpers import PROMPTS, held_blocks, load, token_ids
 from tests.factories import tiny_config, write_model, write_noisy_copy
 from tests.models.head_features import FEATURES
+from tests.watchers import Lent, check, record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,7 +73,7 @@ def plain(models: Any) -> Plain:
         key = prompt, asked.model_dump_json()
         if key not in known:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(table, "blocks_behind", lambda *_: 0)
+                planted.never_give_back(patch)
                 known[key] = token_ids(llm.generate(prompt, asked, use_tqdm=False)[0])
         return known[key]
 
@@ -102,25 +105,24 @@ def built(models: Any, drafter: str | None, **options: Any) -> LLM:
 
 def watch(llm: LLM, ahead: int) -> None:
     """Check after each step that every block is free or held, and that nobody holds more than it may."""
-    step, target = llm.engine.step, llm.engine.target
+    target = llm.engine.target
     sizes = runner.group_sizes(target.model, target.block_size, ahead, LENGTH)
 
-    def checked() -> Any:
-        increments = step()
-        for pool, held in held_blocks(llm.engine):
-            assert pool.num_free == pool.num_blocks - len(held)
-        return increments
+    class Free(Watcher):
+        def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+            for pool, held in held_blocks(engine):
+                check(pool.num_free == pool.num_blocks - len(held), "a block is neither free nor held")
 
-    class Counted(table.BlockTable):
+    class CountedTable(table.BlockTable):
         def extend(self, length: int, drafted: int = 0) -> None:
             super().extend(length, drafted)
             for size, blocks in zip(sizes, self.tables, strict=True):
-                assert sum(block >= 0 for block in blocks) <= size.blocks(length)
+                check(sum(block >= 0 for block in blocks) <= size.blocks(length), "more than it may hold")
 
     def new_table() -> table.BlockTable:
-        return Counted(target.pool.of_groups, target.block_size, prefix_caching=True)
+        return CountedTable(target.pool.of_groups, target.block_size, prefix_caching=True)
 
-    llm.engine.step = checked  # type: ignore[method-assign]
+    llm.engine.watchers.append(Free())
     target.table = new_table  # type: ignore[method-assign]
 
 
@@ -168,9 +170,9 @@ def test_forced_preemption(models: Any, plain: Plain, groups: dict[str, Any], dr
     options: dict[str, Any] = {"max_num_seqs": 8, "max_model_len": 100} | groups
     needed = least(models, drafter, **options)
     llm = built(models, drafter, kv_cache_memory=needed * 4 // 3, **options)
-    preempted = count_preemptions(llm)
+    recorded = record(llm)
     assert_same(llm, plain, 1.0)
-    assert sum(preempted) > 0
+    assert any(recorded.preempted)
 
 
 def sizes_of(models: Any, drafter: str | None, **options: Any) -> tuple[Size, ...]:
@@ -209,30 +211,18 @@ def test_drafters_give_back_too(models: Any, drafter: str) -> None:
     assert all(drafted[20:-2])
 
 
-def test_memory_is_lent_by_group_and_comes_back(
-    models: Any, plain: Plain, groups: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_lent_by_group_and_comes_back(models: Any, plain: Plain, groups: dict[str, Any]) -> None:
     options: dict[str, Any] = {"max_num_seqs": 8, "max_model_len": 100} | groups
     llm = built(models, "draft", kv_cache_memory=least(models, "draft", **options) * 4 // 3, **options)
     llm.engine.lending.patience = Patience(idle=1, quiet=1)
     watch(llm, CHUNK + LENGTH)
-    pools, lent = llm.engine.target.pool.of_groups, []
-    own = [pool.num_blocks for pool in pools]
+    pools = llm.engine.target.pool.of_groups
     assert all(pool.reserve > 0 for pool in pools)
-    observe = llm.engine.lending.observe
-
-    def watched(schedule: Any) -> None:
-        observe(schedule)
-        lent.append(llm.engine.lending.lent)
-        assert [pool.num_blocks for pool in pools] == [
-            number + pool.reserve * lent[-1] for number, pool in zip(own, pools, strict=True)
-        ]
-
-    monkeypatch.setattr(llm.engine.lending, "observe", watched)
+    llm.engine.watchers.append(watcher := Lent(llm.engine.lending, pools))
     assert_same(llm, plain, 0.0, num_speculative_tokens=0)
-    assert any(lent)
+    assert any(watcher.lent)
     outputs = assert_same(llm, plain, 0.0, prompts=(PROMPTS[0],))
-    assert not lent[-1]
+    assert not watcher.lent[-1]
     assert outputs[0].outputs[0].speculation.drafted > 0
 
 
@@ -240,11 +230,11 @@ def test_memory_is_lent_by_group_and_comes_back(
 def test_all_requests_have_their_windows(models: Any, plain: Plain, prefix_caching: bool) -> None:
     """However long their texts are, nobody is preempted, and no more memory is taken than that."""
     llm = built(models, "ngram", max_num_seqs=8, enable_prefix_caching=prefix_caching)
-    preempted = count_preemptions(llm)
+    recorded = record(llm)
     (size,) = sizes_of(models, "ngram")
     assert llm.engine.target.pool.num_blocks == 8 * size.blocks(160) < 8 * 160 // BLOCK_SIZE
     assert_same(llm, plain, 0.0, prompts=(LONG,) * 8, max_tokens=40)
-    assert sum(preempted) == 0
+    assert not any(recorded.preempted)
 
 
 def test_what_follows_a_long_text_finds_its_window(models: Any, plain: Plain) -> None:

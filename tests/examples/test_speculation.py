@@ -11,7 +11,7 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
 from outrider.ops.cpu.backend import NativeBackend
-from outrider.verification.accept import Verdict
+from tests import planted
 
 PROMPT = [5, 6, 7, 8, 5, 6, 7, 8, 5, 6]
 
@@ -35,11 +35,7 @@ def test_a_rule_that_trusts_the_draft_is_noticed(
     runner: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _ = example.generate(runner, PROMPT, 40, 0)
-
-    def trusting(chosen: list[int], draft: list[int]) -> Verdict:
-        return Verdict(len(draft), (*draft, chosen[-1]))
-
-    monkeypatch.setattr(example, "coupled", trusting)
+    planted.trust_drafts(monkeypatch, example)
     assert example.generate(runner, PROMPT, 40, 3)[0] != plain
 
 

@@ -138,7 +138,7 @@ def made(draw: random.Random) -> None:
 
 
 def a_choice(rows: int) -> Any:
-    """Of rows of which the first is edited."""
+    """A choice from rows of which the first is edited."""
     edits = [[native.Change.bar(np.arange(3))], *[[]] * (rows - 1)]
     return native.Choice(0, rows, native.Filters(0.7, 0.1, 5, 0.9), 2**63, -5, edits)
 

@@ -22,7 +22,7 @@ WORKS, REFUSED, FAILED = "works", "refused", "failed"
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one attempt, beyond what the process has when it begins. Processor time is what tells a hang on a
+    """What one attempt may take beyond what the process has when it begins. Processor time tells a hang on a
     busy machine; wall time is for one that sleeps."""
 
     memory: int = 2**30  # bytes of address space

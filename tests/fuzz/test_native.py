@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.fuzz import native_cases
-from tests.fuzz.native_cases import Recorded
+from tests.ops import planted
 
 
 def test_native_operations(fuzz_seconds: float, fuzz_seed: int, tmp_path: Path) -> None:
@@ -38,20 +38,13 @@ def _result(out: Tensor, values: list[Tensor], spans: int) -> None:
 @pytest.mark.parametrize("fault", [_row, _result])
 def test_a_planted_fault_is_found(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that depends on the number of spans by its last bit, and results that are off by a little."""
-    run = Recorded.run
-
-    def faulty(self: Recorded, x: Tensor, spans: Any, *, kept: bool) -> tuple[Tensor, list[Tensor]]:
-        out, values = run(self, x, spans, kept=kept)
-        fault(out, values, len(spans))
-        return out, values
-
-    monkeypatch.setattr(Recorded, "run", faulty)
+    planted.change_results(monkeypatch, fault)
     with pytest.raises(AssertionError):
         native_cases.run(0, 20)
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_planted_choice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_cases, "chosen", lambda logits, *_: [0] * len(logits))
+    planted.choose_first(monkeypatch)
     with pytest.raises(AssertionError):
         native_cases.run(0, 20)

@@ -158,7 +158,7 @@ def _random_blocks(shape: tuple[int, ...], kind: GGMLQuantizationType, seed: int
 
 
 def vocabulary_metadata(tokenizer: PreTrainedTokenizerFast | None) -> dict[str, Any]:
-    """Of a tokenizer of bytes, as `tiny_tokenizer` makes them."""
+    """The metadata of a tokenizer of bytes, as `tiny_tokenizer` makes them."""
     if tokenizer is None:
         return {}
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))

@@ -118,7 +118,7 @@ def test_an_end_that_a_key_names_counts_whatever_its_text() -> None:
 
 
 def test_ends_of_what_is_filled_in() -> None:
-    """Of the tokens for filling a gap in code, those after it end an answer, as in llama.cpp."""
+    """Those tokens for filling a gap in code that stand after it end an answer, as in llama.cpp."""
     keys = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
     tokens = [f"<{key}>" for key in keys]
     named: dict[str, Any] = {f"{key}_token_id": 259 + i for i, key in enumerate(keys)}

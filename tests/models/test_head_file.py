@@ -41,7 +41,7 @@ def test_names_and_values(tmp_path: Path, name: str) -> None:
 
 
 def test_a_matrix_in_4_bits(tmp_path: Path) -> None:
-    """Of each 32 codes, the first half is in the low nibbles; a weight is scale * (code - 8)."""
+    """The first half of each 32 codes is in the low nibbles; a weight is scale * (code - 8)."""
     random = np.random.default_rng(0)
     codes = random.integers(0, 16, (3, 2, 32)).astype(np.uint8)
     scales = random.uniform(0.01, 0.1, (3, 2)).astype(np.float16)

@@ -72,7 +72,7 @@ def u4(block: int) -> Kind:
 
 
 def e4m3(codes: Bytes) -> Floats:
-    """Of float8_e4m3fn: no infinities, and one NaN of each sign."""
+    """The values of float8_e4m3fn, which has no infinities, and one NaN of each sign."""
     exponent, mantissa = (codes >> 3 & 15).astype(np.float32), (codes & 7).astype(np.float32)
     values = np.where(exponent > 0, 2 ** (exponent - 7) * (1 + mantissa / 8), mantissa * 2.0**-9)
     signed = np.where(codes & 128, -values, values)

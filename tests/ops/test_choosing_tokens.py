@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from outrider.ops.choice import Add, Allow, Bar, Choice, Edits, Filters, NoToken, Penalise
 from outrider.ops.span import Span
-from outrider.ops.torch import choose
 from outrider.verification.noise import Noise, Stream
-from tests.ops import truncation
+from tests.ops import planted, truncation
 from tests.ops.seam import BACKENDS, chosen, handed_through
 
 VOCAB = 5
@@ -51,7 +50,7 @@ def test_ties_go_to_the_lower_id_in_a_large_vocabulary(backend: str) -> None:
 @pytest.mark.parametrize("vocab", [VOCAB, 60_000])
 def test_ties_of_scores_and_noise_go_to_the_lower_id(vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without noise, or with noise so small that it is none."""
-    monkeypatch.setattr(choose, "gumbel", lambda keys, tokens: 0)
+    planted.silence_noise(monkeypatch)
     logits = np.zeros((3, vocab), np.float32)
     logits[:, [2, vocab // 2 + 1, vocab - 1]] = 5.0
     assert chosen("torch", logits, Choice(3, Filters(1.0)))[0] == [2] * 3
@@ -181,7 +180,7 @@ def test_a_low_temperature_chooses_the_likeliest(backend: str) -> None:
 @every_backend
 @pytest.mark.parametrize("filters", [None, Filters(1.0), Filters(0.5, 0.1, 3, 0.9)], ids=str)
 def test_a_row_without_a_token_says_why(backend: str, filters: Filters | None) -> None:
-    """Of several reasons the worst; an edit may be one, or mend the row."""
+    """It says the worst of several reasons; an edit may be one, or mend the row."""
     nothing, nan, inf = -np.inf, np.nan, np.inf
     logits = np.array(
         [[1, nan, 2], [1, inf, 2], [nothing] * 3, [nan, inf, 0], [1, 2, 3], [0, nan, 9], [0, nan, 9]],

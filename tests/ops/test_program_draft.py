@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ops import drafts
+from tests.ops import drafts, planted
 from tests.ops.choosing import Filters, Price, add, bar
 from tests.ops.drafts import (
     COLUMNS,
@@ -72,19 +72,7 @@ def test_noise_is_that_of_the_position(kind: Kind) -> None:
 @pytest.mark.parametrize("fault", ["input", "start", "state"])
 def test_planted_faults_are_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reference that goes on from the row, the position or the state before gives other drafts."""
-    real = drafts.run
-
-    def faulty(drafter: Any, p: Any, tokens: Any, start: int, text: Any, states: Any, *slots: int) -> Any:
-        behind = start >= len(text.tokens)
-        if behind and fault == "input":
-            states = np.roll(states, 1, axis=1)
-        if behind and fault == "start":
-            start -= 1
-        if behind and fault == "state":
-            slots = (text.slots[1], slots[1])
-        return real(drafter, p, tokens, start, text, states, *slots)
-
-    monkeypatch.setattr(drafts, "run", faulty)
+    planted.draft_from_before(monkeypatch, fault)
     with pytest.raises(AssertionError):
         many_drafts("recurrent" if fault == "state" else "head")
 

@@ -179,7 +179,7 @@ def test_multiply(activation: str | None, columns: int, instruction_set: str) ->
 @every_set
 @pytest.mark.parametrize("cap", [0.5, 30.0])
 def test_soft_cap(cap: float, instruction_set: str) -> None:
-    """Of values of every size: relative to each, so that small ones stay what they are."""
+    """Values of every size are right relative to each, so that small ones stay what they are."""
     x = np.concatenate([np.geomspace(1e-20, 1e5, 5000), [0, 1e38, np.inf]])
     x = np.concatenate([x, -x]).astype(np.float32).reshape(2, -1)
     capped = chain(x.shape[1], lambda p, x: p.soft_cap(x, cap), instruction_set, 2)

@@ -45,14 +45,14 @@ class Part:
 Run = Callable[[Sequence[Part]], list[Array]]
 
 
-class Layer:
+class StateLayer:
     """A layer with states, in a native program or in PyTorch, and what it computes by its definition."""
 
     def __init__(self, shape: StateShape, width: int, *, with_bias: bool = False) -> None:
         self.shape, self.width, self.with_bias = shape, width, with_bias
 
     def definition(self, x: Array) -> Array:
-        """Of all rows of one request."""
+        """What it computes for all rows of one request."""
         raise NotImplementedError
 
     def record(self, p: Any, values: Any) -> int:
@@ -90,7 +90,7 @@ class Layer:
         return run
 
 
-class Convolution(Layer):
+class Convolution(StateLayer):
     def __init__(self, kernel: int, *, silu: bool, with_bias: bool) -> None:
         super().__init__(ConvShape(CHANNELS, kernel, silu), CHANNELS, with_bias=with_bias)
         self.kernel, self.silu = kernel, silu
@@ -112,7 +112,7 @@ class Convolution(Layer):
         return torch_states.convolve(x, torch.from_numpy(self.weight), bias, cache, self.shape, batch)
 
 
-class Delta(Layer):
+class Delta(StateLayer):
     """q, k, v and both gates lie side by side in the input; native programs take them apart by matrices."""
 
     def __init__(self, *, tiled: bool) -> None:
@@ -170,7 +170,7 @@ class Delta(Layer):
         return torch_states.delta(qkv, forget, write, rates, shifts, cache, self.shape, batch)
 
 
-LAYERS: dict[str, Layer] = {
+LAYERS: dict[str, StateLayer] = {
     "convolution": Convolution(4, silu=True, with_bias=False),
     "convolution with a bias": Convolution(3, silu=False, with_bias=True),
     "delta": Delta(tiled=False),
@@ -185,13 +185,13 @@ def whole(run: Run, x: Array) -> Array:
 
 @every_layer
 @every_set
-def test_native_against_the_definition(layer: Layer, instruction_set: str) -> None:
+def test_native_against_the_definition(layer: StateLayer, instruction_set: str) -> None:
     x = numbers(37, layer.width, seed=1)
     assert relative_error(whole(layer.native(instruction_set), x), layer.definition(x)) < 2e-6
 
 
 @every_layer
-def test_torch_against_the_definition(layer: Layer) -> None:
+def test_torch_against_the_definition(layer: StateLayer) -> None:
     x = numbers(37, layer.width, seed=1)
     assert relative_error(whole(layer.in_torch(), x), layer.definition(x)) < 2e-6
 
@@ -202,7 +202,7 @@ def test_torch_against_the_definition(layer: Layer) -> None:
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_bits_do_not_depend_on_how_rows_come(
-    layer: Layer, instruction_set: str, threads: int, data: st.DataObject
+    layer: StateLayer, instruction_set: str, threads: int, data: st.DataObject
 ) -> None:
     """Two requests are cut anywhere, in passes alone or together, with drafts behind them that fall."""
     requests = [numbers(data.draw(st.integers(1, 9)), layer.width, seed=seed) for seed in (2, 3)]
@@ -227,7 +227,7 @@ def test_bits_do_not_depend_on_how_rows_come(
 
 
 @every_layer
-def test_a_state_of_another_row_gives_other_numbers(layer: Layer) -> None:
+def test_a_state_of_another_row_gives_other_numbers(layer: StateLayer) -> None:
     """What the tests above would miss if rows did not depend on states."""
     run, x = layer.native(), numbers(6, layer.width, seed=1)
     expected = run([Part(x, 0, {3: 5, 4: 6})])[0]

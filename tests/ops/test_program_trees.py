@@ -30,7 +30,7 @@ Tree = list[int]
 """Parents, of each node an earlier one or -1."""
 
 
-class Layer:
+class TreeLayer:
     """One layer of attention and its cache, with the blocks of one request in any order."""
 
     def __init__(
@@ -85,7 +85,7 @@ def test_each_path_as_if_it_were_alone(
     attention = LAYERS[name]
     x = numbers(context + trunk + len(parents), attention.width, seed=len(parents))
     known, nodes = x[: context + trunk], x[context + trunk :]
-    layer, alone = (Layer(attention, instruction_set, size, kind) for _ in range(2))
+    layer, alone = (TreeLayer(attention, instruction_set, size, kind) for _ in range(2))
     if context:
         layer.run(0, known[:context])
     rows = layer.run(context, x[context:], parents)[trunk:]
@@ -103,7 +103,7 @@ def test_a_path_that_is_kept_is_as_a_chain(
 ) -> None:
     path = path_to(data.draw(st.integers(0, len(parents) - 1)), parents)
     x, following = numbers(30 + len(parents), PLAIN.width, seed=3), numbers(4, PLAIN.width, seed=4)
-    layer, alone = (Layer(PLAIN, instruction_set, 8, kind) for _ in range(2))
+    layer, alone = (TreeLayer(PLAIN, instruction_set, 8, kind) for _ in range(2))
     layer.run(0, x, parents)
     layer.move([30 + node for node in path], 30)
     chain = np.concatenate([x[:30], x[30:][path]])
@@ -115,7 +115,7 @@ def test_a_path_that_is_kept_is_as_a_chain(
 def test_the_oracle_notices_a_wrong_parent(instruction_set: str) -> None:
     x = numbers(24, PLAIN.width, seed=5)
     right, wrong = (
-        Layer(PLAIN, instruction_set, 8).run(0, x, parents) for parents in ([-1, 0, 0], [-1, 0, 1])
+        TreeLayer(PLAIN, instruction_set, 8).run(0, x, parents) for parents in ([-1, 0, 0], [-1, 0, 1])
     )
     assert np.array_equal(right[:-1], wrong[:-1])
     assert not np.array_equal(right[-1], wrong[-1])
@@ -131,7 +131,7 @@ def test_the_oracle_notices_a_wrong_parent(instruction_set: str) -> None:
     ],
 )
 def test_trees_that_are_none(parents: Tree, message: str) -> None:
-    layer = Layer(PLAIN, INSTRUCTION_SETS[0], 8)
+    layer = TreeLayer(PLAIN, INSTRUCTION_SETS[0], 8)
     with pytest.raises(ValueError, match=message):
         layer.run(0, numbers(3, PLAIN.width), parents)
 
@@ -139,4 +139,4 @@ def test_trees_that_are_none(parents: Tree, message: str) -> None:
 @pytest.mark.parametrize(("places", "to"), [([-1], 0), ([10**6], 0), ([0], 10**6)])
 def test_moves_that_lead_nowhere(places: list[int], to: int) -> None:
     with pytest.raises(ValueError, match="has no block in table 0"):
-        Layer(PLAIN, INSTRUCTION_SETS[0], 8).move(places, to)
+        TreeLayer(PLAIN, INSTRUCTION_SETS[0], 8).move(places, to)

@@ -111,7 +111,7 @@ def test_what_heads_of_others_have(feature: str, packed: list[int], tmp_path: Pa
 
 
 def test_states_that_wait_for_a_head_count(target: str, head: str) -> None:
-    """Of every request and position, up to where a head forgets."""
+    """They are kept for every request and position, up to where a head forgets."""
     found = [
         plan(target, speculative_model=head, num_speculative_tokens=3, max_num_seqs=n, max_model_len=length)
         for n, length in ((1, 200), (1, 100), (2, 200), (1, 1000), (1, 900))

@@ -5,24 +5,27 @@ from __future__ import annotations
 from threading import Event, Thread, Timer
 from typing import Any
 
-import llguidance
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llguidance import LLParserLimits
 
 from outrider import StructuredOutputs
 from outrider.errors import RequestError
 from outrider.ops.choice import Allow
-from outrider.sampling import grammar
-from outrider.sampling.grammar import Grammar, Grammars, InGrammar
+from outrider.sampling.grammar import Grammar, GrammarLimits, Grammars, InGrammar
 from outrider.sandbox.workers import GivenUp
 from tests.factories import as_loaded, tiny_tokenizer
 
 EOS = 2
 TOKENIZER = as_loaded(tiny_tokenizer())
-GRAMMARS = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+
+
+def within(**limits: Any) -> Grammars:
+    return Grammars(TOKENIZER, len(TOKENIZER), [EOS], GrammarLimits(**limits))
+
+
+GRAMMARS = within()
 
 
 @settings(max_examples=60, deadline=None)
@@ -39,11 +42,9 @@ def test_the_mask_depends_on_the_output_alone(data: st.DataObject) -> None:
         assert old.count(output, more) == InGrammar(GRAMMARS, wanted).count(output, more)
 
 
-def test_where_the_library_gives_up_nothing_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_library_gives_up_nothing_may_follow() -> None:
     """It would allow EOS there, and fail for all who ask for that grammar from then on."""
-    grammars, small = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), LLParserLimits(step_lexer_fuel=30)
-    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
-    monkeypatch.setattr(grammar, "TRIED", 1)
+    grammars = within(tried=1, lexer_fuel=30)
     wanted, (a, b) = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z"), TOKENIZER.encode("ab")
     one, other = InGrammar(grammars, wanted), InGrammar(grammars, wanted)
     assert allowed(one, []) == {a, b}
@@ -53,13 +54,11 @@ def test_where_the_library_gives_up_nothing_may_follow(monkeypatch: pytest.Monke
     assert one.count([], [b]) == 1
 
 
-def test_a_grammar_that_is_too_much_is_refused_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grammar_that_is_too_much_is_refused_before_it_is_used() -> None:
     """Each step would try it again, and all requests wait for a step."""
-    small = LLParserLimits(step_lexer_fuel=30)
-    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
     wanted = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z")
     with pytest.raises(RequestError, match=r"structured_outputs\.regex cannot be used: .*too"):
-        Grammars(TOKENIZER, len(TOKENIZER), [EOS]).compile(wanted)
+        within(lexer_fuel=30).compile(wanted)
 
 
 def test_many_choices_that_begin_alike() -> None:
@@ -93,7 +92,7 @@ def test_a_grammar_that_takes_long_holds_nobody_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_grammar_is_compiled_once() -> None:
-    grammars = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+    grammars = within()
     one = grammars.compile(StructuredOutputs(regex="a+"))
     assert grammars.compile(StructuredOutputs(regex="a+")) is one
     for number in range(70):
@@ -113,11 +112,10 @@ ENDLESS = "start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/"
     ids=["104 bytes", "8,000 fields"],
 )
 def test_what_takes_too_long_to_compile_is_refused(
-    wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    wanted: dict[str, Any],
 ) -> None:
     """The process that tried it is gone, and the next grammar finds another."""
-    monkeypatch.setattr(grammar, "SECONDS", 0.3)
-    grammars = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+    grammars = within(seconds=0.3)
     with pytest.raises(RequestError) as refused:
         grammars.compile(StructuredOutputs(**wanted))
     assert str(refused.value).endswith(" cannot be used: it takes more than 0.3 s of processor time")
@@ -126,41 +124,34 @@ def test_what_takes_too_long_to_compile_is_refused(
     assert len(grammars._workers.processes) == 1
 
 
-def test_what_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar, "MEMORY", 20 << 20)
+def test_what_takes_too_much_memory_is_refused() -> None:
     with pytest.raises(RequestError, match=r"cannot be used: it takes more than 20 MiB of memory"):
-        Grammars(TOKENIZER, len(TOKENIZER), [EOS]).compile(StructuredOutputs(grammar=ENDLESS))
+        within(memory=20 << 20).compile(StructuredOutputs(grammar=ENDLESS))
 
 
-def test_a_grammar_can_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar, "SECONDS", 60.0)
-    grammars, given_up = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), Event()
+def test_a_grammar_can_be_given_up() -> None:
+    grammars, given_up = within(seconds=60.0), Event()
     Timer(0.1, given_up.set).start()
     with pytest.raises(GivenUp):
         grammars.compile(StructuredOutputs(grammar=ENDLESS), given_up)
     assert not grammars._workers.processes
 
 
-def test_a_grammar_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar, "LENGTH", 10)
+def test_a_grammar_that_is_too_long() -> None:
     with pytest.raises(RequestError, match="cannot be used: it has 11 characters, and 10 are taken"):
-        GRAMMARS.compile(StructuredOutputs(regex="a" * 11))
+        within(length=10).compile(StructuredOutputs(regex="a" * 11))
 
 
 def test_a_grammar_is_kept_while_it_is_held() -> None:
     """So that the engine's thread finds compiled what a request brought along, whatever came in between."""
-    grammars = Grammars(TOKENIZER, len(TOKENIZER), [EOS])
+    grammars = within()
     one = grammars.compile(StructuredOutputs(regex="a+"))
     grammars._compiled.clear()
     assert grammars.compile(StructuredOutputs(regex="a+")) is one
 
 
-def test_a_grammar_that_is_spoilt_is_not_ready_until_it_is_compiled_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    grammars, small = Grammars(TOKENIZER, len(TOKENIZER), [EOS]), LLParserLimits(step_lexer_fuel=30)
-    monkeypatch.setattr(llguidance, "LLParserLimits", lambda **_: small)
-    monkeypatch.setattr(grammar, "TRIED", 1)
+def test_a_grammar_that_is_spoilt_is_not_ready_until_it_is_compiled_again() -> None:
+    grammars = within(tried=1, lexer_fuel=30)
     wanted, (a, b) = StructuredOutputs(regex="[ab]*(a|b)[ab]{6}(x|y)[ab]*z"), TOKENIZER.encode("ab")
     one, other = InGrammar(grammars, wanted), InGrammar(grammars, wanted)
     with grammars._renewing, grammars._renewing:

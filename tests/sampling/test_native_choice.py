@@ -30,7 +30,7 @@ from tests.verification.chi_square import agrees
 
 
 def probabilities(logits: Array, filters: Filters | None, instruction_set: str = BEST) -> Array:
-    """Of the very tokens that are chosen from; float64."""
+    """The chances of the very tokens that are chosen from; float64."""
     scores = native.scores(logits, choice(len(logits), filters), instruction_set)
     return softmax(scores.astype(np.float64))
 

@@ -50,7 +50,7 @@ def test_the_lowest_temperatures_choose_the_likeliest(temperature: float, backen
     assert tokens == [1]
 
 
-class Slow:
+class SlowGrammar:
     """A grammar that can say at once what follows texts of less than three tokens."""
 
     def ready(self, output: Sequence[int]) -> bool:
@@ -63,7 +63,7 @@ class Slow:
 @pytest.mark.parametrize(("written", "rows"), [(0, 3), (1, 2), (2, 1), (5, 1)])
 def test_rows_end_where_a_grammar_is_not_ready(written: int, rows: int) -> None:
     """But for the first, without which the request could not go on: it waits there."""
-    made = sampler(logit_bias={1: 2.0}).within(cast(Any, Slow()))
+    made = sampler(logit_bias={1: 2.0}).within(cast(Any, SlowGrammar()))
     contexts = [[7] * (written + drafted) for drafted in range(6)]
     edits = made.rows(contexts)
     assert len(edits) == rows

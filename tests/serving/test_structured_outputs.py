@@ -15,11 +15,12 @@ import pytest
 from pydantic import BaseModel, Field
 
 from outrider import LLM, SamplingParams
-from outrider.sampling import grammar
+from outrider.sampling.grammar import AT_ONCE, GrammarLimits
 from tests.engine.helpers import load
 from tests.factories import tiny_config, write_model
 from tests.heads import write_head
 from tests.serving.harness import MODEL, Served, running, until
+from tests.watchers import record
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 SCHEMA = {
@@ -173,14 +174,18 @@ ENDLESS = {"grammar": "start: A\nA: /.*a.{18}/ & /.*b.{17}/ & ~/.*c.{16}/"}
 MANY_FIELDS = {"json": {"properties": {f"property_{n}": {"type": "string"} for n in range(8000)}}}
 
 
+def patient(target: str, seconds: float = 600.0) -> LLM:
+    """An LLM whose grammars may take so long to compile."""
+    llm = load(target)
+    llm.engine.grammars.limits = GrammarLimits(seconds=seconds)
+    return llm
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_grammars_that_are_abandoned_are_given_up(
-    target: str, stream: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_grammars_that_are_abandoned_are_given_up(target: str, stream: bool) -> None:
     """No process goes on with them, and no seat is kept."""
-    monkeypatch.setattr(grammar, "SECONDS", 600.0)
     before = set(psutil.Process().children())
-    with running(load(target)) as served:
+    with running(patient(target)) as served:
 
         def ask() -> None:
             body = {"prompt": "x", "structured_outputs": ENDLESS, "stream": stream}
@@ -198,35 +203,24 @@ def test_grammars_that_are_abandoned_are_given_up(
         served.until_idle()
 
 
-def test_a_request_that_times_out_gives_its_grammar_up(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar, "SECONDS", 600.0)
-    with running(load(target), request_timeout=0.5) as served:
+def test_a_request_that_times_out_gives_its_grammar_up(target: str) -> None:
+    with running(patient(target), request_timeout=0.5) as served:
         answer = served.post("/v1/completions", prompt="x", structured_outputs=ENDLESS)
         assert answer.status_code == 504
         served.until_idle()
         grammars = served.service.llm.engine.grammars
-        until(lambda: grammars._workers._free._value == grammar.AT_ONCE)
+        until(lambda: grammars._workers._free._value == AT_ONCE)
         assert not grammars._workers.processes
 
 
-def test_a_grammar_that_takes_long_holds_no_other_stream(
-    target: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(grammar, "SECONDS", 0.5)
-    steps: list[int] = []
-    with running(load(target)) as served:
+def test_a_grammar_that_takes_long_holds_no_other_stream(target: str) -> None:
+    llm = patient(target, 0.5)
+    with running(llm) as served:
         body = {"prompt": "x", "max_tokens": 1000, "ignore_eos": True, "stream": True}
         with served.http.stream("POST", "/v1/completions", json=body) as others:
             lines = others.iter_lines()
             next(lines)
-            engine = served.service.llm.engine
-            step = engine.step
-
-            def counted() -> Any:
-                steps.append(1)
-                return step()
-
-            monkeypatch.setattr(engine, "step", counted)
+            recorded = record(llm)
             refused = httpx.post(
                 f"{served.url}/v1/completions",
                 json={"prompt": "x", "structured_outputs": MANY_FIELDS},
@@ -234,6 +228,6 @@ def test_a_grammar_that_takes_long_holds_no_other_stream(
             )
             assert refused.status_code == 400
             assert "it takes more than 0.5 s of processor time" in refused.json()["error"]["message"]
-            assert len(steps) > 20
+            assert len(recorded.schedules) > 20
             others.close()
         served.until_idle()

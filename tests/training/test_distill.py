@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from outrider.errors import ConfigError, ModelError, OutriderError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.training import files
-from outrider.training.distill import DistillConfig, distill
+from outrider.training.distill import DistillConfig, Pace, distill
 from outrider.training.kinds import HeadKind
 from outrider.training.openers import READERS
 from outrider.training.score import Score
@@ -27,13 +29,11 @@ from tests.factories import tiny_tokenizer, write_model
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FEW = Pace(sequences=12, turn=24)
+ALWAYS_SAVED = replace(FEW, save=0.0)
 SMALL: dict[str, Any] = {"tokens": 4000, "draft_vocab_size": 128, "unrolled": (1, 3), "learning_rate": 5e-3}
-
-
-@pytest.fixture(autouse=True)
-def _few_at_a_time(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outrider.training.distill.SEQUENCES", 12)
-    monkeypatch.setattr("outrider.training.conversations.TOKENS", 24)
 
 
 class Told:
@@ -57,8 +57,8 @@ class Told:
         self.scores.append(score)
 
 
-def run(target: str, out: Path, told: Told | None = None, **changes: Any) -> Score:
-    return distill(DistillConfig(target=target, out=out, **(SMALL | changes)), told or Told())
+def run(target: str, out: Path, told: Told | None = None, pace: Pace = FEW, **changes: Any) -> Score:
+    return distill(DistillConfig(target=target, out=out, **(SMALL | changes)), told or Told(), pace)
 
 
 @pytest.mark.parametrize("feature", FEATURES)
@@ -84,10 +84,7 @@ def test_a_start_with_what_training_does_not_know_is_refused(feature: str, tmp_p
 def made(target: str, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A head and all that led to it."""
     out: Path = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("outrider.training.distill.SEQUENCES", 12)
-        patch.setattr("outrider.training.conversations.TOKENS", 24)
-        run(target, out)
+    run(target, out)
     return out
 
 
@@ -123,12 +120,9 @@ def test_data_is_the_targets_own(target: str, made: Path) -> None:
         assert len(opening) < r.own <= len(r.tokens)
 
 
-def test_interrupted_and_gone_on_with_is_the_same(
-    target: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("outrider.training.distill.SAVE_EVERY", 0.0)
+def test_interrupted_and_gone_on_with_is_the_same(target: str, made: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(target, tmp_path, Told(stop_after=3))
+        run(target, tmp_path, Told(stop_after=3), ALWAYS_SAVED)
     told = Told()
     run(target, tmp_path, told)
     assert told.tokens[0] >= SMALL["tokens"]  # no data is made again
@@ -158,7 +152,6 @@ def test_the_limit_of_data_on_disk(target: str, tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_last_checkpoint(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outrider.training.distill.SAVE_EVERY", 0.0)
     save, saves = torch.save, []
 
     def full(state: Any, path: Any) -> None:
@@ -170,7 +163,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        run(target, tmp_path)
+        run(target, tmp_path, pace=ALWAYS_SAVED)
     work = tmp_path / "work"
     assert torch.load(work / "checkpoint.pt", weights_only=True)["done"] == 2
     assert not list(work.glob("*.partial"))
@@ -291,7 +284,7 @@ def test_a_student_is_a_draft_model(target: str, tmp_path: Path) -> None:
     assert sum((o.outputs[0].speculation for o in outputs), SpeculationStats()).drafted > 0
 
 
-def test_command(target: str, tmp_path: Path) -> None:
+def test_command(target: str, made: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         app,
         ["distill", "--target", target, "--out", str(tmp_path), "--tokens", "400", "--unrolled", "1",
@@ -301,10 +294,13 @@ def test_command(target: str, tmp_path: Path) -> None:
     assert isinstance(result.exception, OutriderError)
     assert "multiple of 32" in str(result.exception)
     assert not list(tmp_path.iterdir())
+    work = tmp_path / "b" / "work"
+    shutil.copytree(made / "work", work, ignore=lambda *_: ["checkpoint.pt"])  # the data is there already
     result = CliRunner().invoke(
         app,
-        ["distill", "-m", target, "-o", str(tmp_path / "b"), "--tokens", "400", "--unrolled", "1"],
-    )
+        ["distill", "-m", target, "-o", str(tmp_path / "b"), "--tokens", str(SMALL["tokens"]),
+         "--draft-vocab-size", "128", "--unrolled", "1", "--unrolled", "3", "--learning-rate", "5e-3"],
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "acceptance length" in result.stdout
 

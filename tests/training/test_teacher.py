@@ -51,7 +51,7 @@ def states_of(checkpoint: Checkpoint, layer: int) -> tuple[Tensor, Tensor]:
 
 
 def lesson(checkpoint: Checkpoint, layers: int = 1) -> HeadLesson:
-    """Of a head that can say all tokens."""
+    """The lesson of a head that can say all tokens."""
     vocab = checkpoint.config.vocab_size
     head = HeadConfig.for_target(checkpoint.config, draft_vocab_size=vocab, layers=layers)
     return HeadLesson(head, Teacher.of(checkpoint, layers), torch.arange(vocab), device=DEVICE)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from outrider.ops.torch.choose import TorchRows, choose
 from outrider.verification.accept import Verdict, block, coupled, standard
 from outrider.verification.noise import Noise, Stream
 from outrider.verification.rules import RULES, Acceptance, Round
+from tests import planted
 from tests.verification.chi_square import agrees
 from tests.verification.toys import DRAFTERS, TARGET, VOCAB, Scores, Shares, Tokens, Toy, softmax
 
@@ -167,8 +167,7 @@ def test_rule_with_its_streams_keeps_the_joint_distribution(rule: str, drafter: 
 def test_sharing_the_stream_of_the_draft_is_caught(
     rule: str, stream: str, drafter: str, length: int, draws: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = SimpleNamespace(**{**Stream.__members__, stream: Stream.DRAFT})
-    monkeypatch.setattr("outrider.verification.rules.Stream", shared)
+    planted.share_stream(monkeypatch, stream)
     assert not agrees(drawn(rule, drafter, length, draws, length), TARGET.joint(length))
 
 

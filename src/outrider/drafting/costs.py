@@ -76,7 +76,8 @@ class TargetCost:
     def one_pass(self, rows: float) -> float:
         """A pass of so many rows over empty contexts."""
         low, high, nearness = self._between(rows)
-        return self._seconds[low] * (1 - nearness) + self._seconds[high] * nearness
+        fewer, more = self._seconds[low], self._seconds[high]
+        return fewer + (more - fewer) * nearness
 
     def row(self, rows: float) -> float:
         """What one more row costs where there are about so many."""

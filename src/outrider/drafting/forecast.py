@@ -34,7 +34,7 @@ BASE_MEMORY = 0.995
 BASE_WEIGHT = 4.0
 """Trials that the average over all cells is worth in one of them."""
 MOST_WEIGHT = 1e6
-"""Of a draft, before all are weighed anew."""
+"""The weight that a draft may have, before all are weighed anew."""
 MOST, LEAST = 0.98, 0.005
 """Bounds of a hazard: nothing is certain."""
 CONFIDENCE_CELLS = 12
@@ -195,7 +195,7 @@ class Forecast:
         return self._seconds.stands(request) if self.informed else ()
 
     def observe(self, request: Request, draft: Draft, length: int, verdict: Verdict) -> None:
-        """Of at most `length` tokens that it was asked for it offered `draft`, of which some stood."""
+        """The drafter was asked for `length` tokens at most and offered `draft`, of which some stood."""
         offered, accepted = min(draft.depth, self.longest), verdict.straight
         silent = offered < min(length, self.longest)
         self._silences.observe(request, range(offered + silent), silent)

@@ -30,9 +30,7 @@ from outrider.engine.generation import (
 from outrider.engine.request import RequestGroup
 from outrider.engine.watcher import Watcher
 from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
-from outrider.faults import Faults
 from outrider.formats.format import Floats
-from outrider.outputs import RequestOutput
 from outrider.params import SamplingParams
 from outrider.sandbox.workers import GivenUp
 
@@ -41,6 +39,7 @@ T = TypeVar("T")
 
 RECENT = 32  # departures over which the time until the next one is estimated
 MAX_UNREAD = 1024
+"""Increments of each of its sequences that a call may leave unread."""
 
 
 class AsyncEngine:
@@ -48,8 +47,8 @@ class AsyncEngine:
 
     capacity: sequences that may be in the engine at a time, running and waiting; one call more raises
     QueueFull. unread: increments of each of its sequences that a call may leave unread; None: `MAX_UNREAD`.
-    A fault in one request ends that request; one in a step that could not be confined ends those that ran in
-    it, with EngineFailed.
+    watcher: is told what the engine does meanwhile. A fault in one request ends that request; one in a step
+    that could not be confined ends those that ran in it, with EngineFailed.
     """
 
     def __init__(
@@ -63,8 +62,7 @@ class AsyncEngine:
         self.capacity = capacity
         self._unread = MAX_UNREAD if unread is None else unread
         self._engine = engine
-        self._watcher = watcher
-        self._faults = Faults(logger)
+        self._watchers = [] if watcher is None else [watcher]
         self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._generations: dict[str, Generation] = {}  # by request id; of the engine's thread
         self._seated: set[Generation] = set()  # of the loop's thread, as all that follows
@@ -249,6 +247,7 @@ class AsyncEngine:
     # What follows runs in the engine's thread.
 
     def _work(self) -> None:
+        self._engine.watchers += self._watchers
         try:
             while self._running:
                 self._read_orders()
@@ -257,6 +256,9 @@ class AsyncEngine:
         except BaseException:
             logger.critical("the engine has stopped", exc_info=True)
             self._tell(self._die)
+        finally:
+            for watcher in self._watchers:
+                self._engine.watchers.remove(watcher)
 
     def _read_orders(self) -> None:
         """All there are; with nothing to step, wait for one."""
@@ -297,7 +299,7 @@ class AsyncEngine:
         for request_id in generation.ids:
             if self._generations.pop(request_id, None) is not None:
                 self._engine.abort(request_id)
-                generation.taken[request_id] = self._finish(request_id)
+                generation.taken[request_id] = self._engine.take(request_id)
         if generation.ids:
             self._tell(lambda: self._deliver([(generation, None)]))
 
@@ -305,14 +307,7 @@ class AsyncEngine:
         for request_id in generation.ids:
             if self._generations.pop(request_id, None) is not None:
                 self._engine.abort(request_id)
-                self._finish(request_id)
-
-    def _finish(self, request_id: str) -> RequestOutput:
-        output = self._engine.take(request_id)
-        if self._watcher is not None:
-            with self._faults.tolerated("a request that ended could not be counted"):
-                self._watcher.finished(output)
-        return output
+                self._engine.take(request_id)
 
     def _step(self) -> None:
         try:
@@ -321,9 +316,6 @@ class AsyncEngine:
             logger.exception("a step failed; the requests that ran in it end with an error")
             self._fail_running()
             return
-        if self._watcher is not None:
-            with self._faults.tolerated("a step could not be counted"):
-                self._watcher.stepped(self._engine, increments)
         news: list[tuple[Generation, News]] = []
         for increment in increments:
             generation = self._generations[increment.request_id]
@@ -331,7 +323,7 @@ class AsyncEngine:
         for request_id in dict.fromkeys(i.request_id for i in increments if i.finish_reason is not None):
             if self._engine.finished(request_id):
                 generation = self._generations.pop(request_id)
-                generation.taken[request_id] = self._finish(request_id)
+                generation.taken[request_id] = self._engine.take(request_id)
                 if len(generation.taken) == len(generation.ids):
                     news.append((generation, None))
         self._tell(lambda: self._deliver(news))

@@ -22,7 +22,9 @@ from outrider.engine.embedding import Embedder
 from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.policy import length_policy
+from outrider.engine.profile import USUAL, Measuring
 from outrider.engine.scheduler import Scheduler
+from outrider.engine.watcher import Watcher
 from outrider.errors import ConfigError
 from outrider.loading import Listener, Loading, unheard
 from outrider.models.chat_template import read_template
@@ -43,11 +45,14 @@ def build_engine(
     observer: StateReader | None = None,
     clock: Callable[[], float] | None = None,
     listener: Listener = unheard,
+    measuring: Measuring = USUAL,
+    watchers: Sequence[Watcher] = (),
 ) -> Engine:
     """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built.
 
     observer: reads the target's states beside the drafters; clock: seconds, by which passes and drafts are
-    timed, of the machine if none is given; listener: hears what is being done.
+    timed, of the machine if none is given; listener: hears what is being done; measuring: how costs are
+    measured, where the policy has to know them; watchers: are told what the engine does.
     """
     if config.max_num_batched_tokens < config.max_num_seqs:
         raise ConfigError(
@@ -129,6 +134,7 @@ def build_engine(
                 max_model_len,
                 checkpoint.stored_as,
                 clock,
+                measuring,
                 listener=listener,
             ),
             max_num_seqs=config.max_num_seqs,
@@ -148,6 +154,7 @@ def build_engine(
         scheduling_policy=config.scheduling_policy,
         seed=config.seed,
         clock=clock or time.perf_counter,
+        watchers=watchers,
     )
 
 

@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.engine.profile import DEPTH, FEW, MANY, READ, DraftTimer, TargetTimer
+from outrider.engine.profile import DEPTH, FEW, MANY, READ, DraftTimer, Measuring, TargetTimer
 
 ROWS = (1, 4, 2, 8, 16)
 """The rows of the passes that are compared: most drafts are verified with these or between them."""
-AGREES = 1.5
-"""Times longer or shorter than was kept. The quickest passes of two quiet moments differ by some percent;
-what is off by less than this is followed by what steps take."""
 SECONDS, TRIES = 0.3, 5
 """The time that may go into one pass that is too slow, and how often it is tried however long it takes."""
-JITTER = 1e-4  # seconds that say nothing of a cost
 NEGLIGIBLE = 0.05
 """A share of a pass over one row: a drafter that is off by less changes no decision."""
 
 
 def costs_hold(
-    target: TargetCost, timer: TargetTimer, drafting: Sequence[DraftCost], timers: Sequence[DraftTimer]
+    target: TargetCost,
+    timer: TargetTimer,
+    drafting: Sequence[DraftCost],
+    timers: Sequence[DraftTimer],
+    measuring: Measuring,
 ) -> bool:
     """Whether the target's passes, and each drafter's drafts, still take what was kept."""
-    slack = NEGLIGIBLE * target.one_pass(1)
-    return _passes_hold(target, timer) and all(
-        _drafts_hold(cost, timer, slack) for cost, timer in zip(drafting, timers, strict=True)
+    drafts = replace(measuring, jitter=measuring.jitter + NEGLIGIBLE * target.one_pass(1))
+    return _passes_hold(target, timer, measuring) and all(
+        _drafts_hold(cost, timer, drafts) for cost, timer in zip(drafting, timers, strict=True)
     )
 
 
-def _passes_hold(cost: TargetCost, timer: TargetTimer) -> bool:
+def _passes_hold(cost: TargetCost, timer: TargetTimer, measuring: Measuring) -> bool:
     with timer.ready():
         rows = [n for n in ROWS if n <= timer.rows]
-        return all(_agrees(cost.one_pass(n), partial(timer.seconds, n), JITTER) for n in rows)
+        return all(_agrees(cost.one_pass(n), partial(timer.seconds, n), measuring) for n in rows)
 
 
-def _drafts_hold(cost: DraftCost, timer: DraftTimer, slack: float) -> bool:
+def _drafts_hold(cost: DraftCost, timer: DraftTimer, measuring: Measuring) -> bool:
     with timer.ready():
         return all(
-            _agrees(cost.foreseen(n, n * DEPTH, DEPTH, 0), partial(timer.seconds, n, DEPTH), JITTER + slack)
+            _agrees(cost.foreseen(n, n * DEPTH, DEPTH, 0), partial(timer.seconds, n, DEPTH), measuring)
             for n in (FEW, MANY)
-        ) and _agrees(cost.foreseen(1, 1, 1, READ - 1), timer.reading, JITTER + slack)
+        ) and _agrees(cost.foreseen(1, 1, 1, READ - 1), timer.reading, measuring)
 
 
-def _agrees(foreseen: float, timed: Callable[[], float], slack: float) -> bool:
+def _agrees(foreseen: float, timed: Callable[[], float], measuring: Measuring) -> bool:
     """Whether something takes about the seconds that are foreseen.
 
     Other work makes nothing quicker, so that once too quick is enough. What is too slow may have been
@@ -53,9 +54,9 @@ def _agrees(foreseen: float, timed: Callable[[], float], slack: float) -> bool:
     spent, tries = 0.0, 0
     while tries < TRIES or spent < SECONDS:
         took = timed()
-        if took < foreseen / AGREES - slack:
+        if took < foreseen / measuring.agrees - measuring.jitter:
             return False
-        if took <= foreseen * AGREES + slack:
+        if took <= foreseen * measuring.agrees + measuring.jitter:
             return True
         spent += took
         tries += 1

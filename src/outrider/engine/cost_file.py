@@ -48,6 +48,7 @@ class CostFile:
 
     def __init__(self, setting: Mapping[str, Any], folder: Path | None = None) -> None:
         self._setting = json.loads(json.dumps(setting))
+        self._told = False
         name = sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:24]
         self.path = (folder or user_cache_path("outrider")) / "costs" / f"{name}.json"
 
@@ -78,9 +79,6 @@ class CostFile:
             partial.write_text(json.dumps(contents, indent=1))
             partial.replace(self.path)
         except OSError as error:
-            if self.path not in _told:
-                _told.add(self.path)
+            if not self._told:
+                self._told = True
                 logger.warning("costs are measured at every start, since they cannot be saved: %s", error)
-
-
-_told: set[Path] = set()

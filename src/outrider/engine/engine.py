@@ -21,6 +21,7 @@ from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged, verify
+from outrider.engine.watcher import Watcher
 from outrider.faults import Faults
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
@@ -50,6 +51,8 @@ class Engine:
     What a request returns is a function of target, prompt, parameters and seed alone: not of the drafter,
     of draft lengths, of the other requests, or of when blocks ran out. So a fault in planning or drafting
     costs a step its drafts, and one in the pass ends those requests that it fails for alone (`verify`).
+
+    watchers: are told what it does. With none, a step calls nothing for that.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self.target = target
         self.tokenizer = tokenizer
@@ -94,6 +98,8 @@ class Engine:
         self.now = now
         """Seconds, of which requests' times are made."""
         self._wait = wait
+        self.watchers = list(watchers)
+        """Who is told; whoever has the engine may add one, and take it away."""
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
         self._seeds = random.Random(seed)
@@ -109,23 +115,26 @@ class Engine:
         self.target.check_process()
         began = self._clock()
         schedule = self._schedule()
+        if self.watchers:
+            self._tell(lambda watcher: watcher.scheduled(schedule))
         if not schedule.work:
-            self.report = StepReport(0.0, 0.0, 0.0, len(schedule.preempted))
-            if self.unfinished:
-                self._wait(WAIT)  # for grammars
-            return []
+            return self._wait_for_grammars(schedule)
         requests = [work.request for work in schedule.work]
         self._begin(requests)
         drafts = self.drafters.draft(requests, [work.plan for work in schedule.work])
         drafted = self._clock()
         judged = verify(self.target, self.acceptance, schedule.work, drafts)
         verified = self._clock() - drafted
+        if self.watchers:
+            self._tell(lambda watcher: watcher.verified(judged))
         self._tell_drafters(judged)
         increments = [self._commit(j) for j in judged]
         whole = self._clock() - began
         self._tell_policy(judged, verified, whole)
         self._release_finished(requests)
         self.report = StepReport(sum(self.drafters.seconds), verified, whole, len(schedule.preempted))
+        if self.watchers:
+            self._tell(lambda watcher: watcher.stepped(self, increments))
         return increments
 
     def prepare(
@@ -185,16 +194,17 @@ class Engine:
     def take(self, request_id: str) -> RequestOutput:
         """The output of a request; if it has finished, the engine forgets it."""
         group = self._groups[request_id]
+        output = group.output()
         if group.finished:
             del self._groups[request_id]
-        return group.output()
+            self._tell(lambda watcher: watcher.finished(output))
+        return output
 
-    def discard(self, request_id: str) -> RequestOutput | None:
-        """Abort and forget a request, if the engine still knows it; what it had by then."""
-        if request_id not in self._groups:
-            return None
-        self.abort(request_id)
-        return self.take(request_id)
+    def discard(self, request_id: str) -> None:
+        """Abort and forget a request, if the engine still knows it."""
+        if request_id in self._groups:
+            self.abort(request_id)
+            self.take(request_id)
 
     def finished(self, request_id: str) -> bool:
         """Whether a request that was not taken yet has its whole output."""
@@ -229,6 +239,21 @@ class Engine:
         now = self.now()
         for request in requests:
             begin(request, now)
+
+    def _wait_for_grammars(self, schedule: Schedule) -> list[Increment]:
+        """A step in which no request can go on."""
+        self.report = StepReport(0.0, 0.0, 0.0, len(schedule.preempted))
+        if self.unfinished:
+            self._wait(WAIT)
+        self._tell(lambda watcher: watcher.stepped(self, ()))
+        return []
+
+    def _tell(self, event: Callable[[Watcher], None]) -> None:
+        for watcher in self.watchers:
+            try:
+                event(watcher)
+            except Exception:
+                self._faults.tell("what the engine does could not be watched")
 
     def _commit(self, judged: Judged) -> Increment:
         request = judged.work.request

@@ -22,7 +22,7 @@ from outrider.drafting.registry import draft_rows
 from outrider.drafting.workloads import WORKLOADS
 from outrider.engine.cost_check import costs_hold
 from outrider.engine.cost_file import CostFile
-from outrider.engine.profile import SECONDS, Clock, DraftTimer, TargetTimer, draft_cost, target_cost
+from outrider.engine.profile import USUAL, Clock, DraftTimer, Measuring, TargetTimer, draft_cost, target_cost
 from outrider.loading import Listener, Loading, unheard
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
@@ -40,11 +40,12 @@ def length_policy(
     max_model_len: int,
     stored_as: str,
     clock: Clock | None = None,
+    measuring: Measuring = USUAL,
     *,
     listener: Listener = unheard,
 ) -> LengthPolicy:
     """The policy, which for 'auto' knows the costs: those that were saved, if they still hold, or measured
-    now. clock: of the machine if none is given."""
+    now, as `measuring` says. clock: of the machine if none is given."""
     speculative = config.speculative
     if speculative is None:
         return FixedLength(0, 0)
@@ -59,12 +60,12 @@ def length_policy(
     }
     listener(Loading("measuring passes and drafts"))
     saved = file.load()
-    if saved is not None and not _hold(saved, target, tokenizer, drafters, passes, now):
+    if saved is not None and not _hold(saved, target, tokenizer, drafters, passes, now, measuring):
         logger.info("%s is no longer true and is measured again", file.path)
         saved = None
     if saved is None:
-        costs = target_cost(target, clock=now, **passes)
-        share = SECONDS / 2 / len(drafters)
+        costs = target_cost(target, seconds=measuring.seconds, clock=now, **passes)
+        share = measuring.seconds / 2 / len(drafters)
         drafting = [draft_cost(each, target, tokenizer, seconds=share, clock=now) for each in drafters]
         file.save(costs, drafting)
     else:
@@ -93,6 +94,7 @@ def _hold(
     drafters: Sequence[Drafter],
     passes: Mapping[str, int],
     clock: Clock,
+    measuring: Measuring,
 ) -> bool:
     """Whether saved costs are of these drafters, and a few passes and drafts take what they say."""
     costs, drafting = saved
@@ -100,7 +102,7 @@ def _hold(
         return False
     timer = TargetTimer(target, clock=clock, **passes)
     timers = [DraftTimer(drafter, target, tokenizer, clock) for drafter in drafters]
-    return costs_hold(costs, timer, drafting, timers)
+    return costs_hold(costs, timer, drafting, timers, measuring)
 
 
 def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_model_len: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate, cycle, islice
 
 import numpy as np
@@ -33,7 +34,6 @@ from outrider.verification.accept import Verdict
 Clock = Callable[[], float]
 """Seconds from any time on."""
 
-SECONDS = 0.9  # for the target, and half of it for the drafters together
 ROWS = (1, 8, 4, 2, 16, 3, 6, 32, 12, 64, 24, 48, 96)
 """Numbers of rows to time, the most useful first, since the time may not do for all."""
 DIFFERENT = max(ROWS)  # tokens of a pass
@@ -41,6 +41,23 @@ FEW, MANY = 1, 16  # requests that a drafter is timed with
 DEPTH = 4
 READ = 33  # tokens of a prompt that a drafter catches up with
 TOGETHER, CONTEXT = 8, 192  # requests and positions of each, to time attention with
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How long costs are measured, and when those that were kept are still believed.
+
+    seconds: for the target, and half of that for the drafters together. agrees: times longer or shorter than
+    was kept. The quickest passes of two quiet moments differ by some percent; what is off by less than this
+    is followed by what steps take. jitter: seconds that say nothing of a cost.
+    """
+
+    seconds: float = 0.9
+    agrees: float = 1.5
+    jitter: float = 1e-4
+
+
+USUAL = Measuring()
 FREE = Price(row=-1.0, token=-1.0, least=0, sure=(1.0,))
 """At which every token is worth it, once it is found out how sure the drafter is."""
 
@@ -132,11 +149,12 @@ def target_cost(
     *,
     max_rows: int,
     max_model_len: int,
+    seconds: float = USUAL.seconds,
     clock: Clock = time.perf_counter,
     logit_rows: int = DIFFERENT,
 ) -> TargetCost:
-    """Time passes of the target over rows of up to `max_rows`, within `SECONDS`; see `TargetTimer`."""
-    deadline = clock() + SECONDS
+    """Time passes of the target over rows of up to `max_rows`, within about `seconds`; see `TargetTimer`."""
+    deadline = clock() + seconds
     timer = TargetTimer(
         target, max_rows=max_rows, max_model_len=max_model_len, clock=clock, logit_rows=logit_rows
     )
@@ -151,8 +169,8 @@ def target_cost(
                 least[n] = min(least.get(n, math.inf), timer.seconds(n))
         position, pair = timer.attention()
     counts = sorted(least)
-    seconds = [*accumulate((least[n] for n in reversed(counts)), min)][::-1]
-    return TargetCost(counts, seconds, position=position, position_row=pair, request=1e-4)
+    quickest = [*accumulate((least[n] for n in reversed(counts)), min)][::-1]
+    return TargetCost(counts, quickest, position=position, position_row=pair, request=1e-4)
 
 
 class DraftTimer:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from outrider.engine.engine import Engine
 from outrider.engine.request import RequestGroup
-from outrider.engine.watcher import Watcher
 from outrider.errors import ConfigError
 from outrider.fair_lock import FairLock
 from outrider.outputs import Increment, RequestOutput
@@ -18,14 +17,10 @@ Inbox = deque[Increment]
 
 
 class SharedEngine:
-    """Hands each request's increments to the inbox that it was queued with, whichever thread steps.
+    """Hands each request's increments to the inbox that it was queued with, whichever thread steps."""
 
-    watcher: told of each step and of each request that ends, by the thread that has the engine.
-    """
-
-    def __init__(self, engine: Engine, watcher: Watcher) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine: Engine | None = engine
-        self._watcher = watcher
         self._lock = FairLock()
         self._inboxes: dict[str, Inbox] = {}
         self._left: deque[str] = deque()
@@ -84,9 +79,7 @@ class SharedEngine:
         """The whole output of a request that has finished, which is then forgotten."""
         with self.alone() as engine:
             del self._inboxes[request_id]
-            output = engine.take(request_id)
-            self._watcher.finished(output)
-            return output
+            return engine.take(request_id)
 
     def abandon(self, ids: Sequence[str | None]) -> None:
         """Abort and forget the requests that are still known, at once or when the engine is free.
@@ -116,9 +109,7 @@ class SharedEngine:
             return True
 
     def _step(self, engine: Engine) -> None:
-        increments = engine.step()
-        self._watcher.stepped(engine, increments)
-        for increment in increments:
+        for increment in engine.step():
             if increment.request_id in self._inboxes:
                 self._inboxes[increment.request_id].append(increment)
 
@@ -129,8 +120,7 @@ class SharedEngine:
                 while self._left:
                     request_id = self._left.popleft()
                     self._inboxes.pop(request_id, None)
-                    output = None if self._engine is None else self._engine.discard(request_id)
-                    if output is not None:
-                        self._watcher.finished(output)
+                    if self._engine is not None:
+                        self._engine.discard(request_id)
             finally:
                 self._lock.release()

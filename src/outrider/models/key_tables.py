@@ -118,7 +118,7 @@ TRAINING = """
 AGAIN = "block_dim block_norm_eps conv_dim conv_dim_out num_heads theta"
 """What LFM2's files say twice; transformers reads the other one."""
 DRAFTS = "mtp mtp_num_hidden_layers mtp_use_dedicated_embeddings"
-"""Of layers that predict further tokens, which are left out."""
+"""Keys of layers that predict further tokens, which are left out."""
 PROGRAMS = """
     use_cache cache_implementation pretraining_tp chunk_size_feed_forward
     output_attentions output_hidden_states return_dict use_return_dict logits_to_keep num_logits_to_keep

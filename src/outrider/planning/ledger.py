@@ -246,6 +246,6 @@ def draft_ledger(
     *,
     option: str,
 ) -> Ledger:
-    """Of what `outrider.engine.backend.draft_backend` makes of the target's, with the same refusal."""
+    """The ledger for a draft: as `outrider.engine.backend.draft_backend`, with the same refusal."""
     linear, table, cache_dtype = draft_formats(config, target.facts, checkpoint, quantization, option=option)
     return target.with_formats(linear, table, cache_dtype=cache_dtype)

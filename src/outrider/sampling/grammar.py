@@ -25,18 +25,7 @@ if TYPE_CHECKING:  # it is imported when a grammar is used
     from llguidance import GrammarFormat, LLMatcher, LLTokenizer
 
 CACHED = 64  # compiled grammars
-LENGTH = 1 << 20  # characters of a grammar
-SECONDS = 2.0
-"""Of processor time to compile a grammar: a schema of 2,000 fields takes 0.4 s, one of 8,000 takes 20. It is
-spent again beside the engine, which feels it."""
-MEMORY = 512 << 20  # bytes to compile it
 AT_ONCE = 2  # that are compiled
-TRIED = 2  # tokens, before a grammar is used: one that is too much is seldom so from the first
-ITEMS_IN_ROW = 100_000  # ways on that a grammar may have at a place: as many as a long list of choices has
-ITEMS = 20_000
-"""Ways on that are followed to find out which tokens are next. An ambiguous grammar takes 36 ms for so many,
-and 145 ms for as many as the library allows by itself."""
-LEXER_STATES = 50_000  # up to 2 KB each, by the library's account
 SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 """Where JSON may have spaces: one at most, behind commas and colons, where models write it. A schema's own
 `x-guidance` may say otherwise. Left to itself the library takes blanks between any two parts and without a
@@ -45,6 +34,24 @@ LIMITS = (
     "max_items_in_row", "initial_lexer_fuel", "step_lexer_fuel", "step_max_items", "max_lexer_states",
     "max_grammar_size", "precompute_large_lexemes", "verbose_errors",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GrammarLimits:
+    """What a grammar may take: to be compiled, in a process that can be killed, and in a step."""
+
+    length: int = 1 << 20  # characters
+    seconds: float = 2.0
+    """The processor time to compile it: a schema of 2,000 fields takes 0.4 s, one of 8,000 takes 20. It is
+    spent again beside the engine, which feels it."""
+    memory: int = 512 << 20  # bytes to compile it
+    tried: int = 2  # tokens, before it is used: one that is too much is seldom so from the first
+    items_in_row: int = 100_000  # ways on that it may have at a place: as many as a long list of choices has
+    items: int = 20_000
+    """Ways on that are followed to find out which tokens are next. An ambiguous grammar takes 36 ms for so
+    many, and 145 ms for as many as the library allows by itself."""
+    lexer_states: int = 50_000  # up to 2 KB each, by the library's account
+    lexer_fuel: int = 200_000  # work of the lexer for a token, in the library's unit, and its own default
 
 
 @dataclass(eq=False)
@@ -65,9 +72,18 @@ class Grammars:
     One that is new is tried first, in a process that can be killed: some take hours, or all memory.
     What the library needs to know of a tokenizer takes seconds to find out for a large vocabulary, and is
     found out at the first use.
+
+    limits: of those that are compiled from now on.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab: int, eos: Sequence[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        vocab: int,
+        eos: Sequence[int],
+        limits: GrammarLimits = GrammarLimits(),
+    ) -> None:
+        self.limits = limits
         self._source = tokenizer
         self._vocab = vocab
         self.none = np.zeros(vocab, np.bool_)
@@ -109,17 +125,17 @@ class Grammars:
 
     def _compile(self, kind: GrammarFormat, text: str, given_up: Event | None) -> Grammar:
         # Without the lock: who finds a grammar in the cache does not wait for one that takes long.
-        if len(text) > LENGTH:
-            raise ValueError(f"it has {len(text)} characters, and {LENGTH} are taken")
+        if len(text) > self.limits.length:
+            raise ValueError(f"it has {len(text)} characters, and {self.limits.length} are taken")
         _ = self._tokenizer  # what is wrong with it is said before a worker is started
-        job = {"kind": kind, "text": text, "limits": self._limits, "tokens": TRIED}
+        job = {"kind": kind, "text": text, "limits": self._librarys, "tokens": self.limits.tried}
         definition = self._workers.ask(job, given_up)
         return Grammar(definition, self._matcher(definition))
 
     def _matcher(self, definition: str) -> LLMatcher:
         from outrider.sandbox import grammar_task
 
-        return grammar_task.matcher_of(self._tokenizer, definition, self._limits)
+        return grammar_task.matcher_of(self._tokenizer, definition, self._librarys)
 
     def _keep(self, source: tuple[GrammarFormat, str], grammar: Grammar) -> Grammar:
         with self._lock:
@@ -129,14 +145,16 @@ class Grammars:
         return grammar
 
     @property
-    def _limits(self) -> dict[str, Any]:
+    def _librarys(self) -> dict[str, Any]:
+        """The limits by their names in the library, and those that are left as it has them."""
         from llguidance import LLParserLimits
 
         limits = LLParserLimits(
             verbose_errors=False,
-            max_items_in_row=ITEMS_IN_ROW,
-            step_max_items=ITEMS,
-            max_lexer_states=LEXER_STATES,
+            max_items_in_row=self.limits.items_in_row,
+            step_max_items=self.limits.items,
+            max_lexer_states=self.limits.lexer_states,
+            step_lexer_fuel=self.limits.lexer_fuel,
         )
         return {name: getattr(limits, name) for name in LIMITS}
 
@@ -152,7 +170,9 @@ class Grammars:
         return {"tokenizer": self._source.backend.to_str(), "n_vocab": self._vocab, "eos_token": self._eos}
 
     def _task(self) -> Task:
-        return Task(task_file("grammar_task"), self._about_tokenizer(), SECONDS, MEMORY)
+        return Task(
+            task_file("grammar_task"), self._about_tokenizer(), self.limits.seconds, self.limits.memory
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from outrider.engine.engine import Engine
+from outrider.engine.watcher import Watcher
 from outrider.metrics import HELP, Counter, Gauge, Histogram, Metric, Tally, Vector
 from outrider.outputs import Increment, RequestOutput
 
@@ -18,7 +19,7 @@ PREFIX = "outrider:"
 KINDS = {Gauge: "gauge", Counter: "counter", Vector: "counter", Histogram: "histogram"}
 
 
-class Metrics(Collector):
+class Metrics(Collector, Watcher):
     """A watcher of the engine that counts, for `/metrics` to show. One registry a server."""
 
     def __init__(self, model: str) -> None:

@@ -16,7 +16,6 @@ from outrider.params import SamplingParams
 from outrider.training.openers import OPENERS, READERS
 
 TEMPERATURES = (0.0, 0.7, 0.0, 0.7, 1.0)  # of the answers
-TOKENS = 256  # of a user's turn and of an answer, at most
 TEXTS = 4  # that a prompt is about, at most
 BEGINNING = 400  # characters of a plain text that the target goes on from
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -51,14 +50,15 @@ class PromptSource(Protocol):
 @dataclass(frozen=True)
 class SelfWritten:
     """Users' turns that the target writes itself, given no more than how they may begin, or a text to do
-    something with: what it has said to others."""
+    something with: what it has said to others. tokens: of a turn, at most."""
 
     engine: Engine
     layout: Layout
+    tokens: int
 
     def texts(self, draw: random.Random, count: int, answers: Sequence[str]) -> list[str]:
         openings = [self.layout.opening + self._opener(draw, answers) for _ in range(count)]
-        params = [_params(draw, 0.9, top_p=0.97) for _ in openings]
+        params = [_params(draw, 0.9, self.tokens, top_p=0.97) for _ in openings]
         turns = generate(self.engine, openings, params)
         return [o + turn + self.layout.between for o, turn in zip(openings, turns, strict=True)]
 
@@ -79,9 +79,9 @@ class Given:
         return [draw.choice(self.prompts) for _ in range(count)]
 
 
-def prompts_for(engine: Engine, path: Path | None) -> PromptSource:
+def prompts_for(engine: Engine, path: Path | None, tokens: int) -> PromptSource:
     """From a file, or written by the target. A file is JSON lines in the form of Spec-Bench, or any text, the
-    beginnings of whose paragraphs the target goes on from.
+    beginnings of whose paragraphs the target goes on from. tokens: of a turn that the target writes, at most.
 
     Raises ConfigError for a file that cannot be read, a bad line in it, and a target without a chat template
     that is to write users' turns.
@@ -93,7 +93,7 @@ def prompts_for(engine: Engine, path: Path | None) -> PromptSource:
                 "the target has no chat template, so it cannot write users' turns; give --prompts, a file of "
                 "JSON lines or any text"
             )
-        return SelfWritten(engine, layout)
+        return SelfWritten(engine, layout, tokens)
     if path.suffix == ".jsonl":
         turns = [conversation.turns[0] for conversation in read_conversations(path)]
         before, after = (layout.opening, layout.between) if layout else ("", "")
@@ -108,9 +108,9 @@ def prompts_for(engine: Engine, path: Path | None) -> PromptSource:
     return Given(beginnings)
 
 
-def answer(engine: Engine, texts: Sequence[str], draw: random.Random) -> list[str]:
-    """The target's answers to prompts, at several temperatures."""
-    return generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES)) for _ in texts])
+def answer(engine: Engine, texts: Sequence[str], draw: random.Random, tokens: int) -> list[str]:
+    """The target's answers to prompts, of so many tokens at most and at several temperatures."""
+    return generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES), tokens) for _ in texts])
 
 
 def generate(engine: Engine, texts: Sequence[str], params: Sequence[SamplingParams]) -> list[str]:
@@ -121,8 +121,8 @@ def generate(engine: Engine, texts: Sequence[str], params: Sequence[SamplingPara
     return [engine.take(i).outputs[0].text for i in ids]
 
 
-def _params(draw: random.Random, temperature: float, **others: Any) -> SamplingParams:
-    return SamplingParams(temperature=temperature, max_tokens=TOKENS, seed=draw.getrandbits(32), **others)
+def _params(draw: random.Random, temperature: float, tokens: int, **others: Any) -> SamplingParams:
+    return SamplingParams(temperature=temperature, max_tokens=tokens, seed=draw.getrandbits(32), **others)
 
 
 def _encode(engine: Engine, text: str) -> list[int]:

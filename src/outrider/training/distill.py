@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -27,10 +28,22 @@ from outrider.training.shards import Shards
 from outrider.training.trainer import Recipe, Trainer
 from outrider.validation import Strict
 
-SEQUENCES = 256  # of a shard
 TOGETHER = 96  # that are generated at a time
 HELD_OUT = 64  # sequences at most to evaluate on, and a twentieth of all
-SAVE_EVERY, EVALUATE_EVERY = 60.0, 300.0  # seconds
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is done between two times that something is saved or told.
+
+    sequences: of a shard; turn: tokens of a user's turn and of an answer, at most; save, evaluate: seconds of
+    training.
+    """
+
+    sequences: int = 256
+    turn: int = 256
+    save: float = 60.0
+    evaluate: float = 300.0
 
 
 class DistillConfig(Strict):
@@ -42,15 +55,15 @@ class DistillConfig(Strict):
     prompts: Path | None = None
     """Prompts for the target to answer; None: it writes them itself."""
     tokens: PositiveInt = 1_000_000
-    """Of training data, prompts included."""
+    """Tokens of training data, prompts included."""
     data_limit: Bytes = 8 * 2**30
-    """Of the data on disk: what comes first, this or `tokens`, ends the making of data."""
+    """Bytes of the data on disk: what comes first, this or `tokens`, ends the making of data."""
     start: str | None = None
     """A head to go on from, its vocabulary included; None: begin at the target's last layer."""
     draft_vocab_size: PositiveInt | None = None
     """Tokens that a head can say, the target's most frequent: as many as `start`'s, or 8192."""
     layers: PositiveInt | None = None
-    """Of a head: as many as `start`'s, or one."""
+    """Layers of a head; None: as many as `start` has, or one."""
     unrolled: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 1, 2, 3)
     """Steps unrolled in each pass over the data; a student's passes are as many."""
     learning_rate: PositiveFloat = 8e-4
@@ -76,7 +89,7 @@ class Progress(Protocol):
     def scored(self, score: Score) -> None: ...
 
 
-def distill(config: DistillConfig, progress: Progress) -> Score:
+def distill(config: DistillConfig, progress: Progress, pace: Pace = Pace()) -> Score:
     """Make a draft in `config.out`; its score on sequences that it was not trained on.
 
     What an earlier run with the same settings left there is gone on from: data shard by shard, training from
@@ -88,10 +101,10 @@ def distill(config: DistillConfig, progress: Progress) -> Score:
     work.mkdir(parents=True, exist_ok=True)
     _claim(work / "settings.json", config)
     shards = Shards(work / "data")
-    _make_data(config, kind, shards, progress)
+    _make_data(config, kind, shards, progress, pace)
     recordings = list(shards.recordings())
     held_out = min(HELD_OUT, max(1, len(recordings) // 20))
-    return _train(config, kind, recordings[held_out:], recordings[:held_out], progress)
+    return _train(config, kind, recordings[held_out:], recordings[:held_out], progress, pace)
 
 
 def _claim(path: Path, config: DistillConfig) -> None:
@@ -122,7 +135,7 @@ def _kind(config: DistillConfig, checkpoint: Checkpoint) -> Kind:
     )
 
 
-def _make_data(config: DistillConfig, kind: Kind, shards: Shards, progress: Progress) -> None:
+def _make_data(config: DistillConfig, kind: Kind, shards: Shards, progress: Progress, pace: Pace) -> None:
     tokens, number = shards.tokens, len(shards.paths())
     progress.data(tokens, config.tokens)
     if tokens >= config.tokens or shards.bytes >= config.data_limit:
@@ -139,16 +152,16 @@ def _make_data(config: DistillConfig, kind: Kind, shards: Shards, progress: Prog
         ),
         observer=recorder,
     )
-    prompts = prompts_for(engine, config.prompts)
+    prompts = prompts_for(engine, config.prompts, pace.turn)
     with nullcontext() if engine.facts.kernels is None else _pytorch_asleep():
         while tokens < config.tokens and shards.bytes < config.data_limit:
             draw = random.Random(f"{config.seed} {number}")
             recordings: list[Recording] = []
             answers: list[str] = []
-            for count in (SEQUENCES - SEQUENCES // 4, SEQUENCES // 4):
+            for count in (pace.sequences - pace.sequences // 4, pace.sequences // 4):
                 texts = prompts.texts(draw, count, answers)
                 recorder.take()  # of what was generated to get the prompts
-                answers = answer(engine, texts, draw)
+                answers = answer(engine, texts, draw, pace.turn)
                 recordings += recorder.take()
             shards.write(number, recordings)
             tokens += sum(len(recording.tokens) for recording in recordings)
@@ -174,6 +187,7 @@ def _train(
     recordings: Sequence[Recording],
     held_out: Sequence[Recording],
     progress: Progress,
+    pace: Pace,
 ) -> Score:
     if not recordings:
         raise ModelError(f"{config.tokens} tokens are too few to train on; give more")
@@ -188,10 +202,10 @@ def _train(
     for loss in trainer.steps():
         progress.trained(trainer.done, trainer.total, loss)
         now = time.monotonic()
-        if now - saved > SAVE_EVERY:
+        if now - saved > pace.save:
             trainer.save(path)
             saved = now
-        if now - evaluated > EVALUATE_EVERY:
+        if now - evaluated > pace.evaluate:
             progress.scored(trainer.evaluate(held_out))
             evaluated = time.monotonic()
     trainer.save(path)

@@ -230,7 +230,7 @@ def test_every_family_is_among_the_tiny_models() -> None:
 
 
 def test_a_family_is_a_page() -> None:
-    """Of at most 60 lines, and named once for each of its names."""
+    """It has 60 lines at most, and is named once for each of its names."""
     for file in Path(str(families.__file__)).parent.glob("*.py"):
         if file.name not in ("build.py", "family.py", "mixture.py"):
             assert len(file.read_text().splitlines()) <= 60, file.name
