@@ -143,3 +143,16 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.002)
+
+
+def choice(served: Served, messages: list[Any], **fields: Any) -> Any:
+    """The choice of a chat's answer, which is greedy and short unless the fields say otherwise."""
+    answer = served.client().chat.completions.create(
+        model=MODEL, messages=messages, **{"temperature": 0, "max_tokens": 24} | fields
+    )
+    return answer.choices[0]
+
+
+def said(served: Served, messages: list[Any], **fields: Any) -> str:
+    """What chat says."""
+    return choice(served, messages, **fields).message.content or ""

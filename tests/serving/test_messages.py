@@ -13,7 +13,7 @@ from outrider.serving.messages.bodies import MessagesRequest
 from outrider.serving.messages.convert import chat_of
 from outrider.serving.parsing.events import CallArguments, CallBegins, Content, Event, Reasoning
 from tests.engine.helpers import load
-from tests.serving.harness import MODEL, PATIENCE, Served, running
+from tests.serving.harness import MODEL, PATIENCE, Served, running, said
 
 PLAIN = {"num_speculative_tokens": 0}
 SYSTEM: Any = {"role": "system", "content": "be brief"}
@@ -29,14 +29,6 @@ def ask(served: Served, *, extra: dict[str, Any] | None = None, **fields: Any) -
     return client(served).messages.create(**defaults | fields, extra_body={"temperature": 0} | (extra or {}))
 
 
-def chat(served: Served, messages: list[Any], **fields: Any) -> str:
-    """What chat says."""
-    answer = served.client().chat.completions.create(
-        model=MODEL, messages=messages, **{"temperature": 0, "max_tokens": 24} | fields
-    )
-    return answer.choices[0].message.content or ""
-
-
 @pytest.mark.parametrize("extra", [{}, PLAIN], ids=["speculation", "plain"])
 @pytest.mark.parametrize(
     "given",
@@ -49,7 +41,7 @@ def chat(served: Served, messages: list[Any], **fields: Any) -> str:
 )
 def test_as_chat_says(served: Served, given: dict[str, Any], extra: dict[str, Any]) -> None:
     message = ask(served, extra=extra, **given)
-    assert message.content[0].text == chat(served, [SYSTEM, USER])
+    assert message.content[0].text == said(served, [SYSTEM, USER])
     assert message.type == "message"
     assert message.stop_reason in ("end_turn", "max_tokens")
 
@@ -83,7 +75,7 @@ def test_a_ping_follows_the_start(served: Served) -> None:
 
 
 def test_why_a_message_ends(served: Served) -> None:
-    whole = chat(served, [USER])
+    whole = said(served, [USER])
     assert ask(served, max_tokens=3).stop_reason == "max_tokens"
     message = ask(served, stop_sequences=[whole[4:6]])
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", whole[4:6])

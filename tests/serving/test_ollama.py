@@ -17,7 +17,7 @@ from outrider.serving.ollama.convert import chat_of
 from outrider.serving.parsing.events import CallArguments, CallBegins, Content, Event, Reasoning
 from outrider.serving.requests import ChatRequest
 from tests.engine.helpers import load
-from tests.serving.harness import MODEL, PATIENCE, Served, running
+from tests.serving.harness import MODEL, PATIENCE, Served, choice, running
 
 SPECULATION = [{}, {"num_speculative_tokens": 0}]
 MESSAGES: Any = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the end"}]
@@ -31,18 +31,10 @@ def options(**given: Any) -> dict[str, Any]:
     return {"temperature": 0, "num_predict": 24} | given
 
 
-def chat(served: Served, messages: list[Any], **fields: Any) -> Any:
-    """What chat says."""
-    answer = served.client().chat.completions.create(
-        model=MODEL, messages=messages, **{"temperature": 0, "max_tokens": 24} | fields
-    )
-    return answer.choices[0]
-
-
 @pytest.mark.parametrize("extra", SPECULATION, ids=["speculation", "plain"])
 def test_chat(served: Served, extra: dict[str, Any]) -> None:
     answer = client(served).chat(MODEL, MESSAGES, options=options(**extra))
-    expected = chat(served, MESSAGES)
+    expected = choice(served, MESSAGES)
     assert answer.message.content == expected.message.content
     assert answer.done
     assert answer.done_reason == expected.finish_reason
@@ -68,7 +60,7 @@ def test_a_stream_is_the_answer_in_pieces(served: Served, extra: dict[str, Any])
     assert lines[-1].done_reason == whole.done_reason
     generated = list(client(served).generate(MODEL, "the end", options=options(**extra), stream=True))
     told = "".join(line.response or "" for line in generated)
-    assert told == chat(served, MESSAGES[1:]).message.content
+    assert told == choice(served, MESSAGES[1:]).message.content
 
 
 def test_streams_are_lines_unless_told_otherwise(served: Served) -> None:
@@ -88,7 +80,7 @@ def test_a_body_of_any_type(served: Served, kind: dict[str, str]) -> None:
 
 def test_generate(served: Served) -> None:
     answer = client(served).generate(MODEL, "the end", system="be brief", options=options())
-    assert answer.response == chat(served, MESSAGES).message.content
+    assert answer.response == choice(served, MESSAGES).message.content
     raw = client(served).generate(MODEL, "the end", raw=True, options=options())
     expected = served.client().completions.create(model=MODEL, prompt="the end", temperature=0, max_tokens=24)
     assert raw.response == expected.choices[0].text
@@ -99,7 +91,7 @@ def test_options(served: Served) -> None:
                     num_predict=-1,
                     stop=["e", "\n"], num_ctx=2048, num_gpu=1, mirostat=0)  # fmt: skip
     answer = client(served).chat(MODEL, MESSAGES, options=given)
-    expected = chat(
+    expected = choice(
         served, MESSAGES, temperature=0.8, seed=7, top_p=0.9, stop=["e", "\n"], max_tokens=None,
         extra_body={"top_k": 20, "min_p": 0.01, "repetition_penalty": 1.2},
     )  # fmt: skip

@@ -15,7 +15,7 @@ from outrider.serving.responses.bodies import ResponsesRequest
 from outrider.serving.responses.convert import chat_of, items_of
 from outrider.serving.responses.output import Output
 from outrider.serving.responses.store import ResponseStore
-from tests.serving.harness import MODEL, Served
+from tests.serving.harness import MODEL, Served, said
 
 PLAIN = {"num_speculative_tokens": 0}
 BRIEF = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the end"}]
@@ -24,14 +24,6 @@ BRIEF = [{"role": "system", "content": "be brief"}, {"role": "user", "content": 
 def respond(served: Served, *, extra: dict[str, Any] | None = None, **fields: Any) -> Any:
     defaults: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_output_tokens": 24}
     return served.client().responses.create(**defaults | fields, extra_body=extra)
-
-
-def chat(served: Served, messages: list[Any], **fields: Any) -> str:
-    """What chat says."""
-    answer = served.client().chat.completions.create(
-        model=MODEL, messages=messages, **{"temperature": 0, "max_tokens": 24} | fields
-    )
-    return answer.choices[0].message.content or ""
 
 
 @pytest.mark.parametrize("extra", [{}, PLAIN], ids=["speculation", "plain"])
@@ -47,7 +39,7 @@ def chat(served: Served, messages: list[Any], **fields: Any) -> str:
 )  # fmt: skip
 def test_as_chat_says(served: Served, given: dict[str, Any], extra: dict[str, Any]) -> None:
     response = respond(served, extra=extra, **given)
-    assert response.output_text == chat(served, BRIEF)
+    assert response.output_text == said(served, BRIEF)
     assert Response.model_validate(response.to_dict()).status == response.status
     assert response.usage.input_tokens > 0
     assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
@@ -112,7 +104,7 @@ def test_going_on(served: Served) -> None:
     client = served.client()
     first = respond(served, instructions="shout", input="the end")
     second = respond(served, instructions="be brief", input="on", previous_response_id=first.id)
-    assert second.output_text == chat(
+    assert second.output_text == said(
         served,
         [
             {"role": "system", "content": "be brief"},
