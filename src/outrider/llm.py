@@ -142,7 +142,7 @@ class LLM:
 
     @property
     def model_config(self) -> ModelFacts:
-        """Of the target."""
+        """What scripts ask of the target."""
         vocab = self.engine.target.model.config.vocab_size
         return ModelFacts(self.config.model, self.engine.max_model_len, vocab)
 

@@ -123,7 +123,7 @@ class RequestMetrics:
 
     @property
     def num_generation_tokens(self) -> int:
-        """Of the request's first sequence."""
+        """The tokens of the request's first sequence."""
         return sum(tokens for _, tokens in self.token_times)
 
 

@@ -118,4 +118,4 @@ OF_SPECULATIVE_CONFIG: Mapping[str, Rule] = MappingProxyType(
         "posterior_alpha": Only((), "acceptance is lossless here"),
     }
 )
-"""Of the mapping: drafts change no answer, so that most of what shapes them cannot either."""
+"""What the mapping may hold: drafts change no answer, so that most of what shapes them cannot either."""

@@ -181,7 +181,7 @@ class Talk:
 
 
 def _value(name: str, text: str) -> Any:
-    """Of a parameter: JSON, or a string as it is; 'auto' and 'none' leave it to the engine."""
+    """A parameter's value: JSON, or a string as it is; 'auto' and 'none' leave it to the engine."""
     if not text:
         raise ConfigError(f"/set {name} needs a value, as in /set temperature 0.7")
     if text in ("auto", "none"):

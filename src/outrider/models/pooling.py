@@ -18,7 +18,7 @@ MODES: dict[str, Pooling] = {
     "mean": "mean",
     "lasttoken": "last",
 }
-"""Of sentence-transformers: flags of older files, and what `pooling_mode` says in newer ones."""
+"""The settings of sentence-transformers: flags of older files, and what `pooling_mode` says in newer ones."""
 
 
 def folder_pooling(folder: Path) -> Pooling | None:

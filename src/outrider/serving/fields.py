@@ -81,7 +81,7 @@ class Unread:
 
 
 unread: ContextVar[Unread | None] = ContextVar("unread", default=None)
-"""Of the request that is being served."""
+"""What the request that is being served has of such fields."""
 
 
 class Unsupported(Exception):

@@ -53,7 +53,7 @@ class ServerConfig(Strict):
     allowed_hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Names, without a port, that clients may call the server by, besides those of the machine itself."""
     allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
-    """Of pages that may use the server from a browser, as in 'https://chat.example'; '*': of all."""
+    """The origins of pages that may use the server, as in 'https://chat.example'; '*': of all."""
     strict: bool = False
     """Refuse the fields of a request that are not read although they cannot change an answer."""
     header_timeout: Seconds = 10.0

@@ -14,7 +14,7 @@ from outrider.serving.single import SingleAnswer, single
 
 
 class MessagesAnswer(SingleAnswer):
-    """Of one message."""
+    """One message, in blocks."""
 
     framing = NAMED
 

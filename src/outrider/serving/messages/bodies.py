@@ -49,7 +49,7 @@ class Thinking(Body):
 
 
 class RedactedThinking(Body):
-    """Of another model, which no one here can read: it is left out."""
+    """A thought of another model, which no one here can read: it is left out."""
 
     place = "messages."
     type: Literal["redacted_thinking"]

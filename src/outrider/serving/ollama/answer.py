@@ -114,7 +114,7 @@ class OllamaAnswer(SingleAnswer):
 
 
 class ChatLines(OllamaAnswer):
-    """Of /api/chat."""
+    """The lines of /api/chat."""
 
     def _form(self, said: Said) -> Form:
         calls = [
@@ -126,7 +126,7 @@ class ChatLines(OllamaAnswer):
 
 
 class GenerateLines(OllamaAnswer):
-    """Of /api/generate, which offers no tools."""
+    """The lines of /api/generate, which offers no tools."""
 
     def _form(self, said: Said) -> Form:
         return with_optional({"response": said.content}, thinking=said.reasoning or None)

@@ -34,13 +34,13 @@ class Options(Body):
     """-1 and -2: as many tokens as the context holds."""
     stop: Annotated[AsText | Annotated[list[Text], Tag(AS_OTHER)], BY_KIND] | None = None
     repeat_penalty: float | None = None
-    """Of all tokens of the prompt and the answer."""
+    """It holds for all tokens of the prompt and the answer."""
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     num_speculative_tokens: int | None = None
     """Draft length of this request; 0 is plain decoding. No other server has it."""
     num_ctx: Taken = None
-    """Of the model, which is loaded; a prompt that is too long is refused, and never cut off."""
+    """It changes nothing: the model is loaded. A prompt that is too long is refused, and never cut off."""
 
 
 Format = Annotated[
@@ -83,7 +83,7 @@ class Message(Body):
     thinking: Text | None = None
     tool_calls: list[ToolCall] | None = None
     tool_name: Text | None = None
-    """Of a tool's result."""
+    """The tool whose result this is."""
     tool_call_id: Text | None = None
     name: Text | None = None
     images: Unsupported = None
@@ -103,14 +103,14 @@ class Tool(Body):
 
 
 class ChatBody(Asked):
-    """Of /api/chat. Without messages it asks for the model to be loaded."""
+    """The body of /api/chat. Without messages it asks for the model to be loaded."""
 
     messages: list[Message] | None = None
     tools: list[Tool] | None = None
 
 
 class GenerateBody(Asked):
-    """Of /api/generate. Without a prompt it asks for the model to be loaded."""
+    """The body of /api/generate. Without a prompt it asks for the model to be loaded."""
 
     prompt: Text | None = None
     system: Text | None = None

@@ -45,7 +45,7 @@ REASONING_PARSERS: Mapping[str, Thinking | None] = {
     "glm45": TAGS,
 }
 (FALLBACK,) = TOOL_PARSERS["hermes"]
-"""Of models whose templates know no tools, or in no form that is known."""
+"""The form for models whose templates know no tools, or in no form that is known."""
 HARMONY = ("openai", "openai_gptoss")
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ class ValueSchema:
 
     @classmethod
     def of(cls, function: Function) -> ValueSchema:
-        """Of a tool's arguments."""
+        """The schema of a tool's arguments."""
         schema = object_schema(function)
         return cls(schema, schema)
 
