@@ -75,6 +75,19 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         self.send("\x03")
 
+    def interrupt(self, words: str) -> str:
+        """As `wait_for`, at a prompt: Ctrl-C is pressed until the words come.
+
+        Python's own `input` writes its prompt before it looks for keys. A Ctrl-C that comes in between is
+        noticed at the next key.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.text[self._seen :] and time.monotonic() < deadline:
+            self.press_ctrl_c()
+            while select.select([self._master], [], [], 1.0)[0] and words not in self.text[self._seen :]:
+                assert self._read(deadline), f"{words!r} did not come: {self.text[self._seen :]!r}"
+        return self.wait_for(words)
+
     def wait(self) -> int:
         """The exit status, once the command has ended."""
         deadline = time.monotonic() + PATIENCE

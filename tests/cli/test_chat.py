@@ -68,8 +68,7 @@ def test_ctrl_c_stops_the_answer_alone(terminal: Terminal) -> None:
     assert terminal.wait_for("]").endswith(", stopped]")
     ask(terminal, "/set max_tokens 901", "max_tokens = 901")  # it goes on
     terminal.wait_for("\n>")
-    terminal.press_ctrl_c()
-    terminal.wait_for("Ctrl-D or /quit leaves.")
+    terminal.interrupt("Ctrl-D or /quit leaves.")
     terminal.wait_for("\n>")
     terminal.send("\x04")
     assert terminal.wait() == 0
