@@ -17,6 +17,9 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 
 PATIENCE_MS = 60_000.0  # for what should take none: the machine may be busy
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+# A page draws the seeds of its requests. Here it draws the same ones every time: now and then a random model says little
+# that can be shown.
+SAME_DRAWS = "let drawn = 0; Math.random = () => (drawn = (drawn * 69069 + 1) % 2 ** 32) / 2 ** 32;"
 
 
 def executable() -> str | None:
@@ -80,6 +83,7 @@ def watched(browser: Browser, **options: Any) -> Iterator[Page]:
     browser's context."""
     defaults: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
     with browser.new_context(**defaults | options) as context:
+        context.add_init_script(SAME_DRAWS)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)

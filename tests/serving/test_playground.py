@@ -190,7 +190,7 @@ def test_a_dropped_connection(target: str, page: Page, mode: str) -> None:
         never_end(page)
         page.get_by_role("radio", name=mode).check()
         page.locator("#prompt").fill(PROMPT)
-        gate.shut(after=12)
+        gate.shut(after=24)
         page.locator("#send").click()
         shown = page.locator(".answer").first
         expect(shown.locator(".token").nth(4)).to_be_attached()
