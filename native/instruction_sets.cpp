@@ -8,8 +8,12 @@
 #include <cpuid.h>
 #endif
 #ifdef __linux__
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#ifdef __APPLE__
+#include <sys/sysctl.h>
 #endif
 
 namespace outrider {
@@ -76,6 +80,31 @@ bool has_amx() {
 }
 #endif
 
+#ifdef OUTRIDER_ARM64
+#ifdef __APPLE__
+bool has_feature(const char* name) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+
+bool has_dot() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() {
+  return has_dot() && has_feature("hw.optional.arm.FEAT_I8MM") && has_feature("hw.optional.arm.FEAT_BF16");
+}
+#elif defined(__linux__)
+// Bits of the kernel's documentation of ELF hwcaps, which older headers lack.
+bool has_dot() { return getauxval(AT_HWCAP) >> 20 & 1; }  // asimddp
+bool has_i8mm() {
+  const unsigned long more = getauxval(AT_HWCAP2);
+  return has_dot() && (more >> 13 & 1) && (more >> 14 & 1);  // i8mm, bf16
+}
+#else
+bool has_dot() { return false; }
+bool has_i8mm() { return false; }
+#endif
+#endif
+
 // The best first.
 constexpr InstructionSet kSets[] = {
 #ifdef OUTRIDER_X86
@@ -83,6 +112,11 @@ constexpr InstructionSet kSets[] = {
     {"avx512_bf16", avx512_bf16::kernels, has_avx512_bf16},
     {"avx512_vnni", avx512_vnni::kernels, has_avx512_vnni},
     {"avx2", avx2::kernels, has_avx2},
+#endif
+#ifdef OUTRIDER_ARM64
+    {"neon_i8mm", neon_i8mm::kernels, has_i8mm},
+    {"neon_dot", neon_dot::kernels, has_dot},
+    {"neon", neon::kernels, [] { return true; }},  // every ARM64 has it
 #endif
     {"portable", portable::kernels, [] { return true; }},
 };

@@ -139,5 +139,10 @@ namespace avx512_vnni { const Kernels& kernels(); }
 namespace avx512_bf16 { const Kernels& kernels(); }
 namespace amx { const Kernels& kernels(); }
 #endif
+#ifdef OUTRIDER_ARM64
+namespace neon { const Kernels& kernels(); }
+namespace neon_dot { const Kernels& kernels(); }
+namespace neon_i8mm { const Kernels& kernels(); }
+#endif
 
 }  // namespace outrider

@@ -144,6 +144,7 @@ inline I32 shift_right(I32 x, int n) { return {shift_right(x.a, n), shift_right(
 inline I32 operator&(I32 x, I32 y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
 inline I32 operator|(I32 x, I32 y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 inline I32 operator+(I32 x, I32 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+inline I32 high_nibbles(I32 x) { return shift_right(x, 4) & set1_i32(0x0f0f0f0f); }
 inline F32 as_float(I32 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
 // Half 0 or 1 of a line, as float16.
 template <int kHalf>

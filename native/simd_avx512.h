@@ -90,6 +90,7 @@ inline I32 shift_right(I32 x, int n) { return {(__m512i)((__v16su)x.v >> static_
 inline I32 operator&(I32 x, I32 y) { return {_mm512_and_si512(x.v, y.v)}; }
 inline I32 operator|(I32 x, I32 y) { return {_mm512_or_si512(x.v, y.v)}; }
 inline I32 operator+(I32 x, I32 y) { return {_mm512_add_epi32(x.v, y.v)}; }
+inline I32 high_nibbles(I32 x) { return shift_right(x, 4) & set1_i32(0x0f0f0f0f); }
 inline F32 as_float(I32 x) { return {_mm512_castsi512_ps(x.v)}; }
 // Half 0 or 1 of a line, as float16.
 template <int kHalf>

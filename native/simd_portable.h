@@ -105,6 +105,7 @@ inline I32 shift_right(I32 a, int n) { OUTRIDER_EACH a.v[i] = static_cast<int32_
 inline I32 operator&(I32 a, I32 b) { OUTRIDER_EACH a.v[i] &= b.v[i]; return a; }
 inline I32 operator|(I32 a, I32 b) { OUTRIDER_EACH a.v[i] |= b.v[i]; return a; }
 inline I32 operator+(I32 a, I32 b) { OUTRIDER_EACH a.v[i] += b.v[i]; return a; }
+inline I32 high_nibbles(I32 a) { return shift_right(a, 4) & set1_i32(0x0f0f0f0f); }
 inline F32 as_float(I32 a) { F32 r; std::memcpy(r.v, a.v, 64); return r; }
 // NaN where all bits are set, x where none is.
 // Half 0 or 1 of a line, as float16.

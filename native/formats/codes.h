@@ -68,10 +68,9 @@ struct ByteCodes {
   OUTRIDER_HOT I32 line(int j) const { return load_line(lines + j * kLine); }
 };
 
-// All shifts go over 32 bits; what comes in from the next byte is masked away.
+// Shifts go over 32 bits; what comes in from the next byte is masked away.
 inline I32 every_byte(int mask) { return set1_i32(mask * 0x01010101); }
 inline I32 low_nibbles(I32 x) { return x & every_byte(15); }
-inline I32 high_nibbles(I32 x) { return shift_right(x, 4) & every_byte(15); }
 
 // Four lines: inputs 4 j .. 4 j + 3 in the low nibbles and 16 + 4 j .. in the high ones.
 struct NibbleCodes {
