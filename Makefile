@@ -70,6 +70,8 @@ check-arm64:
 		-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
 	cmake --build build/check-arm64
 	qemu-aarch64-static -cpu max build/check-arm64/check
+	qemu-aarch64-static -cpu neoverse-n1 build/check-arm64/check neon_dot
+	qemu-aarch64-static -cpu cortex-a72 build/check-arm64/check neon
 
 # Wheels of this system in build/wheels, as the release workflow makes them: [tool.cibuildwheel] of pyproject.toml says
 # which. On Linux they are built in a container, for which Docker or Podman has to run.

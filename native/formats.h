@@ -11,6 +11,14 @@ namespace outrider {
 inline constexpr int kLanes = 16;  // outputs of one panel: what one vector register holds
 inline constexpr int kAlign = 64;  // bytes of a cache line
 
+// What is added to a code of 8 bits that is signed, which is to flip a bit or none: products of bytes take the
+// weight's as unsigned on x86, and as signed on ARM.
+#ifdef __aarch64__
+inline constexpr uint8_t kCentre = 0;
+#else
+inline constexpr uint8_t kCentre = 128;
+#endif
+
 enum class Format : int {
   kF32,
   kF16,

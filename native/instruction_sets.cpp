@@ -57,6 +57,8 @@ bool has_avx2() {
          && has(cpuid(7, 0).b, {5});                       // avx2
 }
 
+bool has_avx_vnni() { return has_avx2() && has(cpuid(7, 1).a, {4}); }
+
 bool has_avx512_vnni() {
   return has_avx2() && kept({5, 6, 7}) && has(cpuid(7, 0).b, {16, 17, 30, 31})  // avx512f, dq, bw, vl
          && has(cpuid(7, 0).c, {11});                                           // avx512_vnni
@@ -89,19 +91,14 @@ bool has_feature(const char* name) {
 }
 
 bool has_dot() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
-bool has_i8mm() {
-  return has_dot() && has_feature("hw.optional.arm.FEAT_I8MM") && has_feature("hw.optional.arm.FEAT_BF16");
-}
+bool has_bf16() { return has_dot() && has_feature("hw.optional.arm.FEAT_BF16"); }
 #elif defined(__linux__)
 // Bits of the kernel's documentation of ELF hwcaps, which older headers lack.
 bool has_dot() { return getauxval(AT_HWCAP) >> 20 & 1; }  // asimddp
-bool has_i8mm() {
-  const unsigned long more = getauxval(AT_HWCAP2);
-  return has_dot() && (more >> 13 & 1) && (more >> 14 & 1);  // i8mm, bf16
-}
+bool has_bf16() { return has_dot() && (getauxval(AT_HWCAP2) >> 14 & 1); }  // bf16
 #else
 bool has_dot() { return false; }
-bool has_i8mm() { return false; }
+bool has_bf16() { return false; }
 #endif
 #endif
 
@@ -111,10 +108,15 @@ constexpr InstructionSet kSets[] = {
     {"amx", amx::kernels, has_amx},
     {"avx512_bf16", avx512_bf16::kernels, has_avx512_bf16},
     {"avx512_vnni", avx512_vnni::kernels, has_avx512_vnni},
+#ifdef OUTRIDER_CHECK
+    {"avx_vnni", avx_vnni::kernels, has_avx512_vnni},  // compiled for these machines
+#else
+    {"avx_vnni", avx_vnni::kernels, has_avx_vnni},
+#endif
     {"avx2", avx2::kernels, has_avx2},
 #endif
 #ifdef OUTRIDER_ARM64
-    {"neon_i8mm", neon_i8mm::kernels, has_i8mm},
+    {"neon_bf16", neon_bf16::kernels, has_bf16},
     {"neon_dot", neon_dot::kernels, has_dot},
     {"neon", neon::kernels, [] { return true; }},  // every ARM64 has it
 #endif

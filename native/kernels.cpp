@@ -1,7 +1,7 @@
 // Every kernel, for the instruction set that OUTRIDER_ISA names.
 #include "kernels.h"
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) && !defined(OUTRIDER_AVX_VNNI)
 #include "simd_avx512.h"
 #elif defined(__AVX2__)
 #include "simd_avx2.h"

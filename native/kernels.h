@@ -135,6 +135,7 @@ struct Kernels {
 namespace portable { const Kernels& kernels(); }
 #ifdef OUTRIDER_X86
 namespace avx2 { const Kernels& kernels(); }
+namespace avx_vnni { const Kernels& kernels(); }
 namespace avx512_vnni { const Kernels& kernels(); }
 namespace avx512_bf16 { const Kernels& kernels(); }
 namespace amx { const Kernels& kernels(); }
@@ -142,7 +143,7 @@ namespace amx { const Kernels& kernels(); }
 #ifdef OUTRIDER_ARM64
 namespace neon { const Kernels& kernels(); }
 namespace neon_dot { const Kernels& kernels(); }
-namespace neon_i8mm { const Kernels& kernels(); }
+namespace neon_bf16 { const Kernels& kernels(); }
 #endif
 
 }  // namespace outrider

@@ -19,7 +19,7 @@ template <int M>
 struct Setup {
   explicit Setup(Form) {}
 };
-constexpr int max_rows(Form) { return kMaxRows; }
+constexpr int max_rows(Form form) { return form == Form::kInt8 ? kMaxRows : kMaxFloatRows; }
 constexpr int kMostRows = kMaxRows;
 #endif
 

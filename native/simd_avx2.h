@@ -1,4 +1,4 @@
-// Sixteen lanes as two AVX2 registers.
+// Sixteen lanes as two AVX2 registers, with dot products of bytes where the machine has AVX-VNNI.
 #pragma once
 
 #include <immintrin.h>
@@ -17,6 +17,11 @@ inline constexpr int kMaxRows = 3;  // 16 registers: two sums of two registers e
 
 struct F32 { __m256 a, b; };
 struct I32 { __m256i a, b; };
+// Registers of 16 lanes are one part.
+using F32Part = F32;
+using I32Part = I32;
+inline constexpr int kParts = 1, kMaxFloatRows = kMaxRows;
+inline F32& part(F32& x, int) { return x; }
 
 inline F32 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, F32 x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
@@ -69,6 +74,8 @@ inline F32 load_f16(const uint16_t* p) {
 }
 
 inline I32 set1_i32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+template <class>
+I32 repeat(int32_t x) { return set1_i32(x); }
 inline F32 to_float(I32 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline void store_i8(int8_t* p, F32 x) {
   const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
@@ -117,10 +124,13 @@ inline float reduce_add(F32 x) {
   return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
 }
 
+// A line of 64 bytes: 16 lanes of 32 bits, or of four codes each.
 inline I32 load_line(const void* p) {
   const auto* q = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
 }
+template <class>
+I32 load_as(const void* p) { return load_line(p); }
 inline void store_line(void* p, I32 x) {
   auto* q = static_cast<__m256i*>(p);
   _mm256_storeu_si256(q, x.a);
@@ -157,24 +167,44 @@ inline I32 look_up(const uint8_t* table, I32 x) {
   const __m256i line = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
   return {_mm256_shuffle_epi8(line, x.a), _mm256_shuffle_epi8(line, x.b)};
 }
+// Codes of 16 inputs of a row: those of four in each word.
+struct Codes16 { const uint32_t* words; };
+inline Codes16 load_codes(const uint32_t* p) { return {p}; }
+inline __m256i repeated(Codes16 x, int j) { return _mm256_set1_epi32(static_cast<int>(x.words[j])); }
+#if defined(OUTRIDER_AVX_VNNI)
+inline __m256i add_products(__m256i acc, __m256i w, __m256i x) {
+#ifdef __AVXVNNI__
+  return _mm256_dpbusd_avx_epi32(acc, w, x);
+#else
+  return _mm256_dpbusd_epi32(acc, w, x);  // the same in another encoding, for checks on machines with AVX-512
+#endif
+}
+inline I32 dot4(I32 acc, I32 w, Codes16 x, int j) {
+  const __m256i b = repeated(x, j);
+  return {add_products(acc.a, w.a, b), add_products(acc.b, w.b, b)};
+}
+inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
+inline I32 dot4_centred(I32 acc, I32 w, Codes16 x, int j) { return dot4(acc, w, x, j); }
+#else
 inline __m256i add_pairs(__m256i acc, __m256i products) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
 }
 // Codes up to 127 only: the sum of two products has to fit 16 bits.
-inline I32 dot4(I32 acc, I32 w, int32_t x) {
-  const __m256i b = _mm256_set1_epi32(x);
+inline I32 dot4(I32 acc, I32 w, Codes16 x, int j) {
+  const __m256i b = repeated(x, j);
   return {add_pairs(acc.a, _mm256_maddubs_epi16(w.a, b)), add_pairs(acc.b, _mm256_maddubs_epi16(w.b, b))};
 }
-// Codes around 128, centred here: |code - 128| <= 128 and |x| <= 127 keep two products within 16 bits.
+// Signed codes to which 128 was added, centred here: |code - 128| <= 128 and |x| <= 127 keep two products within 16 bits.
 inline I32 begin_centred(int32_t) { return set1_i32(0); }
 inline __m256i dot4_centred(__m256i acc, __m256i w, __m256i x) {
   const __m256i centred = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
   return add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(x, centred)));
 }
-inline I32 dot4_centred(I32 acc, I32 w, int32_t x) {
-  const __m256i b = _mm256_set1_epi32(x);
+inline I32 dot4_centred(I32 acc, I32 w, Codes16 x, int j) {
+  const __m256i b = repeated(x, j);
   return {dot4_centred(acc.a, w.a, b), dot4_centred(acc.b, w.b, b)};
 }
+#endif
 inline __m256 dot2(__m256 acc, __m256i w, __m256 even, __m256 odd) {
   acc = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), even, acc);
   const __m256i high = _mm256_and_si256(w, _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
@@ -186,6 +216,8 @@ inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   const __m256 odd = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(x & 0xffff0000u)));
   return {dot2(acc.a, _mm256_load_si256(q), even, odd), dot2(acc.b, _mm256_load_si256(q + 1), even, odd)};
 }
+template <class T>
+OUTRIDER_HOT void keep_in_memory(T&) {}
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 

@@ -16,6 +16,11 @@ inline constexpr int kMaxRows = 12;  // 32 registers: an integer and a float sum
 
 struct F32 { __m512 v; };
 struct I32 { __m512i v; };
+// Registers of 16 lanes are one part.
+using F32Part = F32;
+using I32Part = I32;
+inline constexpr int kParts = 1, kMaxFloatRows = kMaxRows;
+inline F32& part(F32& x, int) { return x; }
 
 inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 
@@ -49,6 +54,8 @@ inline F32 load_f16(const uint16_t* p) {
 }
 
 inline I32 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
+template <class>
+I32 repeat(int32_t x) { return set1_i32(x); }
 inline F32 to_float(I32 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline void store_i8(int8_t* p, F32 x) {
   const __m512i codes = _mm512_max_epi32(_mm512_cvtps_epi32(x.v), _mm512_set1_epi32(-127));
@@ -74,7 +81,10 @@ inline F32 select_range(F32 x, int first, int last, F32 other) {
 inline float reduce_max(F32 x) { return _mm512_reduce_max_ps(x.v); }
 inline float reduce_add(F32 x) { return _mm512_reduce_add_ps(x.v); }
 
+// A line of 64 bytes: 16 lanes of 32 bits, or of four codes each.
 inline I32 load_line(const void* p) { return {_mm512_loadu_si512(p)}; }
+template <class>
+I32 load_as(const void* p) { return load_line(p); }
 inline void store_line(void* p, I32 x) { _mm512_storeu_si512(p, x.v); }
 inline I32 load_u8(const uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
@@ -100,9 +110,14 @@ inline I32 look_up(const uint8_t* table, I32 x) {
   const __m128i line = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(line), x.v)};
 }
-inline I32 dot4(I32 acc, I32 w, int32_t x) { return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(x))}; }
+// Codes of 16 inputs of a row: those of four in each word.
+struct Codes16 { const uint32_t* words; };
+inline Codes16 load_codes(const uint32_t* p) { return {p}; }
+inline I32 dot4(I32 acc, I32 w, Codes16 x, int j) {
+  return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(static_cast<int>(x.words[j])))};
+}
 inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
-inline I32 dot4_centred(I32 acc, I32 w, int32_t x) { return dot4(acc, w, x); }
+inline I32 dot4_centred(I32 acc, I32 w, Codes16 x, int j) { return dot4(acc, w, x, j); }
 inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   const __m512i codes = _mm512_load_si512(w);
 #ifdef __AVX512BF16__
@@ -116,6 +131,8 @@ inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   return {_mm512_fmadd_ps(_mm512_castsi512_ps(high), odd, acc.v)};
 #endif
 }
+template <class T>
+OUTRIDER_HOT void keep_in_memory(T&) {}
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 

@@ -13,23 +13,27 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-inline constexpr int kMaxRows = 4;  // 32 registers: an integer sum of four registers for every row, and a line
+// An integer sum is one register at a time, beside two of each row's codes; float sums take eight for each row.
+inline constexpr int kMaxRows = 4, kMaxFloatRows = 3;
 
-struct F32 { float32x4_t a, b, c, d; };
-struct I32 { uint32x4_t a, b, c, d; };
+// A register of four lanes, of floats and of 32 bits.
+struct F32Part { float32x4_t v; };
+struct I32Part { uint32x4_t v; };
+inline constexpr int kParts = 4;
+struct F32 { F32Part of[kParts]; };
+struct I32 { I32Part of[kParts]; };
+inline F32Part& part(F32& x, int i) { return x.of[i]; }
 
 // `f` of each register.
 template <class T, class F, class... X>
 OUTRIDER_HOT T each(F f, X... x) {
-  return {f(x.a...), f(x.b...), f(x.c...), f(x.d...)};
+  return {{{f(x.of[0].v...)}, {f(x.of[1].v...)}, {f(x.of[2].v...)}, {f(x.of[3].v...)}}};
 }
 
-inline F32 load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}; }
+inline F32 floats(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) { return {{{a}, {b}, {c}, {d}}}; }
+inline F32 load(const float* p) { return floats(vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)); }
 inline void store(float* p, F32 x) {
-  vst1q_f32(p, x.a);
-  vst1q_f32(p + 4, x.b);
-  vst1q_f32(p + 8, x.c);
-  vst1q_f32(p + 12, x.d);
+  for (int i = 0; i < kParts; ++i) vst1q_f32(p + 4 * i, x.of[i].v);
 }
 inline F32 load_n(const float* p, int n) {
   float buffer[16] = {};
@@ -41,7 +45,10 @@ inline void store_n(float* p, F32 x, int n) {
   store(buffer, x);
   std::memcpy(p, buffer, sizeof(float) * static_cast<size_t>(n));
 }
-inline F32 set1(float x) { return {vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x)}; }
+inline F32 set1(float x) {
+  const float32x4_t all = vdupq_n_f32(x);
+  return floats(all, all, all, all);
+}
 inline F32 add(F32 x, F32 y) { return each<F32>([](float32x4_t x, float32x4_t y) { return vaddq_f32(x, y); }, x, y); }
 inline F32 sub(F32 x, F32 y) { return each<F32>([](float32x4_t x, float32x4_t y) { return vsubq_f32(x, y); }, x, y); }
 inline F32 mul(F32 x, F32 y) { return each<F32>([](float32x4_t x, float32x4_t y) { return vmulq_f32(x, y); }, x, y); }
@@ -54,16 +61,17 @@ inline F32 min(F32 x, F32 y) {
   return each<F32>([](float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }, x, y);
 }
 inline F32 abs(F32 x) { return each<F32>([](float32x4_t x) { return vabsq_f32(x); }, x); }
+inline F32Part mul(F32Part x, F32Part y) { return {vmulq_f32(x.v, y.v)}; }
+inline F32Part fma(F32Part x, F32Part y, F32Part z) { return {vfmaq_f32(z.v, x.v, y.v)}; }
 inline F32 fma(F32 x, F32 y, F32 z) {
   return each<F32>([](float32x4_t x, float32x4_t y, float32x4_t z) { return vfmaq_f32(z, x, y); }, x, y, z);
 }
 
 inline F32 load_bf16(const uint16_t* p) {
   const uint16x8_t low = vld1q_u16(p), high = vld1q_u16(p + 8);
-  return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(low), 16)),
-          vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(low), 16)),
-          vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(high), 16)),
-          vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(high), 16))};
+  const auto widened = [](uint16x4_t x) { return vreinterpretq_f32_u32(vshll_n_u16(x, 16)); };
+  return floats(widened(vget_low_u16(low)), widened(vget_high_u16(low)), widened(vget_low_u16(high)),
+                widened(vget_high_u16(high)));
 }
 inline uint16x4_t round_bf16(float32x4_t x) {  // not BFCVT, whose NaN has no payload
   const uint32x4_t u = vreinterpretq_u32_f32(x);
@@ -72,26 +80,34 @@ inline uint16x4_t round_bf16(float32x4_t x) {  // not BFCVT, whose NaN has no pa
   return vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), up, vorrq_u32(u, vdupq_n_u32(0x400000))), 16);
 }
 inline void store_bf16(uint16_t* p, F32 x) {
-  vst1q_u16(p, vcombine_u16(round_bf16(x.a), round_bf16(x.b)));
-  vst1q_u16(p + 8, vcombine_u16(round_bf16(x.c), round_bf16(x.d)));
+  vst1q_u16(p, vcombine_u16(round_bf16(x.of[0].v), round_bf16(x.of[1].v)));
+  vst1q_u16(p + 8, vcombine_u16(round_bf16(x.of[2].v), round_bf16(x.of[3].v)));
 }
 inline float32x4_t float_of_half(uint16x4_t x) { return vcvt_f32_f16(vreinterpret_f16_u16(x)); }
 inline F32 float_of_half(uint16x8_t low, uint16x8_t high) {
-  return {float_of_half(vget_low_u16(low)), float_of_half(vget_high_u16(low)), float_of_half(vget_low_u16(high)),
-          float_of_half(vget_high_u16(high))};
+  return floats(float_of_half(vget_low_u16(low)), float_of_half(vget_high_u16(low)),
+                float_of_half(vget_low_u16(high)), float_of_half(vget_high_u16(high)));
 }
 inline F32 load_f16(const uint16_t* p) { return float_of_half(vld1q_u16(p), vld1q_u16(p + 8)); }
 
-inline I32 set1_i32(int32_t x) {
-  const uint32x4_t all = vdupq_n_u32(static_cast<uint32_t>(x));
-  return {all, all, all, all};
+inline I32 words(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d) { return {{{a}, {b}, {c}, {d}}}; }
+template <class V>
+V repeat(int32_t x);
+template <>
+inline I32Part repeat(int32_t x) { return {vdupq_n_u32(static_cast<uint32_t>(x))}; }
+template <>
+inline I32 repeat(int32_t x) {
+  const uint32x4_t all = repeat<I32Part>(x).v;
+  return words(all, all, all, all);
 }
+inline I32 set1_i32(int32_t x) { return repeat<I32>(x); }
+inline F32Part to_float(I32Part x) { return {vcvtq_f32_s32(vreinterpretq_s32_u32(x.v))}; }
 inline F32 to_float(I32 x) {
   return each<F32>([](uint32x4_t x) { return vcvtq_f32_s32(vreinterpretq_s32_u32(x)); }, x);
 }
 inline void store_i8(int8_t* p, F32 x) {  // saturates, and NaN becomes 0
-  const int16x8_t low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.a)), vqmovn_s32(vcvtnq_s32_f32(x.b)));
-  const int16x8_t high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.c)), vqmovn_s32(vcvtnq_s32_f32(x.d)));
+  const int16x8_t low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.of[0].v)), vqmovn_s32(vcvtnq_s32_f32(x.of[1].v)));
+  const int16x8_t high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.of[2].v)), vqmovn_s32(vcvtnq_s32_f32(x.of[3].v)));
   vst1q_s8(p, vmaxq_s8(vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)), vdupq_n_s8(-127)));
 }
 inline F32 round(F32 x) { return each<F32>([](float32x4_t x) { return vrndnq_f32(x); }, x); }
@@ -112,38 +128,41 @@ inline uint32x4_t in_range(int32x4_t lane, int first, int last) {
 inline F32 select_range(F32 x, int first, int last, F32 other) {
   static constexpr int32_t kCount[4] = {0, 1, 2, 3};
   const int32x4_t lane = vld1q_s32(kCount);
-  return {vbslq_f32(in_range(lane, first, last), x.a, other.a),
-          vbslq_f32(in_range(lane, first - 4, last - 4), x.b, other.b),
-          vbslq_f32(in_range(lane, first - 8, last - 8), x.c, other.c),
-          vbslq_f32(in_range(lane, first - 12, last - 12), x.d, other.d)};
+  for (int i = 0; i < kParts; ++i) {
+    const uint32x4_t kept = in_range(lane, first - 4 * i, last - 4 * i);
+    x.of[i].v = vbslq_f32(kept, x.of[i].v, other.of[i].v);
+  }
+  return x;
 }
 inline float32x4_t larger(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
 inline float reduce_max(F32 x) {
-  const float32x4_t all = larger(larger(x.a, x.c), larger(x.b, x.d));
+  const float32x4_t all = larger(larger(x.of[0].v, x.of[2].v), larger(x.of[1].v, x.of[3].v));
   const float32x4_t half = larger(all, vextq_f32(all, all, 2));
   return vgetq_lane_f32(larger(half, vextq_f32(half, half, 1)), 0);
 }
 inline float reduce_add(F32 x) {
-  const float32x4_t all = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+  const float32x4_t all = vaddq_f32(vaddq_f32(x.of[0].v, x.of[2].v), vaddq_f32(x.of[1].v, x.of[3].v));
   const float32x4_t half = vaddq_f32(all, vextq_f32(all, all, 2));
   return vgetq_lane_f32(vaddq_f32(half, vextq_f32(half, half, 1)), 0);
 }
 
-inline I32 load_line(const void* p) {
-  const auto* q = static_cast<const uint8_t*>(p);  // at any address
-  return {vreinterpretq_u32_u8(vld1q_u8(q)), vreinterpretq_u32_u8(vld1q_u8(q + 16)),
-          vreinterpretq_u32_u8(vld1q_u8(q + 32)), vreinterpretq_u32_u8(vld1q_u8(q + 48))};
+// 64 bytes, or 16 of them.
+template <class V>
+V load_as(const void* p);
+template <>
+inline I32Part load_as(const void* p) { return {vreinterpretq_u32_u8(vld1q_u8(static_cast<const uint8_t*>(p)))}; }
+template <>
+inline I32 load_as(const void* p) {
+  const auto* q = static_cast<const uint8_t*>(p);
+  return {{load_as<I32Part>(q), load_as<I32Part>(q + 16), load_as<I32Part>(q + 32), load_as<I32Part>(q + 48)}};
 }
+inline I32 load_line(const void* p) { return load_as<I32>(p); }
 inline void store_line(void* p, I32 x) {
-  auto* q = static_cast<uint8_t*>(p);
-  vst1q_u8(q, vreinterpretq_u8_u32(x.a));
-  vst1q_u8(q + 16, vreinterpretq_u8_u32(x.b));
-  vst1q_u8(q + 32, vreinterpretq_u8_u32(x.c));
-  vst1q_u8(q + 48, vreinterpretq_u8_u32(x.d));
+  for (int i = 0; i < kParts; ++i) vst1q_u8(static_cast<uint8_t*>(p) + 16 * i, vreinterpretq_u8_u32(x.of[i].v));
 }
 inline I32 widen(uint16x8_t low, uint16x8_t high) {
-  return {vmovl_u16(vget_low_u16(low)), vmovl_u16(vget_high_u16(low)), vmovl_u16(vget_low_u16(high)),
-          vmovl_u16(vget_high_u16(high))};
+  return words(vmovl_u16(vget_low_u16(low)), vmovl_u16(vget_high_u16(low)), vmovl_u16(vget_low_u16(high)),
+               vmovl_u16(vget_high_u16(high)));
 }
 inline I32 load_u8(const uint8_t* p) {
   const uint8x16_t x = vld1q_u8(p);
@@ -152,96 +171,91 @@ inline I32 load_u8(const uint8_t* p) {
 inline I32 load_i8(const uint8_t* p) {
   const int8x16_t x = vreinterpretq_s8_u8(vld1q_u8(p));
   const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_s8(vget_high_s8(x));
-  return {vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(low))), vreinterpretq_u32_s32(vmovl_s16(vget_high_s16(low))),
-          vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(high))), vreinterpretq_u32_s32(vmovl_s16(vget_high_s16(high)))};
+  const auto widened = [](int16x4_t x) { return vreinterpretq_u32_s32(vmovl_s16(x)); };
+  return words(widened(vget_low_s16(low)), widened(vget_high_s16(low)), widened(vget_low_s16(high)),
+               widened(vget_high_s16(high)));
 }
 inline I32 load_u16(const uint8_t* p) {
   return widen(vreinterpretq_u16_u8(vld1q_u8(p)), vreinterpretq_u16_u8(vld1q_u8(p + 16)));
 }
+inline I32Part shift_left(I32Part x, int n) { return {x.v << static_cast<unsigned>(n)}; }
+inline I32Part shift_right(I32Part x, int n) { return {x.v >> static_cast<unsigned>(n)}; }
+inline I32Part operator&(I32Part x, I32Part y) { return {vandq_u32(x.v, y.v)}; }
+inline I32Part operator|(I32Part x, I32Part y) { return {vorrq_u32(x.v, y.v)}; }
+inline I32Part high_nibbles(I32Part x) { return {vreinterpretq_u32_u8(vshrq_n_u8(vreinterpretq_u8_u32(x.v), 4))}; }
 inline I32 shift_left(I32 x, int n) {
-  return each<I32>([n](uint32x4_t x) { return (x << static_cast<unsigned>(n)); }, x);
+  return each<I32>([n](uint32x4_t x) { return x << static_cast<unsigned>(n); }, x);
 }
 inline I32 shift_right(I32 x, int n) {
-  return each<I32>([n](uint32x4_t x) { return (x >> static_cast<unsigned>(n)); }, x);
+  return each<I32>([n](uint32x4_t x) { return x >> static_cast<unsigned>(n); }, x);
 }
-inline I32 operator&(I32 x, I32 y) {
-  return each<I32>([](uint32x4_t x, uint32x4_t y) { return vandq_u32(x, y); }, x, y);
-}
-inline I32 operator|(I32 x, I32 y) {
-  return each<I32>([](uint32x4_t x, uint32x4_t y) { return vorrq_u32(x, y); }, x, y);
-}
-inline I32 operator+(I32 x, I32 y) {
-  return each<I32>([](uint32x4_t x, uint32x4_t y) { return vaddq_u32(x, y); }, x, y);
-}
-inline I32 high_nibbles(I32 x) {
-  return each<I32>([](uint32x4_t x) { return vreinterpretq_u32_u8(vshrq_n_u8(vreinterpretq_u8_u32(x), 4)); }, x);
-}
+inline I32 operator&(I32 x, I32 y) { return each<I32>([](uint32x4_t x, uint32x4_t y) { return vandq_u32(x, y); }, x, y); }
+inline I32 operator|(I32 x, I32 y) { return each<I32>([](uint32x4_t x, uint32x4_t y) { return vorrq_u32(x, y); }, x, y); }
+inline I32 operator+(I32 x, I32 y) { return each<I32>([](uint32x4_t x, uint32x4_t y) { return vaddq_u32(x, y); }, x, y); }
+inline I32 high_nibbles(I32 x) { return each<I32>([](uint32x4_t x) { return high_nibbles(I32Part{x}).v; }, x); }
 inline F32 as_float(I32 x) { return each<F32>([](uint32x4_t x) { return vreinterpretq_f32_u32(x); }, x); }
 // Half 0 or 1 of a line, as float16.
 template <int kHalf>
 inline F32 float_of_halves(I32 x) {
-  return float_of_half(vreinterpretq_u16_u32(kHalf ? x.c : x.a), vreinterpretq_u16_u32(kHalf ? x.d : x.b));
+  return float_of_half(vreinterpretq_u16_u32(x.of[2 * kHalf].v), vreinterpretq_u16_u32(x.of[2 * kHalf + 1].v));
 }
 // table[byte] of each byte, which is 0 to 15
+inline I32Part look_up(const uint8_t* table, I32Part x) {
+  return {vreinterpretq_u32_u8(vqtbl1q_u8(vld1q_u8(table), vreinterpretq_u8_u32(x.v)))};
+}
 inline I32 look_up(const uint8_t* table, I32 x) {
-  const uint8x16_t line = vld1q_u8(table);
-  return each<I32>([line](uint32x4_t x) { return vreinterpretq_u32_u8(vqtbl1q_u8(line, vreinterpretq_u8_u32(x))); }, x);
+  return each<I32>([table](uint32x4_t x) { return look_up(table, I32Part{x}).v; }, x);
 }
 
-// acc[i] += sum over j < 4 of w[4 i + j] * x[j], of signed bytes
-inline uint32x4_t dot4(uint32x4_t acc, int8x16_t w, int8x16_t x) {
-  const int32x4_t sum = vreinterpretq_s32_u32(acc);
+// Codes of 16 inputs of a row: those of four in each word.
+struct Codes16 { int8x16_t v; };
+inline Codes16 load_codes(const uint32_t* p) { return {vreinterpretq_s8_u32(vld1q_u32(p))}; }
+
+// What a dot product with word j is to the compiler: an instruction for each j, which is known where loops are straight.
+#define OUTRIDER_WORD(j, f) ((j) == 0 ? f(0) : (j) == 1 ? f(1) : (j) == 2 ? f(2) : f(3))
+
+// acc[i] += sum over k < 4 of w[4 i + k] * x[k] of word j, of signed bytes
+inline I32Part dot4(I32Part acc, I32Part w, Codes16 x, int j) {
+  const int32x4_t sum = vreinterpretq_s32_u32(acc.v);
+  const int8x16_t codes = vreinterpretq_s8_u32(w.v);
 #ifdef __ARM_FEATURE_DOTPROD
-  return vreinterpretq_u32_s32(vdotq_s32(sum, w, x));
+#define OUTRIDER_DOT(j) vdotq_laneq_s32(sum, codes, x.v, j)
+  return {vreinterpretq_u32_s32(OUTRIDER_WORD(j, OUTRIDER_DOT))};
+#undef OUTRIDER_DOT
 #else
-  const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(x)));
-  const int32x4_t high = vpaddlq_s16(vmull_high_s8(w, x));
-  return vreinterpretq_u32_s32(vaddq_s32(sum, vpaddq_s32(low, high)));
+#define OUTRIDER_REPEATED(j) vdupq_laneq_s32(vreinterpretq_s32_s8(x.v), j)
+  const int8x16_t word = vreinterpretq_s8_s32(OUTRIDER_WORD(j, OUTRIDER_REPEATED));
+#undef OUTRIDER_REPEATED
+  const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(codes), vget_low_s8(word)));
+  const int32x4_t high = vpaddlq_s16(vmull_high_s8(codes, word));
+  return {vreinterpretq_u32_s32(vaddq_s32(sum, vpaddq_s32(low, high)))};
 #endif
 }
-inline int8x16_t repeated(int32_t x) { return vreinterpretq_s8_s32(vdupq_n_s32(x)); }
-inline I32 dot4(I32 acc, I32 w, int32_t x) {
-  const int8x16_t codes = repeated(x);
-  const auto add = [codes](uint32x4_t acc, uint32x4_t w) { return dot4(acc, vreinterpretq_s8_u32(w), codes); };
-  return each<I32>(add, acc, w);
-}
-// Codes around 128.
-#ifdef __ARM_FEATURE_MATMUL_INT8
-inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
-inline I32 dot4_centred(I32 acc, I32 w, int32_t x) {
-  const int8x16_t codes = repeated(x);
-  const auto add = [codes](uint32x4_t acc, uint32x4_t w) {
-    return vreinterpretq_u32_s32(vusdotq_s32(vreinterpretq_s32_u32(acc), vreinterpretq_u8_u32(w), codes));
-  };
-  return each<I32>(add, acc, w);
-}
-#else
-inline I32 begin_centred(int32_t) { return set1_i32(0); }
-inline I32 dot4_centred(I32 acc, I32 w, int32_t x) {
-  const int8x16_t codes = repeated(x);
-  const auto add = [codes](uint32x4_t acc, uint32x4_t w) {
-    return dot4(acc, vreinterpretq_s8_u32(veorq_u32(w, vdupq_n_u32(0x80808080))), codes);
-  };
-  return each<I32>(add, acc, w);
-}
-#endif
+// Signed codes.
+static_assert(kCentre == 0);
+inline I32Part begin_centred(int32_t) { return repeat<I32Part>(0); }
+inline I32Part dot4_centred(I32Part acc, I32Part w, Codes16 x, int j) { return dot4(acc, w, x, j); }
+#undef OUTRIDER_WORD
 // acc[i] += sum over j < 2 of w[2 i + j] * x[j], both bfloat16
-inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
+inline float32x4_t dot2(float32x4_t acc, uint32x4_t pairs, uint32x4_t x) {
 #ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
-  const bfloat16x8_t pair = vreinterpretq_bf16_u32(vdupq_n_u32(x));
-  const auto line = [&](int at) { return vreinterpretq_bf16_u16(vld1q_u16(w + at)); };
-  return {vbfdotq_f32(acc.a, line(0), pair), vbfdotq_f32(acc.b, line(8), pair), vbfdotq_f32(acc.c, line(16), pair),
-          vbfdotq_f32(acc.d, line(24), pair)};
+  return vbfdotq_f32(acc, vreinterpretq_bf16_u32(pairs), vreinterpretq_bf16_u32(x));
 #else
-  const float32x4_t even = vreinterpretq_f32_u32(vdupq_n_u32(x << 16));
-  const float32x4_t odd = vreinterpretq_f32_u32(vdupq_n_u32(x & 0xffff0000u));
-  const auto add_pairs = [&](float32x4_t sum, int at) {
-    const uint32x4_t pairs = vreinterpretq_u32_u16(vld1q_u16(w + at));
-    sum = vfmaq_f32(sum, vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)), even);
-    return vfmaq_f32(sum, vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u))), odd);
-  };
-  return {add_pairs(acc.a, 0), add_pairs(acc.b, 8), add_pairs(acc.c, 16), add_pairs(acc.d, 24)};
+  const uint32x4_t high = vdupq_n_u32(0xffff0000u);
+  acc = vfmaq_f32(acc, vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)), vreinterpretq_f32_u32(vshlq_n_u32(x, 16)));
+  return vfmaq_f32(acc, vreinterpretq_f32_u32(vandq_u32(pairs, high)), vreinterpretq_f32_u32(vandq_u32(x, high)));
 #endif
+}
+inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
+  const I32 pairs = load_line(w);
+  const uint32x4_t all = vdupq_n_u32(x);
+  for (int i = 0; i < kParts; ++i) acc.of[i].v = dot2(acc.of[i].v, pairs.of[i].v, all);
+  return acc;
+}
+// Sums of many rows, which are rarely touched: left to itself GCC has them in registers, and the busy ones in memory.
+template <class T>
+OUTRIDER_HOT void keep_in_memory(T& sums) {
+  if constexpr (sizeof(T) > 2 * sizeof(F32)) asm volatile("" : "+m"(sums));
 }
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }

@@ -14,6 +14,11 @@ inline constexpr int kMaxRows = 4;
 
 struct F32 { float v[16]; };
 struct I32 { int32_t v[16]; };
+// Registers of 16 lanes are one part.
+using F32Part = F32;
+using I32Part = I32;
+inline constexpr int kParts = 1, kMaxFloatRows = kMaxRows;
+inline F32& part(F32& x, int) { return x; }
 
 #define OUTRIDER_EACH for (int i = 0; i < 16; ++i)
 
@@ -58,6 +63,8 @@ inline F32 load_f16(const uint16_t* p) {
 }
 
 inline I32 set1_i32(int32_t x) { I32 r; OUTRIDER_EACH r.v[i] = x; return r; }
+template <class>
+I32 repeat(int32_t x) { return set1_i32(x); }
 inline F32 to_float(I32 a) { F32 r; OUTRIDER_EACH r.v[i] = static_cast<float>(a.v[i]); return r; }
 // Codes of float integers within int8; NaN becomes 0.
 inline void store_i8(int8_t* p, F32 a) {
@@ -95,6 +102,8 @@ inline float reduce_add(F32 a) {
 
 // A line of 64 bytes: 16 lanes of 32 bits, or of four codes each.
 inline I32 load_line(const void* p) { I32 r; std::memcpy(r.v, p, 64); return r; }
+template <class>
+I32 load_as(const void* p) { return load_line(p); }
 inline void store_line(void* p, I32 a) { std::memcpy(p, a.v, 64); }
 inline I32 load_u8(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = p[i]; return r; }
 inline I32 load_i8(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = static_cast<int8_t>(p[i]); return r; }
@@ -122,18 +131,29 @@ inline I32 look_up(const uint8_t* table, I32 a) {
   for (uint8_t& byte : bytes) byte = table[byte];
   return load_line(bytes);
 }
-// acc[i] += sum over j < 4 of a[4 i + j] * x[j], codes of 0 to 127
-inline I32 dot4(I32 acc, I32 a, int32_t x) {
+// Codes of 16 inputs of a row: those of four in each word.
+struct Codes16 { const uint32_t* words; };
+inline Codes16 load_codes(const uint32_t* p) { return {p}; }
+// acc[i] += sum over k < 4 of a[4 i + k] * x[k] of word j, codes of 0 to 127
+inline I32 dot4(I32 acc, I32 a, Codes16 x, int j) {
   uint8_t codes[64];
   int8_t b[4];
   std::memcpy(codes, a.v, 64);
-  std::memcpy(b, &x, 4);
-  OUTRIDER_EACH for (int j = 0; j < 4; ++j) acc.v[i] += int32_t{codes[4 * i + j]} * b[j];
+  std::memcpy(b, x.words + j, 4);
+  OUTRIDER_EACH for (int k = 0; k < 4; ++k) acc.v[i] += int32_t{codes[4 * i + k]} * b[k];
   return acc;
 }
-// Codes around 128: `zero` is -128 times the sum of the group's activations.
-inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
-inline I32 dot4_centred(I32 acc, I32 a, int32_t x) { return dot4(acc, a, x); }
+// Signed codes, to which `kCentre` was added.
+inline I32 begin_centred(int32_t) { return set1_i32(0); }
+inline I32 dot4_centred(I32 acc, I32 a, Codes16 x, int j) {
+  uint8_t codes[64];
+  int8_t b[4];
+  std::memcpy(codes, a.v, 64);
+  std::memcpy(b, x.words + j, 4);
+  OUTRIDER_EACH for (int k = 0; k < 4; ++k)
+    acc.v[i] += int32_t{static_cast<int8_t>(codes[4 * i + k] ^ kCentre)} * b[k];
+  return acc;
+}
 // acc[i] += sum over j < 2 of w[2 i + j] * x[j], both bfloat16
 inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   const float even = bits_to_float(x << 16), odd = bits_to_float(x & 0xffff0000u);
@@ -143,6 +163,8 @@ inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   }
   return acc;
 }
+template <class T>
+OUTRIDER_HOT void keep_in_memory(T&) {}
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 

@@ -1,27 +1,31 @@
-// Nibbles that name one of 16 values. The values are int8; tables add 128 to them, which is then their zero.
+// Nibbles that name one of 16 values, which are int8.
 #pragma once
 
 namespace outrider::OUTRIDER_ISA {
 namespace {
 
-// -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
-inline constexpr uint8_t kNonLinear[16] = {1,   24,  45,  63,  79,  93,  106, 118,
-                                           129, 141, 153, 166, 181, 197, 217, 241};
-// Twice the values of e2m1: 0, 1, 2, 3, 4, 6, 8, 12, and their negatives
-inline constexpr uint8_t kTwiceE2M1[16] = {128, 129, 130, 131, 132, 134, 136, 140,
-                                           128, 127, 126, 125, 124, 122, 120, 116};
+struct Codebook {
+  uint8_t codes[16];
 
-template <const uint8_t* kTable>
+  template <class... X>
+  constexpr explicit Codebook(X... values) : codes{static_cast<uint8_t>(values + kCentre)...} {}
+};
+inline constexpr Codebook kNonLinear(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
+// Twice the values of e2m1.
+inline constexpr Codebook kTwiceE2M1(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+
+template <class V, const Codebook& kTable>
 struct NamedCodes {
-  NibbleCodes names;
+  NibbleCodes<V> names;
   OUTRIDER_HOT explicit NamedCodes(const uint8_t* codes) : names(codes) {}
-  OUTRIDER_HOT I32 line(int j) const { return look_up(kTable, names.line(j)); }
+  OUTRIDER_HOT V line(int j) const { return look_up(kTable.codes, names.line(j)); }
 };
 
-template <Format kFormat, const uint8_t* kTable>
+template <Format kFormat, const Codebook& kTable>
 struct CodebookFormat : IntegerFormat<kFormat> {
   static constexpr int kZero = 128, kGroupBytes = 4 * kLine;
-  using Codes = NamedCodes<kTable>;
+  template <class V>
+  using Codes = NamedCodes<V, kTable>;
 };
 
 // A block: scales; nibbles.

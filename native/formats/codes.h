@@ -5,10 +5,11 @@
 //   kGroups      groups of 32 inputs of a block
 //   kScales      scales of a group: one, or one for each half
 //   kMins        whether there is a minimum beside each scale: w = scale * code + least
-//   kZero        the code that means 0 where there is no minimum: w = scale * (code - kZero)
+//   kZero        the code that means 0 where there is no minimum: w = scale * (code - kZero); 128 stands for `kCentre`
 //   kCodesAt     where a block's codes begin; each group has kGroupBytes of them
 //   Scales       reads the scales and mins of a block: `scale(i)`, `least(i)`
-//   Codes        reads the codes of a group: `line(j)` is inputs 4 j .. 4 j + 3 of each output, a byte each
+//   Codes        reads the codes of a group: `line(j)` is inputs 4 j .. 4 j + 3 of each output, a byte each, of all
+//                outputs or of those in one register
 // and `Integer` adds `dot` and `decode`, which are the same for all.
 #pragma once
 
@@ -20,10 +21,10 @@ struct Slice {
   const uint32_t* units;
 
   Slice(const uint32_t* x, int m) : units(x + m * kInt8Units) {}
-  int32_t codes(int j) const { return static_cast<int32_t>(units[kCodes + j]); }
-  F32 scale() const { return unit_as_float(units + kScale); }
-  F32 scaled_sum() const { return unit_as_float(units + kScaledSum); }
-  F32 scaled_half(int half) const { return unit_as_float(units + kScaledHalves + half); }
+  OUTRIDER_HOT Codes16 codes(int half) const { return load_codes(units + kCodes + 4 * half); }
+  F32Part scale() const { return unit(kScale); }
+  F32Part scaled_sum() const { return unit(kScaledSum); }
+  F32Part scaled_half(int half) const { return unit(kScaledHalves + half); }
 
   // Minus `kZero` times the sum of the codes of the group, or of one of its halves.
   template <int kZero>
@@ -35,6 +36,12 @@ struct Slice {
   int32_t zero_of_half(int half) const {
     static_assert(32 % kZero == 0);
     return static_cast<int32_t>(units[kZero32Halves + half]) / (32 / kZero);
+  }
+
+ private:
+  OUTRIDER_HOT F32Part unit(int at) const {
+    F32 of = unit_as_float(units + at);
+    return part(of, 0);
   }
 };
 template <>
@@ -62,23 +69,25 @@ struct HalfScales {
 };
 
 // The codes of one group are eight lines of bytes.
+template <class V>
 struct ByteCodes {
   const uint8_t* lines;
   OUTRIDER_HOT explicit ByteCodes(const uint8_t* codes) : lines(codes) {}
-  OUTRIDER_HOT I32 line(int j) const { return load_line(lines + j * kLine); }
+  OUTRIDER_HOT V line(int j) const { return load_as<V>(lines + j * kLine); }
 };
 
 // Shifts go over 32 bits; what comes in from the next byte is masked away.
-inline I32 every_byte(int mask) { return set1_i32(mask * 0x01010101); }
-inline I32 low_nibbles(I32 x) { return x & every_byte(15); }
+template <class V>
+OUTRIDER_HOT V every_byte(int mask) { return repeat<V>(mask * 0x01010101); }
 
 // Four lines: inputs 4 j .. 4 j + 3 in the low nibbles and 16 + 4 j .. in the high ones.
+template <class V>
 struct NibbleCodes {
   const uint8_t* lines;
   OUTRIDER_HOT explicit NibbleCodes(const uint8_t* codes) : lines(codes) {}
-  OUTRIDER_HOT I32 line(int j) const {
-    const I32 both = load_line(lines + j % 4 * kLine);
-    return j < 4 ? low_nibbles(both) : high_nibbles(both);
+  OUTRIDER_HOT V line(int j) const {
+    const V both = load_as<V>(lines + j % 4 * kLine);
+    return j < 4 ? both & every_byte<V>(15) : high_nibbles(both);
   }
 };
 
@@ -111,7 +120,8 @@ struct Integer : T {
       OUTRIDER_UNROLL(1)
       for (int g = 0; g < T::kGroups; ++g, codes += T::kGroupBytes, x += M * kInt8Units) {
         prefetch_all<M, T::kGroupBytes>(codes);
-        add_group<M>(total, scales, g, typename T::Codes(codes), x);
+        keep_in_memory(total);
+        add_group<M>(total, scales, g, codes, x);
       }
     }
     if constexpr (T::kRowScales) {
@@ -126,7 +136,7 @@ struct Integer : T {
     const uint8_t* block = panel.block(kLayout, b);
     const typename T::Scales scales(block);
     for (int g = 0; g < T::kGroups; ++g) {
-      const typename T::Codes codes(block + T::kCodesAt + g * T::kGroupBytes);
+      const typename T::template Codes<I32> codes(block + T::kCodesAt + g * T::kGroupBytes);
       for (int j = 0; j < 8; ++j, y += 4) {
         alignas(64) uint8_t bytes[kLine];
         alignas(64) float scale[kLanes], least[kLanes];
@@ -139,9 +149,11 @@ struct Integer : T {
         }
         if constexpr (T::kMins) store(least, scales.least(s));
         for (int i = 0; i < 4; ++i) {
-          const int code = bytes[4 * lane + i];
+          const uint8_t code = bytes[4 * lane + i];
           if constexpr (T::kMins) {
             y[i] = scale[lane] * static_cast<float>(code) + least[lane];
+          } else if constexpr (T::kZero == 128) {
+            y[i] = scale[lane] * static_cast<float>(static_cast<int8_t>(code ^ kCentre));
           } else {
             y[i] = scale[lane] * static_cast<float>(code - T::kZero);
           }
@@ -151,76 +163,97 @@ struct Integer : T {
   }
 
  private:
-  // Adds the products of lines first .. last to the integer sums of M rows.
+  // The outputs of one register after the other: then few sums are under way, and many rows fit.
   template <int M>
-  OUTRIDER_HOT static void add_lines(I32* sum, const typename T::Codes& codes, int first, int last, const uint32_t* x) {
-    OUTRIDER_UNROLL(8)
-    for (int j = first; j < last; ++j) {
-      const I32 line = codes.line(j);
-      OUTRIDER_UNROLL(16)
-      for (int m = 0; m < M; ++m)
-        sum[m] = T::kZero == 128 ? dot4_centred(sum[m], line, Slice(x, m).codes(j))
-                                 : dot4(sum[m], line, Slice(x, m).codes(j));
+  OUTRIDER_HOT static void add_group(Sums<M>& total, const typename T::Scales& scales, int g, const uint8_t* codes,
+                                     const uint32_t* x) {
+    Codes16 halves[2][M];
+    OUTRIDER_UNROLL(16)
+    for (int m = 0; m < M; ++m) {
+      halves[0][m] = Slice(x, m).codes(0);
+      halves[1][m] = Slice(x, m).codes(1);
+    }
+    OUTRIDER_UNROLL(4)
+    for (int p = 0; p < kParts; ++p) {
+      const typename T::template Codes<I32Part> some(codes + p * (kLine / kParts));
+      add_part<M>(total, scales, g, some, halves, x, p);
     }
   }
 
   template <int M>
-  OUTRIDER_HOT static void add_group(Sums<M>& total, const typename T::Scales& scales, int g,
-                        const typename T::Codes& codes, const uint32_t* x) {
-    I32 sum[M];
+  OUTRIDER_HOT static void add_part(Sums<M>& total, const typename T::Scales& scales, int g,
+                                    const typename T::template Codes<I32Part>& codes, const Codes16 (*halves)[M],
+                                    const uint32_t* x, int p) {
+    I32Part sum[M];
     if constexpr (T::kScales == 1) {
       OUTRIDER_UNROLL(16)
       for (int m = 0; m < M; ++m) sum[m] = begin(Slice(x, m));
       OUTRIDER_UNROLL(4)
       for (int j = 0; j < 4; ++j) {  // lines that may share loads follow each other
-        add_lines<M>(sum, codes, j, j + 1, x);
-        add_lines<M>(sum, codes, j + 4, j + 5, x);
+        add_line<M>(sum, codes.line(j), j, halves[0]);
+        add_line<M>(sum, codes.line(j + 4), j, halves[1]);
       }
       OUTRIDER_UNROLL(16)
       for (int m = 0; m < M; ++m) {
-        F32 scale = Slice(x, m).scale();
-        if constexpr (!T::kRowScales) scale = mul(scales.scale(g), scale);
-        total.of[m] = fma(to_float(sum[m]), scale, total.of[m]);
+        F32Part scale = Slice(x, m).scale(), &to = part(total.of[m], p);
+        if constexpr (!T::kRowScales) scale = mul(part_of(scales.scale(g), p), scale);
+        to = fma(to_float(sum[m]), scale, to);
       }
     } else {
-      F32 part[M];
+      F32Part both[M];
       OUTRIDER_UNROLL(2)
       for (int half = 0; half < 2; ++half) {
         OUTRIDER_UNROLL(16)
         for (int m = 0; m < M; ++m) sum[m] = begin_half(Slice(x, m), half);
-        add_lines<M>(sum, codes, 4 * half, 4 * half + 4, x);
-        const F32 scale = scales.scale(2 * g + half);
+        OUTRIDER_UNROLL(4)
+        for (int j = 0; j < 4; ++j) add_line<M>(sum, codes.line(4 * half + j), j, halves[half]);
+        const F32Part scale = part_of(scales.scale(2 * g + half), p);
         OUTRIDER_UNROLL(16)
         for (int m = 0; m < M; ++m)
-          part[m] = half == 0 ? mul(to_float(sum[m]), scale) : fma(to_float(sum[m]), scale, part[m]);
+          both[m] = half == 0 ? mul(to_float(sum[m]), scale) : fma(to_float(sum[m]), scale, both[m]);
       }
       OUTRIDER_UNROLL(16)
-      for (int m = 0; m < M; ++m) total.of[m] = fma(part[m], Slice(x, m).scale(), total.of[m]);
+      for (int m = 0; m < M; ++m) {
+        F32Part& to = part(total.of[m], p);
+        to = fma(both[m], Slice(x, m).scale(), to);
+      }
     }
-    if constexpr (T::kMins) add_mins<M>(total, scales, g, x);
+    if constexpr (T::kMins) add_mins<M>(total, scales, g, x, p);
+  }
+
+  // Adds the products of line j of a half group to the integer sums of M rows.
+  template <int M>
+  OUTRIDER_HOT static void add_line(I32Part* sum, I32Part line, int j, const Codes16* x) {
+    OUTRIDER_UNROLL(16)
+    for (int m = 0; m < M; ++m)
+      sum[m] = T::kZero == 128 ? dot4_centred(sum[m], line, x[m], j) : dot4(sum[m], line, x[m], j);
   }
 
   template <int M>
-  OUTRIDER_HOT static void add_mins(Sums<M>& total, const typename T::Scales& scales, int g, const uint32_t* x) {
+  OUTRIDER_HOT static void add_mins(Sums<M>& total, const typename T::Scales& scales, int g, const uint32_t* x,
+                                    int p) {
     OUTRIDER_UNROLL(16)
     for (int m = 0; m < M; ++m) {
+      F32Part& to = part(total.of[m], p);
       if constexpr (T::kScales == 1) {
-        total.of[m] = fma(scales.least(g), Slice(x, m).scaled_sum(), total.of[m]);
+        to = fma(part_of(scales.least(g), p), Slice(x, m).scaled_sum(), to);
       } else {
-        total.of[m] = fma(scales.least(2 * g), Slice(x, m).scaled_half(0), total.of[m]);
-        total.of[m] = fma(scales.least(2 * g + 1), Slice(x, m).scaled_half(1), total.of[m]);
+        to = fma(part_of(scales.least(2 * g), p), Slice(x, m).scaled_half(0), to);
+        to = fma(part_of(scales.least(2 * g + 1), p), Slice(x, m).scaled_half(1), to);
       }
     }
   }
 
-  OUTRIDER_HOT static I32 begin(const Slice& slice) {
-    if constexpr (T::kMins) return set1_i32(0);
+  OUTRIDER_HOT static F32Part part_of(F32 x, int p) { return part(x, p); }
+
+  OUTRIDER_HOT static I32Part begin(const Slice& slice) {
+    if constexpr (T::kMins) return repeat<I32Part>(0);
     else if constexpr (T::kZero == 128) return begin_centred(slice.zero<128>());
-    else return set1_i32(slice.template zero<T::kZero>());
+    else return repeat<I32Part>(slice.template zero<T::kZero>());
   }
-  OUTRIDER_HOT static I32 begin_half(const Slice& slice, int half) {
-    if constexpr (T::kMins) return set1_i32(0);
-    else return set1_i32(slice.template zero_of_half<T::kZero>(half));
+  OUTRIDER_HOT static I32Part begin_half(const Slice& slice, int half) {
+    if constexpr (T::kMins) return repeat<I32Part>(0);
+    else return repeat<I32Part>(slice.template zero_of_half<T::kZero>(half));
   }
 };
 

@@ -5,13 +5,14 @@ namespace outrider::OUTRIDER_ISA {
 namespace {
 
 // Field t of byte i of a line is two bits of input 4 t + i: one line for each half of a group.
+template <class V>
 struct Pairs {
   const uint8_t* lines;
   // Two bits of inputs 4 j .. 4 j + 3, as bits `at` and `at` + 1.
-  OUTRIDER_HOT I32 line(int j, int at) const {
-    const I32 pairs = load_line(lines + j / 4 * kLine);
+  OUTRIDER_HOT V line(int j, int at) const {
+    const V pairs = load_as<V>(lines + j / 4 * kLine);
     const int from = j % 4 * 2;
-    return (from < at ? shift_left(pairs, at - from) : shift_right(pairs, from - at)) & every_byte(3 << at);
+    return (from < at ? shift_left(pairs, at - from) : shift_right(pairs, from - at)) & every_byte<V>(3 << at);
   }
 };
 
@@ -49,11 +50,12 @@ struct Q6_K : IntegerFormat<Format::kQ6_K> {
     }
   };
 
+  template <class V>
   struct Codes {
-    Pairs high;
-    NibbleCodes low;
+    Pairs<V> high;
+    NibbleCodes<V> low;
     OUTRIDER_HOT explicit Codes(const uint8_t* codes) : high{codes}, low(codes + 2 * kLine) {}
-    OUTRIDER_HOT I32 line(int j) const { return low.line(j) | high.line(j, 4); }
+    OUTRIDER_HOT V line(int j) const { return low.line(j) | high.line(j, 4); }
   };
 
   static void pack(Rows rows, Place to) {
@@ -96,10 +98,11 @@ struct Q2_K : IntegerFormat<Format::kQ2_K> {
     OUTRIDER_HOT F32 least(int i) const { return mins[i]; }
   };
 
+  template <class V>
   struct Codes {
-    Pairs pairs;
+    Pairs<V> pairs;
     OUTRIDER_HOT explicit Codes(const uint8_t* codes) : pairs{codes} {}
-    OUTRIDER_HOT I32 line(int j) const { return pairs.line(j, 0); }
+    OUTRIDER_HOT V line(int j) const { return pairs.line(j, 0); }
   };
 
   static void pack(Rows rows, Place to) {
@@ -125,13 +128,14 @@ struct Q3_K : IntegerFormat<Format::kQ3_K> {
     }
   };
 
+  template <class V>
   struct Codes {
-    Pairs pairs;
-    I32 high;
-    OUTRIDER_HOT explicit Codes(const uint8_t* codes) : pairs{codes}, high(load_line(codes + 2 * kLine)) {}
-    OUTRIDER_HOT I32 line(int j) const {
-      const I32 bit = j < 2 ? shift_left(high, 2 - j) : shift_right(high, j - 2);
-      return pairs.line(j, 0) | (bit & every_byte(4));
+    Pairs<V> pairs;
+    V high;
+    OUTRIDER_HOT explicit Codes(const uint8_t* codes) : pairs{codes}, high(load_as<V>(codes + 2 * kLine)) {}
+    OUTRIDER_HOT V line(int j) const {
+      const V bit = j < 2 ? shift_left(high, 2 - j) : shift_right(high, j - 2);
+      return pairs.line(j, 0) | (bit & every_byte<V>(4));
     }
   };
 

@@ -85,7 +85,8 @@ struct Q4_K : IntegerFormat<Format::kQ4_K> {
   static constexpr int kZero = 0, kCodesAt = 4 * kLine, kGroupBytes = 4 * kLine;
   static constexpr bool kMins = true;
   using Scales = KScalesAndMins;
-  using Codes = NibbleCodes;
+  template <class V>
+  using Codes = NibbleCodes<V>;
   static void pack(Rows rows, Place to) {
     Line words[36];
     load_lines<36>(rows, 0, words);
@@ -99,7 +100,8 @@ struct Q5_K : IntegerFormat<Format::kQ5_K> {
   static constexpr int kZero = 0, kCodesAt = 4 * kLine, kGroupBytes = 5 * kLine;
   static constexpr bool kMins = true;
   using Scales = KScalesAndMins;
-  using Codes = FiveBitCodes;
+  template <class V>
+  using Codes = FiveBitCodes<V>;
   static void pack(Rows rows, Place to) {
     Line words[44];
     load_lines<44>(rows, 0, words);

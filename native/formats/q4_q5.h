@@ -25,13 +25,14 @@ inline void pack_nibbles(Rows rows, size_t at, uint8_t* block) {
 }
 
 // Bit j of byte i of a line is the fifth bit of input 4 j + i; nibbles follow.
+template <class V>
 struct FiveBitCodes {
-  NibbleCodes low;
-  I32 high;
-  OUTRIDER_HOT explicit FiveBitCodes(const uint8_t* codes) : low(codes + kLine), high(load_line(codes)) {}
-  OUTRIDER_HOT I32 line(int j) const {
-    const I32 bit = j < 4 ? shift_left(high, 4 - j) : shift_right(high, j - 4);
-    return low.line(j) | (bit & every_byte(16));
+  NibbleCodes<V> low;
+  V high;
+  OUTRIDER_HOT explicit FiveBitCodes(const uint8_t* codes) : low(codes + kLine), high(load_as<V>(codes)) {}
+  OUTRIDER_HOT V line(int j) const {
+    const V bit = j < 4 ? shift_left(high, 4 - j) : shift_right(high, j - 4);
+    return low.line(j) | (bit & every_byte<V>(16));
   }
 };
 
@@ -58,7 +59,8 @@ inline void pack_five_bits(Rows rows, size_t at, uint8_t* block) {
 struct Q4_0 : IntegerFormat<Format::kQ4_0> {
   static constexpr int kZero = 8, kGroupBytes = 4 * kLine;
   using Scales = HalfScales;
-  using Codes = NibbleCodes;
+  template <class V>
+  using Codes = NibbleCodes<V>;
   static void pack(Rows rows, Place to) {
     copy_halves(rows, 0, to.block);
     pack_nibbles(rows, 2, to.block + kCodesAt);
@@ -70,7 +72,8 @@ struct Q4_1 : IntegerFormat<Format::kQ4_1> {
   static constexpr int kZero = 0, kCodesAt = kLine, kGroupBytes = 4 * kLine;
   static constexpr bool kMins = true;
   using Scales = HalfScalesAndMins;
-  using Codes = NibbleCodes;
+  template <class V>
+  using Codes = NibbleCodes<V>;
   static void pack(Rows rows, Place to) {
     pack_scales_and_mins(rows, to.block);
     pack_nibbles(rows, 4, to.block + kCodesAt);
@@ -81,7 +84,8 @@ struct Q4_1 : IntegerFormat<Format::kQ4_1> {
 struct Q5_0 : IntegerFormat<Format::kQ5_0> {
   static constexpr int kZero = 16, kGroupBytes = 5 * kLine;
   using Scales = HalfScales;
-  using Codes = FiveBitCodes;
+  template <class V>
+  using Codes = FiveBitCodes<V>;
   static void pack(Rows rows, Place to) {
     copy_halves(rows, 0, to.block);
     pack_five_bits(rows, 2, to.block + kCodesAt);
@@ -93,7 +97,8 @@ struct Q5_1 : IntegerFormat<Format::kQ5_1> {
   static constexpr int kZero = 0, kCodesAt = kLine, kGroupBytes = 5 * kLine;
   static constexpr bool kMins = true;
   using Scales = HalfScalesAndMins;
-  using Codes = FiveBitCodes;
+  template <class V>
+  using Codes = FiveBitCodes<V>;
   static void pack(Rows rows, Place to) {
     pack_scales_and_mins(rows, to.block);
     pack_five_bits(rows, 4, to.block + kCodesAt);
@@ -116,7 +121,8 @@ struct U4 : IntegerFormat<kFormat> {
   static constexpr int kZero = 0, kCodesAt = 3 * kLanes, kGroupBytes = 4 * kLine;
   static constexpr bool kMins = true;
   using Scales = HalfScalesAndZeros;
-  using Codes = NibbleCodes;
+  template <class V>
+  using Codes = NibbleCodes<V>;
   static void pack(Rows rows, Place to) {
     copy_halves(rows, 0, to.block);
     for (int lane = 0; lane < kLanes; ++lane) to.block[2 * kLanes + lane] = rows[lane][2];

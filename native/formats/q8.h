@@ -1,5 +1,4 @@
-// Codes of 8 bits. A file's are signed; 128 is added to them, which is to flip a bit, since products of bytes
-// take the weight's as unsigned.
+// Codes of 8 bits, which are signed in a file.
 #pragma once
 
 namespace outrider::OUTRIDER_ISA {
@@ -8,13 +7,14 @@ namespace {
 template <Format kFormat>
 struct ByteFormat : IntegerFormat<kFormat> {
   static constexpr int kZero = 128, kGroupBytes = 512;
-  using Codes = ByteCodes;
+  template <class V>
+  using Codes = ByteCodes<V>;
 
   static void pack_codes(Rows rows, size_t at, uint8_t* block) {
     Line lines[8];
     load_lines<8>(rows, at, lines);
     for (int j = 0; j < 8; ++j)
-      fill_line(block + j * kLine, [&](int lane) { return lines[j].of[lane] ^ 0x80808080; });
+      fill_line(block + j * kLine, [&](int lane) { return lines[j].of[lane] ^ kCentre * 0x01010101u; });
   }
 };
 

@@ -72,6 +72,9 @@ DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_
 Acceptance = Literal["coupled", "standard", "block"]
 Quantization = Literal["int8", "int4"]
 SchedulingPolicy = Literal["fcfs", "priority"]
+InstructionSet = Literal[
+    "auto", "amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx2", "neon_bf16", "neon_dot", "neon", "portable"
+]
 
 
 class DrafterConfig(Strict):
@@ -167,7 +170,7 @@ class EngineConfig(Strict):
     """'auto': native kernels on the CPU, PyTorch elsewhere."""
     num_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Of the native kernels; None: the physical cores that the process may use."""
-    instruction_set: Literal["auto", "amx", "avx512_bf16", "avx512_vnni", "avx2", "portable"] = "auto"
+    instruction_set: InstructionSet = "auto"
     """Of the native kernels; 'auto': the best that the machine has."""
     kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with weights in

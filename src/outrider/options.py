@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any, Literal, TypedDict, TypeVar, get_type_hints
 
-from outrider.config import EngineConfig, SpeculativeConfig
+from outrider.config import EngineConfig, InstructionSet, SpeculativeConfig
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -22,7 +22,7 @@ class EngineOptions(TypedDict, total=False):
     device: str | None
     backend: Literal["auto", "native", "torch"] | None
     num_threads: int | None
-    instruction_set: Literal["auto", "amx", "avx512_bf16", "avx512_vnni", "avx2", "portable"] | None
+    instruction_set: InstructionSet | None
     kv_cache_dtype: str | None
     max_model_len: int | None
     max_num_seqs: int | None
