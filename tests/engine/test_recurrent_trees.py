@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from outrider import LLM
+from outrider.drafting.costs import TargetCost
 from outrider.models.checkpoint import open_checkpoint
 from tests import planted
 from tests.engine.helpers import load
 from tests.engine.trees import DEEPEST, branching, differing, hiding, settings_of
 from tests.factories import write_noisy_copy
+from tests.fakes import automatic
 from tests.models.factories import write_hf
 from tests.models.families.table import FAMILIES
 from tests.models.head_features import random_head
@@ -70,6 +72,15 @@ def test_siblings_of_every_drafter(drafters: dict[str, str], name: str) -> None:
     assert not differing(llm, drafters["target"])
     assert any(len(judged.draft.tokens) > judged.draft.depth for judged in recorded.judged)
     assert_all_free(llm)
+
+
+def test_auto_lets_drafts_branch(drafters: dict[str, str]) -> None:
+    """Where a row costs nothing, whatever may stand is worth it."""
+    llm = load(drafters["target"], drafters["draft"], num_speculative_tokens=DEEPEST)
+    llm.engine.scheduler.policy = automatic(llm, TargetCost((1, 64), (1e-3, 1.001e-3)))
+    recorded = record(llm)
+    assert not differing(llm, drafters["target"])
+    assert any(len(judged.draft.tokens) > judged.draft.depth for judged in recorded.judged)
 
 
 def test_too_few_slots_for_all(drafters: dict[str, str]) -> None:
