@@ -1,6 +1,6 @@
 """The engine behind an event loop: one thread steps it (`engine_thread`), and calls wait for what it yields.
 
-All that is here runs in the loop's thread.
+All that is here runs in the loop's thread, but for what prepares requests.
 """
 
 from __future__ import annotations
