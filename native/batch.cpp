@@ -52,7 +52,6 @@ void check_states(const Plan& plan, const Span& span, const std::string& of_span
 
 void check_parents(const Plan& plan, const Span& span, const std::string& of_span) {
   if (span.parents.empty()) return;
-  if (plan.graph.slots()) refuse("parents" + of_span + " make a tree; layers that keep a state take rows in order");
   if (span.trunk() < 1)
     refuse("parents" + of_span + " has " + std::to_string(span.parents.size()) + " values; the span has " +
            std::to_string(span.rows) + " rows, and one has to come before the tree");
@@ -60,6 +59,11 @@ void check_parents(const Plan& plan, const Span& span, const std::string& of_spa
     if (span.parents[i] < -1 || span.parents[i] >= static_cast<int32_t>(i))
       refuse("parents" + of_span + " holds " + std::to_string(span.parents[i]) + " at " + std::to_string(i) +
              "; it has to be -1, or an earlier row of the tree");
+  if (!plan.graph.slots()) return;
+  for (int row = span.trunk(); row < span.rows; ++row)
+    if (const int before = span.follows(row); before != row - 1 && span.slot_after(before) < 0)
+      refuse("new_states" + of_span + " has no slot for row " + std::to_string(before) + ", which row " +
+             std::to_string(row) + " follows");
 }
 
 // Nothing may be written before all of a pass is known to be possible.
@@ -105,9 +109,8 @@ Turns turns_of(const Rope& rope, const std::vector<int32_t>& positions) {
 
 std::vector<int32_t> Span::positions() const {
   std::vector<int32_t> found;
-  for (int row = 0; row < trunk(); ++row) found.push_back(start + row);
-  for (const int32_t parent : parents)
-    found.push_back((parent < 0 ? start + trunk() : found[static_cast<size_t>(trunk() + parent)] + 1));
+  for (int row = 0; row < rows; ++row)
+    found.push_back(follows(row) < 0 ? start : found[static_cast<size_t>(follows(row))] + 1);
   return found;
 }
 

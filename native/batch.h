@@ -15,7 +15,7 @@ namespace outrider {
 //
 // The last rows may be a tree: parents holds, for each of them, which of them it follows, or -1 for the row before them
 // all. Row i writes its K and V at place start + i of the tables, and sees those of the rows that it follows, wherever
-// they lie, in order of position.
+// they lie, in order of position. A row that another follows than the one behind it needs a slot for the states after it.
 struct Span {
   int start;
   int rows;
@@ -27,6 +27,12 @@ struct Span {
 
   int trunk() const { return rows - static_cast<int>(parents.size()); }  // rows before the tree
   std::vector<int32_t> positions() const;                                // of each row
+  // The slot of the states after a row; -1: none.
+  int slot_after(int row) const { return new_states.empty() ? -1 : new_states[static_cast<size_t>(row)]; }
+  // The row that a row follows; -1 for the first.
+  int follows(int row) const {
+    return row < trunk() ? row - 1 : trunk() + parents[static_cast<size_t>(row - trunk())];
+  }
 };
 
 // Where the rows' K and V go in the caches of one group.

@@ -1,5 +1,6 @@
 // The operations of a plan that keep a state: a request's rows are walked in order, from the state that it has,
-// and the state after a row goes to a slot where the span gives it one.
+// and the state after a row goes to a slot where the span gives it one. A row of a tree goes on from the state after
+// the row that it follows.
 #pragma once
 
 #include <algorithm>
@@ -13,11 +14,6 @@ namespace outrider {
 // The state before a span's first row; null where it is zero.
 inline const float* state_before(const StateView& states, const Span& span) {
   return span.state < 0 ? nullptr : states.at(span.state);
-}
-
-// The slot of the state after a row of a span; -1: none.
-inline int slot_after(const Span& span, int row) {
-  return span.new_states.empty() ? -1 : span.new_states[static_cast<size_t>(row)];
 }
 
 class Convolve : public OneByOne {
@@ -34,18 +30,21 @@ class Convolve : public OneByOne {
     const int row0 = pass.batch().first_rows[number], before = c_.kernel - 1;
     std::fill(zeros, zeros + kColumns, 0.0f);
     const float* state = state_before(c_.states, span);
-    // What row `row` of the span has seen `back` rows before it.
+    // The inputs of a row of the span; below 0, of one before it.
     const auto seen = [&](int row) -> const float* {
       if (row >= 0) return pass.row(x_, row0 + row) + first;
       return state == nullptr ? zeros : state + static_cast<size_t>(before + row) * static_cast<size_t>(x_.width) + first;
     };
     const float* rows[kMostTaps];
     for (int row = 0; row < span.rows; ++row) {
-      for (int tap = 0; tap <= before; ++tap) rows[tap] = seen(row - before + tap);
+      for (int tap = before, at = row; tap >= 0; --tap) {
+        rows[tap] = seen(at);
+        at = at < 0 ? at - 1 : span.follows(at);
+      }
       pass.kernels().convolve(rows, c_.weight.data() + first, static_cast<size_t>(x_.width), c_.kernel,
                               c_.bias.empty() ? nullptr : c_.bias.data() + first, c_.silu, count,
                               pass.row(y_, row0 + row) + first);
-      if (const int slot = slot_after(span, row); slot >= 0)
+      if (const int slot = span.slot_after(row); slot >= 0)
         for (int i = 0; i < before; ++i)
           std::memcpy(c_.states.at(slot) + static_cast<size_t>(i) * static_cast<size_t>(x_.width) + first,
                       rows[i + 1], sizeof(float) * static_cast<size_t>(count));
@@ -74,7 +73,7 @@ class Delta : public OneByOne {
     const int head = task % d_.value_heads, keys = d_.key_heads * d_.key_dim;
     const int of = d_.tiled ? head % d_.key_heads : head * d_.key_heads / d_.value_heads;
     const Span& span = pass.batch().spans[number];
-    const int row0 = pass.batch().first_rows[number];
+    const int first = pass.batch().first_rows[number];
     const size_t size = d_.state_floats(), place = size * static_cast<size_t>(head);
     float *q = scratch + size, *k = q + d_.key_dim;
     const float* state = state_before(d_.states, span);
@@ -84,14 +83,16 @@ class Delta : public OneByOne {
       std::fill_n(scratch, size, 0.0f);
       state = scratch;
     }
-    for (int row = row0; row < row0 + span.rows; ++row) {
+    for (int i = 0; i < span.rows; ++i) {
+      const int row = first + i, before = span.follows(i);
+      if (before != i - 1) state = d_.states.at(span.slot_after(before)) + place;
       const float* x = pass.row(qkv_, row);
       unit(x + of * d_.key_dim, 1 / std::sqrt(static_cast<float>(d_.key_dim)), q);
       unit(x + keys + of * d_.key_dim, 1, k);
       const auto h = static_cast<size_t>(head);
       const float kept = std::exp(d_.rates[h] * softplus(pass.row(forget_, row)[head] + d_.bias[h]));
       const float written = 1 / (1 + std::exp(-pass.row(write_, row)[head]));
-      const int slot = slot_after(span, row - row0);
+      const int slot = span.slot_after(i);
       float* after = slot < 0 ? scratch : d_.states.at(slot) + place;
       pass.kernels().delta(state, after, q, k, x + 2 * keys + head * d_.value_dim, kept, written, d_.key_dim,
                            d_.value_dim, pass.row(y_, row) + head * d_.value_dim);

@@ -20,12 +20,9 @@ void add_pieces(const Span& span, int number, int first_row, int window, std::ve
                 std::vector<int32_t>& paths) {
   const std::vector<int32_t> positions = span.positions();
   const int trunk = span.trunk(), branch = span.start + trunk;
-  const auto parent = [&](int row) { return span.parents[static_cast<size_t>(row - trunk)]; };
   for (int row = 0, rows; row < span.rows; row += rows) {
     rows = 1;
-    while (rows < kRowsPerPiece && row + rows < span.rows &&
-           (row + rows < trunk || parent(row + rows) + trunk == row + rows - 1))
-      ++rows;
+    while (rows < kRowsPerPiece && row + rows < span.rows && span.follows(row + rows) == row + rows - 1) ++rows;
     const int position = positions[static_cast<size_t>(row)];
     Piece piece{.span = number,
                 .row = first_row + row,
@@ -38,8 +35,7 @@ void add_pieces(const Span& span, int number, int first_row, int window, std::ve
       piece.path = paths.size();
       paths.resize(paths.size() + static_cast<size_t>(piece.last_key - branch));
       int32_t* place = paths.data() + paths.size();
-      for (int last = row + rows - 1; last >= trunk; last = parent(last) < 0 ? -1 : parent(last) + trunk)
-        *--place = span.start + last;
+      for (int last = row + rows - 1; last >= trunk; last = span.follows(last)) *--place = span.start + last;
     }
     whole.push_back(piece);
   }

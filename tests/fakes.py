@@ -213,7 +213,7 @@ def automatic(llm: LLM, passes: TargetCost, workload: str | None = None) -> Auto
         Link(drafter, DraftCost(1e-4, 1e-5), Forecast(bounds.most, bounds.acceptance))
         for drafter in drafters_of(llm)
     ]
-    trees = llm.engine.acceptance.trees and not llm.engine.target.model.state_shapes
+    trees = llm.engine.acceptance.trees
     return AutoLength(links, passes, bounds, lambda: None, trees=trees, clock=Clock())
 
 

@@ -28,6 +28,7 @@ from outrider.models.runner import ModelRunner
 from outrider.ops.choice import Choice
 from outrider.ops.lane import Grown
 from outrider.ops.span import Span
+from outrider.ops.torch import states
 from outrider.sampling.grammar import InGrammar
 from outrider.verification import rules
 from outrider.verification.accept import Verdict
@@ -193,6 +194,22 @@ def take_first_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """The states of a step are those of its first rows, and not of the accepted path."""
     first = property(lambda judged: judged.states[: judged.work.count + judged.verdict.accepted])
     monkeypatch.setattr(Judged, "computed", first)
+
+
+def leave_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The states of an accepted path stay at the places of the tree."""
+    monkeypatch.setattr(StateTable, "move", lambda *_: None)
+
+
+def begin_with_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In PyTorch, a row of a tree begins with the states after the row before it, whichever it follows."""
+    requests = states._requests
+
+    def in_order(x: Any, cache: Any, batch: Any) -> Any:
+        for rows, before, span in requests(x, cache, batch):
+            yield rows, before, replace(span, parents=())
+
+    monkeypatch.setattr(states, "_requests", in_order)
 
 
 # Scheduling

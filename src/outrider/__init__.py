@@ -8,9 +8,10 @@ from outrider.errors import ConfigError, ModelError, OutriderError, RequestError
 
 if TYPE_CHECKING:
     from outrider.async_llm import AsyncLLM
+    from outrider.batch import RequestsFailed
     from outrider.beam_search import BeamSearchOutput, BeamSearchParams, BeamSearchSequence
     from outrider.engine_args import EngineArgs
-    from outrider.llm import LLM, RequestsFailed
+    from outrider.llm import LLM
     from outrider.llm_engine import LLMEngine
     from outrider.outputs import CompletionOutput, Increment, RequestOutput, SpeculationStats
     from outrider.params import RequestOutputKind, SamplingParams, StructuredOutputs
@@ -22,6 +23,7 @@ MODULES = (
     "outrider.outputs",
     "outrider.beam_search",
     "outrider.engine_args",
+    "outrider.batch",
     "outrider.llm",
     "outrider.llm_engine",
     "outrider.async_llm",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.generation import EngineStopped, Generation, TextPrompt
 from outrider.errors import ConfigError, RequestError
-from outrider.llm import LLM, ModelFacts, refuse_lora
+from outrider.foreign import refuse_lora
+from outrider.llm import LLM, ModelFacts
 from outrider.llm_engine import refuse_tokenization
 from outrider.loading import Listener, unheard
 from outrider.messages import shown

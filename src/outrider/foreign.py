@@ -80,3 +80,13 @@ def _outside() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("outrider."):
         level, frame = level + 1, frame.f_back
     return level
+
+
+def refuse_lora(request: object) -> None:
+    """Raise ConfigError for a request with an adapter: without it, its answer would be another's."""
+    if request is not None:
+        raise ConfigError(
+            f"lora_request = {shown(request)}: adapters are not loaded; merge it into the model's weights, "
+            "and load those",
+            "lora_request",
+        )

@@ -10,6 +10,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
+from outrider.batch import RequestsFailed, together
 from outrider.beam_search import BeamSearchOutput, BeamSearchParams, beam_search
 from outrider.cache.pages import release_freed
 from outrider.config import resolve
@@ -18,6 +19,7 @@ from outrider.engine.engine import Engine
 from outrider.engine.request import RequestGroup
 from outrider.engine.shared import Inbox, SharedEngine
 from outrider.errors import ConfigError, RequestError
+from outrider.foreign import refuse_lora
 from outrider.loading import Listener, unheard
 from outrider.messages import shown
 from outrider.metrics import Metric, Tally
@@ -34,25 +36,6 @@ if TYPE_CHECKING:
 
 METRICS = "vllm:"
 """What the names of metrics begin with, so that scripts find them."""
-
-
-class RequestsFailed(RequestError):
-    """Some requests of a batch could not be served; the others were finished.
-
-    errors: reason by index in the batch; outputs: one a prompt, None where it failed before it started.
-    """
-
-    def __init__(self, errors: Mapping[int, str], outputs: Sequence[RequestOutput | None]) -> None:
-        self.errors = dict(errors)
-        self.outputs = tuple(outputs)
-        if len(outputs) == 1:
-            super().__init__(self.errors[0])
-        else:
-            reasons = "; ".join(f"prompt {index}: {reason}" for index, reason in self.errors.items())
-            super().__init__(
-                f"{len(self.errors)} of {len(outputs)} requests failed, the others are in this error's "
-                f"`outputs`: {reasons}"
-            )
 
 
 @dataclass(frozen=True)
@@ -190,7 +173,7 @@ class LLM:
         errors: dict[int, str] = {}
         params = self.get_default_sampling_params() if sampling_params is None else sampling_params
         try:
-            batch = _together(as_batch(prompts), params, priority)
+            batch = together(as_batch(prompts), params, priority)
             for index, (prompt, own, rank) in enumerate(batch):
                 try:
                     group = self._prepare(prompt, own, rank)
@@ -344,29 +327,3 @@ class LLM:
         """A request that can be queued; meanwhile others may step."""
         ids, text = self.reader.read(prompt, params.truncate_prompt_tokens)
         return self.engine.prepare(ids, params, prompt=text, priority=priority)
-
-
-def refuse_lora(request: object) -> None:
-    """Raise ConfigError for a request with an adapter: without it, its answer would be another's."""
-    if request is not None:
-        raise ConfigError(
-            f"lora_request = {shown(request)}: adapters are not loaded; merge it into the model's weights, "
-            "and load those",
-            "lora_request",
-        )
-
-
-def _together(
-    prompts: Sequence[Prompt],
-    params: SamplingParams | Sequence[SamplingParams],
-    priority: int | Sequence[int],
-) -> list[tuple[Prompt, SamplingParams, int]]:
-    """Each prompt with its parameters and its priority. Raises ConfigError where their numbers differ."""
-    if isinstance(params, SamplingParams):
-        params = [params] * len(prompts)
-    if not isinstance(priority, Sequence):
-        priority = [priority] * len(prompts)
-    for name, given in (("sampling_params", len(params)), ("priority", len(priority))):
-        if given != len(prompts):
-            raise ConfigError(f"{len(prompts)} prompts with {given} {name}; give one for all or one a prompt")
-    return list(zip(prompts, params, priority, strict=True))

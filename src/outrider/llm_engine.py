@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from outrider.engine.shared import Inbox
 from outrider.errors import ConfigError
-from outrider.llm import LLM, ModelFacts, refuse_lora
+from outrider.foreign import refuse_lora
+from outrider.llm import LLM, ModelFacts
 from outrider.messages import shown
 from outrider.metrics import Metric
 from outrider.models.tokenizer import Tokenizer

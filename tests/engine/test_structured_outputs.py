@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from outrider import LLM, ConfigError, RequestError, SamplingParams
+from outrider.batch import RequestsFailed
 from outrider.drafting.chain import Chain
 from outrider.drafting.head import HeadDrafter
 from outrider.engine.request import Request
-from outrider.llm import RequestsFailed
 from outrider.sampling.grammar import GrammarLimits
 from outrider.sandbox import grammar_task
 from tests import planted

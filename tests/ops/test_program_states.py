@@ -31,15 +31,17 @@ WEIGHT, BIAS = numbers(CHANNELS, 4, seed=7, scale=0.5), numbers(CHANNELS, seed=8
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a request: where they begin, and the slots before and after rows of it."""
+    """Some rows of a request: where they begin, the slots before and after rows of it, and the tree at their
+    end."""
 
     x: Array
     start: int
     slots: dict[int, int]
+    parents: Sequence[int] = ()
 
     @property
     def span(self) -> Span:
-        return Span([0] * len(self.x), self.start, (), 0, self.slots)
+        return Span([0] * len(self.x), self.start, (), 0, self.slots, self.parents)
 
 
 Run = Callable[[Sequence[Part]], list[Array]]
@@ -73,7 +75,8 @@ class StateLayer:
             x = np.ascontiguousarray(np.concatenate([part.x for part in parts]))
             starts = [part.start for part in parts]
             tables: list[Any] = [[] for _ in parts]
-            y = p.run([0] * len(x), starts, rows, tables, rows, x, None, before, after)
+            trees = [part.parents for part in parts]
+            y = p.run([0] * len(x), starts, rows, tables, rows, x, None, before, after, trees)
             return np.split(np.array(y), np.cumsum(rows)[:-1])
 
         return run

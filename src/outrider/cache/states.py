@@ -6,13 +6,14 @@ found by content as blocks are (`cache/pool.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from outrider.cache.pool import BlockPool
 
 
 class StateTable:
-    """`slots[n]` holds the states after a request's first n tokens.
+    """`slots[n]` holds the states after a request's first n tokens: of a tree, after the row that is kept at
+    place n - 1.
 
     Before the first token all states are zero, and have no slot. What was published is shared and never
     written again: a row that computes a state writes it to a slot of its own.
@@ -53,6 +54,12 @@ class StateTable:
         """Make the states after this content findable, if there is a slot with them."""
         if position in self._slots:
             self._pool.publish(self._slots[position], digest)
+
+    def move(self, places: Sequence[int], to: int) -> None:
+        """Keep a path of a tree, whose rows are kept at these places, ascending, as if it were a chain from
+        place `to` on; none of these lies behind the one that moves there."""
+        for end, place in enumerate(places, start=to + 1):
+            self._slots[end], self._slots[place + 1] = self._slots[place + 1], self._slots[end]
 
     def keep(self, position: int) -> bool:
         """Give back all slots but that of one position; False where it has none, and is not the beginning."""

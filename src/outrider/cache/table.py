@@ -121,6 +121,11 @@ class BlockTable:
                     self._states.publish((index + 1) * self._block_size, self._digests[index])
         self.settle(filled)
 
+    def move(self, places: Sequence[int], to: int) -> None:
+        """Keep the states of a path of a tree. K and V are moved by the backend: see `Forward.move`."""
+        if self._has_states:
+            self._states.move(places, to)
+
     def settle(self, filled: int) -> None:
         """Positions below `filled` stay: drop what is beyond, and give back what no row to come sees."""
         self.truncate(filled)

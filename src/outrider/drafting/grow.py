@@ -92,10 +92,12 @@ class Growing:
         self.chances += grown.chances
         if grown.probabilities is not None:
             self.probs.append(grown.probabilities)
-        self.state = grown.state
-        self.budget = self.budget.after(len(grown.tokens), grown.confidences)
         ends = not grown.tokens or grown.tokens[-1] in self.request.stop_tokens
-        self.complete = ends or not self.request.sampler.edits or not self.budget.length
+        self.complete = ends or not self.request.sampler.edits
+        if not self.complete:
+            self.state = grown.state
+            self.budget = self.budget.after(len(grown.tokens), grown.confidences)
+            self.complete = not self.budget.length
 
     def draft(self) -> Draft:
         """What has grown, with siblings behind the chain."""

@@ -78,7 +78,7 @@ def length_policy(
         Link(drafter, cost, Forecast(bounds.most, bounds.acceptance), named.name)
         for drafter, cost, named in zip(drafters, drafting, speculative.drafters, strict=True)
     ]
-    trees = RULES[speculative.acceptance].trees and not target.model.state_shapes
+    trees = RULES[speculative.acceptance].trees
     return AutoLength(links, costs, bounds, lambda: file.save(costs, drafting), trees=trees, clock=now)
 
 

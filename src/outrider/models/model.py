@@ -55,11 +55,6 @@ class Model:
         return self.tree.attention_shapes
 
     @property
-    def state_shapes(self) -> Sequence[StateShape]:
-        """The shape of each state that layers keep."""
-        return self.tree.state_shapes
-
-    @property
     def cached(self) -> Sequence[AttentionShape | StateShape]:
         """What all layers keep, in their order."""
         return self.tree.cached

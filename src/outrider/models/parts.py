@@ -255,11 +255,6 @@ class Decoder:
         """The shape of each layer that keeps K and V."""
         return tuple(shape for shape in self.cached if isinstance(shape, AttentionShape))
 
-    @property
-    def state_shapes(self) -> tuple[StateShape, ...]:
-        """The shape of each state that layers keep."""
-        return tuple(shape for shape in self.cached if not isinstance(shape, AttentionShape))
-
     def forward(
         self,
         ops: Ops[Value, Any, Any],

@@ -186,13 +186,14 @@ class ModelRunner(PagedRunner):
         return self._forward.step(spans, choices, looks=looks)
 
     def keep(self, table: BlockTable, known: int, path: Sequence[int]) -> None:
-        """Move K and V of a path of a tree, whose rows came behind `known` others, to where those of a chain
-        would be."""
+        """Keep a path of a tree, whose rows came behind `known` others: what was computed of them moves to
+        where that of a chain would be."""
         straight = next((n for n, at in enumerate(path) if at != n), len(path))
         if straight < len(path):
             first = table.filled + known
             places = [first + number for number in path[straight:]]
             self._forward.move(table.tables, places, first + straight)
+            table.move(places, first + straight)
 
     def run(self, spans: Sequence[Span]) -> Passed:
         """Compute the spans' rows: logits [sum of logit_rows, vocab], states [rows, layers * hidden]."""

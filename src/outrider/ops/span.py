@@ -17,8 +17,9 @@ class Span:
     logit_rows: how many rows, counted from the last, need logits.
     parents: of a tree of tokens, which are the last of the span: for each the one that it follows, by its
     number in the tree, or -1 for the token before the tree. Empty where each follows the one before. states:
-    of layers that keep states, the slots of those after so many tokens of the request. That at `start` is
-    read, unless `start` is 0, and those after rows of the span are written."""
+    of layers that keep states, the slots of those after the row that is kept at the place before. That at
+    `start` is read, unless `start` is 0, and those after rows of the span are written. A row that a row of a
+    tree follows, other than the one behind it, needs a slot: the other one begins with the states in it."""
 
     tokens: Sequence[int]
     start: int
@@ -44,10 +45,15 @@ class Span:
         return self.start + len(self.tokens)
 
     @property
+    def follows(self) -> list[int]:
+        """The row that each row follows, by its number; -1 for the first."""
+        trunk = len(self.tokens) - len(self.parents)
+        return [*range(-1, trunk - 1), *(trunk + parent for parent in self.parents)]
+
+    @property
     def positions(self) -> list[int]:
         """The position of each row: tokens of a tree that follow the same one have the same."""
-        trunk = len(self.tokens) - len(self.parents)
-        positions = list(range(self.start, self.start + trunk))
-        for parent in self.parents:
-            positions.append(positions[trunk + parent] + 1)
+        positions = list[int]()
+        for before in self.follows:
+            positions.append(positions[before] + 1 if before >= 0 else self.start)
         return positions

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from outrider.llm import refuse_lora
+from outrider.foreign import refuse_lora
 
 
 class LoRARequest:
