@@ -94,9 +94,9 @@ def with_runs_of_spaces(size: int) -> OurTokenizer:
     return made
 
 
-def of_bytes(special: tuple[str, ...] = ()) -> OurTokenizer:
+def of_bytes(special: tuple[str, ...] = (), *, reverse: bool = False) -> OurTokenizer:
     """Each byte is a token: a text can be spelt in one way alone."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=reverse)
     backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
