@@ -34,8 +34,8 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Seam:
-    """Where a draft begins. tail: the text before it, from a place on at which both vocabularies begin a
-    token; opening: nothing but special tokens come before the tail; first: nor do those."""
+    """Where a draft begins. tail: the text before it that is not settled; opening: the tail begins the text
+    after a special token, or all of it; first: all of it."""
 
     tail: bytes
     opening: bool
@@ -84,11 +84,11 @@ class Translation:
         self.said = _counterparts(self.draft, draft, self.target, target)
         """The target's token for a special one of the draft model."""
         self.ends = frozenset(draft.ends)
+        self._special = frozenset(self.draft.special.values())
 
     def spell(self, seam: Seam, drafted: Sequence[int]) -> Spelt:
         """What was drafted behind the seam, as the target would go on with it."""
-        special = set(self.draft.special.values())
-        words = drafted[: next((n for n, token in enumerate(drafted) if token in special), None)]
+        words = drafted[: next((n for n, token in enumerate(drafted) if token in self._special), None)]
         closed = len(words) < len(drafted)
         text, starts = b"", list[int]()
         for token in words:

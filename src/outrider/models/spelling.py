@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import tokenizers
@@ -87,9 +88,9 @@ class Spelling:
         """Ids from here on are no tokens."""
         before = tokenizer.encode("")[:1]
         self.begins = before[0] if before and before[0] == tokenizer.bos_token_id else None
-        found = [re.escape(text) for text in sorted(self._ids, key=len, reverse=True) if text]
-        beyond = f"[{ESCAPED}{SPACE if self._spaces else ''}]+"
-        self._cut = re.compile(f"({'|'.join([*found, beyond])})")
+        self._cut = _cut(
+            sorted(filter(None, self._ids), key=len, reverse=True), SPACE if self._spaces else ""
+        )
         self._known: dict[int, bytes] = {}
 
     def opens(self, *, first: bool) -> bool:
@@ -160,6 +161,16 @@ class Spelling:
 
     def _plain(self, text: str) -> str:
         return text.replace(SPACE, " ") if self._spaces else text
+
+
+def _cut(added: Sequence[str], unwritable: str) -> re.Pattern[str]:
+    """What splits a text: added tokens, the longer ones first, and runs of what has to be written in bytes.
+
+    There may be thousands of added tokens. They are looked for only where one can begin.
+    """
+    bytewise = ESCAPED + unwritable
+    begins = "".join(sorted({re.escape(text[0]) for text in added})) + bytewise
+    return re.compile(f"(?=[{begins}])({'|'.join([*map(re.escape, added), f'[{bytewise}]+'])})")
 
 
 def _writes_spaces(part: dict[str, Any]) -> bool:
