@@ -23,6 +23,7 @@ SPECULATION: dict[str, Any] = {
     "prompt_lookup_max": 7,
     "acceptance": "block",
     "draft_quantization": "int4",
+    "draft_vocabulary": "text",
 }
 ENGINE = {
     "tokenizer": "words",
@@ -91,7 +92,7 @@ def test_the_test_above_knows_every_option() -> None:
 @pytest.mark.parametrize("left_out", ["num_speculative_tokens", "workload"])
 @pytest.mark.parametrize("name", ["ngram", "[ngram]"])
 def test_both_forms_mean_the_same(name: str, left_out: str) -> None:
-    speculation = without(without(SPECULATION, left_out), "draft_quantization")
+    speculation = without(without(without(SPECULATION, left_out), "draft_quantization"), "draft_vocabulary")
     mapping = {"method": "ngram", **speculation}
     assert resolve("m", speculative_model=name, **speculation) == resolve("m", speculative_config=mapping)
 
@@ -169,6 +170,7 @@ def test_value_out_of_range_is_refused_by_name_and_value(option: str, value: Any
         ("prompt_lookup_max", 0),
         ("acceptance", "hopeful"),
         ("draft_quantization", "int5"),
+        ("draft_vocabulary", "other"),
     ],
 )
 def test_speculation_out_of_range_is_refused_in_both_forms(option: str, value: Any) -> None:

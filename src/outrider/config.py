@@ -71,6 +71,7 @@ LookupLength = Annotated[int, Field(gt=0, le=64)]
 DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
 Quantization = Literal["int8", "int4"]
+DraftVocabulary = Literal["same", "text"]
 SchedulingPolicy = Literal["fcfs", "priority"]
 InstructionSet = Literal[
     "auto", "amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx2", "neon_bf16", "neon_dot", "neon", "portable"
@@ -120,6 +121,9 @@ class SpeculativeConfig(Strict):
     draft_quantization: Quantization | None = None
     """Weights of draft models, quantised when they are loaded, for the native CPU kernels, whatever the
     target's are; None: as the target's options say."""
+    draft_vocabulary: DraftVocabulary = "same"
+    """'same': a draft model of another vocabulary than the target's is refused; 'text': it drafts text, which
+    is spelt in the target's tokens."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -131,6 +135,12 @@ class SpeculativeConfig(Strict):
                 f"draft_quantization = {self.draft_quantization!r} is for the weights of a draft model, and "
                 f"{', '.join(repr(drafter.name) for drafter in self.drafters)} has none to load; drop it, "
                 "or name a draft model"
+            )
+        if self.draft_vocabulary != "same" and all(d.method != "draft_model" for d in self.drafters):
+            raise ValueError(
+                f"draft_vocabulary = {self.draft_vocabulary!r} is for a draft model, and "
+                f"{', '.join(repr(drafter.name) for drafter in self.drafters)} is none; drop it, or name a "
+                "draft model"
             )
         if self.workload is not None and self.num_speculative_tokens != "auto":
             raise ValueError(
@@ -230,9 +240,9 @@ def resolve(model: str, **options: Any) -> EngineConfig:
     """The configuration that `LLM(model, **options)` means.
 
     Speculation is given as `speculative_model=` (a drafter or a list of them) with `num_speculative_tokens=`,
-    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=` and `draft_quantization=`, or as
-    one mapping `speculative_config=`. Raises ConfigError for both at once, for unknown names, for values
-    out of range, and for what vLLM does and Outrider does not.
+    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=`, `draft_quantization=` and
+    `draft_vocabulary=`, or as one mapping `speculative_config=`. Raises ConfigError for both at once, for
+    unknown names, for values out of range, and for what vLLM does and Outrider does not.
     """
     options = translated(options, OF_LLM, "LLM")
     refuse_unknown(options, OWN, "LLM")

@@ -30,6 +30,19 @@ class Renamed:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """True means that an argument of ours has this value, and False asks for nothing."""
+
+    ours: str
+    value: Any
+
+    def translate(self, owner: str, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{owner}: {name} = {shown(value)}: give true or false", name)
+        return {self.ours: self.value} if value else {}
+
+
+@dataclass(frozen=True)
 class Ignored:
     """It cannot change an answer, whatever its value."""
 

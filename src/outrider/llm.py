@@ -55,8 +55,9 @@ class LLM:
 
     `LLM(model, speculative_model="ngram", num_speculative_tokens=5)`. Options are the fields of
     `outrider.config.EngineConfig`, and for speculation either `speculative_model`,
-    `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance` and
-    `draft_quantization`, or `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
+    `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance`,
+    `draft_quantization` and `draft_vocabulary`, or
+    `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
     None leaves an option at its default. What vLLM has besides and cannot change an answer is taken with a
     warning; what would is refused (`outrider.vllm_arguments`).
 

@@ -49,6 +49,7 @@ class SpeculativeOptions(TypedDict, total=False):
     prompt_lookup_max: int | None
     acceptance: Literal["coupled", "standard", "block"] | None
     draft_quantization: Literal["int8", "int4"] | None
+    draft_vocabulary: Literal["same", "text"] | None
     speculative_config: Mapping[str, Any] | None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from outrider.foreign import Ignored, Only, Renamed, Rule
+from outrider.foreign import Ignored, Only, Renamed, Rule, Switch
 
 ONE_DEVICE = Only((1,), "a model runs on one device; give 1, and run a process for each replica")
 NO_LORA = Only((False,), "merge the adapter into the model's weights, and load those")
@@ -111,6 +111,7 @@ OF_SPECULATIVE_CONFIG: Mapping[str, Rule] = MappingProxyType(
         "spec_token_tree": Ignored(),
         "code_revision": Ignored(),
         "quantization": Renamed("draft_quantization"),
+        "use_heterogeneous_vocab": Switch("draft_vocabulary", "text"),
         "revision": Only((), "give a folder that holds the draft's files"),
         "acceptance_method": Only(("rejection_sampler",), "acceptance is lossless here"),
         "rejection_sample_method": Only(("strict", "standard"), "acceptance is lossless here"),

@@ -69,7 +69,7 @@ def test_a_token_beyond_the_other_table() -> None:
     assert text == (
         "draft model 'small' does not share the vocabulary of target 'big': token id 2 is 'c' in the target "
         "(3 tokens) and beyond the 2 rows of the table in the draft (2 tokens); choose a draft with the "
-        "target's tokenizer"
+        "target's tokenizer, or let it draft text with draft_vocabulary = 'text'"
     )
 
 

@@ -18,6 +18,7 @@ from outrider.ops.cpu.backend import NativeBackend
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES, arrays, random_head
 from tests.planning.test_limit import plan, surveyed
+from tests.tokenizers_of_kinds import of_bytes
 
 SIZE: dict[str, Any] = {"num_speculative_tokens": 3, "max_num_seqs": 2, "max_model_len": 100}
 
@@ -45,6 +46,7 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         {"speculative_model": "HEAD", "draft_quantization": "int4", "quantization": "int4"},
         {"speculative_model": "DRAFT"},
         {"speculative_model": "DRAFT", "quantization": "int8"},
+        {"speculative_model": "WORDS", "draft_vocabulary": "text"},
         {"speculative_model": "DRAFT", "draft_quantization": "int4", "dtype": "bfloat16"},
         {"speculative_model": "TARGET"},
         {"speculative_model": "TARGET", "draft_quantization": "int8"},
@@ -55,9 +57,12 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ids=str,
 )
 def test_bytes_are_those_that_are_packed_and_cached(
-    target: str, draft: str, head: str, packed: list[int], options: dict[str, Any]
+    target: str, draft: str, head: str, packed: list[int], options: dict[str, Any], tmp_path: Path
 ) -> None:
-    paths = {"HEAD": head, "DRAFT": draft, "TARGET": target}
+    """WORDS has the target's shape and another vocabulary."""
+    write_hf(tmp_path)
+    of_bytes(("<|im_end|>",)).save(tmp_path)
+    paths = {"HEAD": head, "DRAFT": draft, "TARGET": target, "WORDS": str(tmp_path)}
     given = options["speculative_model"]
     names = [paths.get(name, name) for name in ([given] if isinstance(given, str) else given)]
     options = {**options, **SIZE, "speculative_model": names}
@@ -155,7 +160,7 @@ def test_what_the_engine_would_refuse_is_no_choice(target: str) -> None:
 
 
 def test_options_of_a_choice_mean_it(target: str, draft: str) -> None:
-    given = {"speculative_model": ["ngram", draft], "draft_quantization": "int4"}
+    given = {"speculative_model": ["ngram", draft], "draft_quantization": "int4", "draft_vocabulary": "text"}
     of_dtype = surveyed(target, 2**40, dtype="float16")
     assert [c.format for c in of_dtype.all if c.drafter == "none"] == [
         *("as stored", "float16", "bfloat16", "int8", "int4")

@@ -110,16 +110,19 @@ class BlockTable:
         if self._prefix_caching and self._has_states and end > self.filled and self._states.num_free:
             self._states.extend([end])
 
-    def advance(self, tokens: Sequence[int], filled: int) -> None:
-        """The K and V of positions below `filled` are those of `tokens[:filled]`, and stay so."""
+    def advance(self, tokens: Sequence[int], filled: int, settled: int | None = None) -> None:
+        """The K and V of positions below `filled` are those of `tokens[:filled]`, and stay so, or as far as
+        `settled` only."""
+        stay = filled if settled is None else min(filled, settled)
         if self._prefix_caching:
-            for index in range(len(self._digests), filled // self._block_size):
+            for index in range(len(self._digests), stay // self._block_size):
                 self._digests.append(self._digest(self._digests, tokens, index))
                 for group in self._groups:
                     group.publish(index, self._digests[index])
                 if self._has_states:
                     self._states.publish((index + 1) * self._block_size, self._digests[index])
-        self.settle(filled)
+        self.truncate(filled)
+        self._give_back(stay)
 
     def move(self, places: Sequence[int], to: int) -> None:
         """Keep the states of a path of a tree. K and V are moved by the backend: see `Forward.move`."""
@@ -129,9 +132,7 @@ class BlockTable:
     def settle(self, filled: int) -> None:
         """Positions below `filled` stay: drop what is beyond, and give back what no row to come sees."""
         self.truncate(filled)
-        for group in self._groups:
-            if group.pool.window is not None:
-                group.give_back(self.filled)
+        self._give_back(filled)
 
     def truncate(self, length: int) -> None:
         """Forget the positions from `length` on, as those of a rejected draft. What is settled can only be
@@ -143,6 +144,12 @@ class BlockTable:
         self.filled = length
         if len(self._digests) * self._block_size > length:
             del self._digests[length // self._block_size :]
+
+    def _give_back(self, position: int) -> None:
+        """Release the blocks that no row from `position` on sees, if it is not forgotten."""
+        for group in self._groups:
+            if group.pool.window is not None:
+                group.give_back(min(position, self.filled))
 
     def _published(self, tokens: Sequence[int]) -> list[bytes]:
         """Digests of the most blocks that can be adopted."""

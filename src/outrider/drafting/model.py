@@ -52,6 +52,10 @@ class ModelDrafter(OwnCache[DraftRunner]):
         table = self._tables.get(request)
         return len(request.tokens) - 1 - (table.filled if table is not None else 0)
 
+    def _known(self, request: Request) -> list[int]:
+        """The tokens of a request that drafts follow, in the draft model's vocabulary."""
+        return request.tokens
+
     def _begin(self, request: Request, budget: Budget) -> Growing | None:
         """A draft to grow; None where the draft model's context is at its end."""
         length = self.runner.model.config.max_position_embeddings - len(request.tokens)
@@ -68,8 +72,8 @@ class ModelDrafter(OwnCache[DraftRunner]):
         left = self._max_rows
         work: list[tuple[Growing, list[int]]] = []
         # Those who are far behind take what the others leave, so as not to keep them from drafting.
-        for g in sorted(growing, key=lambda g: len(g.request.tokens) - g.table.filled):
-            if tokens := g.request.tokens[g.table.filled :][:left]:
+        for g in sorted(growing, key=lambda g: len(self._known(g.request)) - g.table.filled):
+            if tokens := self._known(g.request)[g.table.filled :][:left]:
                 work.append((g, tokens))
                 left -= len(tokens)
         return self._lanes(work)
@@ -85,7 +89,7 @@ class ModelDrafter(OwnCache[DraftRunner]):
         lanes: list[Lane | Span] = []
         active = []
         for g, tokens in work:
-            ready = g.table.filled + len(tokens) == len(g.request.tokens) + len(g.tokens)
+            ready = g.table.filled + len(tokens) == len(self._known(g.request)) + len(g.tokens)
             lane = g.go_on(self.runner.readable(tokens), self._acceptance, drafts=ready)
             if lane is None:
                 continue

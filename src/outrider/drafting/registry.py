@@ -13,7 +13,9 @@ from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
 from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.self_draft import self_draft
-from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
+from outrider.drafting.text import UNSETTLED, Speaker, Translation
+from outrider.drafting.text_drafter import FINER, TextDrafter
+from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary, first_difference
 from outrider.drafting.workloads import WORKLOADS
 from outrider.loading import Listener, unheard
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
@@ -125,19 +127,35 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
         return _head(drafter, around)
     model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
     option = f"draft_quantization = {quantization!r}"
+    translation = None
     if name != target:
         checkpoint = open_checkpoint(name)
-        check_same_vocabulary(
-            Vocabulary.of(target, around.tokenizer, around.target.config.vocab_size),
-            Vocabulary.of(name, checkpoint.tokenizer(), checkpoint.config.vocab_size),
-        )
+        translation = _translation(name, checkpoint, around)
         backend = model.backend
         if quantization is not None:
             backend = around.quantised(checkpoint, quantization, option=option)
         model = Model(checkpoint, backend, name=name, listener=around.listener)
     elif quantization is not None:
         model = _own(quantization, around, option)
-    return _with_cache(model, around)
+    return _with_cache(model, around) if translation is None else _of_text(model, translation, around)
+
+
+def _translation(name: str, checkpoint: Checkpoint, around: Surroundings) -> Translation | None:
+    """How the draft model of this name drafts text; None where it has the target's vocabulary.
+
+    Raises ModelError if it may not draft text, or cannot.
+    """
+    target, draft = (
+        Speaker(model, tokenizer, config.vocab_size, config.eos_token_ids)
+        for model, tokenizer, config in (
+            (around.config.model, around.tokenizer, around.target.config),
+            (name, checkpoint.tokenizer(), checkpoint.config),
+        )
+    )
+    vocabularies = [Vocabulary.of(each.model, each.tokenizer, each.rows) for each in (target, draft)]
+    if around.speculative.draft_vocabulary == "same":
+        check_same_vocabulary(*vocabularies)
+    return None if first_difference(*vocabularies) is None else Translation(target, draft)
 
 
 def _self(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
@@ -154,21 +172,40 @@ def _own(quantization: Quantization, around: Surroundings, option: str) -> Model
 
 
 def _with_cache(model: Model, around: Surroundings) -> DrafterSource:
-    config, vocab = around.config, around.target.config.vocab_size
+    vocab = around.target.config.vocab_size
 
     def make(num_blocks: Sequence[int]) -> Drafter:
-        def runner() -> DraftRunner:
-            return DraftRunner(
-                model,
-                num_blocks=num_blocks,
-                block_size=config.block_size,
-                prefix_caching=config.enable_prefix_caching,
-                vocab=vocab,
-            )
-
+        runner = _runner(model, num_blocks, vocab, around)
         return ModelDrafter(runner, around.rule, max_rows=around.prompt_rows)
 
     return WithCache(_sizes(model, around, around.prompt_rows), make)
+
+
+def _of_text(model: Model, translation: Translation, around: Surroundings) -> DrafterSource:
+    def make(num_blocks: Sequence[int]) -> Drafter:
+        runner = _runner(model, num_blocks, translation.draft.size, around)
+        return TextDrafter(runner, around.rule, translation, max_rows=around.prompt_rows)
+
+    return WithCache(_sizes(model, around, around.prompt_rows + longest_text(around.longest)), make)
+
+
+def longest_text(length: int) -> int:
+    """Tokens of a draft model of another vocabulary that are not settled, beside a draft of so many of the
+    target's, and what it has more for these than one each."""
+    return UNSETTLED + (FINER - 1) * length
+
+
+def _runner(
+    model: Model, num_blocks: Sequence[int], vocab: int, around: Surroundings
+) -> Callable[[], DraftRunner]:
+    """Makes what runs a draft model that can say so many tokens."""
+    return lambda: DraftRunner(
+        model,
+        num_blocks=num_blocks,
+        block_size=around.config.block_size,
+        prefix_caching=around.config.enable_prefix_caching,
+        vocab=vocab,
+    )
 
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:

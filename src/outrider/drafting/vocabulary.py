@@ -29,16 +29,23 @@ class Vocabulary:
         return cls(model, {i: token for token, i in ids if i < rows and not _fills(token, i)}, rows)
 
 
+def first_difference(target: Vocabulary, draft: Vocabulary) -> int | None:
+    """The first id that does not stand for the same token in both."""
+    ids = sorted(target.tokens.keys() | draft.tokens.keys())
+    return next((i for i in ids if target.tokens.get(i) != draft.tokens.get(i)), None)
+
+
 def check_same_vocabulary(target: Vocabulary, draft: Vocabulary) -> None:
     """Raise ModelError, with the first difference, unless all ids stand for the same tokens in both."""
-    for token_id in sorted(target.tokens.keys() | draft.tokens.keys()):
-        if target.tokens.get(token_id) != draft.tokens.get(token_id):
-            raise ModelError(
-                f"draft model {draft.model!r} does not share the vocabulary of target {target.model!r}: "
-                f"token id {token_id} is {_place(target, token_id)} in the target "
-                f"({len(target.tokens)} tokens) and {_place(draft, token_id)} in the draft "
-                f"({len(draft.tokens)} tokens); choose a draft with the target's tokenizer"
-            )
+    token_id = first_difference(target, draft)
+    if token_id is not None:
+        raise ModelError(
+            f"draft model {draft.model!r} does not share the vocabulary of target {target.model!r}: "
+            f"token id {token_id} is {_place(target, token_id)} in the target "
+            f"({len(target.tokens)} tokens) and {_place(draft, token_id)} in the draft "
+            f"({len(draft.tokens)} tokens); choose a draft with the target's tokenizer, or let it draft text "
+            "with draft_vocabulary = 'text'"
+        )
 
 
 def _fills(token: str, token_id: int) -> bool:

@@ -34,10 +34,10 @@ class CharacterBound:
 def bound_of(tokenizer: tokenizers.Tokenizer) -> CharacterBound | None:
     """None where it is not known: an unknown token may stand for any number of characters, and a normalizer
     or a pre-tokenizer may drop some."""
-    splits = list(_parts(tokenizer.pre_tokenizer))
+    splits = list(parts(tokenizer.pre_tokenizer))
     if any(part["type"] not in KEEPING or part.get("behavior") == "Removed" for part in splits):
         return None
-    factors = [_shrinking(part) for part in _parts(tokenizer.normalizer)]
+    factors = [_shrinking(part) for part in parts(tokenizer.normalizer)]
     vocabulary = tokenizer.get_vocab()
     lost = _lost(tokenizer, vocabulary, by_bytes=any(part["type"] == "ByteLevel" for part in splits))
     if lost is None or None in factors:
@@ -49,7 +49,7 @@ def bound_of(tokenizer: tokenizers.Tokenizer) -> CharacterBound | None:
     return CharacterBound(factor * max(map(len, vocabulary)), "".join(sorted(set(lost))))
 
 
-def _parts(component: Any) -> Iterator[dict[str, Any]]:
+def parts(component: Any) -> Iterator[dict[str, Any]]:
     """The members of a normalizer or a pre-tokenizer, as tokenizer.json writes them."""
     waiting = [] if component is None else [json.loads(component.__getstate__())]
     while waiting:

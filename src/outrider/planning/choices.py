@@ -14,6 +14,8 @@ from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 
 MIB = 2**20
+OF_DRAFTS = ("draft_quantization", "draft_vocabulary")
+"""Options of speculation that only some drafters take."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _drafters(config: EngineConfig, target: Checkpoint) -> Iterator[tuple[str, S
     given = config.speculative
     if given is not None:
         yield ", ".join(drafter.name for drafter in given.drafters), given
-    like = {} if given is None else given.model_dump(exclude={"drafters", "draft_quantization"})
+    like = {} if given is None else given.model_dump(exclude={"drafters", *OF_DRAFTS})
     for drafter in (DrafterConfig(method="ngram"), DrafterConfig(method="head", model="head")):
         asked = given is not None and given.drafters == (drafter,)
         if not asked and (drafter.model is None or _is_for(target)):
@@ -150,5 +152,6 @@ def _options(speculative: SpeculativeConfig | None) -> Iterator[tuple[str, Any]]
         return
     names = [drafter.name for drafter in speculative.drafters]
     yield "speculative_model", names[0] if len(names) == 1 else names
-    if speculative.draft_quantization is not None:
-        yield "draft_quantization", speculative.draft_quantization
+    for name in OF_DRAFTS:
+        if (value := getattr(speculative, name)) != SpeculativeConfig.model_fields[name].default:
+            yield name, value

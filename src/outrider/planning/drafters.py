@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.head import MAX_UNREAD
-from outrider.drafting.registry import HEAD_ROWS, longest_draft
+from outrider.drafting.registry import HEAD_ROWS, longest_draft, longest_text
 from outrider.drafting.self_draft import self_draft
 from outrider.engine.build import prompt_rows_of
 from outrider.engine.profile import MANY, ROWS
@@ -21,7 +21,7 @@ from outrider.models.model import Model
 from outrider.planning.footprint import Footprint, footprint_of, model_footprint
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
-from outrider.planning.process import DROPPED, TOKENIZER_MADE, VOCABULARIES
+from outrider.planning.process import DROPPED, POSITION, SPELT, TOKENIZER, TOKENIZER_MADE, VOCABULARIES
 
 COPIES = 4  # of distributions, while they are computed
 INDEXED = 130  # bytes of an n-gram in the index: its tuple, its place in the table, the number
@@ -90,19 +90,22 @@ def _separate(
     checkpoint: Checkpoint, quantization: Quantization | None, around: Drafting, option: str
 ) -> Footprint:
     """The footprint of a model that is loaded beside the target."""
-    config = around.config
+    config, size, vocab = around.config, around.drafting, checkpoint.config.vocab_size
     if quantization is None:
         ledger = ledger_of(config, checkpoint)
     else:
         ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
-    footprint = model_footprint(
-        Model(Outline(checkpoint), ledger), ledger, around.drafting, config.block_size
-    )
-    vocab = checkpoint.config.vocab_size
+    tokenizer, position = DROPPED * vocab, 0
+    if around.speculative.draft_vocabulary == "text":  # whether it needs to is not known before it is loaded
+        tokenizer = TOKENIZER * vocab + SPELT * (vocab + around.target.config.vocab_size)
+        position = POSITION
+        size = replace(size, ahead=size.ahead + longest_text(longest_draft(around.speculative)))
+    footprint = model_footprint(Model(Outline(checkpoint), ledger), ledger, size, config.block_size)
     return replace(
         footprint,
         peak=max(footprint.peak + DROPPED * vocab, (TOKENIZER_MADE + VOCABULARIES) * vocab),
-        passing=footprint.passing + DROPPED * vocab,
+        passing=footprint.passing + tokenizer,
+        position=footprint.position + position,
     )
 
 

@@ -27,6 +27,8 @@ TOKENIZER_MADE = 690
 """Bytes for each token while a tokenizer is made, what it keeps and the file's own lists counted."""
 VOCABULARIES = 450
 """Bytes for each token while two tokenizers are compared, beside the tokenizers."""
+SPELT = 150
+"""Bytes for each token whose bytes are known, where a draft model drafts text."""
 POSITION = 100
 """Bytes for each position of a request: its token in lists, its share of a block's hash."""
 DROPPED = 200
