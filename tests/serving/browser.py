@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_play
 
 PATIENCE_MS = 60_000.0  # for what should take none: the machine may be busy
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# A page draws the seeds of its requests. Here it draws the same ones every time: now and then a random model says little
-# that can be shown.
+# A page draws the seeds of its requests. Here it draws the same ones every time, since a random model may say
+# little that can be shown.
 SAME_DRAWS = "let drawn = 0; Math.random = () => (drawn = (drawn * 69069 + 1) % 2 ** 32) / 2 ** 32;"
 
 
