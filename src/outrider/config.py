@@ -74,7 +74,16 @@ Quantization = Literal["int8", "int4"]
 DraftVocabulary = Literal["same", "text"]
 SchedulingPolicy = Literal["fcfs", "priority"]
 InstructionSet = Literal[
-    "auto", "amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx2", "neon_bf16", "neon_dot", "neon", "portable"
+    "auto",
+    "amx",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx2",
+    "neon_bf16",
+    "neon_dot",
+    "neon",
+    "portable",
 ]
 
 
