@@ -58,7 +58,7 @@ class ModelDrafter(OwnCache[DraftRunner]):
         if length <= 0:
             return None
         if request not in self._tables:
-            self._tables[request] = self.runner.table()
+            self._tables[request] = self.runner.table(request.params.cache_salt)
             self._tables[request].adopt(request.tokens)
         return Growing(request, budget.within(length), self._tables[request])
 
