@@ -33,13 +33,18 @@ class ModelDrafter(OwnCache[DraftRunner]):
         self._max_rows = max_rows
 
     def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
-        begun = [self._begin(r, budget) for r, budget in zip(requests, budgets, strict=True)]
-        lanes, active = self._catch_up([g for g in begun if g is not None])
+        return self.extend(requests, [()] * len(requests), budgets)
+
+    def extend(
+        self, requests: Sequence[Request], begun: Sequence[Sequence[int]], budgets: Sequence[Budget]
+    ) -> list[Draft]:
+        growing = [self._begin(*each) for each in zip(requests, begun, budgets, strict=True)]
+        lanes, active = self._catch_up([g for g in growing if g is not None])
         while lanes:
             for g, grown in zip(active, self.runner.draft(lanes), strict=True):
                 g.add(grown)
             lanes, active = self._go_on([g for g in active if not g.complete])
-        return [Draft() if g is None else g.draft() for g in begun]
+        return [Draft() if g is None else g.draft() for g in growing]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         for request, verdict in zip(requests, verdicts, strict=True):
@@ -52,15 +57,16 @@ class ModelDrafter(OwnCache[DraftRunner]):
         table = self._tables.get(request)
         return len(request.tokens) - 1 - (table.filled if table is not None else 0)
 
-    def _begin(self, request: Request, budget: Budget) -> Growing | None:
-        """A draft to grow; None where the draft model's context is at its end."""
-        length = self.runner.model.config.max_position_embeddings - len(request.tokens)
+    def _begin(self, request: Request, begun: Sequence[int], budget: Budget) -> Growing | None:
+        """A draft to grow behind what others have begun; None where the draft model's context is at its
+        end."""
+        length = self.runner.model.config.max_position_embeddings - len(request.tokens) - len(begun)
         if length <= 0:
             return None
         if request not in self._tables:
             self._tables[request] = self.runner.table(request.params.cache_salt)
             self._tables[request].adopt(request.tokens)
-        return Growing(request, budget.within(length), self._tables[request])
+        return Growing(request, budget.within(length), self._tables[request], begun)
 
     def _catch_up(self, growing: Sequence[Growing]) -> tuple[list[Lane | Span], list[Growing]]:
         """The tokens that the draft model has not seen, and drafts behind them for those who then have seen
@@ -69,7 +75,7 @@ class ModelDrafter(OwnCache[DraftRunner]):
         work: list[tuple[Growing, list[int]]] = []
         # Those who are far behind take what the others leave, so as not to keep them from drafting.
         for g in sorted(growing, key=lambda g: len(g.request.tokens) - g.table.filled):
-            if tokens := g.request.tokens[g.table.filled :][:left]:
+            if tokens := [*g.request.tokens[g.table.filled :], *g.begun][:left]:
                 work.append((g, tokens))
                 left -= len(tokens)
         return self._lanes(work)
@@ -85,7 +91,7 @@ class ModelDrafter(OwnCache[DraftRunner]):
         lanes: list[Lane | Span] = []
         active = []
         for g, tokens in work:
-            ready = g.table.filled + len(tokens) == len(g.request.tokens) + len(g.tokens)
+            ready = g.table.filled + len(tokens) == len(g.request.tokens) + len(g.begun) + len(g.tokens)
             lane = g.go_on(self.runner.readable(tokens), self._acceptance, drafts=ready)
             if lane is None:
                 continue
