@@ -118,7 +118,7 @@ class SpeculativeConfig(Strict):
     """Tokens that have to match what was seen before, for suffix lookup to draft."""
     prompt_lookup_max: LookupLength = 64
     """Tokens from which on a longer match makes nothing surer; all lengths are found."""
-    suffix_memory: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(parse_bytes)] = 2**25
+    suffix_memory: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(parse_bytes)] = 2**24
     """Bytes for the texts of finished requests that suffix lookup finds matches in, the oldest dropped first;
     0: each request has its own text alone. Requests with a `cache_salt` share with those of the same one."""
     suffix_file: Annotated[str, Field(min_length=1)] | None = None

@@ -16,6 +16,7 @@ from outrider.verification.accept import Verdict
 if TYPE_CHECKING:
     from outrider.engine.request import Request
 
+NOTHING = Draft()
 RECENT = 64
 """Tokens of a text by which it finds its place in one that is new to it."""
 
@@ -83,6 +84,8 @@ class SuffixDrafter:
         tokens, confidences, seconds = matched.text.follow(
             begun, budget.length, self._shortest, self._longest, budget.siblings > 0
         )
+        if not tokens:
+            return NOTHING
         meter, beside, length = Meter(budget), list[tuple[int, int]](), 0
         for confidence, second in zip(confidences, seconds, strict=True):
             forks = second >= 0 and len(beside) < budget.siblings and meter.forks(confidence)

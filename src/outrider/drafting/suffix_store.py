@@ -15,7 +15,7 @@ GENERATIONS = 8
 SAVE_EVERY = 300.0  # seconds
 
 
-class _Generation(NamedTuple):
+class _TextGeneration(NamedTuple):
     """Texts of about the same age and of one salt."""
 
     salt: bytes
@@ -35,7 +35,7 @@ class SuffixStore:
         self._limit = limit
         self._file = file
         self._clock = clock
-        self._generations: list[_Generation] = []  # the oldest first
+        self._generations: list[_TextGeneration] = []  # the oldest first
         self._of: dict[bytes, tuple[Any, ...]] = {}  # the newest first
         self._kind = extension.require().SuffixAutomaton if limit else None
         self.bytes = 0
@@ -82,7 +82,7 @@ class SuffixStore:
         newest = self._of.get(salt, ())[:1]
         if not newest or newest[0].bytes + needed > most:
             newest = (self._kind(),)
-            self._generations.append(_Generation(salt, newest[0]))
+            self._generations.append(_TextGeneration(salt, newest[0]))
             self._of[salt] = (*newest, *self._of.get(salt, ()))
             self.bytes += newest[0].bytes
         before = newest[0].bytes

@@ -68,7 +68,7 @@ def drafter_footprint(drafter: DrafterConfig, around: Drafting) -> Footprint:
 
 def _suffix(drafter: DrafterConfig, around: Drafting) -> Footprint:
     shared = around.speculative.suffix_memory
-    return Footprint(weights=shared, peak=shared, position=MATCHED)
+    return Footprint(weights=shared, position=MATCHED)
 
 
 def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
