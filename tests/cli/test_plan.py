@@ -109,7 +109,7 @@ def test_the_commands_to_copy(target: str) -> None:
         _, name, *arguments = shlex.split(line.partition(": ")[2])
         given = commands[name].make_context(name, arguments).params
         assert given["setting"] == ["seed=1", "max_model_len=300", "memory_limit=100GiB"]
-        assert (given["speculative_model"], given["num_speculative_tokens"]) == (["ngram"], "3")
+        assert (given["speculative_model"], given["num_speculative_tokens"]) == (["suffix"], "3")
 
 
 def test_it_is_for_this_machine_unless_told(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
