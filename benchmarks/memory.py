@@ -113,14 +113,13 @@ def child(model: str, options: dict[str, Any]) -> dict[str, int]:
 
 def parts() -> dict[str, float]:
     """What is not there to be measured when a plan is made: bytes for each token of a vocabulary, in all, and
-    for each n-gram."""
+    for each token of a text that is matched with itself."""
     from outrider import LLM, SamplingParams
     from outrider.cache.pages import release_freed
-    from outrider.drafting.ngram import NgramIndex
     from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
     from outrider.models.checkpoint import open_checkpoint
     from outrider.models.runner import group_sizes
-    from outrider.ops.budget import Budget
+    from outrider.ops.cpu import extension
 
     def resident() -> int:
         release_freed()
@@ -143,18 +142,15 @@ def parts() -> dict[str, float]:
     tracemalloc.start()
     check_same_vocabulary(Vocabulary.of("a", llm.tokenizer, vocab), Vocabulary.of("b", tokenizer, vocab))
     compared = tracemalloc.get_traced_memory()[1]
-    index, draw, count = NgramIndex(2, 4), random.Random(0), 20000
-    tokens = [draw.randrange(vocab) for _ in range(count)]
-    before = tracemalloc.get_traced_memory()[0]
-    index.continuation(tokens, Budget(1))
-    indexed = tracemalloc.get_traced_memory()[0] - before
+    text, tokens = extension.require().SuffixText(), llm.tokenizer.encode(Path(__file__).read_text())
+    text.add(tokens)
     late = loaded - imported - kept - cache - getattr(target.backend, "weight_bytes", 0)
     return {
         "LATE": late,
         "TOKENIZER": kept / vocab,
         "TOKENIZER_MADE": made / vocab,
         "VOCABULARIES": compared / vocab,
-        "INDEXED": indexed / (3 * count),
+        "MATCHED": text.bytes / len(tokens),
     }
 
 

@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     no_cache = ["-s", "enable_prefix_caching=false"]
-    llm = LLM(args.model, speculative_model=args.drafter, enable_prefix_caching=False)
+    llm = LLM(args.model, speculative_model=args.drafter, enable_prefix_caching=False, suffix_memory=0)
     texts = [turn for conversation in BUILT_IN for turn in conversation.turns]
     chats = [llm.chat_prompt([{"role": "user", "content": text}]) for text in texts]
     summaries = []

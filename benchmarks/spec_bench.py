@@ -48,7 +48,11 @@ def compare(model: str, name: str, conversations: Sequence[Conversation], args: 
     plain = LLM(model, **options)
     length = args.length if args.length == "auto" else int(args.length)
     speculative = LLM(
-        model, speculative_model=args.drafters.split(","), num_speculative_tokens=length, **options
+        model,
+        speculative_model=args.drafters.split(","),
+        num_speculative_tokens=length,
+        suffix_memory=0,  # every prompt comes again in each round
+        **options,
     )
     results = []
     for temperature in map(float, args.temperatures.split(",")):

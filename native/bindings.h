@@ -23,6 +23,7 @@ void bind_draft(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_program(nb::module_& m);
 void bind_sample(nb::module_& m);
+void bind_suffix(nb::module_& m);
 
 using Array = nb::ndarray<nb::device::cpu>;
 using Input = nb::ndarray<nb::ro, nb::device::cpu>;

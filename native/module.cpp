@@ -14,6 +14,7 @@ NB_MODULE(_native, m) {
   bind_matrix(m);
   bind_sample(m);
   bind_draft(m);
+  bind_suffix(m);
 }
 
 }  // namespace outrider

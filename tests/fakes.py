@@ -51,6 +51,8 @@ class _Stub:
     room: int
     params: SamplingParams = field(default_factory=SamplingParams)
     sampler: Sampler = field(default_factory=lambda: Sampler(None))
+    stop_tokens: frozenset[int] = frozenset()
+    finish_reason: str | None = None
 
 
 def stub(

@@ -21,6 +21,8 @@ SPECULATION: dict[str, Any] = {
     "workload": "structured",
     "prompt_lookup_min": 1,
     "prompt_lookup_max": 7,
+    "suffix_memory": 12345,
+    "suffix_file": "texts",
     "acceptance": "block",
     "draft_quantization": "int4",
     "draft_vocabulary": "text",
@@ -213,7 +215,7 @@ def test_numbers_beyond_all_bounds_are_refused_by_name(name: str, value: int) ->
 
 @pytest.mark.parametrize("value", [65, 2**31, 10**30])
 def test_lookup_lengths_are_bounded(value: int) -> None:
-    """Every one of them is looked up at every token."""
+    """A match that is longer says nothing more."""
     with pytest.raises(ConfigError, match=f"^prompt_lookup_max = {value}: .* 64$"):
         resolve("m", speculative_model="ngram", prompt_lookup_max=value)
 
@@ -259,14 +261,20 @@ def test_a_target_drafts_for_itself_in_known_formats_only(name: str) -> None:
 
 @pytest.mark.parametrize("form", [list, tuple])
 def test_drafters_in_their_order(form: Any) -> None:
-    ngram, small = DrafterConfig(method="ngram"), DrafterConfig(method="draft_model", model="small")
+    ngram, small = DrafterConfig(method="suffix"), DrafterConfig(method="draft_model", model="small")
     for names, meant in ((["ngram", "small"], (ngram, small)), (["small", "[ngram]"], (small, ngram))):
         assert resolve("m", speculative_model=form(names)).speculative == SpeculativeConfig(drafters=meant)
     assert resolve("m", speculative_model=form(["small"])) == resolve("m", speculative_model="small")
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [(["ngram", "[ngram]"], "ngram"), (["d", "ngram", "d"], "d"), (("d", "d"), "d")]
+    ("given", "name"),
+    [
+        (["ngram", "[ngram]"], "suffix"),
+        (["suffix", "ngram"], "suffix"),
+        (["d", "ngram", "d"], "d"),
+        (("d", "d"), "d"),
+    ],
 )
 def test_a_drafter_given_twice_is_refused(given: Any, name: str) -> None:
     with pytest.raises(ConfigError, match=f"^the drafter '{name}' is given twice; drop one$"):
@@ -295,8 +303,8 @@ def test_draft_quantization_goes_with_weights_only(drafters: Any) -> None:
     with pytest.raises(ConfigError) as refusal:
         resolve("m", speculative_model=drafters, draft_quantization="int8")
     assert str(refusal.value) == (
-        "draft_quantization = 'int8' is for the weights of a draft model, and 'ngram' has none to load; drop "
-        "it, or name a draft model"
+        "draft_quantization = 'int8' is for the weights of a draft model, and 'suffix' has none to load; "
+        "drop it, or name a draft model"
     )
     speculative = resolve("m", speculative_model=["ngram", "d"], draft_quantization="int8").speculative
     assert speculative is not None
@@ -316,7 +324,7 @@ def test_workload_goes_with_an_automatic_length_only(workload: str) -> None:
 
 def test_lookup_lengths_are_in_order() -> None:
     with pytest.raises(ConfigError, match=r"^prompt_lookup_min = 5 is more than prompt_lookup_max = 4;"):
-        resolve("m", speculative_model="ngram", prompt_lookup_min=5)
+        resolve("m", speculative_model="ngram", prompt_lookup_min=5, prompt_lookup_max=4)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +362,7 @@ def test_unknown_key_of_the_mapping_is_answered_with_the_nearest() -> None:
 
 def test_the_resolved_field_is_no_option() -> None:
     with pytest.raises(ConfigError, match="LLM has no argument 'speculative'"):
-        resolve("m", speculative=SpeculativeConfig(drafters=(DrafterConfig(method="ngram"),)))
+        resolve("m", speculative=SpeculativeConfig(drafters=(DrafterConfig(method="suffix"),)))
 
 
 def test_configuration_is_frozen() -> None:
@@ -472,3 +480,17 @@ def test_key_that_is_no_string_is_refused() -> None:
 def test_absurd_bytes_are_refused() -> None:
     with pytest.raises(ConfigError, match="kv_cache_memory"):
         resolve("m", kv_cache_memory="9" * 400)
+
+
+def test_ngram_is_another_name_of_suffix() -> None:
+    for name in ("ngram", "[ngram]"):
+        assert resolve("m", speculative_model=name) == resolve("m", speculative_model="suffix")
+    for method in ("ngram", "suffix"):
+        config = resolve("m", speculative_config={"method": method}).speculative
+        assert config is not None
+        assert config.drafters[0].name == "suffix"
+
+
+def test_a_file_of_shared_texts_needs_texts_that_are_shared() -> None:
+    with pytest.raises(ConfigError, match=r"^suffix_file = 'texts' with suffix_memory = 0: .*; drop one$"):
+        resolve("m", speculative_model="suffix", suffix_memory=0, suffix_file="texts")

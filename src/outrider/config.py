@@ -32,6 +32,10 @@ STORED = {
 """vLLM's values of `quantization` for files that are quantised already, and the scheme that each names."""
 
 
+OTHER_NAMES = {"eagle3": "head", "ngram": "suffix"}
+"""Names of methods that vLLM and others have, and ours."""
+
+
 def parse_bytes(value: object) -> object:
     """Bytes from a number or from a string such as '512MiB'."""
     if not isinstance(value, str):
@@ -54,8 +58,8 @@ def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> objec
 
 
 def _method(value: object) -> object:
-    """vLLM's name of the method is 'eagle3'."""
-    return "head" if value == "eagle3" else value
+    """Other names of methods, among them vLLM's."""
+    return OTHER_NAMES.get(value, value) if isinstance(value, str) else value
 
 
 def _dtype(value: object) -> object:
@@ -67,7 +71,6 @@ def _dtype(value: object) -> object:
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
 Count = Annotated[int, Field(gt=0, lt=2**31)]
 LookupLength = Annotated[int, Field(gt=0, le=64)]
-"""Each length up to it is looked up for every token."""
 DraftLength = Annotated[NonNegativeInt | Literal["auto"], WrapValidator(_number_or_auto)]
 Acceptance = Literal["coupled", "standard", "block"]
 Quantization = Literal["int8", "int4"]
@@ -90,7 +93,7 @@ InstructionSet = Literal[
 class DrafterConfig(Strict):
     """One drafter of the chain. model: of the methods 'draft_model' and 'head'; quantization: of 'self'."""
 
-    method: Annotated[Literal["draft_model", "head", "ngram", "self"], BeforeValidator(_method)]
+    method: Annotated[Literal["draft_model", "head", "suffix", "self"], BeforeValidator(_method)]
     model: Annotated[str, Field(min_length=1)] | None = None
     quantization: Quantization | None = None
 
@@ -125,7 +128,14 @@ class SpeculativeConfig(Strict):
     """Bounds of 'auto', and what it expects at first: 5 to 8 tokens for code and the like, 2 to 4 for
     open-ended text; None: 0 to 16."""
     prompt_lookup_min: LookupLength = 2
-    prompt_lookup_max: LookupLength = 4
+    """Tokens that have to match what was seen before, for suffix lookup to draft."""
+    prompt_lookup_max: LookupLength = 64
+    """Tokens from which on a longer match makes nothing surer; all lengths are found."""
+    suffix_memory: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(parse_bytes)] = 2**24
+    """Bytes for the texts of finished requests that suffix lookup finds matches in, the oldest dropped first;
+    0: each request has its own text alone. Requests with a `cache_salt` share with those of the same one."""
+    suffix_file: Annotated[str, Field(min_length=1)] | None = None
+    """A file that keeps these texts across restarts, as they are; None: they go with the engine."""
     acceptance: Acceptance = "coupled"
     draft_quantization: Quantization | None = None
     """Weights of draft models, quantised when they are loaded, for the native CPU kernels, whatever the
@@ -155,6 +165,11 @@ class SpeculativeConfig(Strict):
             raise ValueError(
                 f"workload = {self.workload!r} sets bounds of num_speculative_tokens = 'auto', and it is "
                 f"{self.num_speculative_tokens}; drop one"
+            )
+        if self.suffix_file is not None and not self.suffix_memory:
+            raise ValueError(
+                f"suffix_file = {self.suffix_file!r} with suffix_memory = 0: no texts are shared that it "
+                "could keep; drop one"
             )
         if self.prompt_lookup_min > self.prompt_lookup_max:
             raise ValueError(
@@ -301,8 +316,8 @@ def _mapped(method: Any, model: Any) -> DrafterConfig:
 
 
 def _drafter(name: Any) -> DrafterConfig:
-    if name in ("ngram", "[ngram]"):
-        return DrafterConfig(method="ngram")
+    if name in ("suffix", "ngram", "[ngram]"):
+        return DrafterConfig(method="suffix")
     if name in ("head", "[head]"):
         return DrafterConfig(method="head", model="head")
     if isinstance(name, str) and name.partition(":")[0] == "self":

@@ -47,6 +47,8 @@ class SpeculativeOptions(TypedDict, total=False):
     workload: Literal["structured", "creative"] | None
     prompt_lookup_min: int | None
     prompt_lookup_max: int | None
+    suffix_memory: int | str | None
+    suffix_file: str | None
     acceptance: Literal["coupled", "standard", "block"] | None
     draft_quantization: Literal["int8", "int4"] | None
     draft_vocabulary: Literal["same", "text"] | None

@@ -171,13 +171,14 @@ class Piece(NamedTuple):
 class Drafted:
     """A draft as it was verified, with the tokens that fell.
 
-    first: the place in the output, from 0, that it begins at; source: the drafter's place in the chain, None
-    for what a grammar forced; chances: the drafter's own probability of each token, before sampling
-    parameters; empty where it has none, and where no log-probabilities are asked for.
+    first: the place in the output, from 0, that it begins at; sources: of each token, the drafter's place in
+    the chain, None for what a grammar forced; chances: the drafter's own probability of each of the first
+    tokens, as many as it tells, before sampling parameters; empty where it has none, and where no
+    log-probabilities are asked for.
     """
 
     first: int
-    source: int | None
+    sources: tuple[int | None, ...]
     tokens: tuple[int, ...]
     chances: tuple[float, ...]
 

@@ -187,6 +187,9 @@ class SamplingParams(Assignable):
     trace_drafts: bool = False
     """Whether increments of a stream tell the drafts that were verified, with `logprobs` also how likely the
     drafter held each token."""
+    cache_salt: Text | None = None
+    """Requests share what is kept of finished ones, the beginnings of prompts and texts to draft from, with
+    those of the same salt alone; None: with those that have none."""
     num_speculative_tokens: Annotated[int, Field(ge=0, le=LONGEST_DRAFT)] | None = None
     """Draft length of this request; 0 is plain decoding, None leaves it to the engine."""
 

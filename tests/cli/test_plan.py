@@ -30,7 +30,7 @@ def test_json(target: str, draft: str) -> None:
     assert report["fastest"] == {"quantization": "int4", "speculative_model": draft}
     choices = {(c["format"], c["drafter"]): c for c in report["choices"]}
     formats = ("as stored", "bfloat16", "int8", "int4")
-    assert list(choices) == [(f, d) for f in formats for d in (draft, "ngram", "none")]
+    assert list(choices) == [(f, d) for f in formats for d in (draft, "suffix", "none")]
     for choice in choices.values():
         assert choice["fits"] is True
         assert choice["context"] == 300
@@ -53,8 +53,8 @@ def test_no_weight_is_read(target: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_table_and_recommendation(target: str) -> None:
     result = run("plan", "--model", target, "--memory", "100GiB")
     assert "GB/s" in result.stdout
-    assert "recommended, since it loses least: as stored with drafter ngram" in result.stdout
-    assert "fastest that fits: int4 with drafter ngram (quantization='int4'" in result.stdout
+    assert "recommended, since it loses least: as stored with drafter suffix" in result.stdout
+    assert "fastest that fits: int4 with drafter suffix (quantization='int4'" in result.stdout
 
 
 def test_less_than_the_process_takes(target: str) -> None:
@@ -101,7 +101,7 @@ def test_the_commands_to_copy(target: str) -> None:
     options = ["--memory", "100GiB", "-d", "ngram", "-k", "3", "--max-model-len", "300", "-s", "seed=1"]
     result = CliRunner().invoke(app, ["plan", target, "--no-bandwidth", *options])
     assert result.exit_code == 0, result.output
-    rest = f"{target} -d ngram -k 3 -s seed=1 -s max_model_len=300 -s memory_limit=100GiB"
+    rest = f"{target} -d suffix -k 3 -s seed=1 -s max_model_len=300 -s memory_limit=100GiB"
     told = [line.strip() for line in result.stdout.splitlines() if " outrider " in line]
     assert told == [f"to talk with it: outrider run {rest}", f"to serve it:     outrider serve {rest}"]
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def test_the_commands_to_copy(target: str) -> None:
         _, name, *arguments = shlex.split(line.partition(": ")[2])
         given = commands[name].make_context(name, arguments).params
         assert given["setting"] == ["seed=1", "max_model_len=300", "memory_limit=100GiB"]
-        assert (given["speculative_model"], given["num_speculative_tokens"]) == (["ngram"], "3")
+        assert (given["speculative_model"], given["num_speculative_tokens"]) == (["suffix"], "3")
 
 
 def test_it_is_for_this_machine_unless_told(target: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ BRIEF = ["--max-tokens", "4", "-d", "ngram", "-k", "3"]
     [
         (["demo", *BRIEF], HEADLINE.format(5)),
         (["bench", *BRIEF, "--prompts", "p.jsonl", "--rounds", "1", "-v"], HEADLINE.format(1)),
-        (["plan", "--no-bandwidth"], "outrider serve model -d ngram $"),
+        (["plan", "--no-bandwidth"], "outrider serve model -d suffix $"),
         (["models"], "Here: "),
     ],
     ids=lambda x: x[0] if isinstance(x, list) else "",

@@ -126,7 +126,7 @@ def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch
         (["tune", "--workload", "poetry"], "'poetry'"),
         (["generate", "x", "-d", "ngram", "-k", "many"], "num_speculative_tokens = 'many': give a number"),
         (["bench", "-k", "-1"], "num_speculative_tokens = '-1': give a number"),
-        (["demo", "-d", "ngram", "-d", "ngram"], "the drafter 'ngram' is given twice"),
+        (["demo", "-d", "ngram", "-d", "ngram"], "the drafter 'suffix' is given twice"),
         (["chat", "-s", "speculative_config={method: ngram}"], "'{method: ngram}' is not JSON (Expecting"),
         (["chat", "-s", "speculative_config=3"], "speculative_config = 3: give a mapping such as"),
         (["serve", "-s", "model=x"], "LLM has no argument 'model'"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from outrider.drafting.ngram import NgramIndex
 from outrider.drafting.plan import Plan
+from outrider.drafting.suffix import SuffixDrafter
+from outrider.drafting.suffix_store import SuffixStore
 from outrider.ops.budget import Budget, Price
+from tests.fakes import stub
 
 
 @pytest.mark.parametrize(("lengths", "longest"), [((), 0), ((3,), 3), ((0, 5), 5), ((4, 2), 4)])
@@ -36,14 +38,18 @@ def test_siblings_are_the_first_that_there_is_no_room_for() -> None:
 
 
 def test_a_price_ends_what_a_real_drafter_offers() -> None:
-    """The n-gram drafter says how long the words were that it found again."""
-    index, tokens = NgramIndex(1, 4), [1, 2, 3, 1, 2, 3, 9, 2]
+    """Suffix lookup says how long the words were that it found again."""
+    drafter, request = SuffixDrafter(1, 4, SuffixStore(0)), stub()
+    request.tokens = [1, 2, 3, 1, 2, 3, 9, 2]
 
     def priced(row: float) -> Budget:
         quarter = (0.25,) * 3  # a word in four, and what stands with a quarter
         return Budget(9, Price(row, 0.0, 0, quarter))
 
-    assert index.continuation(tokens, Budget(5)).tokens == (3, 9, 2, 3, 9)
-    assert index.continuation(tokens, priced(0.9)).tokens == ()
+    def drafted(budget: Budget) -> tuple[int, ...]:
+        return drafter.draft([request], [budget])[0].tokens
+
+    assert drafted(Budget(5)) == (3, 9, 2, 3, 9)
+    assert drafted(priced(0.9)) == ()
     # A quarter, a sixteenth: two tokens are worth a row that costs less.
-    assert index.continuation(tokens, priced(0.06)).tokens == (3, 9)
+    assert drafted(priced(0.06)) == (3, 9)

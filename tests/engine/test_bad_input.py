@@ -75,7 +75,10 @@ def test_more_sequences_than_any_request_has(target: str, n: int) -> None:
         ({"speculative_config": {"method": "ngram", "model": "x"}}, "no other method takes one"),
         ({"speculative_config": {"method": "ngrams"}}, "method = 'ngrams'"),
         ({"speculative_config": {"metod": "ngram"}}, "did you mean 'method'"),
-        ({"speculative_model": "ngram", "prompt_lookup_min": 5}, "prompt_lookup_min = 5 is more than"),
+        (
+            {"speculative_model": "ngram", "prompt_lookup_min": 5, "prompt_lookup_max": 4},
+            "prompt_lookup_min = 5 is more than",
+        ),
         ({"max_model_len": 100_000}, "max_model_len = 100000 is more than the 1024 positions"),
         ({"max_model_len": 200, "kv_cache_memory": 20_000}, "max_model_len = 200 needs kv_cache_memory of"),
         ({"kv_cache_memory": 100}, "kv_cache_memory = 100 bytes holds no block"),

@@ -119,7 +119,7 @@ def watch(llm: LLM, ahead: int) -> None:
             for size, blocks in zip(sizes, self.tables, strict=True):
                 check(sum(block >= 0 for block in blocks) <= size.blocks(length), "more than it may hold")
 
-    def new_table() -> table.BlockTable:
+    def new_table(salt: str | None = None) -> table.BlockTable:
         return CountedTable(target.pool.of_groups, target.block_size, prefix_caching=True)
 
     llm.engine.watchers.append(Free())

@@ -52,7 +52,11 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         {"speculative_model": "TARGET", "draft_quantization": "int8"},
         {"speculative_model": "self:int4"},
         {"speculative_model": "self:int4", "quantization": "int8"},
-        {"speculative_model": ["ngram", "self:int8", "HEAD"], "draft_quantization": "int4"},
+        {
+            "speculative_model": ["suffix", "self:int8", "HEAD"],
+            "draft_quantization": "int4",
+            "suffix_memory": 0,
+        },
     ],
     ids=str,
 )
@@ -172,5 +176,5 @@ def test_options_of_a_choice_mean_it(target: str, draft: str) -> None:
 def test_the_head_that_comes_with_the_package_is_a_choice_for_its_target(target: str) -> None:
     assert "head" not in {choice.drafter for choice in surveyed(target, 2**40).all}
     by_drafter = {c.drafter: c.plan for c in surveyed("smollm2", 2**40).all if c.format == "as stored"}
-    assert list(by_drafter) == ["ngram", "head", "none"]
+    assert list(by_drafter) == ["suffix", "head", "none"]
     assert 0 < by_drafter["head"].drafts < by_drafter["head"].target / 10

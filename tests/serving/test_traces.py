@@ -53,13 +53,14 @@ def test_tokens_and_drafts(chained: Served, draft: str, stop: list[str] | None) 
     assert len(tokens) == sum(len(choice["token_ids"]) for choice in choices) == 60
     assert [token["source"] for token in tokens] == sources(drafts, 60)
     assert {"draft", "correction"} <= {token["source"] for token in tokens}
-    assert {of["drafter"] for of in drafts} == {"ngram", Path(draft).name}
+    assert {of["drafter"] for of in drafts} == {"suffix", Path(draft).name}
     for of in drafts:
-        assert 1 <= len(of["tokens"]) <= 3
-        if of["drafter"] == "ngram":
+        assert 1 <= len(of["tokens"]) == len(of["drafters"]) <= 3
+        assert of["drafter"] == of["drafters"][0]
+        if of["drafter"] == "suffix":
             assert of["probabilities"] is None
         else:
-            assert len(of["probabilities"]) == len(of["tokens"])
+            assert len(of["probabilities"]) == of["drafters"].count(of["drafter"])
 
 
 def test_nothing_changes_an_answer(chained: Served, offline: LLM) -> None:

@@ -25,7 +25,8 @@ class BlockTable:
 
     pools: one a group. states: of slots, where layers keep states. The table has a slot for the states at
     `filled`, and for those after each row that may turn out to be the last one that stands. States are
-    published as blocks are, where one has a slot at the end of a full block.
+    published as blocks are, where one has a slot at the end of a full block. salt: blocks are found by tables
+    of the same salt alone.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class BlockTable:
         *,
         prefix_caching: bool,
         states: BlockPool | None = None,
+        salt: str | None = None,
     ) -> None:
         self.filled = 0
         self._groups = tuple(GroupTable(pool, block_size) for pool in pools)
@@ -43,6 +45,8 @@ class BlockTable:
         self._states = StateTable(states or BlockPool(0))
         self._has_states = states is not None
         self._prefix_caching = prefix_caching
+        # What comes before the first block: of no salt nothing, of a salt what no digest of a block can be.
+        self._root = b"" if salt is None else b"salt" + sha256(salt.encode("utf-8", "surrogatepass")).digest()
         self._digests: list[bytes] = []  # of the full blocks published or adopted so far
 
     @property
@@ -170,7 +174,7 @@ class BlockTable:
             del digests[min(gaps) :]  # whatever ends between this block and the next row sees it, too
 
     def _digest(self, before: Sequence[bytes], tokens: Sequence[int], index: int) -> bytes:
-        parent = before[index - 1] if index else b""
+        parent = before[index - 1] if index else self._root
         block = tokens[index * self._block_size : (index + 1) * self._block_size]
         return sha256(parent + array("q", block).tobytes()).digest()
 

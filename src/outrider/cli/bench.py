@@ -75,7 +75,8 @@ def bench(
     With --verbose also times to the first token and between tokens, and acceptance.
 
     Each round runs every category without and then with speculation in this one process, so that a noisy
-    machine slows both; the speed-up is the median of the rounds' ratios. The prefix cache is off. Batches
+    machine slows both; the speed-up is the median of the rounds' ratios. Nothing is kept of earlier requests,
+    neither prompts nor texts to draft from, since the same ones come again. Batches
     stay within a category, whose prompts are repeated if they do not fill one. Energy is what RAPL or NVML
     count, with the extra outrider[energy] on machines that have them; it is never estimated.
     """
@@ -89,6 +90,7 @@ def bench(
         draft_quantization,
         setting,
         enable_prefix_caching=False,
+        suffix_memory=0,
         memory_limit=memory_limit,
         quiet=as_json,
     )

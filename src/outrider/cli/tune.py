@@ -94,9 +94,9 @@ def tune(
     For each batch size, and what the automatic length reaches.
 
     One engine runs every draft length and the automatic one in random order within each round, so that a
-    noisy machine slows all; ratios are within rounds. The prefix cache is off. Batches stay within a
-    category, whose prompts are repeated if they do not fill one. Exit status 1 if any output differs from
-    that of the target alone.
+    noisy machine slows all; ratios are within rounds. Nothing is kept of earlier requests. Batches stay
+    within a category, whose prompts are repeated if they do not fill one. Exit status 1 if any output
+    differs from that of the target alone.
     """
     PLOT.require("the picture of `outrider tune`")
     with importing():
@@ -118,6 +118,7 @@ def tune(
         draft_quantization,
         setting,
         enable_prefix_caching=False,
+        suffix_memory=0,
         memory_limit=memory_limit,
         quiet=as_json,
     )

@@ -23,16 +23,22 @@ class Draft:
     parents: of each token the one that it follows, by its number, or -1 for the request's last token; a
     parent comes before its children, and the first `depth` tokens are a chain. Empty where all are. probs:
     the distributions that they were drawn from, float64 [len(tokens), vocab]; None for a deterministic guess,
-    which is all mass on the token. confidences: one a token, or none at all. source: which drafter of the
-    chain they come from, 0 for a grammar. chances: the drafter's own probability of each token, before
-    sampling parameters, for requests that tell it; none where it has no probabilities."""
+    which is all mass on the token. confidences: one a token of the chain, or none at all. chances: the
+    drafter's own probability of each token, before sampling parameters, for requests that tell it; none where
+    it has no probabilities, and of the first tokens alone where another drafter without them went on.
+    sources: of each token of the chain, which drafter it comes from, 0 for a grammar."""
 
     tokens: tuple[int, ...] = ()
     probs: NDArray[np.float64] | None = None
     confidences: tuple[float, ...] = ()
-    source: int = 0
     chances: tuple[float, ...] = ()
     parents: tuple[int, ...] = ()
+    sources: tuple[int, ...] = ()
+
+    @property
+    def source(self) -> int:
+        """The drafter that began it."""
+        return self.sources[0] if self.sources else 0
 
     @property
     def depth(self) -> int:
@@ -51,9 +57,58 @@ class Draft:
             number = self.parents[number]
         return path[::-1]
 
+    @property
+    def begun(self) -> int:
+        """Tokens of the chain that come from the drafter that began it."""
+        return len(self.span(self.source)) if self.sources else self.depth
+
+    def span(self, source: int) -> range:
+        """The tokens of the chain that come from a drafter, where it drafted without a break."""
+        if source not in self.sources:
+            return range(0)
+        first = last = self.sources.index(source)
+        while last < len(self.sources) and self.sources[last] == source:
+            last += 1
+        return range(first, last)
+
+    def then(self, more: Draft) -> Draft:
+        """This draft with another one, which is a chain, behind its own chain."""
+        depth, added = self.depth, len(more.tokens)
+        beside = self.parents[depth:]
+        return Draft(
+            (*self.tokens[:depth], *more.tokens, *self.tokens[depth:]),
+            _joined(self, more),
+            self._sure() + more._sure() if self.confidences or more.confidences else (),
+            self.chances + more.chances if len(self.chances) == depth else self.chances,
+            (*range(-1, depth + added - 1), *beside) if beside else (),
+            self.sources + more.sources,
+        )
+
+    def _sure(self) -> tuple[float, ...]:
+        """The confidences; a drafter that tells none counts as sure."""
+        return self.confidences or (1.0,) * self.depth
+
     def is_last(self, number: int) -> bool:
         """Whether no token follows this one."""
         return number not in self.parents if self.parents else number == len(self.tokens) - 1
+
+
+def _joined(first: Draft, more: Draft) -> NDArray[np.float64] | None:
+    """The distributions of two drafts that are chains, one behind the other."""
+    known = [draft.probs for draft in (first, more) if draft.probs is not None]
+    if not known:
+        return None
+    vocab = known[0].shape[1]
+    return np.concatenate([_distributions(draft, vocab) for draft in (first, more)])
+
+
+def _distributions(draft: Draft, vocab: int) -> NDArray[np.float64]:
+    """What the tokens were drawn from, [len(tokens), vocab]."""
+    if draft.probs is not None:
+        return draft.probs
+    certain = np.zeros((len(draft.tokens), vocab))
+    certain[np.arange(len(draft.tokens)), draft.tokens] = 1.0
+    return certain
 
 
 class Drafter(Protocol):
@@ -77,6 +132,17 @@ class Drafter(Protocol):
 
     def rest(self) -> None:
         """Free all memory that can be had again; the next draft begins anew."""
+
+
+@runtime_checkable
+class Extender(Protocol):
+    """What goes on where other drafters of a chain have ended."""
+
+    def extend(
+        self, requests: Sequence[Request], begun: Sequence[Sequence[int]], budgets: Sequence[Budget]
+    ) -> list[Draft]:
+        """A chain after `requests[i].tokens` and the tokens `begun[i]` that others drafted, as far as
+        `budgets[i]` goes; empty where there is nothing to add."""
 
 
 @runtime_checkable

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from outrider.drafting.base import Draft, Drafter, StateReader
+from outrider.drafting.base import Draft, Drafter, Extender, StateReader
 from outrider.drafting.grammar import GrammarDrafter, within_grammar
 from outrider.drafting.plan import Plan
 from outrider.faults import Faults
+from outrider.ops.budget import Budget, Meter, cell
 from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Chain:
     """The drafters of an engine: none for plain decoding; otherwise what grammars force, and mostly one more.
 
     A drafter is asked for the requests whose plan gives it a length above zero and that have no draft yet;
-    one that is not asked costs nothing. readers: those who read the target's states, drafters or not.
-    clock: seconds.
+    one that is not asked costs nothing. Those that can (`Extender`) go on behind what others drafted, as far
+    as the plan goes. readers: those who read the target's states, drafters or not. clock: seconds.
 
     A fault of a drafter costs its drafts and ends no request. It forgets what it kept of the requests at
     hand, which may be half done, and begins anew with them.
@@ -49,15 +50,10 @@ class Chain:
     def draft(self, requests: Sequence[Request], plans: Sequence[Plan]) -> list[Draft]:
         """One draft a request, empty where nobody offers anything."""
         drafts = [Draft()] * len(requests)
-        for source, drafter in enumerate(self.drafters):
-            began = self._clock()
-            try:
-                for i, draft in self._offered(source, requests, plans, drafts).items():
-                    if draft.tokens:
-                        drafts[i] = replace(draft, source=source)
-            except Exception:
-                self._forget(drafter, requests, "draft")
-            self.seconds[source] = self._clock() - began
+        self.seconds = [0.0] * len(self.drafters)
+        turns = range(len(self.drafters))
+        for source, first in [*((source, True) for source in turns), *((source, False) for source in turns)]:
+            self._take_turn(source, requests, plans, drafts, first=first)
         return [
             draft if request.sampler.grammar is None else self._in_grammar(request, draft)
             for request, draft in zip(requests, drafts, strict=True)
@@ -96,18 +92,68 @@ class Chain:
             return within_grammar(request, draft)
         return Draft()
 
-    def _offered(
-        self, source: int, requests: Sequence[Request], plans: Sequence[Plan], drafts: Sequence[Draft]
-    ) -> dict[int, Draft]:
-        """What a drafter offers those who have no draft yet, by their place in `requests`."""
+    def _take_turn(
+        self,
+        source: int,
+        requests: Sequence[Request],
+        plans: Sequence[Plan],
+        drafts: list[Draft],
+        *,
+        first: bool,
+    ) -> None:
+        """Have a drafter begin drafts where there are none, if it is its first turn, and go on behind those
+        of others."""
+        drafter = self.drafters[source]
+        began = self._clock()
+        try:
+            if first:
+                self._begin(source, drafter, requests, plans, drafts)
+            if isinstance(drafter, Extender):
+                self._extend(source, drafter, requests, plans, drafts)
+        except Exception:
+            self._forget(drafter, requests, "draft")
+        self.seconds[source] += self._clock() - began
+
+    @staticmethod
+    def _begin(
+        source: int,
+        drafter: Drafter,
+        requests: Sequence[Request],
+        plans: Sequence[Plan],
+        drafts: list[Draft],
+    ) -> None:
         asked = [
             i for i, plan in enumerate(plans) if not drafts[i].tokens and plan.budgets[source].length > 0
         ]
         if not asked:
-            return {}
-        budgets = [plans[i].budgets[source] for i in asked]
-        offered = self.drafters[source].draft([requests[i] for i in asked], budgets)
-        return dict(zip(asked, offered, strict=True))
+            return
+        offered = drafter.draft([requests[i] for i in asked], [plans[i].budgets[source] for i in asked])
+        for i, draft in zip(asked, offered, strict=True):
+            if draft.tokens:
+                drafts[i] = replace(draft, sources=(source,) * draft.depth)
+
+    @staticmethod
+    def _extend(
+        source: int,
+        drafter: Extender,
+        requests: Sequence[Request],
+        plans: Sequence[Plan],
+        drafts: list[Draft],
+    ) -> None:
+        budgets: dict[int, Budget] = {}
+        for i, (request, plan, draft) in enumerate(zip(requests, plans, drafts, strict=True)):
+            if not draft.tokens or draft.sources[-1] == source or not plan.budgets[source].length:
+                continue
+            budget = _left(plan, source, draft)
+            if draft.tokens[draft.depth - 1] not in request.stop_tokens and Meter(budget).goes_on():
+                budgets[i] = budget
+        if not budgets:
+            return
+        begun = [drafts[i].tokens[: drafts[i].depth] for i in budgets]
+        more = drafter.extend([requests[i] for i in budgets], begun, [*budgets.values()])
+        for i, draft in zip(budgets, more, strict=True):
+            if draft.tokens:
+                drafts[i] = drafts[i].then(replace(draft, sources=(source,) * len(draft.tokens)))
 
     def _forget(self, drafter: Drafter | StateReader, requests: Sequence[Request], what: str) -> None:
         """What a drafter keeps of these requests, after a fault."""
@@ -115,3 +161,15 @@ class Chain:
         for request in requests:
             with self._faults.tolerated(f"{type(drafter).__name__} could not forget a request"):
                 drafter.end(request)
+
+
+def _left(plan: Plan, source: int, draft: Draft) -> Budget:
+    """What a drafter may add to what others drafted: it counts only where all of that stands."""
+    chance = 1.0
+    for by, confidence in zip(draft.sources, draft.confidences, strict=False):
+        if (price := plan.budgets[by].price) is not None:
+            chance *= price.sure[cell(confidence, len(price.sure))]
+    budget = plan.budgets[source]
+    length = min(budget.length - draft.depth, plan.rows - len(draft.tokens))
+    price = None if budget.price is None else budget.price.behind(draft.depth, chance)
+    return Budget(max(0, length), price)

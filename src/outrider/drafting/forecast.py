@@ -195,8 +195,8 @@ class Forecast:
         return self._seconds.stands(request) if self.informed else ()
 
     def observe(self, request: Request, draft: Draft, length: int, verdict: Verdict) -> None:
-        """The drafter was asked for `length` tokens at most and offered `draft`, of which some stood."""
-        offered, accepted = min(draft.depth, self.longest), verdict.straight
+        """The drafter was asked for `length` tokens at most and began `draft`, of which some stood."""
+        offered, accepted = min(draft.begun, self.longest), verdict.straight
         silent = offered < min(length, self.longest)
         self._silences.observe(request, range(offered + silent), silent)
         tried = min(accepted + 1, offered)
@@ -205,14 +205,32 @@ class Forecast:
         fell = accepted < tried
         self._positions.observe(request, range(tried), fell)
         if draft.confidences:
-            self.informed = True
-            cells = [cell(c, CONFIDENCE_CELLS) for c in draft.confidences[:tried]]
-            self._confidences.observe(request, cells, fell)
+            cells = self._observe_confidences(request, draft.confidences[:tried], fell)
             beside = next(
                 (n for n, p in enumerate(draft.parents) if n >= draft.depth and p == accepted - 1), 0
             )
             if fell and beside:
                 self._seconds.observe(request, cells[-1:], beside not in verdict.path)
+
+    def observe_behind(self, request: Request, draft: Draft, own: range, verdict: Verdict) -> None:
+        """The drafter went on behind others with these tokens of `draft`. That tells what its confidence is
+        worth, where all before them stood, and nothing of what it offers when it begins."""
+        accepted = verdict.straight - own.start
+        if accepted < 0 or not draft.confidences:
+            return
+        tried = min(accepted + 1, len(own))
+        self._observe_confidences(
+            request, draft.confidences[own.start : own.start + tried], fell=accepted < tried
+        )
+
+    def _observe_confidences(
+        self, request: Request, confidences: Sequence[float], fell: bool
+    ) -> Sequence[int]:
+        """Tokens of which the drafter was so sure were tried. Returns their cells."""
+        self.informed = True
+        cells = [cell(confidence, CONFIDENCE_CELLS) for confidence in confidences]
+        self._confidences.observe(request, cells, fell)
+        return cells
 
     def refresh(self) -> None:
         """Let what all requests share learn from what was observed since."""

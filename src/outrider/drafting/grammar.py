@@ -62,4 +62,5 @@ def within_grammar(request: Request, draft: Draft) -> Draft:
         probs=probs,
         confidences=draft.confidences[:count],
         chances=draft.chances[:count],
+        sources=draft.sources[:count],
     )

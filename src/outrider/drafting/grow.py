@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Growing:
-    """A draft in the making: what is left of its budget, its tokens, and what was told of each. state: what
-    the next token is drafted from, beside the last one; complete: nothing is added any more."""
+    """A draft in the making: what is left of its budget, its tokens, and what was told of each. begun: tokens
+    that others drafted before it; state: what the next token is drafted from, beside the last one; complete:
+    nothing is added any more."""
 
     request: Request
     budget: Budget
     table: BlockTable
+    begun: Sequence[int] = ()
     tokens: list[int] = field(default_factory=list)
     seconds: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
@@ -62,9 +64,10 @@ class Growing:
         """
         request = self.request
         sampler, params, written = request.sampler, request.params, request.num_output
+        position = written + len(self.begun) + len(self.tokens)
         length, edits = self.budget.length, list[Edits]()
         if sampler.edits:
-            output = [*request.output, *self.tokens]
+            output = [*request.output, *self.begun, *self.tokens]
             if not sampler.ready(output):
                 return None
             length, edits = 1, sampler.rows([output])
@@ -74,7 +77,7 @@ class Growing:
                 1,
                 sampler.filters,
                 acceptance.draft_key(request.noise, written),
-                written + len(self.tokens),
+                position,
                 edits,
             ),
             self._affordable(length, siblings=not edits),

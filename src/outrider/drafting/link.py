@@ -13,7 +13,6 @@ from outrider.drafting.base import Draft, Drafter
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import Outcome
-from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
@@ -100,17 +99,21 @@ class Link:
         for outcome in outcomes:
             request, draft, verdict = outcome.request, outcome.draft, outcome.verdict
             length = outcome.plan.budgets[number].length
-            if not length or (draft.tokens and draft.source < number):
+            own = draft.span(number)
+            began = bool(own) and not own.start
+            others_began = bool(draft.tokens) and draft.source < number
+            if not length or (others_began and not own):
                 continue  # not asked
-            if draft.source != number:
-                draft, verdict = Draft(source=number), Verdict(0, ())
             if request in reading:
                 continue  # still reading, which says nothing of what it will offer
             asked.append(request)
-            tokens += max(1, draft.depth)
-            depth = max(depth, 1, draft.depth)
-            self.forecast.observe(request, draft, length, verdict)
-            if draft.tokens:
+            tokens += max(1, len(own))
+            depth = max(depth, 1, len(own))
+            if own.start:
+                self.forecast.observe_behind(request, draft, own, verdict)
+            if not others_began:
+                self.forecast.observe(request, draft if began else Draft(), length, verdict)
+            if began:
                 self._shown.add(request, verdict.accepted)
         if asked:
             self.cost.observe(len(asked), tokens, depth, read, seconds)

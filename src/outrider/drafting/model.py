@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from outrider.engine.request import Request
 
 
-class ModelDrafter(OwnCache[DraftRunner]):
-    """Drafts with a model of its own cache and of the target's vocabulary.
+class Lockstep(OwnCache[DraftRunner]):
+    """Drafts with a model of its own cache, for all requests at once.
 
-    A request's cache catches up with its committed tokens at its next draft: after a draft that stood as a
-    whole by two tokens, after a pause by as many as were missed. One catch-up pass a step computes at most
-    `max_rows` rows; a request that it could not finish gets no draft in this step.
+    One catch-up pass a step computes at most `max_rows` rows; a request that it could not finish gets no
+    draft in this step.
     """
 
     def __init__(self, make: Callable[[], DraftRunner], acceptance: Acceptance, *, max_rows: int) -> None:
@@ -32,14 +31,63 @@ class ModelDrafter(OwnCache[DraftRunner]):
         self._acceptance = acceptance
         self._max_rows = max_rows
 
-    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
-        begun = [self._begin(r, budget) for r, budget in zip(requests, budgets, strict=True)]
-        lanes, active = self._catch_up([g for g in begun if g is not None])
+    def _unread(self, growing: Growing) -> list[int]:
+        """The tokens that the draft model has not computed of those that a draft follows, the last among
+        them."""
+        raise NotImplementedError
+
+    def _grow(self, growing: Sequence[Growing | None]) -> list[Draft]:
+        """The drafts, grown to their ends; none for None."""
+        lanes, active = self._catch_up([g for g in growing if g is not None])
         while lanes:
             for g, grown in zip(active, self.runner.draft(lanes), strict=True):
                 g.add(grown)
-            lanes, active = self._go_on([g for g in active if not g.complete])
-        return [Draft() if g is None else g.draft() for g in begun]
+            # Drafts behind the last tokens of those that there are.
+            lanes, active = self._lanes([(g, g.tokens[-1:], True) for g in active if not g.complete])
+        return [Draft() if g is None else g.draft() for g in growing]
+
+    def _catch_up(self, growing: Sequence[Growing]) -> tuple[list[Lane | Span], list[Growing]]:
+        """The tokens that the draft model has not seen, and drafts behind them for those who then have seen
+        all."""
+        left = self._max_rows
+        work: list[tuple[Growing, list[int], bool]] = []
+        # Those who are far behind take what the others leave, so as not to keep them from drafting.
+        for g, unread in sorted(((g, self._unread(g)) for g in growing), key=lambda each: len(each[1])):
+            if tokens := unread[:left]:
+                work.append((g, tokens, len(tokens) == len(unread)))
+                left -= len(tokens)
+        return self._lanes(work)
+
+    def _lanes(
+        self, work: Sequence[tuple[Growing, Sequence[int], bool]]
+    ) -> tuple[list[Lane | Span], list[Growing]]:
+        """Passes over these tokens, and who drafts behind them."""
+        lanes: list[Lane | Span] = []
+        active = []
+        for g, tokens, ready in work:
+            lane = g.go_on(self.runner.readable(tokens), self._acceptance, drafts=ready)
+            if lane is None:
+                continue
+            if isinstance(lane, Lane):
+                active.append(g)
+            lanes.append(lane)
+        return lanes, active
+
+
+class ModelDrafter(Lockstep):
+    """Drafts with a model of the target's vocabulary.
+
+    A request's cache catches up with its committed tokens at its next draft: after a draft that stood as a
+    whole by two tokens, after a pause by as many as were missed.
+    """
+
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        return self.extend(requests, [()] * len(requests), budgets)
+
+    def extend(
+        self, requests: Sequence[Request], begun: Sequence[Sequence[int]], budgets: Sequence[Budget]
+    ) -> list[Draft]:
+        return self._grow([self._begin(*each) for each in zip(requests, begun, budgets, strict=True)])
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         for request, verdict in zip(requests, verdicts, strict=True):
@@ -52,48 +100,16 @@ class ModelDrafter(OwnCache[DraftRunner]):
         table = self._tables.get(request)
         return len(request.tokens) - 1 - (table.filled if table is not None else 0)
 
-    def _known(self, request: Request) -> list[int]:
-        """The tokens of a request that drafts follow, in the draft model's vocabulary."""
-        return request.tokens
+    def _unread(self, growing: Growing) -> list[int]:
+        return [*growing.request.tokens[growing.table.filled :], *growing.begun]
 
-    def _begin(self, request: Request, budget: Budget) -> Growing | None:
-        """A draft to grow; None where the draft model's context is at its end."""
-        length = self.runner.model.config.max_position_embeddings - len(request.tokens)
+    def _begin(self, request: Request, begun: Sequence[int], budget: Budget) -> Growing | None:
+        """A draft to grow behind what others have begun; None where the draft model's context is at its
+        end."""
+        length = self.runner.model.config.max_position_embeddings - len(request.tokens) - len(begun)
         if length <= 0:
             return None
         if request not in self._tables:
-            self._tables[request] = self.runner.table()
+            self._tables[request] = self.runner.table(request.params.cache_salt)
             self._tables[request].adopt(request.tokens)
-        return Growing(request, budget.within(length), self._tables[request])
-
-    def _catch_up(self, growing: Sequence[Growing]) -> tuple[list[Lane | Span], list[Growing]]:
-        """The tokens that the draft model has not seen, and drafts behind them for those who then have seen
-        all."""
-        left = self._max_rows
-        work: list[tuple[Growing, list[int]]] = []
-        # Those who are far behind take what the others leave, so as not to keep them from drafting.
-        for g in sorted(growing, key=lambda g: len(self._known(g.request)) - g.table.filled):
-            if tokens := self._known(g.request)[g.table.filled :][:left]:
-                work.append((g, tokens))
-                left -= len(tokens)
-        return self._lanes(work)
-
-    def _go_on(self, growing: Sequence[Growing]) -> tuple[list[Lane | Span], list[Growing]]:
-        """Drafts behind the last tokens of those that there are."""
-        return self._lanes([(g, g.tokens[-1:]) for g in growing])
-
-    def _lanes(
-        self, work: Sequence[tuple[Growing, Sequence[int]]]
-    ) -> tuple[list[Lane | Span], list[Growing]]:
-        """Passes over these tokens, and who drafts behind them."""
-        lanes: list[Lane | Span] = []
-        active = []
-        for g, tokens in work:
-            ready = g.table.filled + len(tokens) == len(self._known(g.request)) + len(g.tokens)
-            lane = g.go_on(self.runner.readable(tokens), self._acceptance, drafts=ready)
-            if lane is None:
-                continue
-            if isinstance(lane, Lane):
-                active.append(g)
-            lanes.append(lane)
-        return lanes, active
+        return Growing(request, budget.within(length), self._tables[request], begun)

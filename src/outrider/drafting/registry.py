@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from outrider.cache.division import Size
@@ -11,8 +12,10 @@ from outrider.config import DrafterConfig, EngineConfig, Quantization, Speculati
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
-from outrider.drafting.ngram import NgramDrafter
 from outrider.drafting.self_draft import self_draft
+from outrider.drafting.suffix import SuffixDrafter
+from outrider.drafting.suffix_file import SuffixFile
+from outrider.drafting.suffix_store import SuffixStore
 from outrider.drafting.text import UNSETTLED, Speaker, Translation
 from outrider.drafting.text_drafter import FINER, TextDrafter
 from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary, first_difference
@@ -115,9 +118,15 @@ class Surroundings:
         return longest_draft(self.speculative)
 
 
-def _ngram(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
-    shortest, longest = around.speculative.prompt_lookup_min, around.speculative.prompt_lookup_max
-    return Cacheless(lambda: NgramDrafter(shortest, longest))
+def _suffix(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
+    said, file = around.speculative, None
+    if said.suffix_file is not None:
+        target = around.target.config.vocab_size
+        file = SuffixFile(
+            Path(said.suffix_file), Vocabulary.of(around.config.model, around.tokenizer, target)
+        )
+    store = SuffixStore(said.suffix_memory, file)
+    return Cacheless(lambda: SuffixDrafter(said.prompt_lookup_min, said.prompt_lookup_max, store))
 
 
 def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
@@ -235,7 +244,7 @@ def _sizes(model: Cached, around: Surroundings, rows: int) -> tuple[Size, ...]:
     return group_sizes(model, around.config.block_size, rows + around.longest, around.longest)
 
 
-SOURCES = {"ngram": _ngram, "draft_model": _draft_model, "head": _head, "self": _self}
+SOURCES = {"suffix": _suffix, "draft_model": _draft_model, "head": _head, "self": _self}
 
 
 def load_drafters(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from outrider.drafting.base import Draft
 from outrider.drafting.grow import Growing
-from outrider.drafting.model import ModelDrafter
+from outrider.drafting.model import Lockstep
 from outrider.drafting.text import Seam, Spelt, Transcript, Translation
 from outrider.models.runner import DraftRunner
 from outrider.ops.budget import Budget
@@ -72,7 +72,7 @@ class GrowingText(Growing):
         return Lane(span, Choice(1), self.budget, self.translation.ends, chances=chances)
 
 
-class TextDrafter(ModelDrafter):
+class TextDrafter(Lockstep):
     """Drafts with a model of another vocabulary, from its own tokens of a request's text.
 
     When the target has said more, the tokens at the end of the text may be others. The cache is kept as far
@@ -93,6 +93,9 @@ class TextDrafter(ModelDrafter):
         self._transcripts: dict[Request, Transcript] = {}
         self._grown: dict[Request, GrowingText] = {}
         self._stood: dict[Request, int] = {}  # tokens of the last draft
+
+    def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
+        return self._grow([self._begin(*each) for each in zip(requests, budgets, strict=True)])
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
         for request, verdict in zip(requests, verdicts, strict=True):
@@ -117,8 +120,8 @@ class TextDrafter(ModelDrafter):
         for kept in (self._transcripts, self._grown, self._stood):
             kept.clear()
 
-    def _known(self, request: Request) -> list[int]:
-        return self._transcripts[request].tokens
+    def _unread(self, growing: Growing) -> list[int]:
+        return self._transcripts[growing.request].tokens[growing.table.filled :]
 
     def _begin(self, request: Request, budget: Budget) -> GrowingText | None:
         transcript = self._up_to_date(request)
@@ -140,7 +143,7 @@ class TextDrafter(ModelDrafter):
     def _up_to_date(self, request: Request) -> Transcript:
         """The request's text, with a cache that holds its beginning."""
         if request not in self._tables:
-            self._tables[request] = self.runner.table()
+            self._tables[request] = self.runner.table(request.params.cache_salt)
             self._transcripts[request] = Transcript(self._translation)
         transcript, table = self._transcripts[request], self._tables[request]
         grown = self._grown.pop(request, None)

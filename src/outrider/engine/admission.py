@@ -71,7 +71,7 @@ def admit(
             noise=Noise(seed, number),
             stop_tokens=stop_tokens,
             max_length=min(max_model_len, len(tokens) + max_tokens),
-            table=target.table(),
+            table=target.table(params.cache_salt),
             text=OutputText(detokenizer, params.stop, include_stop=params.include_stop_str_in_output),
             arrival_time=now,
             turn=now + priority * PRIORITY_SECONDS,

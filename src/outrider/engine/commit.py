@@ -85,8 +85,8 @@ def _increment(
 
 def _drafted(judged: Judged, first: int) -> Drafted:
     draft = judged.draft
-    source = draft.source - 1 if draft.source else None
-    return Drafted(first, source, draft.tokens[: draft.depth], draft.chances)
+    sources = tuple(source - 1 if source else None for source in draft.sources)
+    return Drafted(first, sources, draft.tokens[: draft.depth], draft.chances)
 
 
 def _last(logprobs: Sequence[Logprobs], count: int) -> tuple[Logprobs, ...]:

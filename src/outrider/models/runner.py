@@ -99,13 +99,14 @@ class PagedRunner:
         ]
         return self._paged.backend.compile(definition, caches, self.block_size)
 
-    def table(self) -> BlockTable:
-        """An empty block table for one request."""
+    def table(self, salt: str | None = None) -> BlockTable:
+        """An empty block table for one request, which finds blocks of the same salt alone."""
         return BlockTable(
             self.pool.of_groups,
             self.block_size,
             prefix_caching=self._prefix_caching,
             states=self.pool.states,
+            salt=salt,
         )
 
     def reclaim(self) -> bool:

@@ -25,6 +25,12 @@ class Price:
     reached: tuple[float, ...] = ()
     second: tuple[float, ...] = ()
 
+    def behind(self, tokens: int, chance: float) -> Price:
+        """What tokens cost behind so many others, which all stand with this chance."""
+        return replace(
+            self, row=self.row / chance, token=self.token / chance, least=max(0, self.least - tokens)
+        )
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -109,12 +115,10 @@ class Meter:
         price = self._budget.price
         if price is None:
             return None
-        return Price(
-            row=price.row / self._survival,
-            token=price.token / self._survival,
-            least=max(0, price.least - self._position),
-            sure=price.sure,
+        return replace(
+            price.behind(self._position, self._survival),
             reached=price.reached[self._position :] or price.reached[-1:],
+            second=(),
         )
 
 

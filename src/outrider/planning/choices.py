@@ -131,7 +131,7 @@ def _drafters(config: EngineConfig, target: Checkpoint) -> Iterator[tuple[str, S
     if given is not None:
         yield ", ".join(drafter.name for drafter in given.drafters), given
     like = {} if given is None else given.model_dump(exclude={"drafters", *OF_DRAFTS})
-    for drafter in (DrafterConfig(method="ngram"), DrafterConfig(method="head", model="head")):
+    for drafter in (DrafterConfig(method="suffix"), DrafterConfig(method="head", model="head")):
         asked = given is not None and given.drafters == (drafter,)
         if not asked and (drafter.model is None or _is_for(target)):
             yield drafter.name, SpeculativeConfig(drafters=(drafter,), **like)

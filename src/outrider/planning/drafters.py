@@ -24,7 +24,7 @@ from outrider.planning.passes import PassSize
 from outrider.planning.process import DROPPED, POSITION, SPELT, TOKENIZER, TOKENIZER_MADE, VOCABULARIES
 
 COPIES = 4  # of distributions, while they are computed
-INDEXED = 130  # bytes of an n-gram in the index: its tuple, its place in the table, the number
+MATCHED = 65  # bytes of a token in a suffix automaton, of source code and prose
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def drafter_footprint(drafter: DrafterConfig, around: Drafting) -> Footprint:
     return replace(footprint, passing=footprint.passing + 8 * rows * around.target.config.vocab_size)
 
 
-def _ngram(drafter: DrafterConfig, around: Drafting) -> Footprint:
-    sizes = around.speculative.prompt_lookup_max - around.speculative.prompt_lookup_min + 1
-    return Footprint(position=INDEXED * sizes)
+def _suffix(drafter: DrafterConfig, around: Drafting) -> Footprint:
+    shared = around.speculative.suffix_memory
+    return Footprint(weights=shared, position=MATCHED)
 
 
 def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
@@ -144,7 +144,7 @@ def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
 
 
 FOOTPRINTS: dict[str, Callable[[DrafterConfig, Drafting], Footprint]] = {
-    "ngram": _ngram,
+    "suffix": _suffix,
     "draft_model": _draft_model,
     "head": _head,
     "self": _self,

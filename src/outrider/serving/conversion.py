@@ -37,6 +37,7 @@ class Additions(Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
+    cache_salt: str | None = None
     num_speculative_tokens: int | None = None
     """Draft length of this request; 0 is plain decoding."""
     chat_template_kwargs: dict[str, Any] | None = None

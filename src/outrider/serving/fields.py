@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any
 
 BILLING = "store metadata service_tier safety_identifier request_id name"
-CACHING = "prompt_cache_key prompt_cache_retention cache_control cache_salt cache_prompt keep_alive"
+CACHING = "prompt_cache_key prompt_cache_retention cache_control cache_prompt keep_alive"
 RUNNING = """
     prediction include_obfuscation kv_transfer_params disable_fallback disable_log_requests id_slot slot_id
     timings_per_token return_progress

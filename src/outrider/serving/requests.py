@@ -23,6 +23,7 @@ from outrider.serving.tools import NamedChoice, SentCall, ToolChoice, Tools
 MAX_LOGPROBS = 20
 MAX_WORDS = 1000
 """Of `stop` and of `bad_words`: all are looked for at each token, and meanwhile the other requests wait."""
+MAX_SALT = 1024  # characters
 MAX_USER = 256  # characters: it is written to the log
 MOST_CLIENT_PRIORITY = 60
 """To either side. Each is ten seconds of head start, so this is as long as a request may take by default."""
@@ -65,7 +66,7 @@ PASSED_ON = (
     "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "allowed_token_ids", "bad_words", "stop", "stop_token_ids",
     "include_stop_str_in_output", "ignore_eos", "min_tokens", "seed", "prompt_logprobs",
-    "skip_special_tokens", "num_speculative_tokens",
+    "skip_special_tokens", "cache_salt", "num_speculative_tokens",
 )  # fmt: skip
 """Fields that mean what they mean in SamplingParams, which also knows their ranges."""
 
@@ -112,6 +113,8 @@ class Sampling(Body):
     skip_special_tokens: bool | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: Structured | None = None
+    cache_salt: Annotated[Text, Field(min_length=1, max_length=MAX_SALT)] | None = None
+    """What is kept of finished requests is shared among those of the same salt alone."""
     num_speculative_tokens: Count | None = None
     """Draft length of this request; 0 is plain decoding."""
     speculation_metrics: bool | None = None

@@ -21,11 +21,13 @@ class TokenTrace(TypedDict):
 
 
 class DraftTrace(TypedDict):
-    """A verified draft. position: in the output, from 0, where it began; tokens: each by itself; accepted:
-    how many of them stood; probabilities: the drafter's, null where it has none and without `logprobs`."""
+    """A verified draft. position: in the output, from 0, where it began; drafter: who began it; drafters: who
+    drafted each token; tokens: each by itself; accepted: how many of them stood; probabilities: of the first
+    tokens, as far as their drafter has any; null where it has none and without `logprobs`."""
 
     position: int
     drafter: str
+    drafters: list[str]
     tokens: list[str]
     accepted: int
     probabilities: list[float] | None
@@ -58,9 +60,11 @@ class Tracer:
         return {"tokens": tokens, "drafts": self._waiting.pop(index, [])}
 
     def _told(self, draft: Drafted, accepted: int) -> DraftTrace:
+        drafters = [GRAMMAR if source is None else self._drafters[source] for source in draft.sources]
         return {
             "position": draft.first,
-            "drafter": GRAMMAR if draft.source is None else self._drafters[draft.source],
+            "drafter": drafters[0],
+            "drafters": drafters,
             "tokens": self._decode(draft.tokens),
             "accepted": accepted,
             "probabilities": list(draft.chances) or None,

@@ -37,6 +37,8 @@ class Options(Body):
     """It holds for all tokens of the prompt and the answer."""
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    cache_salt: str | None = None
+    """What is kept of finished requests is shared among those of the same salt. No other server has it."""
     num_speculative_tokens: int | None = None
     """Draft length of this request; 0 is plain decoding. No other server has it."""
     num_ctx: Taken = None

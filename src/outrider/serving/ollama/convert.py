@@ -18,6 +18,7 @@ SAME = (
     "min_p",
     "presence_penalty",
     "frequency_penalty",
+    "cache_salt",
     "num_speculative_tokens",
 )
 """Options that have the same name and meaning in chat."""

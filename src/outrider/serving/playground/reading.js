@@ -2,6 +2,9 @@
 
 import { Parts } from "./parts.js";
 
+/** Who drafted a token of a draft: several may have had a part in it. */
+export const drafterOf = (draft, place) => draft.drafters?.[place] ?? draft.drafter;
+
 /**
  * A token: position, text, source ("draft", "correction", "bonus", "target"), drafter (of source "draft"), id (if
  * asked for), p and q: the target's and the draft's probability, null where unknown; instead: the drafted token
@@ -47,7 +50,7 @@ export class Reading {
       text,
       source,
       id,
-      drafter: source === "draft" ? step.draft.drafter : null,
+      drafter: source === "draft" ? drafterOf(step.draft, place) : null,
       p: logprob === null ? null : Math.exp(logprob),
       q: drafted === undefined ? null : (step.draft.probabilities?.[place] ?? null),
       instead: source === "correction" ? drafted : null,

@@ -4,6 +4,7 @@
  */
 
 import { make, visible } from "./dom.js";
+import { drafterOf } from "./reading.js";
 import { lookOf } from "./sources.js";
 
 export class Sequence {
@@ -53,10 +54,11 @@ export class Sequence {
 function pass({ draft, own }, number) {
   const guesses = draft?.tokens ?? [];
   const accepted = draft?.accepted ?? 0;
-  const said = draft ? `Step ${number + 1}, ${draft.drafter}: ${accepted} of ${guesses.length} accepted` : `Step ${number + 1}, no draft`;
+  const drafters = [...new Set(guesses.map((_, i) => drafterOf(draft, i)))].join(" and ");
+  const said = draft ? `Step ${number + 1}, ${drafters}: ${accepted} of ${guesses.length} accepted` : `Step ${number + 1}, no draft`;
   const slots = guesses.map((text, i) => {
     const stood = i < accepted;
-    const look = lookOf({ source: "draft", drafter: draft.drafter });
+    const look = lookOf({ source: "draft", drafter: drafterOf(draft, i) });
     if (stood) return slot(i, chip(text, `guess ${look}`, "accepted"), chip(text, `said ${look}`));
     const wrong = i === accepted && own !== null;
     return slot(i, chip(text, "guess discarded", "discarded"), wrong ? chip(own.text, `said ${lookOf(own)}`, own.source) : null);
