@@ -30,6 +30,7 @@ def test_each_entry_is_whole() -> None:
         assert draft.kind in KINDS
         assert all("/" not in target for target in draft.targets)
         assert draft.command.startswith(f"hf download {draft.repository}")
+        assert draft.file is None or draft.file.endswith(".gguf")
         assert draft.size is None or 10**7 < draft.size < 10**11
         assert repositories(draft.targets[0]).count(draft.repository) >= 1  # its own target finds it
 

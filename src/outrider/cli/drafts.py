@@ -75,8 +75,7 @@ def _print(found: DraftSurvey) -> None:
     for draft in found.public:
         _entry(draft.repository, _of_public(draft), draft.command)
     if not found.public:
-        what = f"drafts for {found.family} of this name" if found.family else "draft for this model"
-        _entry(None, [f"no public {what} is known here; lookup works with every model"])
+        _entry(None, ["no public draft for this model is known here; lookup works with every model"])
     _heading("To make")
     _entry(None, ["a head that learns from this very model, with PyTorch:"], _distill(found))
     if found.head.parent == Path():

@@ -39,7 +39,7 @@ class PublicDraft(Strict):
     source: Text
     """The page by which it was checked."""
     file: Text | None = None
-    """The one file of it to download; None: all of it."""
+    """The one GGUF file of it to download; None: all of it."""
     parameters: PositiveInt | None = None
     bytes: PositiveInt | None = None
     """Of the file, or of the repository's weights."""
