@@ -25,10 +25,9 @@ from statistics import median
 
 from pydantic import TypeAdapter
 
-from benchmarks.peers.measure import Measured, Plan, Result, measure
+from benchmarks.peers.measure import OF_SMOLLM2, Measured, Plan, Result, measure
 from benchmarks.peers.prompts import long_prompt, token_ids
 from benchmarks.peers.registry import OWN
-from outrider.cli.options import usual_drafters
 from outrider.measurement.prompts import BUILT_IN
 from outrider.models.checkpoint import locate
 from outrider.ops.cpu.extension import physical_cores
@@ -234,7 +233,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.file is not None:
         models = [
-            ("SmolLM2-135M Q4_1", locate("smollm2"), usual_drafters("smollm2")),
+            ("SmolLM2-135M Q4_1", locate("smollm2"), OF_SMOLLM2),
             (args.name or args.file.stem, args.file, args.drafters.split(",")),
         ]
         run = run_of(models, args.tokens, args.rounds)

@@ -26,9 +26,13 @@ def _two_threads() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing that a test learns about costs is left to the user, and nothing of theirs is read."""
+    """Nothing that a test learns about costs is left to the user, and nothing of theirs is read: neither
+    costs nor models of the hub that were downloaded before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        hub = str(tmp_path_factory.mktemp("hub"))
+        patch.setenv("HF_HUB_CACHE", hub)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", hub)
         yield
 
 
@@ -48,8 +52,8 @@ def _same_random_data_every_time() -> None:
 
 @pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny random Llama."""
-    path: Path = tmp_path_factory.mktemp("target")
+    """A tiny random Llama, alone in its folder."""
+    path: Path = tmp_path_factory.mktemp("target") / "model"
     write_model(path)
     return str(path)
 

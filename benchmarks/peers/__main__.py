@@ -14,13 +14,12 @@ from pathlib import Path
 
 import benchmarks.peers as package
 from benchmarks.peers.base import CONTEXT, PROMPT
-from benchmarks.peers.measure import Measured, Plan, measure
+from benchmarks.peers.measure import OF_SMOLLM2, Measured, Plan, measure
 from benchmarks.peers.prompts import long_prompt, token_ids
 from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.report import rows, table
 from benchmarks.peers.worker import Unavailable
 from benchmarks.variants import KINDS, LARGE, cache_folder, variant
-from outrider.cli.options import usual_drafters
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 from outrider.ops.cpu.extension import physical_cores
 
@@ -108,8 +107,8 @@ def main() -> None:
 
 
 def _drafters(format: str) -> list[str]:
-    """SmolLM2's usual ones; other models have no head."""
-    return usual_drafters("smollm2") if format in KINDS else ["ngram"]
+    """SmolLM2's; other models have no head that everybody has."""
+    return OF_SMOLLM2 if format in KINDS else ["ngram"]
 
 
 def _chosen(parser: argparse.ArgumentParser, option: str, names: str, known: Collection[str]) -> list[str]:

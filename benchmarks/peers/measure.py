@@ -16,6 +16,7 @@ from benchmarks.peers.worker import Generation, Unavailable, Worker
 from benchmarks.stored import stored_bytes
 from outrider.planning.bandwidth import read_bandwidth
 
+OF_SMOLLM2 = ["ngram", "head"]  # Outrider's drafters: what "auto" finds where nothing else lies
 PAUSE = 0.05  # seconds: idle threads of the last engine spin for milliseconds before they sleep
 
 

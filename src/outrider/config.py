@@ -91,9 +91,12 @@ InstructionSet = Literal[
 
 
 class DrafterConfig(Strict):
-    """One drafter of the chain. model: of the methods 'draft_model' and 'head'; quantization: of 'self'."""
+    """One drafter of the chain. model: of the methods 'draft_model' and 'head'; quantization: of 'self'.
 
-    method: Annotated[Literal["draft_model", "head", "suffix", "self"], BeforeValidator(_method)]
+    'auto' stands for the chain that `outrider.finding` makes of what it finds.
+    """
+
+    method: Annotated[Literal["auto", "draft_model", "head", "suffix", "self"], BeforeValidator(_method)]
     model: Annotated[str, Field(min_length=1)] | None = None
     quantization: Quantization | None = None
 
@@ -115,6 +118,11 @@ class DrafterConfig(Strict):
     def name(self) -> str:
         """As `speculative_model` has it."""
         return self.model or (f"self:{self.quantization}" if self.quantization else self.method)
+
+
+AUTO = DrafterConfig(method="auto")
+LOOKUP = DrafterConfig(method="suffix")
+"""What costs next to nothing, and stands first in every chain that is found."""
 
 
 class SpeculativeConfig(Strict):
@@ -149,7 +157,10 @@ class SpeculativeConfig(Strict):
         for drafter in self.drafters:
             if self.drafters.count(drafter) > 1:
                 raise ValueError(f"the drafter {drafter.name!r} is given twice; drop one")
-        if self.draft_quantization is not None and all(drafter.model is None for drafter in self.drafters):
+        if AUTO in self.drafters and not self.seeks:
+            raise ValueError("the drafter 'auto' stands for all of them; give it alone")
+        loads = self.seeks or any(drafter.model is not None for drafter in self.drafters)
+        if self.draft_quantization is not None and not loads:
             raise ValueError(
                 f"draft_quantization = {self.draft_quantization!r} is for the weights of a draft model, and "
                 f"{', '.join(repr(drafter.name) for drafter in self.drafters)} has none to load; drop it, "
@@ -177,6 +188,11 @@ class SpeculativeConfig(Strict):
                 f"prompt_lookup_max = {self.prompt_lookup_max}; lower it"
             )
         return self
+
+    @property
+    def seeks(self) -> bool:
+        """Whether the drafters are still to be found."""
+        return self.drafters == (AUTO,)
 
 
 class EngineConfig(Strict):
@@ -250,6 +266,8 @@ class EngineConfig(Strict):
 
 _OF_SPECULATION = frozenset(SpeculativeConfig.model_fields) - {"drafters"}
 _FLAT = _OF_SPECULATION | {"speculative_model"}
+NONE = "none"
+"""The `speculative_model` that means none, for the command line, where 'auto' is the default."""
 MAPPINGS = frozenset({"speculative_config", "override_generation_config"})
 """Options of LLM whose values are mappings."""
 OWN = (
@@ -265,8 +283,9 @@ def resolve(model: str, **options: Any) -> EngineConfig:
 
     Speculation is given as `speculative_model=` (a drafter or a list of them) with `num_speculative_tokens=`,
     `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=`, `draft_quantization=` and
-    `draft_vocabulary=`, or as one mapping `speculative_config=`. Raises ConfigError for both at once, for
-    unknown names, for values out of range, and for what vLLM does and Outrider does not.
+    `draft_vocabulary=`, or as one mapping `speculative_config=`. What 'auto' stands for is not looked for
+    here. Raises ConfigError for both at once, for unknown names, for values out of range, and for what vLLM
+    does and Outrider does not.
     """
     options = translated(options, OF_LLM, "LLM")
     refuse_unknown(options, OWN, "LLM")
@@ -288,7 +307,7 @@ def _speculative(flat: dict[str, Any], mapping: Any) -> SpeculativeConfig | None
         if not isinstance(mapping, dict):
             raise ConfigError(
                 f"speculative_config = {mapping!r}: give a mapping such as "
-                '{"method": "ngram", "num_speculative_tokens": 5}'
+                '{"method": "suffix", "num_speculative_tokens": 5}'
             )
         mapping = translated(mapping, OF_SPECULATIVE_CONFIG, "speculative_config")
         refuse_unknown(mapping, {"method", "model", *_OF_SPECULATION}, "speculative_config")
@@ -299,13 +318,18 @@ def _speculative(flat: dict[str, Any], mapping: Any) -> SpeculativeConfig | None
         return None
     if "speculative_model" not in flat:
         raise ConfigError(
-            f"{', '.join(flat)} given without speculative_model; name a drafter, for example 'ngram'"
+            f"{', '.join(flat)} given without speculative_model; name a drafter, for example 'suffix'"
         )
     given = flat.pop("speculative_model")
-    if given in ([], ()):
-        raise ConfigError(f"speculative_model = {given!r}: name one drafter at least, for example 'ngram'")
-    drafters = tuple(_drafter(name) for name in (given if isinstance(given, (list, tuple)) else [given]))
-    return SpeculativeConfig(drafters=drafters, **flat)
+    names: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not names:
+        raise ConfigError(f"speculative_model = {given!r}: name one drafter at least, for example 'suffix'")
+    if NONE in names:
+        idle = [repr(name) for name in names if name != NONE] + [*flat]
+        if idle:
+            raise ConfigError(f"speculative_model = {NONE!r} drafts nothing; drop it, or {', '.join(idle)}")
+        return None
+    return SpeculativeConfig(drafters=tuple(map(_drafter, names)), **flat)
 
 
 def _mapped(method: Any, model: Any) -> DrafterConfig:
@@ -316,8 +340,10 @@ def _mapped(method: Any, model: Any) -> DrafterConfig:
 
 
 def _drafter(name: Any) -> DrafterConfig:
+    if name == "auto":
+        return AUTO
     if name in ("suffix", "ngram", "[ngram]"):
-        return DrafterConfig(method="suffix")
+        return LOOKUP
     if name in ("head", "[head]"):
         return DrafterConfig(method="head", model="head")
     if isinstance(name, str) and name.partition(":")[0] == "self":

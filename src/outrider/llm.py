@@ -19,6 +19,7 @@ from outrider.engine.engine import Engine
 from outrider.engine.request import RequestGroup
 from outrider.engine.shared import Inbox, SharedEngine
 from outrider.errors import ConfigError, RequestError
+from outrider.finding.auto import with_found
 from outrider.foreign import refuse_lora
 from outrider.loading import Listener, unheard
 from outrider.messages import shown
@@ -53,13 +54,14 @@ class ModelFacts:
 class LLM:
     """A target model, and a drafter that rides ahead of it.
 
-    `LLM(model, speculative_model="ngram", num_speculative_tokens=5)`. Options are the fields of
+    `LLM(model, speculative_model="suffix", num_speculative_tokens=5)`. Options are the fields of
     `outrider.config.EngineConfig`, and for speculation either `speculative_model`,
     `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance`,
     `draft_quantization` and `draft_vocabulary`, or
-    `speculative_config={"method": "draft_model" | "head" | "ngram", "model": ...}`.
-    None leaves an option at its default. What vLLM has besides and cannot change an answer is taken with a
-    warning; what would is refused (`outrider.vllm_arguments`).
+    `speculative_config={"method": "draft_model" | "head" | "suffix", "model": ...}`.
+    `speculative_model="auto"` takes what suits the target of the heads and smaller models on this disk, as
+    `found` says, which is None otherwise. None leaves an option at its default. What vLLM has besides and
+    cannot change an answer is taken with a warning; what would is refused (`outrider.vllm_arguments`).
 
     listener: is called with each step of loading, an `outrider.loading.Loading`.
 
@@ -73,7 +75,8 @@ class LLM:
     @signed
     def __init__(self, model: str, *, listener: Listener = unheard, **options: Unpack[Options]) -> None:
         given = {name: value for name, value in options.items() if value is not None}
-        self.config = within_limit(resolve(model, **given))
+        config, self.found = with_found(resolve(model, **given), listener=listener)
+        self.config = within_limit(config)
         self.tally = Tally()
         engine = build_engine(self.config, listener=listener, watchers=[self.tally])
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory

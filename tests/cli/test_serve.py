@@ -141,8 +141,11 @@ def test_a_terminal_sees_a_banner_and_words(target: str) -> None:
 
 def test_json_is_had_for_the_asking_and_without_a_terminal(target: str) -> None:
     with Terminal("serve", target, "--port", "0", "--log-format", "json") as terminal:
-        line = terminal.wait_for("}")
-        assert json.loads(line[line.index("{") :])["message"] == "listening"
+        said = [
+            json.loads(line[line.index("{") :]) for line in (terminal.wait_for("}"), terminal.wait_for("}"))
+        ]
+        assert said[0]["message"].startswith("drafters of ")
+        assert said[1]["message"] == "listening"
     with serving(target, "--port", "0", "--log-format", "auto") as server:
         assert server.url()
 

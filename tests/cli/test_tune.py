@@ -138,7 +138,10 @@ def test_a_difference_makes_it_fail(target: str, monkeypatch: pytest.MonkeyPatch
             ["bench", "--num-threads=2"],
             "`outrider bench` has no option --num-threads; give it as -s num_threads=VALUE",
         ),
-        (["chat", "-m", "big", "--workload", "creative"], "workload given without speculative_model"),
+        (
+            ["chat", "-m", "big", "-d", "none", "--workload", "creative"],
+            "speculative_model = 'none' drafts nothing; drop it, or workload",
+        ),
         (
             ["demo", "-d", "ngram", "--draft-quantization", "int4"],
             "draft_quantization = 'int4' is for the weights of a draft",
@@ -183,8 +186,9 @@ def test_without_the_package_that_draws(
     [
         (["-d", "ngram"], {"speculative_model": "ngram"}),
         (["-d", "ngram", "-d", "draft"], {"speculative_model": ["ngram", "draft"]}),
-        (["-m", "big", "--memory-limit", "1GiB"], {"memory_limit": "1GiB"}),
-        (["-m", "smollm2"], {"speculative_model": ["ngram", "head"]}),  # what comes with the package
+        (["-m", "big", "--memory-limit", "1GiB"], {"memory_limit": "1GiB", "speculative_model": "auto"}),
+        (["-m", "smollm2"], {"speculative_model": "auto"}),
+        (["-d", "none"], {"speculative_model": "none"}),
         (["-m", "smollm2", "-s", "speculative_model=ngram"], {"speculative_model": "ngram"}),
         (
             ["-s", 'speculative_config={"method": "ngram", "num_speculative_tokens": 4}'],

@@ -35,6 +35,7 @@ BRIEFLY: dict[str, Words] = {
     "tune": ["--rounds", "1", "--max-tokens", str(FEW), "--max-length", "2"],
     "plan": ["--no-bandwidth"],
     "models": [],
+    "drafts": [],
 }
 IMAGE = "outrider"  # what the documents call the image that the Dockerfile makes
 ONLY_READ = ("serve", "distill")  # the first ends only when it is stopped, the second takes an hour

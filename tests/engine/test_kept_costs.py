@@ -95,7 +95,7 @@ def machine(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mac
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before_passes(monkeypatch, spend)
     replay = registry.Cacheless(lambda: Replay(machine, answer))
-    monkeypatch.setitem(registry.SOURCES, "ngram", lambda *_: replay)
+    monkeypatch.setitem(registry.SOURCES, "suffix", lambda *_: replay)
     return machine
 
 
@@ -274,4 +274,4 @@ def test_other_versions_are_measured(
 
 def test_drafters_have_the_names_that_users_gave(target: str, draft: str) -> None:
     config = resolve(target, device="cpu", speculative_model=["ngram", draft])
-    assert [link.name for link in policy_of(build_engine(config)).links] == ["ngram", draft]
+    assert [link.name for link in policy_of(build_engine(config)).links] == ["suffix", draft]

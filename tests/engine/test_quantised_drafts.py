@@ -269,8 +269,8 @@ def test_its_cache_counts(model: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "drafter", "found", "instead"),
     [
-        (None, {"quantization": "int4"}, "self:int4", "4 bits already (format Q4_0)", "'ngram' or"),
-        (None, {"quantization": "int4"}, "self:int8", "4 bits already (format Q4_0)", "'ngram' or"),
+        (None, {"quantization": "int4"}, "self:int4", "4 bits already (format Q4_0)", "'suffix' or"),
+        (None, {"quantization": "int4"}, "self:int8", "4 bits already (format Q4_0)", "'suffix' or"),
         (
             None,
             {"quantization": "int8"},
@@ -278,7 +278,7 @@ def test_its_cache_counts(model: str) -> None:
             "8 bits already (format Q8_CHANNEL)",
             "'self:int4', ",
         ),
-        ("Q4_1", {}, "self:int4", "5 bits already (format Q4_1)", "'ngram' or"),
+        ("Q4_1", {}, "self:int4", "5 bits already (format Q4_1)", "'suffix' or"),
         ("Q8_0", {}, "self:int8", "8 bits already (format Q8_0)", "'self:int4', "),
     ],
 )

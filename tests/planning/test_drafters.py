@@ -11,10 +11,12 @@ import torch
 
 from outrider import LLM, ConfigError, ModelError
 from outrider.config import resolve
+from outrider.finding.auto import with_found
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_parts import TABLE
 from outrider.ops.cpu.backend import NativeBackend
+from outrider.planning.limit import survey
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES, arrays, random_head
 from tests.planning.test_limit import plan, surveyed
@@ -173,8 +175,10 @@ def test_options_of_a_choice_mean_it(target: str, draft: str) -> None:
         assert resolve(target, device="cpu", **dict(choice.options)) == choice.config
 
 
-def test_the_head_that_comes_with_the_package_is_a_choice_for_its_target(target: str) -> None:
-    assert "head" not in {choice.drafter for choice in surveyed(target, 2**40).all}
-    by_drafter = {c.drafter: c.plan for c in surveyed("smollm2", 2**40).all if c.format == "as stored"}
-    assert list(by_drafter) == ["suffix", "head", "none"]
-    assert 0 < by_drafter["head"].drafts < by_drafter["head"].target / 10
+def test_what_is_found_is_a_choice() -> None:
+    config, _ = with_found(resolve("smollm2", device="cpu", speculative_model="auto", memory_limit=2**40))
+    choices = survey(config, 2**40, name="limit").all
+    by_drafter = {choice.drafter: choice.plan for choice in choices if choice.format == "as stored"}
+    assert list(by_drafter) == ["suffix, head", "suffix", "none"]
+    assert 0 < by_drafter["suffix, head"].drafts < by_drafter["suffix, head"].target / 10
+    assert 0 == by_drafter["suffix"].drafts_read < by_drafter["suffix, head"].drafts_read

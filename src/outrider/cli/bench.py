@@ -12,12 +12,12 @@ from outrider.cli.console import print_json, say, stderr, stdout
 from outrider.cli.options import (
     MEASURING,
     BatchSizesOption,
+    DrafterOption,
     DraftQuantizationOption,
     JsonOption,
     LengthOption,
     LimitOption,
     MaxTokensOption,
-    MeasuredDrafterOption,
     MemoryOption,
     ModelOption,
     PromptsOption,
@@ -45,7 +45,7 @@ def _finite(price: float | None) -> float | None:
 
 def bench(
     model: ModelOption = "smollm2",
-    speculative_model: MeasuredDrafterOption = None,
+    speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
@@ -81,10 +81,9 @@ def bench(
     count, with the extra outrider[energy] on machines that have them; it is never estimated.
     """
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
-    drafters = measured_drafters(model, speculative_model)
     llm = load(
         model,
-        drafters,
+        speculative_model,
         num_speculative_tokens,
         workload,
         draft_quantization,
@@ -94,6 +93,7 @@ def bench(
         memory_limit=memory_limit,
         quiet=as_json,
     )
+    drafters = measured_drafters(llm)
     meter = find_meter(llm.engine.facts.device)
     with Progress(console=stderr, transient=True, disable=as_json) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)

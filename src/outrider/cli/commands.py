@@ -22,6 +22,7 @@ MODULES = {
     "serve": "serve",
     "models": "models",
     "plan": "plan",
+    "drafts": "drafts",
     "bench": "bench",
     "tune": "tune",
     "verify": "verify",

@@ -13,11 +13,11 @@ from rich.text import Text
 from outrider.cli.console import print_json, say, stderr, stdout
 from outrider.cli.flow import LEGEND, Flow
 from outrider.cli.options import (
+    DrafterOption,
     DraftQuantizationOption,
     JsonOption,
     LengthOption,
     MaxTokensOption,
-    MeasuredDrafterOption,
     MemoryOption,
     ModelOption,
     SettingOption,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 def demo(
     model: ModelOption = "smollm2",
-    speculative_model: MeasuredDrafterOption = None,
+    speculative_model: DrafterOption = None,
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
@@ -54,10 +54,9 @@ def demo(
     Answers a few prompts twice and compares the tokens. Exit status 1 if any output differs.
     """
     console = stderr if as_json else stdout
-    drafters = measured_drafters(model, speculative_model)
     llm = load(
         model,
-        drafters,
+        speculative_model,
         num_speculative_tokens,
         workload,
         draft_quantization,
@@ -66,6 +65,7 @@ def demo(
         memory_limit=memory_limit,
         quiet=as_json,
     )
+    drafters = measured_drafters(llm)
     _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates
     say(console, Text.assemble(f"target {model}, drafter {', '.join(drafters)}: ", LEGEND))
     rounds: dict[str, BenchRound] = {}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.cli.console import say, stderr
 from outrider.cli.importing import importing
 from outrider.cli.startup import starting
 from outrider.errors import ConfigError
 
 if TYPE_CHECKING:
+    from outrider.finding.auto import Findings
     from outrider.llm import LLM
 
 MODEL, DRAFTS, ANSWERS, MEASURING = "Model", "Speculation", "Answers", "Measurement"
@@ -22,28 +25,15 @@ TARGET = "Target: a folder, a hub id, a GGUF file, or 'smollm2'."
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", metavar="MODEL", help=TARGET, rich_help_panel=MODEL)
 ]
-_DRAFTER = (
-    "Drafter: 'ngram', an EAGLE-3 head ('head' is SmolLM2's), a draft model with the target's tokenizer, or "
-    "'self:int4' for the target's own weights at 4 bits. Repeatable: each is asked where those before it "
-    "have nothing to offer."
-)
 DrafterOption = Annotated[
     list[str] | None,
     typer.Option(
         "--speculative-model",
         "-d",
         metavar="NAME",
-        help=f"{_DRAFTER} Default: none, for SmolLM2 'ngram' and 'head'.",
-        rich_help_panel=DRAFTS,
-    ),
-]
-MeasuredDrafterOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--speculative-model",
-        "-d",
-        metavar="NAME",
-        help=f"{_DRAFTER} Default 'ngram', for SmolLM2 'head' after it.",
+        help="Drafter: 'auto' (the default) for what is found on this disk, 'none', 'suffix', an EAGLE-3 head "
+        "('head' is SmolLM2's), a draft model with the target's tokenizer, or 'self:int4' for the target's "
+        "own weights at 4 bits. Repeatable: each is asked where those before it have nothing to offer.",
         rich_help_panel=DRAFTS,
     ),
 ]
@@ -158,16 +148,6 @@ def one_model(name: str | None, option: str | None) -> str:
     return name or option or "smollm2"
 
 
-def usual_drafters(model: str) -> list[str]:
-    """What a target gets where no drafter is named."""
-    return ["ngram", "head"] if model == "smollm2" else []
-
-
-def measured_drafters(model: str, named: list[str] | None) -> list[str]:
-    """What is measured: without a drafter there is nothing to compare."""
-    return named or usual_drafters(model) or ["ngram"]
-
-
 def load(
     model: str,
     drafters: list[str] | None,
@@ -185,13 +165,29 @@ def load(
     if memory_limit is not None:
         defaults["memory_limit"] = memory_limit
     options = options_of(drafters, length, workload, draft_quantization, settings, **defaults)
-    if usual_drafters(model) and not options.keys() & {"speculative_model", "speculative_config"}:
-        options["speculative_model"] = usual_drafters(model)
     with starting(quiet=quiet) as listener:
         with importing():
             from outrider.llm import LLM
 
-        return LLM(model, listener=listener, **options)
+        llm = LLM(model, listener=listener, **options)
+    if not quiet:
+        say_found(llm.found)
+    return llm
+
+
+def say_found(found: Findings | None) -> None:
+    """The drafters that were found, on a terminal whose log does not say it."""
+    logged = logging.getLogger("outrider").isEnabledFor(logging.INFO)
+    if found is not None and stderr.is_terminal and not logged:
+        say(stderr, str(found), "dim")
+
+
+def measured_drafters(llm: LLM) -> list[str]:
+    """What is compared with the target alone. Raises ConfigError where that is nothing."""
+    speculative = llm.config.speculative
+    if speculative is None:
+        raise ConfigError("speculative_model = 'none' leaves nothing to measure; give a drafter, or 'auto'")
+    return [drafter.name for drafter in speculative.drafters]
 
 
 def options_of(
@@ -202,10 +198,13 @@ def options_of(
     settings: list[str] | None,
     **defaults: Any,
 ) -> dict[str, Any]:
-    """The options of LLM that those of the command line mean; `settings` win over `defaults`."""
-    options = defaults | dict(_setting(setting) for setting in settings or [])
+    """The options of LLM that those of the command line mean; `settings` win over `defaults`. Where they name
+    no drafters, these are to be found."""
+    options = defaults | settings_of(settings)
     if drafters:
         options["speculative_model"] = one_or_list(drafters)
+    elif not options.keys() & {"speculative_model", "speculative_config"}:
+        options["speculative_model"] = "auto"
     if length is not None:
         options["num_speculative_tokens"] = _length(length)
     if workload is not None:
@@ -213,6 +212,11 @@ def options_of(
     if draft_quantization is not None:
         options["draft_quantization"] = draft_quantization
     return options
+
+
+def settings_of(settings: list[str] | None) -> dict[str, Any]:
+    """The options of LLM that --set gives."""
+    return dict(_setting(setting) for setting in settings or [])
 
 
 def one_or_list(drafters: list[str]) -> str | list[str]:

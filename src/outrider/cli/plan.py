@@ -23,6 +23,7 @@ from outrider.cli.options import (
     VerboseOption,
     one_model,
     options_of,
+    say_found,
 )
 from outrider.cli.startup import starting
 from outrider.errors import ConfigError
@@ -82,6 +83,7 @@ def plan(
     with starting(quiet=as_json) as listener:
         with importing():
             from outrider.config import resolve
+            from outrider.finding.auto import with_found
             from outrider.planning.bandwidth import read_bandwidths
             from outrider.planning.limit import advice, survey
             from outrider.planning.process import free_bytes, process_bytes
@@ -90,13 +92,16 @@ def plan(
         options = options_of(speculative_model, num_speculative_tokens, None, draft_quantization, setting)
         given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
         asked = {name: value for name, value in given.items() if value is not None}
+        config = resolve(chosen, **options | asked).model_copy(update={"memory_limit": limit})
+        config, drafts = with_found(config, listener=listener)
         listener(Loading(f"reading {chosen}"))
-        found = survey(resolve(chosen, **options | asked), limit, name=NAME)
+        found = survey(config, limit, name=NAME)
         listener(Loading("measuring how fast memory is read"))
         speeds = read_bandwidths({choice.plan.read for choice in found.all}) if bandwidth else {}
     if as_json:
         print_json(_as_json(chosen, limit, found, speeds))
     else:
+        say_found(drafts)
         where = "that is free here" if memory is None else ""
         _print(chosen, f"{limit / 2**20:.0f} MiB {where}".rstrip(), found, speeds, verbose=verbose)
         for line in _recommendations(found):

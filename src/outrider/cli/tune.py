@@ -18,11 +18,11 @@ from outrider.cli.options import (
     DRAFTS,
     MEASURING,
     BatchSizesOption,
+    DrafterOption,
     DraftQuantizationOption,
     JsonOption,
     LimitOption,
     MaxTokensOption,
-    MeasuredDrafterOption,
     MemoryOption,
     ModelOption,
     PromptsOption,
@@ -45,7 +45,7 @@ from outrider.params import LONGEST_DRAFT
 
 def tune(
     model: ModelOption = "smollm2",
-    speculative_model: MeasuredDrafterOption = None,
+    speculative_model: DrafterOption = None,
     lengths: Annotated[
         list[int] | None,
         typer.Option(
@@ -109,10 +109,9 @@ def tune(
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     fixed = sorted({TARGET_ONLY, *(lengths or range(max_length + 1))})
     batch_sizes = sorted({*batch_sizes})
-    drafters = measured_drafters(model, speculative_model)
     llm = load(
         model,
-        drafters,
+        speculative_model,
         "auto",
         workload,
         draft_quantization,
@@ -122,6 +121,7 @@ def tune(
         memory_limit=memory_limit,
         quiet=as_json,
     )
+    drafters = measured_drafters(llm)
     with _progress(quiet=as_json) as progress:
         total = count_conversations(conversations, batch_sizes, rounds, len(fixed) + 1)
         task = progress.add_task("", total=total)

@@ -44,7 +44,7 @@ def verify(
             "--speculative-model",
             "-d",
             metavar="NAME",
-            help="Drafter to verify. Repeatable; default 'ngram', for SmolLM2 'head' too.",
+            help="Drafter to verify. Repeatable; default 'auto': the chain of what is found on this disk.",
             rich_help_panel=DRAFTS,
         ),
     ] = None,
@@ -99,9 +99,8 @@ def verify(
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
     wanted = [_length(n) for n in lengths] if lengths else [*range(1, MAX_LENGTH + 1), AUTO]
     cases: list[Case] = []
-    drafters = measured_drafters(model, speculative_model)
-    for together in [drafters] if chain else [[drafter] for drafter in drafters]:
-        drafter = ", ".join(together)
+    named = speculative_model or ["auto"]
+    for together in [named] if chain else [[drafter] for drafter in named]:
         llm = load(
             model,
             together,
@@ -112,6 +111,7 @@ def verify(
             memory_limit=memory_limit,
             quiet=as_json,
         )
+        drafter = ", ".join(measured_drafters(llm))
         tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
         total = len(wanted) * len(temperatures) * len(batch_sizes)
         with Progress(console=stderr, transient=True, disable=as_json) as progress:

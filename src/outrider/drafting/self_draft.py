@@ -57,5 +57,5 @@ def refuse_same_bits(found: Format, quantization: Quantization, *, option: str) 
         raise ConfigError(
             f"{option}: the target's weights have {int(found.bits)} bits already (format {found.name}), so a "
             f"draft of them at {int(made.bits)} would cost as much as the target; give "
-            f"{', '.join([*fewer, repr('ngram')])} or a smaller draft model"
+            f"{', '.join([*fewer, repr('suffix')])} or a smaller draft model"
         )

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from outrider.config import DrafterConfig, EngineConfig, SpeculativeConfig
+from outrider.config import LOOKUP, EngineConfig, SpeculativeConfig
 from outrider.engine.backend import choose_device, is_native
-from outrider.errors import ConfigError, ModelError
-from outrider.models.checkpoint import Checkpoint
-from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
+from outrider.errors import ConfigError
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 
 MIB = 2**20
@@ -95,7 +93,7 @@ def choices(config: EngineConfig, ground: Ground) -> Choices:
     given: PlanChoice | None = None
     found = []
     for format, of_format in _formats(config, stored):
-        for drafter, speculative in _drafters(config, ground.target):
+        for drafter, speculative in _drafters(config):
             changed: dict[str, Any] = {**of_format, "speculative": speculative}
             asked = config.model_copy(update=changed)
             as_given = all(getattr(config, name) == value for name, value in changed.items())
@@ -125,26 +123,15 @@ def _formats(config: EngineConfig, stored: str) -> Iterator[tuple[str, dict[str,
             yield name, {"dtype": "auto", "quantization": name}
 
 
-def _drafters(config: EngineConfig, target: Checkpoint) -> Iterator[tuple[str, SpeculativeConfig | None]]:
-    """Names and options; what was asked for, then others that come with this package."""
+def _drafters(config: EngineConfig) -> Iterator[tuple[str, SpeculativeConfig | None]]:
+    """Names and options; what was asked for or found, and then what costs next to nothing."""
     given = config.speculative
     if given is not None:
         yield ", ".join(drafter.name for drafter in given.drafters), given
     like = {} if given is None else given.model_dump(exclude={"drafters", *OF_DRAFTS})
-    for drafter in (DrafterConfig(method="suffix"), DrafterConfig(method="head", model="head")):
-        asked = given is not None and given.drafters == (drafter,)
-        if not asked and (drafter.model is None or _is_for(target)):
-            yield drafter.name, SpeculativeConfig(drafters=(drafter,), **like)
+    if given is None or given.drafters != (LOOKUP,):
+        yield LOOKUP.name, SpeculativeConfig(drafters=(LOOKUP,), **like)
     yield "none", None
-
-
-def _is_for(target: Checkpoint) -> bool:
-    """Whether the head that comes with this package was made for this target."""
-    try:
-        HeadCheckpoint(locate_head("head")).layers(target.config, "the target")
-    except ModelError:
-        return False
-    return True
 
 
 def _options(speculative: SpeculativeConfig | None) -> Iterator[tuple[str, Any]]:

@@ -21,19 +21,25 @@ def survey(config: EngineConfig, limit: int, *, name: str) -> Choices:
     Raises ConfigError where the process takes more before any model, and ModelError for a model that cannot
     be opened.
     """
-    if not is_native(config, choose_device(config.device)):
-        import_module("outrider.ops.torch")  # with PyTorch, whose memory is measured like that of the others
-    process = process_bytes()
-    target = open_checkpoint(config.model, revision=config.revision)
-    found = choices(config, Ground(limit, process, target, cache(open_checkpoint)))
-    if limit <= process:
+    ground = ground_of(config, limit)
+    found = choices(config, ground)
+    if limit <= ground.process:
         least = found.smallest
         raise ConfigError(
             f"{_given(name, limit)} is less than what this process takes before it loads any model, "
-            f"{mib(process)} for Python and libraries; {least.words} takes "
+            f"{mib(ground.process)} for Python and libraries; {least.words} takes "
             f"{mib(least.plan.least)}"
         )
     return found
+
+
+def ground_of(config: EngineConfig, limit: int) -> Ground:
+    """What plans of this configuration stand on, under a limit in bytes. Raises ModelError."""
+    if not is_native(config, choose_device(config.device)):
+        import_module("outrider.ops.torch")  # with PyTorch, whose memory is measured like that of the others
+    process = process_bytes()
+    target = open_checkpoint(config.model, config.revision, config.tokenizer, config.max_model_len)
+    return Ground(limit, process, target, cache(open_checkpoint))
 
 
 def within_limit(config: EngineConfig) -> EngineConfig:

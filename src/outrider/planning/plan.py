@@ -30,7 +30,7 @@ class MemoryPlan:
     passes, and what the backend keeps beside them; loading: the most while models are loaded, runtime and
     what is loaded counted. caches: K and V of all models by group of layers, slots for states, and last what
     is kept for texts; num_blocks: of each of these, as many as the limit leaves room for or the requests can
-    use; read: of weights, by plain decoding of one token.
+    use; read, drafts_read: of weights, by plain decoding of one token, and by drafting one.
     """
 
     limit: int
@@ -52,6 +52,7 @@ class MemoryPlan:
     """The option of this name, with which the engine stays within the plan."""
     max_num_seqs: int
     read: int
+    drafts_read: int
 
     @property
     def fixed(self) -> int:
@@ -84,6 +85,11 @@ class MemoryPlan:
         context = max(self.context, 1)
         held = zip(self.num_blocks, self.caches.sizes, strict=True)
         return min(self.max_num_seqs, *(number // size.blocks(context) for number, size in held))
+
+    @property
+    def cache_of_one(self) -> int:
+        """Bytes of K and V of one request of the full context."""
+        return Division(self.caches.sizes[:-1], 1).bytes_of_one(self.context)
 
     @property
     def block(self) -> int:
@@ -184,6 +190,7 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
         kv_cache_memory=min(told, of_models.bytes(num_blocks)),
         max_num_seqs=requests,
         read=target.read,
+        drafts_read=sum(draft.read for draft in drafts),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SecretStr
 
 from outrider.config import Bytes
+from outrider.models.hub_cache import cached_repository
 from outrider.validation import Strict
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -69,6 +70,9 @@ class ServerConfig(Strict):
 
 
 def public_name(model: str) -> str:
-    """What clients see of a model's location: the name of a file or folder, without where it lies."""
+    """What clients see of a model's location: the hub's repository that it is from, or the name of a file or
+    folder, without where it lies."""
     path = Path(model)
-    return path.resolve().name if path.exists() else model
+    if not path.exists():
+        return model
+    return cached_repository(path) or path.resolve().name

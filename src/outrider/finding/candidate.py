@@ -1,0 +1,114 @@
+"""What may draft for a target, and the rules by which it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from outrider.config import DrafterConfig, EngineConfig
+from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
+from outrider.errors import ModelError
+from outrider.models.checkpoint import Checkpoint
+from outrider.models.gguf_split import part_names
+from outrider.planning.plan import MemoryPlan
+
+SMALLER = 2
+"""A draft model reads so many times fewer bytes for a token than its target: with more it cannot pay."""
+
+
+@dataclass(frozen=True)
+class Sought:
+    """A target for which drafts are sought. path: its folder or file; open: the checkpoint of a name, of
+    which nothing but headers is read."""
+
+    config: EngineConfig
+    checkpoint: Checkpoint
+    path: Path
+    open: Callable[[str], Checkpoint]
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of its weights on the disk."""
+        return weights_size(self.path)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Its tokens by id."""
+        checkpoint = self.checkpoint
+        return Vocabulary.of(self.config.model, checkpoint.tokenizer(), checkpoint.config.vocab_size)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A drafter that was found on this disk.
+
+    drafter: as the configuration has it; label: as people know it, a path or a repository of the hub; where:
+    it was found, in words; size: bytes of its weights on the disk; measured: what it gives, and under which
+    conditions, None where nobody is known to have measured it.
+    """
+
+    drafter: DrafterConfig
+    label: str
+    where: str
+    size: int
+    measured: str | None = None
+
+    kind: ClassVar[str]
+    """What it is, in words."""
+    rank: ClassVar[int]
+    """Those of a lower one are tried first: they cost less."""
+
+    def check(self, sought: Sought, plan: MemoryPlan) -> None:
+        """Raise ModelError where it does not suit the target, though it was planned with it without an error.
+
+        plan: of the target with this drafter.
+        """
+
+
+@dataclass(frozen=True)
+class HeadCandidate(Candidate):
+    """An EAGLE-3 head. Whether it was made for the target is seen by planning it."""
+
+    kind: ClassVar[str] = "EAGLE-3 head"
+    rank: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class ModelCandidate(Candidate):
+    """A whole model."""
+
+    kind: ClassVar[str] = "draft model"
+    rank: ClassVar[int] = 2
+
+    def check(self, sought: Sought, plan: MemoryPlan) -> None:
+        if plan.drafts_read * SMALLER > plan.read:
+            raise ModelError(
+                f"it reads {plan.drafts_read / plan.read:.0%} of its target's bytes for a token; a "
+                f"draft that can pay reads {1 / SMALLER:.0%} at most"
+            )
+        assert self.drafter.model is not None  # as of every drafter that is loaded
+        draft = sought.open(self.drafter.model)
+        own, target = draft.config.tree, sought.checkpoint.config.tree
+        if (own.hidden_size, len(own.blocks)) == (target.hidden_size, len(target.blocks)):
+            raise ModelError("it is of its target's size, at other bits; give 'self:int4' for that")
+        check_same_vocabulary(
+            sought.vocabulary, Vocabulary.of(self.label, draft.tokenizer(), draft.config.vocab_size)
+        )
+
+
+Finder = Callable[[Sought], Iterable[Candidate]]
+"""Candidates of one kind of place. It reads names and small files; nothing is downloaded."""
+
+
+def weights_size(path: Path) -> int:
+    """Bytes of a model's weights: of a GGUF file and the other parts of it, or in a folder."""
+    if path.is_file():
+        parts = [path.with_name(name) for name in part_names(path.name)]
+        return sum(part.stat().st_size for part in parts if part.is_file())
+    for pattern in ("*.safetensors", "*.gguf", "*.bin"):
+        if files := [*path.glob(pattern)]:
+            return sum(file.stat().st_size for file in files)
+    return 0
