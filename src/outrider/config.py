@@ -54,7 +54,9 @@ def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> objec
 
 
 def _method(value: object) -> object:
-    """vLLM's name of the method is 'eagle3'."""
+    """vLLM's name of the method is 'eagle3', and it has one of MTP for each family."""
+    if isinstance(value, str) and value.endswith("_mtp"):
+        return "mtp"
     return "head" if value == "eagle3" else value
 
 
@@ -77,7 +79,7 @@ SchedulingPolicy = Literal["fcfs", "priority"]
 class DrafterConfig(Strict):
     """One drafter of the chain. model: of the methods 'draft_model' and 'head'; quantization: of 'self'."""
 
-    method: Annotated[Literal["draft_model", "head", "ngram", "self"], BeforeValidator(_method)]
+    method: Annotated[Literal["draft_model", "head", "mtp", "ngram", "self"], BeforeValidator(_method)]
     model: Annotated[str, Field(min_length=1)] | None = None
     quantization: Quantization | None = None
 
@@ -94,6 +96,11 @@ class DrafterConfig(Strict):
                 "format to draft with, as in model = 'self:int4', and no other method takes one"
             )
         return self
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it loads weights as they are stored, which may be quantised instead."""
+        return self.model is not None or self.method == "mtp"
 
     @property
     def name(self) -> str:
@@ -123,7 +130,7 @@ class SpeculativeConfig(Strict):
         for drafter in self.drafters:
             if self.drafters.count(drafter) > 1:
                 raise ValueError(f"the drafter {drafter.name!r} is given twice; drop one")
-        if self.draft_quantization is not None and all(drafter.model is None for drafter in self.drafters):
+        if self.draft_quantization is not None and not any(drafter.has_weights for drafter in self.drafters):
             raise ValueError(
                 f"draft_quantization = {self.draft_quantization!r} is for the weights of a draft model, and "
                 f"{', '.join(repr(drafter.name) for drafter in self.drafters)} has none to load; drop it, "
@@ -283,6 +290,8 @@ def _drafter(name: Any) -> DrafterConfig:
         return DrafterConfig(method="ngram")
     if name in ("head", "[head]"):
         return DrafterConfig(method="head", model="head")
+    if name in ("mtp", "[mtp]"):
+        return DrafterConfig(method="mtp")
     if isinstance(name, str) and name.partition(":")[0] == "self":
         return _self_drafter(name)
     return DrafterConfig(method="draft_model", model=name)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.eagle3 import Eagle3, HeadRunner
+from outrider.models.eagle3 import Eagle3
+from outrider.models.head import HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_config import HeadConfig, usual_layers
 from outrider.models.model import Model

@@ -11,6 +11,7 @@ from outrider.engine.backend import choose_device, is_native
 from outrider.errors import ConfigError, ModelError
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
+from outrider.models.mtp import has_mtp
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 
 MIB = 2**20
@@ -124,14 +125,16 @@ def _formats(config: EngineConfig, stored: str) -> Iterator[tuple[str, dict[str,
 
 
 def _drafters(config: EngineConfig, target: Checkpoint) -> Iterator[tuple[str, SpeculativeConfig | None]]:
-    """Names and options; what was asked for, then others that come with this package."""
+    """Names and options; what was asked for, then others that come with this package or with the target."""
     given = config.speculative
     if given is not None:
         yield ", ".join(drafter.name for drafter in given.drafters), given
     like = {} if given is None else given.model_dump(exclude={"drafters", "draft_quantization"})
-    for drafter in (DrafterConfig(method="ngram"), DrafterConfig(method="head", model="head")):
-        asked = given is not None and given.drafters == (drafter,)
-        if not asked and (drafter.model is None or _is_for(target)):
+    known = [DrafterConfig(method="ngram")]
+    known += [DrafterConfig(method="mtp")] if has_mtp(target) else []
+    known += [DrafterConfig(method="head", model="head")] if _is_for(target) else []
+    for drafter in known:
+        if given is None or given.drafters != (drafter,):
             yield drafter.name, SpeculativeConfig(drafters=(drafter,), **like)
     yield "none", None
 

@@ -1,0 +1,150 @@
+"""Layers for multi-token prediction (MTP) that checkpoints bring: what they draft, and from which files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from outrider.errors import ModelError
+from outrider.models.checkpoint import open_checkpoint
+from outrider.models.head import HeadRunner
+from outrider.models.model import Model
+from outrider.models.mtp import Mtp, has_mtp, mtp_of
+from outrider.ops.span import Span
+from tests.models.factories import exact_backend, write_hf
+from tests.models.families.table import FAMILIES
+from tests.models.mtp_layers import WEIGHTS, WITH_MTP, Written, write_gguf_with_mtp, write_with_mtp
+
+TEXT = [7, 2, 99, 41, 5, 5, 17, 30, 8, 1, 64, 12, 3, 77]  # of which the last three are drafted
+READ = 10
+
+
+@pytest.fixture(scope="module", params=WITH_MTP)
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_with_mtp(tmp_path_factory.mktemp("model"), request.param)
+
+
+def drafted(path: Path, backend: str, states: NDArray[np.float32], pieces: Sequence[int]) -> torch.Tensor:
+    """Logits after the last of the target's states and after each token behind it; the states are given
+    before the target's last norm, in such pieces."""
+    checkpoint = open_checkpoint(str(path))
+    model = Model(checkpoint, exact_backend(backend))
+    head = Mtp(mtp_of(checkpoint, "the target"), checkpoint, model.backend, model)
+    runner = HeadRunner(head, num_blocks=4, block_size=4, vocab=model.config.vocab_size)
+    first, blocks = 0, [2, 0, 3, 1]
+    for piece in pieces:
+        span = Span(TEXT[first + 1 : first + 1 + piece], first, (blocks,), 1)
+        passed = runner.reads([span], states[first : first + piece])
+        first += piece
+    logits = [passed.logits]
+    for token in TEXT[first + 1 :]:
+        passed = runner.goes_on([Span([token], first, (blocks,), 1)], passed.kept)
+        logits.append(passed.logits)
+        first += 1
+    return torch.from_numpy(np.concatenate(logits))
+
+
+def before_norm(written: Written) -> NDArray[np.float32]:
+    """What the target's last layer leaves of the text that is read."""
+    kept = []
+    hook = written.model.model.norm.register_forward_pre_hook(lambda _, told: kept.append(told[0]))
+    written.states(TEXT[:READ])
+    hook.remove()
+    found: NDArray[np.float32] = kept[0][0].detach().numpy()
+    return found
+
+
+def expected(written: Written) -> torch.Tensor:
+    states, logits = written.states(TEXT[:READ]), []
+    for end in range(READ, len(TEXT)):
+        found, own = written.logits(TEXT[1 : end + 1], states)
+        logits.append(found[-1])
+        states = torch.cat([states, own[-1:]])
+    return torch.stack(logits)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.parametrize("pieces", [(10,), (3, 7), (1,) * 10], ids=str)
+def test_logits_are_those_of_a_plain_reading(written: Written, backend: str, pieces: Sequence[int]) -> None:
+    found = drafted(written.path, backend, before_norm(written), pieces)
+    torch.testing.assert_close(found, expected(written), rtol=1e-4, atol=1e-4)
+
+
+def test_a_gguf_file_drafts_the_same(written: Written, tmp_path: Path) -> None:
+    write_gguf_with_mtp(tmp_path / "m.gguf", written)
+    assert has_mtp(open_checkpoint(str(tmp_path / "m.gguf")))
+    found = drafted(tmp_path / "m.gguf", "native", before_norm(written), (READ,))
+    torch.testing.assert_close(found, expected(written), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fault", ["state", "token"])
+def test_a_row_of_another_position_is_noticed(written: Written, fault: str) -> None:
+    """What a row reads is the state of its position and the token after it."""
+    states = before_norm(written)
+    other = np.roll(states, 1, axis=0) if fault == "state" else states
+    tokens = TEXT[:READ] if fault == "token" else TEXT[1 : READ + 1]
+    normed = written.model.model.norm(torch.from_numpy(other))
+    planted, _ = written.logits(tokens, normed)
+    sound = drafted(written.path, "native", states, (READ,))
+    assert (planted[-1] - sound[0]).abs().max() > 0.01
+
+
+# What a checkpoint brings
+
+
+def without(path: Path, into: Path, *names: str, **keys: object) -> Path:
+    """A copy of a folder without some tensors. keys: of config.json."""
+    into.mkdir()
+    for file in path.iterdir():
+        (into / file.name).write_bytes(file.read_bytes())
+    stored = {name: values for name, values in load_file(path / WEIGHTS).items() if name not in names}
+    save_file(stored, into / WEIGHTS, {"format": "pt"})
+    config = json.loads((into / "config.json").read_text())
+    (into / "config.json").write_text(json.dumps(config | keys))
+    return into
+
+
+def test_a_header_says_whether_there_is_one(written: Written, tmp_path: Path) -> None:
+    assert has_mtp(open_checkpoint(str(written.path)))
+    write_hf(tmp_path / "plain", FAMILIES[written.family].config())
+    plain = open_checkpoint(str(tmp_path / "plain"))
+    assert not has_mtp(plain)
+    with pytest.raises(ModelError, match="'m' brings no layer for multi-token prediction"):
+        mtp_of(plain, "m")
+    for number, keys in enumerate(({"mtp_use_dedicated_embeddings": True}, {"mtp_num_hidden_layers": 0})):
+        assert not has_mtp(open_checkpoint(str(without(written.path, tmp_path / str(number), **keys))))
+
+
+def test_a_tensor_that_is_missing_is_named_when_it_is_asked_for(written: Written, tmp_path: Path) -> None:
+    """The model itself needs none of them."""
+    lacking = open_checkpoint(
+        str(without(written.path, tmp_path / "m", "mtp.layers.0.self_attn.q_norm.weight"))
+    )
+    Model(lacking, exact_backend("torch"))
+    with pytest.raises(ModelError, match=r"tensor 'mtp\.layers\.0\.self_attn\.q_norm\.weight' is missing"):
+        mtp_of(lacking, "m")
+
+
+def test_more_layers_than_are_used_are_left_out(
+    written: Written, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = without(written.path, tmp_path / "m")
+    more = {f"mtp.layers.1.{name}": torch.ones(4) for name in ("input_layernorm.weight", "other.weight")}
+    save_file(load_file(path / WEIGHTS) | more, path / WEIGHTS, {"format": "pt"})
+    assert has_mtp(open_checkpoint(str(path)))
+    assert "2 tensors of layers that predict further tokens (MTP) are left out" in caplog.text
+
+
+def test_names_within_the_model(written: Written, tmp_path: Path) -> None:
+    path = without(written.path, tmp_path / "m", *written.drafting)
+    within = {f"model.{name}": values for name, values in written.drafting.items()}
+    save_file(load_file(path / WEIGHTS) | within, path / WEIGHTS, {"format": "pt"})
+    found = drafted(path, "native", before_norm(written), (READ,))
+    torch.testing.assert_close(found, expected(written), rtol=1e-4, atol=1e-4)
