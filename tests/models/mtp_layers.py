@@ -22,7 +22,7 @@ from tests.models.families.table import FAMILIES
 from tests.models.gguf_converted import converted, less_one
 
 WEIGHTS = "model.safetensors"
-QUIET = 0.25  # what layers write, as a share of what they would
+LOUD, QUIET = 2, 0.25  # embeddings, and what layers write, as a share of what they would be
 WITH_MTP = ("qwen3.5", "qwen3.5-moe", "qwen3-next")
 
 
@@ -72,10 +72,12 @@ class Written:
         return following[len(tokens) - 1 :]
 
 
-def write_with_mtp(path: Path, family: str, *, seed: int = 0) -> Written:
-    """A model of that family with such a layer, in a folder."""
-    model = write_hf(path, FAMILIES[family].config(), seed=seed)
-    layers, config = model.model.layers, model.config
+def write_with_mtp(path: Path, family: str, *, tied: bool = False) -> Written:
+    """A model of that family with such a layer, in a folder. tied: its table is its output layer."""
+    config = FAMILIES[family].config()
+    config.tie_word_embeddings = tied
+    model = write_hf(path, config)
+    layers, table = model.model.layers, model.model.embed_tokens.weight
     attending = next(n for n, kind in enumerate(config.layer_types) if kind == "full_attention")
     block = copy.deepcopy(layers[attending])
     norm = type(block.input_layernorm)
@@ -86,16 +88,20 @@ def write_with_mtp(path: Path, family: str, *, seed: int = 0) -> Written:
     around["fc"] = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
     hidden = config.hidden_size
     with torch.no_grad():
+        table *= LOUD
+        if not tied:  # where it is, a token says itself
+            model.lm_head.weight.copy_(table[torch.randperm(len(table))])
         for parameter in block.parameters():
             parameter.copy_(torch.randn_like(parameter) * parameter.std() + parameter.mean())
-        for part in (*layers, block):
+        block.self_attn.o_proj.weight *= 3 * LOUD
+        for part in layers:
             for name, parameter in part.named_parameters():
                 if name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight", "down_proj")):
                     parameter *= QUIET
         for name, part in around.items():
             if name != "fc":
                 nn.init.normal_(part.weight, mean=0.0, std=0.1)
-        around["fc"].weight.copy_(torch.randn(hidden, 2 * hidden) * 0.03)
+        around["fc"].weight.copy_(torch.randn(hidden, 2 * hidden) * 0.12)
         around["fc"].weight[:, :hidden] += torch.eye(hidden)
     written = Written(path, family, model.eval(), block.eval(), around)
     model.save_pretrained(path)
@@ -161,7 +167,8 @@ class _OfLayer:
 
 def in_gguf(written: Written, architecture: str) -> dict[str, NDArray[np.float32] | None]:
     """The tensors of the layer by llama.cpp's names: it is one more behind the model's own."""
-    begins, found = f"blk.{written.model.config.num_hidden_layers}.", {}
+    begins = f"blk.{written.model.config.num_hidden_layers}."
+    found: dict[str, NDArray[np.float32] | None] = {}
     for name, values in converted(_OfLayer(written)):
         stem = name.removeprefix("mtp.").removesuffix(".weight")
         own = (

@@ -26,9 +26,10 @@ TEXT = [7, 2, 99, 41, 5, 5, 17, 30, 8, 1, 64, 12, 3, 77]  # of which the last th
 READ = 10
 
 
-@pytest.fixture(scope="module", params=WITH_MTP)
+@pytest.fixture(scope="module", params=[*WITH_MTP, "tied"])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    return write_with_mtp(tmp_path_factory.mktemp("model"), request.param)
+    tied = request.param == "tied"
+    return write_with_mtp(tmp_path_factory.mktemp("model"), "qwen3.5" if tied else request.param, tied=tied)
 
 
 def drafted(path: Path, backend: str, states: NDArray[np.float32], pieces: Sequence[int]) -> torch.Tensor:
@@ -84,6 +85,22 @@ def test_a_gguf_file_drafts_the_same(written: Written, tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected(written), rtol=1e-4, atol=1e-4)
 
 
+def test_quantised_as_the_rest(written: Written, tmp_path: Path) -> None:
+    """In FP8, with a scale for each output: the same as from the numbers that these mean."""
+    numbers, codes, found = {}, {}, list[torch.Tensor]()
+    for name, values in written.drafting.items():
+        if values.dim() == 2 and not name.endswith("gate.weight"):
+            scales = values.abs().amax(1, keepdim=True) / 448
+            codes[name] = (values / scales).to(torch.float8_e4m3fn)
+            codes[name.replace("weight", "weight_scale")] = scales
+            numbers[name] = codes[name].float() * scales
+    for scheme, stored in ((None, numbers), ({"quant_method": "fbgemm_fp8"}, codes)):
+        path = without(written.path, tmp_path / str(len(found)), *numbers, quantization_config=scheme)
+        save_file(load_file(path / WEIGHTS) | stored, path / WEIGHTS, {"format": "pt"})
+        found.append(drafted(path, "native", before_norm(written), (READ,)))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("fault", ["state", "token"])
 def test_a_row_of_another_position_is_noticed(written: Written, fault: str) -> None:
     """What a row reads is the state of its position and the token after it."""
@@ -118,8 +135,8 @@ def test_a_header_says_whether_there_is_one(written: Written, tmp_path: Path) ->
     assert not has_mtp(plain)
     with pytest.raises(ModelError, match="'m' brings no layer for multi-token prediction"):
         mtp_of(plain, "m")
-    for number, keys in enumerate(({"mtp_use_dedicated_embeddings": True}, {"mtp_num_hidden_layers": 0})):
-        assert not has_mtp(open_checkpoint(str(without(written.path, tmp_path / str(number), **keys))))
+    for key, value in (("mtp_use_dedicated_embeddings", True), ("mtp_num_hidden_layers", 0)):
+        assert not has_mtp(open_checkpoint(str(without(written.path, tmp_path / key, **{key: value}))))
 
 
 def test_a_tensor_that_is_missing_is_named_when_it_is_asked_for(written: Written, tmp_path: Path) -> None:

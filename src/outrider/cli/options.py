@@ -23,9 +23,9 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", metavar="MODEL", help=TARGET, rich_help_panel=MODEL)
 ]
 _DRAFTER = (
-    "Drafter: 'ngram', an EAGLE-3 head ('head' is SmolLM2's), a draft model with the target's tokenizer, or "
-    "'self:int4' for the target's own weights at 4 bits. Repeatable: each is asked where those before it "
-    "have nothing to offer."
+    "Drafter: 'ngram', an EAGLE-3 head ('head' is SmolLM2's), 'mtp' for the layer that the target brings for "
+    "it, a draft model with the target's tokenizer, or 'self:int4' for the target's own weights at 4 bits. "
+    "Repeatable: each is asked where those before it have nothing to offer."
 )
 DrafterOption = Annotated[
     list[str] | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from outrider.drafting.base import Draft
 from outrider.drafting.grow import Growing
 from outrider.drafting.own_cache import OwnCache
-from outrider.models.head import Head, HeadRunner
+from outrider.models.head import DraftHead, HeadRunner
 from outrider.ops.base import Backend
 from outrider.ops.budget import Budget
 from outrider.ops.lane import Grown, Lane
@@ -67,7 +67,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
     def __init__(
         self,
         make: Callable[[], HeadRunner],
-        head: Head,
+        head: DraftHead,
         acceptance: Acceptance,
         *,
         state_layers: Sequence[int],

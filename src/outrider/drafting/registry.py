@@ -18,7 +18,7 @@ from outrider.drafting.workloads import WORKLOADS
 from outrider.loading import Listener, unheard
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3
-from outrider.models.head import Head, HeadRunner
+from outrider.models.head import DraftHead, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
 from outrider.models.mtp import Mtp, mtp_of
@@ -198,7 +198,7 @@ def _mtp(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     return _with_states(head, (target.config.num_layers,), around)
 
 
-def _with_states(head: Head, layers: Sequence[int], around: Surroundings) -> DrafterSource:
+def _with_states(head: DraftHead, layers: Sequence[int], around: Surroundings) -> DrafterSource:
     """layers: those of the target whose inputs the head reads."""
     config, vocab = around.config, around.target.config.vocab_size
     rows = HEAD_ROWS * around.prompt_rows

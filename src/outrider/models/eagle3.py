@@ -15,7 +15,7 @@ from outrider.ops.shapes import AttentionShape, HeadVectors
 
 
 class Eagle3:
-    """A `Head`.
+    """A `DraftHead`.
 
     target: embedding table and output layer are its own where the head has none, as its backend packed them.
     name: of the head, for the listener. Raises ModelError, from the checkpoint, for a tensor that is missing

@@ -15,7 +15,7 @@ from outrider.ops.lane import Grown, Lane, Words
 from outrider.ops.span import Span
 
 
-class Head(Cached, Protocol):
+class DraftHead(Cached, Protocol):
     """Row i reads what the target knows at position i and the token after it, and says the token after that;
     while drafting, the head's own state stands in for the target's."""
 
@@ -47,7 +47,9 @@ class HeadRunner(PagedRunner):
     """Drafts with a head over a cache of its own, for a target with a vocabulary of so many tokens. The
     tokens of a span are those after its rows."""
 
-    def __init__(self, head: Head, *, num_blocks: int | Sequence[int], block_size: int, vocab: int) -> None:
+    def __init__(
+        self, head: DraftHead, *, num_blocks: int | Sequence[int], block_size: int, vocab: int
+    ) -> None:
         # What a head caches at a position depends on the states that it was given, not on tokens alone.
         super().__init__(head, num_blocks=num_blocks, block_size=block_size, prefix_caching=False)
         self.head = head

@@ -20,8 +20,8 @@ from outrider.ops.shapes import AttentionShape
 
 
 class Mtp:
-    """A `Head` over the target's whole vocabulary. It reads what the target's output layer reads, and goes on
-    from what its own output layer would, as in vLLM, SGLang and llama.cpp.
+    """A `DraftHead` over the target's whole vocabulary. It reads what the target's output layer reads, and
+    goes on from what its own output layer would, as in vLLM, SGLang and llama.cpp.
 
     source: of its tensors, which the target's checkpoint is. target: embedding table and output layer are its
     own, as its backend packed them. Raises ModelError, from the source, for a tensor that cannot be read.
@@ -62,7 +62,7 @@ class Mtp:
         return self.parts.width
 
     def read(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
-        """See `Head`. The states are what the target's last layer leaves."""
+        """See `DraftHead`. The states are what the target's last layer leaves."""
         states = ops.input(self.states_width)
         return self._layer(ops, cache, ops.norm(states, self._target.norm, self._target.tree.norm.eps))
 

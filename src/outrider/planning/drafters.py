@@ -16,7 +16,7 @@ from outrider.engine.build import prompt_rows_of
 from outrider.engine.profile import MANY, ROWS
 from outrider.models.checkpoint import Checkpoint, locate
 from outrider.models.eagle3 import Eagle3
-from outrider.models.head import Head
+from outrider.models.head import DraftHead
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
 from outrider.models.mtp import Mtp, mtp_of
@@ -145,7 +145,7 @@ def _mtp(drafter: DrafterConfig, around: Drafting) -> Footprint:
     return _with_states(Mtp(parts, Outline(checkpoint), ledger, around.target), ledger, around)
 
 
-def _with_states(head: Head, ledger: Ledger, around: Drafting) -> Footprint:
+def _with_states(head: DraftHead, ledger: Ledger, around: Drafting) -> Footprint:
     """The footprint of a head, and of the states that it reads."""
     config = around.config
     prompt_rows = prompt_rows_of(config, exact=ledger.facts.exact)
