@@ -93,7 +93,8 @@ class Eagle3:
         embedded = parts.embedding_norm.forward(ops, loaded, ops.embed(self._table))
         read = parts.state_norm.forward(ops, loaded, state)
         qkv = ops.linear(read, loaded[parts.qkv_state], ops.linear(embedded, loaded[parts.qkv_embedding]))
-        attended = ops.attend(qkv, cache[0], parts.shape, HeadVectors())
+        vectors = HeadVectors(*(leaf and loaded[leaf] for leaf in (parts.q_norm, parts.k_norm)))
+        attended = ops.attend(qkv, cache[0], parts.shape, vectors)
         added_to = read if self.config.norm_before_residual else state
         x = ops.linear(attended, loaded[parts.out], added_to)
         x = parts.feed_forward.forward(ops, loaded, x, ())
