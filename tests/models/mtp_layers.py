@@ -23,7 +23,8 @@ from tests.models.gguf_converted import converted, less_one
 
 WEIGHTS = "model.safetensors"
 LOUD, QUIET = 2, 0.25  # embeddings, and what layers write, as a share of what they would be
-WITH_MTP = ("qwen3.5", "qwen3.5-moe", "qwen3-next")
+QWENS = ("qwen3.5", "qwen3.5-moe", "qwen3-next")
+WITH_MTP = (*QWENS, "glm4-moe")
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,23 @@ class Written:
     around: Mapping[str, Any]
 
     @property
-    def drafting(self) -> dict[str, Tensor]:
-        """The tensors of the layer, by their names in the file."""
+    def own(self) -> dict[str, Tensor]:
+        """The tensors of the layer, by Qwen's names below `mtp.`."""
         own = {f"layers.0.{name}": values for name, values in self.block.state_dict().items()}
         own |= {f"{name}.weight": part.weight for name, part in self.around.items()}
-        return {f"mtp.{name}": values.detach().clone() for name, values in own.items()}
+        return {name: values.detach().clone() for name, values in own.items()}
+
+    @property
+    def drafting(self) -> dict[str, Tensor]:
+        """The same by their names in the file."""
+        if self.family in QWENS:
+            return {f"mtp.{name}": values for name, values in self.own.items()}
+        begins, found = f"model.layers.{self.model.config.num_hidden_layers}.", {}
+        for name, values in self.own.items():
+            stem, _, kind = name.rpartition(".")
+            glms = NEXTN[stem].replace("shared_head_norm", "shared_head.norm") if stem in NEXTN else None
+            found[begins + (f"{glms}.{kind}" if glms else name.removeprefix("layers.0."))] = values
+        return found
 
     @torch.no_grad()
     def states(self, tokens: Sequence[int]) -> Tensor:
@@ -59,7 +72,7 @@ class Written:
         rows = len(tokens)
         turns = self.model.model.rotary_emb(x, torch.arange(rows)[None])
         mask = torch.full((rows, rows), -torch.inf).triu(1)[None, None]
-        x = around["norm"](self.block(x, turns, attention_mask=mask)[0])
+        x = around["norm"](self.block(x, position_embeddings=turns, attention_mask=mask)[0])
         return self.model.lm_head(x), x
 
     def chain(self, tokens: Sequence[int], length: int) -> list[int]:
@@ -78,7 +91,8 @@ def write_with_mtp(path: Path, family: str, *, tied: bool = False) -> Written:
     config.tie_word_embeddings = tied
     model = write_hf(path, config)
     layers, table = model.model.layers, model.model.embed_tokens.weight
-    attending = next(n for n, kind in enumerate(config.layer_types) if kind == "full_attention")
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(layers)
+    attending = max(n for n, kind in enumerate(kinds) if kind == "full_attention")
     block = copy.deepcopy(layers[attending])
     norm = type(block.input_layernorm)
     around: dict[str, Any] = {
@@ -93,6 +107,8 @@ def write_with_mtp(path: Path, family: str, *, tied: bool = False) -> Written:
             model.lm_head.weight.copy_(table[torch.randperm(len(table))])
         for parameter in block.parameters():
             parameter.copy_(torch.randn_like(parameter) * parameter.std() + parameter.mean())
+        for buffer in block.buffers():  # a bias of the choice of experts
+            buffer.copy_(torch.randn_like(buffer) * 0.3)
         block.self_attn.o_proj.weight *= 3 * LOUD
         for part in layers:
             for name, parameter in part.named_parameters():
@@ -100,10 +116,12 @@ def write_with_mtp(path: Path, family: str, *, tied: bool = False) -> Written:
                     parameter *= QUIET
         for name, part in around.items():
             if name != "fc":
-                nn.init.normal_(part.weight, mean=0.0, std=0.1)
+                nn.init.normal_(part.weight, mean=0.0 if family in QWENS else 1.0, std=0.1)
         around["fc"].weight.copy_(torch.randn(hidden, 2 * hidden) * 0.12)
         around["fc"].weight[:, :hidden] += torch.eye(hidden)
     written = Written(path, family, model.eval(), block.eval(), around)
+    for file in path.glob("model*"):
+        file.unlink()
     model.save_pretrained(path)
     save_file(load_file(path / WEIGHTS) | written.drafting, path / WEIGHTS, {"format": "pt"})
     return written
@@ -152,6 +170,10 @@ LAYER = {
     "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
+    "mlp.gate.e_score_correction": "exp_probs_b",
 }
 
 
@@ -162,7 +184,7 @@ class _OfLayer:
         self.config, self._written = written.model.config, written
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self._written.drafting
+        return self._written.own
 
 
 def in_gguf(written: Written, architecture: str) -> dict[str, NDArray[np.float32] | None]:
@@ -170,13 +192,9 @@ def in_gguf(written: Written, architecture: str) -> dict[str, NDArray[np.float32
     begins = f"blk.{written.model.config.num_hidden_layers}."
     found: dict[str, NDArray[np.float32] | None] = {}
     for name, values in converted(_OfLayer(written)):
-        stem = name.removeprefix("mtp.").removesuffix(".weight")
-        own = (
-            LAYER.get(stem.removeprefix("layers.0."))
-            if stem.startswith("layers.")
-            else f"nextn.{NEXTN[stem]}"
-        )
+        stem, _, kind = name.rpartition(".")
+        own = f"nextn.{NEXTN[stem]}" if stem in NEXTN else LAYER[stem.removeprefix("layers.0.")]
         # The converter has renamed the norms before the layer when it looks at what a name ends with.
         plus = np.float32(less_one(f"{NEXTN.get(stem, stem)}.weight", architecture))
-        found[f"{begins}{own}.weight"] = np.ascontiguousarray(values + plus)
+        found[f"{begins}{own}.{kind}"] = np.ascontiguousarray(values + plus)
     return found

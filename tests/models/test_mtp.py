@@ -32,6 +32,16 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return write_with_mtp(tmp_path_factory.mktemp("model"), "qwen3.5" if tied else request.param, tied=tied)
 
 
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_with_mtp(tmp_path_factory.mktemp("model"), "qwen3.5")
+
+
+@pytest.fixture(scope="module")
+def glm(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_with_mtp(tmp_path_factory.mktemp("model"), "glm4-moe")
+
+
 def drafted(path: Path, backend: str, states: NDArray[np.float32], pieces: Sequence[int]) -> torch.Tensor:
     """Logits after the last of the target's states and after each token behind it; the states are given
     before the target's last norm, in such pieces."""
@@ -128,40 +138,57 @@ def without(path: Path, into: Path, *names: str, **keys: object) -> Path:
     return into
 
 
-def test_a_header_says_whether_there_is_one(written: Written, tmp_path: Path) -> None:
-    assert has_mtp(open_checkpoint(str(written.path)))
-    write_hf(tmp_path / "plain", FAMILIES[written.family].config())
+def test_a_header_says_whether_there_is_one(qwen: Written, tmp_path: Path) -> None:
+    assert has_mtp(open_checkpoint(str(qwen.path)))
+    write_hf(tmp_path / "plain", FAMILIES[qwen.family].config())
     plain = open_checkpoint(str(tmp_path / "plain"))
     assert not has_mtp(plain)
     with pytest.raises(ModelError, match="'m' brings no layer for multi-token prediction"):
         mtp_of(plain, "m")
     for key, value in (("mtp_use_dedicated_embeddings", True), ("mtp_num_hidden_layers", 0)):
-        assert not has_mtp(open_checkpoint(str(without(written.path, tmp_path / key, **{key: value}))))
+        assert not has_mtp(open_checkpoint(str(without(qwen.path, tmp_path / key, **{key: value}))))
 
 
-def test_a_tensor_that_is_missing_is_named_when_it_is_asked_for(written: Written, tmp_path: Path) -> None:
+def test_a_tensor_that_is_missing_is_named_when_it_is_asked_for(qwen: Written, tmp_path: Path) -> None:
     """The model itself needs none of them."""
-    lacking = open_checkpoint(
-        str(without(written.path, tmp_path / "m", "mtp.layers.0.self_attn.q_norm.weight"))
-    )
+    lacking = open_checkpoint(str(without(qwen.path, tmp_path / "m", "mtp.layers.0.self_attn.q_norm.weight")))
     Model(lacking, exact_backend("torch"))
     with pytest.raises(ModelError, match=r"tensor 'mtp\.layers\.0\.self_attn\.q_norm\.weight' is missing"):
         mtp_of(lacking, "m")
 
 
 def test_more_layers_than_are_used_are_left_out(
-    written: Written, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    qwen: Written, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = without(written.path, tmp_path / "m")
+    path = without(qwen.path, tmp_path / "m")
     more = {f"mtp.layers.1.{name}": torch.ones(4) for name in ("input_layernorm.weight", "other.weight")}
     save_file(load_file(path / WEIGHTS) | more, path / WEIGHTS, {"format": "pt"})
     assert has_mtp(open_checkpoint(str(path)))
     assert "2 tensors of layers that predict further tokens (MTP) are left out" in caplog.text
 
 
-def test_names_within_the_model(written: Written, tmp_path: Path) -> None:
-    path = without(written.path, tmp_path / "m", *written.drafting)
-    within = {f"model.{name}": values for name, values in written.drafting.items()}
+def test_names_within_the_model(qwen: Written, tmp_path: Path) -> None:
+    path = without(qwen.path, tmp_path / "m", *qwen.drafting)
+    within = {f"model.{name}": values for name, values in qwen.drafting.items()}
     save_file(load_file(path / WEIGHTS) | within, path / WEIGHTS, {"format": "pt"})
-    found = drafted(path, "native", before_norm(written), (READ,))
-    torch.testing.assert_close(found, expected(written), rtol=1e-4, atol=1e-4)
+    found = drafted(path, "native", before_norm(qwen), (READ,))
+    torch.testing.assert_close(found, expected(qwen), rtol=1e-4, atol=1e-4)
+
+
+def test_copies_of_the_models_own_are_passed_over(
+    glm: Written, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """GLM's files hold the table and the output layer once more."""
+    path, begins = without(glm.path, tmp_path / "m"), f"model.layers.{glm.model.config.num_hidden_layers}."
+    copies = {f"{begins}embed_tokens.weight": glm.model.model.embed_tokens.weight.detach().clone()}
+    copies[f"{begins}shared_head.head.weight"] = glm.model.lm_head.weight.detach().clone()
+    save_file(load_file(path / WEIGHTS) | copies, path / WEIGHTS, {"format": "pt"})
+    found = drafted(path, "native", before_norm(glm), (READ,))
+    torch.testing.assert_close(found, expected(glm), rtol=1e-4, atol=1e-4)
+    assert "2 tensors of layers that predict further tokens (MTP) are left out" in caplog.text
+
+
+def test_layers_behind_a_model_have_to_be_said(glm: Written, tmp_path: Path) -> None:
+    path = without(glm.path, tmp_path / "m", num_nextn_predict_layers=0)
+    with pytest.raises(ModelError, match="has tensors that are not read"):
+        open_checkpoint(str(path))
