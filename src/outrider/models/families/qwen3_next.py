@@ -6,8 +6,8 @@ from outrider.models.families import qwen_hybrid, qwen_mixture
 from outrider.models.families.build import Layer, Sizes
 from outrider.models.families.delta_net import DeltaInputs
 from outrider.models.families.family import Family
+from outrider.models.families.qwen_mtp import mtp
 from outrider.models.leaves import Linear
-from outrider.models.mtp_parts import MtpParts
 from outrider.models.parts import Decoder
 from outrider.models.settings import Settings
 from outrider.models.tensors import Place, parts
@@ -15,16 +15,10 @@ from outrider.ops.shapes import DeltaShape
 
 
 def qwen3_next(c: Settings) -> Decoder:
-    sizes = Sizes.of(c)
-    return qwen_hybrid.hybrid(c, sizes, inputs, _feed_forwards(c, sizes))
+    return qwen_hybrid.hybrid(c, inputs, _feed_forwards)
 
 
-def mtp(c: Settings) -> MtpParts | None:
-    sizes = Sizes.of(c)
-    return qwen_hybrid.mtp(c, sizes, _feed_forwards(c, sizes))
-
-
-def _feed_forwards(c: Settings, sizes: Sizes) -> qwen_hybrid.FeedForwards:
+def _feed_forwards(c: Settings, sizes: Sizes) -> qwen_hybrid.FeedForward:
     return qwen_mixture.feed_forwards(c, sizes, normalised=True, shared=True)
 
 
@@ -48,6 +42,6 @@ FAMILIES = (
         *("Qwen3-Next", "Qwen3NextForCausalLM", "qwen3_next", qwen3_next, qwen_hybrid.DEFAULTS, "qwen3next"),
         gguf_settings=qwen_hybrid.IN_GGUF | qwen_mixture.IN_GGUF,
         gguf_states=qwen_hybrid.LINEAR,
-        mtp=mtp,
+        mtp=mtp(_feed_forwards),
     ),
 )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from outrider.models.families.build import Layer, Sizes, decoder
 from outrider.models.families.delta_net import DeltaInputs, delta_net, delta_shape
-from outrider.models.mtp_parts import MtpParts, mtp_parts, qwens
 from outrider.models.parts import Attention, Block, Decoder, Experts, Gated, Residual
 from outrider.models.recurrent_parts import DeltaNet
 from outrider.models.settings import FULL, Settings
@@ -16,48 +15,34 @@ LINEAR = "linear_attention"
 OF_PICTURES = ("mrope_interleaved", "mrope_section")  # a text's positions are the same on all their axes
 
 
-FeedForwards = Callable[[Layer], Gated | Experts]
-"""Makes the feed-forward of a layer."""
+FeedForward = Callable[[Layer], Gated | Experts]
+FeedForwards = Callable[[Settings, Sizes], FeedForward]
 
 
 def hybrid(
-    c: Settings,
-    sizes: Sizes,
-    inputs: Callable[[Layer, DeltaShape], DeltaInputs],
-    feed_forward: FeedForwards,
+    c: Settings, inputs: Callable[[Layer, DeltaShape], DeltaInputs], feed_forwards: FeedForwards
 ) -> Decoder:
+    sizes = Sizes.of(c)
     shape, kernel = delta_shape(c), c.size("linear_conv_kernel_dim", 4)
     every = c.size("full_attention_interval", 4)
     kinds = c.layer_types(sizes.layers, (FULL, LINEAR), lambda layer: LINEAR if (layer + 1) % every else FULL)
-    attention = _attention(c, sizes)
+    attend, feed_forward = attention(c, sizes), feed_forwards(c, sizes)
 
     def block(layer: Layer) -> Block:
         if kinds[layer.number] == LINEAR:
-            return _block(layer, delta_net(layer, shape, kernel, inputs(layer, shape)), feed_forward)
-        return _block(layer, attention(layer), feed_forward)
+            return block_of(layer, delta_net(layer, shape, kernel, inputs(layer, shape)), feed_forward)
+        return block_of(layer, attend(layer), feed_forward)
 
     return decoder(c, sizes, block, tied=False, less_one=True)
 
 
-def mtp(c: Settings, sizes: Sizes, feed_forward: FeedForwards) -> MtpParts | None:
-    """The layer that predicts further tokens: one with attention. None where the settings say that there is
-    none, or one with an embedding table of its own, whose place is not known."""
-    count = c.get("mtp_num_hidden_layers")
-    if count == 0 or c.get("mtp_use_dedicated_embeddings"):
-        return None
-    attention = _attention(c, sizes)
-    return mtp_parts(
-        sizes, qwens(), lambda layer: _block(layer, attention(layer), feed_forward), less_one=True
-    )
-
-
-def _attention(c: Settings, sizes: Sizes) -> Callable[[Layer], Attention]:
+def attention(c: Settings, sizes: Sizes) -> Callable[[Layer], Attention]:
     rope = c.rope(sizes.head_dim, partial=0.25, others=OF_PICTURES)
     bias = c.flag("attention_bias", False)
     return lambda layer: layer.attention(rope, norms="head", qkv_bias=bias, out_bias=bias, gated=True)
 
 
-def _block(layer: Layer, mixer: Attention | DeltaNet, feed_forward: FeedForwards) -> Block:
+def block_of(layer: Layer, mixer: Attention | DeltaNet, feed_forward: FeedForward) -> Block:
     return Block(
         Residual(mixer, before=layer.norm("input_layernorm", "attn_norm")),
         Residual(feed_forward(layer), before=layer.norm("post_attention_layernorm", "post_attention_norm")),
