@@ -19,6 +19,7 @@ from outrider.cache.table import BlockTable
 from outrider.drafting import forecast
 from outrider.drafting.forecast import Base
 from outrider.drafting.grow import Growing
+from outrider.drafting.head import HeadDrafter, UnreadStates
 from outrider.engine import verify
 from outrider.engine.engine import Engine
 from outrider.engine.request import Request, RequestGroup
@@ -165,6 +166,41 @@ def count_trials_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 def never_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forecast has one memory, and that is long."""
     monkeypatch.setattr(forecast, "MEMORIES", (0.9999,))
+
+
+def read_states_of_the_position_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head reads the target's state of one position earlier."""
+    add = UnreadStates.add
+
+    def shifted(self: UnreadStates, first: int, states: Any) -> None:
+        add(self, first, self.backend.join([states[:1], states[:-1]]))
+
+    monkeypatch.setattr(UnreadStates, "add", shifted)
+
+
+def read_tokens_a_position_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head reads the token at the position of a state, and not the one after it."""
+    go_on = Growing.go_on
+
+    def early(self: Growing, tokens: Sequence[int], *told: Any, **others: Any) -> Any:
+        if not self.tokens:
+            end = len(self.request.tokens) - 1
+            tokens = self.request.tokens[end - len(tokens) : end]
+        return go_on(self, tokens, *told, **others)
+
+    monkeypatch.setattr(Growing, "go_on", early)
+
+
+def keep_rows_of_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head's rows of drafted tokens stay in its cache when the target's states have come."""
+    draft = HeadDrafter.draft
+
+    def without_settling(self: HeadDrafter, *told: Any) -> Any:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(BlockTable, "settle", lambda *_: None)
+            return draft(self, *told)
+
+    monkeypatch.setattr(HeadDrafter, "draft", without_settling)
 
 
 def keep_grammars_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from tests.docs.configs import CONFIGS
 from tests.docs.documents import NAMES, Block, blocks, code_in_prose
 from tests.docs.shell import CHECKED, check_module, commands, run_curl, run_outrider, understand_outrider
 from tests.docs.stand_ins import Models, stand_in
+from tests.models.mtp_layers import write_with_mtp
 from tests.serving.harness import Served, running
 
 BLOCKS = [block for name in NAMES for block in blocks(name)]
@@ -30,8 +31,9 @@ def of_kind(kind: str) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def models(target: str, draft: str, head: str) -> Models:
-    return Models(target, draft, head)
+def models(target: str, draft: str, head: str, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    with_mtp = write_with_mtp(tmp_path_factory.mktemp("with_mtp"), "qwen3.5")
+    return Models(target, draft, head, str(with_mtp.path))
 
 
 @pytest.fixture(scope="module")

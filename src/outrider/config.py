@@ -58,7 +58,9 @@ def _number_or_auto(value: object, parse: ValidatorFunctionWrapHandler) -> objec
 
 
 def _method(value: object) -> object:
-    """Other names of methods, among them vLLM's."""
+    """Other names of methods, among them vLLM's, which has one of MTP for each family."""
+    if isinstance(value, str) and value.endswith("_mtp"):
+        return "mtp"
     return OTHER_NAMES.get(value, value) if isinstance(value, str) else value
 
 
@@ -96,7 +98,9 @@ class DrafterConfig(Strict):
     'auto' stands for the chain that `outrider.finding` makes of what it finds.
     """
 
-    method: Annotated[Literal["auto", "draft_model", "head", "suffix", "self"], BeforeValidator(_method)]
+    method: Annotated[
+        Literal["auto", "draft_model", "head", "mtp", "suffix", "self"], BeforeValidator(_method)
+    ]
     model: Annotated[str, Field(min_length=1)] | None = None
     quantization: Quantization | None = None
 
@@ -113,6 +117,11 @@ class DrafterConfig(Strict):
                 "format to draft with, as in model = 'self:int4', and no other method takes one"
             )
         return self
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it loads weights as they are stored, which may be quantised instead."""
+        return self.model is not None or self.method == "mtp"
 
     @property
     def name(self) -> str:
@@ -159,7 +168,7 @@ class SpeculativeConfig(Strict):
                 raise ValueError(f"the drafter {drafter.name!r} is given twice; drop one")
         if AUTO in self.drafters and not self.seeks:
             raise ValueError("the drafter 'auto' stands for all of them; give it alone")
-        loads = self.seeks or any(drafter.model is not None for drafter in self.drafters)
+        loads = self.seeks or any(drafter.has_weights for drafter in self.drafters)
         if self.draft_quantization is not None and not loads:
             raise ValueError(
                 f"draft_quantization = {self.draft_quantization!r} is for the weights of a draft model, and "
@@ -346,6 +355,8 @@ def _drafter(name: Any) -> DrafterConfig:
         return LOOKUP
     if name in ("head", "[head]"):
         return DrafterConfig(method="head", model="head")
+    if name in ("mtp", "[mtp]"):
+        return DrafterConfig(method="mtp")
     if isinstance(name, str) and name.partition(":")[0] == "self":
         return _self_drafter(name)
     return DrafterConfig(method="draft_model", model=name)

@@ -16,18 +16,21 @@ FEW = 6  # tokens of an answer: the code is to run, not to impress
 
 @dataclass(frozen=True)
 class Models:
-    """Tiny random models: a target, a draft model and a head for it. SmolLM2 stands for itself."""
+    """Tiny random models: a target, a draft model and a head for it, and a target that brings a layer for
+    multi-token prediction. SmolLM2 stands for itself."""
 
     target: str
     draft: str
     head: str
+    with_mtp: str
 
     def of(self, name: str, target: str) -> str:
         """The model that `name` means where `target` is the target's own name in the document."""
         drafts = ("path", "path/to/draft", "org/name", "small", "D")
         if target == "smollm2" and name in drafts:
             return "smollm2"  # the only one here with its tokenizer
-        stands_for = {"big": self.target, "M": self.target, "path/of/a/head": self.head}
+        targets = {"big": self.target, "M": self.target, "Qwen/Qwen3.6-27B": self.with_mtp}
+        stands_for = {**targets, "path/of/a/head": self.head}
         return {**stands_for, **dict.fromkeys(drafts, self.draft)}.get(name, name)
 
 

@@ -45,27 +45,27 @@ def test_lookup_alone(target_of_four: Path, hub: Path) -> None:
     assert chain == [LOOKUP.name]
     assert findings.skipped == ()
     assert str(findings) == (
-        f"drafters of {target_of_four}: ngram alone, since no head or smaller model that suits it was found"
+        f"drafters of {target_of_four}: suffix alone, since no head or smaller model that suits it was found"
     )
 
 
 def test_a_head_in_the_folder_a_head_beside_it_a_model(target_of_four: Path, hub: Path) -> None:
     """Heads before models, and what is in the target's own folder before what is beside it."""
     model = small_model(target_of_four.with_name("tiny-1l"))
-    assert found(target_of_four)[0] == ["ngram", str(model)]
+    assert found(target_of_four)[0] == ["suffix", str(model)]
     beside = head_for(target_of_four.with_name("tiny-4l-head"), target_of_four)
-    assert found(target_of_four)[0] == ["ngram", str(beside)]
+    assert found(target_of_four)[0] == ["suffix", str(beside)]
     inside = head_for(target_of_four / "head", target_of_four)
     chain, findings = found(target_of_four)
-    assert chain == ["ngram", str(inside)]
-    assert str(findings).endswith(f"ngram, then {inside} (EAGLE-3 head beside the target)")
+    assert chain == ["suffix", str(inside)]
+    assert str(findings).endswith(f"suffix, then {inside} (EAGLE-3 head beside the target)")
 
 
 def test_the_nearest_name_and_then_the_smallest(target_of_four: Path, hub: Path) -> None:
     small_model(target_of_four.with_name("another"))
     small_model(target_of_four.with_name("tiny-2l"), layers=2)
     nearest = small_model(target_of_four.with_name("tiny-1l"))
-    assert found(target_of_four)[0] == ["ngram", str(nearest)]
+    assert found(target_of_four)[0] == ["suffix", str(nearest)]
 
 
 def test_the_hubs_cache(target_of_four: Path, hub: Path, tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_the_hubs_cache(target_of_four: Path, hub: Path, tmp_path: Path) -> None
     assert chain[1] in {str(model), str(model).replace("org--small", "org--other")}
     shutil.rmtree(hub / "models--org--other")
     chain, findings = found(target_of_four)
-    assert chain == ["ngram", str(model)]
+    assert chain == ["suffix", str(model)]
     assert "org/small (draft model in the hub's cache)" in str(findings)
     head = in_cache(hub, "org/head", head_for(tmp_path / "head", target_of_four))
-    assert found(target_of_four)[0] == ["ngram", str(head)]
+    assert found(target_of_four)[0] == ["suffix", str(head)]
 
 
 def test_a_target_in_the_hubs_cache(target_of_four: Path, hub: Path, tmp_path: Path) -> None:
@@ -87,19 +87,19 @@ def test_a_target_in_the_hubs_cache(target_of_four: Path, hub: Path, tmp_path: P
     snapshot = in_cache(hub, "org/target", target_of_four)
     older = small_model(tmp_path / "older")
     shutil.copytree(older, snapshot.with_name("1" * 40))
-    assert found(snapshot)[0] == ["ngram"]
+    assert found(snapshot)[0] == ["suffix"]
 
 
 def test_the_head_in_the_package_is_smollm2s(target_of_four: Path, hub: Path) -> None:
     chain, findings = found("smollm2")
-    assert chain == ["ngram", "head"]
+    assert chain == ["suffix", "head"]
     assert "head (EAGLE-3 head in this package)" in str(findings)
 
 
 def test_another_vocabulary(target_of_four: Path, hub: Path) -> None:
     small_model(target_of_four.with_name("tiny-1l"), extra=("<|more|>",))
     chain, findings = found(target_of_four)
-    assert chain == ["ngram"]
+    assert chain == ["suffix"]
     assert "does not share the vocabulary" in reasons(findings)["tiny-1l"]
     assert "not taken: " in str(findings)
     assert len(str(findings).splitlines()) == 1
@@ -118,7 +118,7 @@ def test_what_is_skipped_is_followed_by_what_fits(target_of_four: Path, hub: Pat
     (shelf / "notes" / "config.json").write_text("no JSON")
     model = small_model(shelf / "tiny-1l")
     chain, findings = found(target_of_four)
-    assert chain == ["ngram", str(model)]
+    assert chain == ["suffix", str(model)]
     said = reasons(findings)
     assert "was not made for the target" in said["tiny-head-a"]
     assert "tiny-head-b" in said
@@ -132,7 +132,7 @@ def test_pickled_heads_without_pytorch(
     (head / "model.safetensors").rename(head / "pytorch_model.bin")
     monkeypatch.setattr("outrider.extras.find_spec", lambda name: None)
     chain, findings = found(target_of_four)
-    assert chain == ["ngram"]
+    assert chain == ["suffix"]
     assert "comes with the extra 'torch'" in reasons(findings)["tiny-head"]
 
 
@@ -142,7 +142,7 @@ def test_the_target_at_other_bits_is_no_draft(target_of_four: Path, hub: Path) -
         target_of_four.with_name("tiny-4l-small"), tiny_config(num_hidden_layers=4, intermediate_size=24)
     )
     chain, findings = found(target_of_four)
-    assert chain == ["ngram"]
+    assert chain == ["suffix"]
     assert "at other bits" in reasons(findings)["tiny-4l-small"]
 
 
@@ -151,7 +151,7 @@ def test_too_little_memory(target_of_four: Path, hub: Path) -> None:
     alone = found(target_of_four, memory_limit=2**40)[1]
     assert alone.taken is not None
     chain, findings = found(target_of_four, memory_limit=2**20)
-    assert chain == ["ngram"]
+    assert chain == ["suffix"]
     assert "MiB with the target, and there are 1 MiB" in reasons(findings)["tiny-1l"]
 
 
@@ -163,13 +163,13 @@ def test_drafts_leave_requests_their_context(target_of_four: Path, hub: Path) ->
     assert config.kv_cache_memory > 2**30
     named: dict[str, Any] = {"kv_cache_memory": 300_000, "max_num_seqs": 1, "max_model_len": 200}
     chain, findings = found(target_of_four, **named)
-    assert chain == ["ngram"]
+    assert chain == ["suffix"]
     assert "raise kv_cache_memory" in reasons(findings)["tiny-1l"]
     assert LLM(str(target_of_four), device="cpu", speculative_model="auto", **named).found is not None
 
 
 def test_a_target_that_cannot_be_opened_says_so_itself(hub: Path, tmp_path: Path) -> None:
-    assert found(tmp_path / "nowhere")[0] == ["ngram"]
+    assert found(tmp_path / "nowhere")[0] == ["suffix"]
     with pytest.raises(ModelError, match="does not exist"):
         LLM(str(tmp_path / "nowhere"), speculative_model="auto")
 
@@ -220,7 +220,7 @@ def test_many_are_not_all_tried(target_of_four: Path, hub: Path, monkeypatch: py
     for number in range(4):
         small_model(target_of_four.with_name(f"tiny-{number}"), extra=("<|more|>",))
     chain, findings = found(target_of_four)
-    assert (chain, len(findings.skipped)) == (["ngram"], 2)
+    assert (chain, len(findings.skipped)) == (["suffix"], 2)
 
 
 def test_none_and_what_goes_with_auto() -> None:

@@ -35,7 +35,7 @@ def test_beside_the_target(target_of_four: Path, hub: Path) -> None:
     report = as_json(str(target_of_four))
     assert report["on_disk"] is True
     assert report["family"] == "Llama"
-    assert report["auto"] == ["ngram", str(model)]
+    assert report["auto"] == ["suffix", str(model)]
     fits, wrong = report["found"]
     assert (fits["name"], fits["kind"], fits["fits"]) == (str(model), "draft model", True)
     assert 0 < fits["bytes"] <= fits["memory_bytes"]
@@ -51,7 +51,7 @@ def test_what_is_suggested_is_found(target_of_four: Path, hub: Path) -> None:
     """A head that is made with the command that is printed is taken by 'auto'."""
     _, _, _, target, _, out = shlex.split(as_json(str(target_of_four))["distill"])
     random_head(Path(out), open_checkpoint(target).config)
-    assert as_json(target)["auto"] == ["ngram", out]
+    assert as_json(target)["auto"] == ["suffix", out]
 
 
 def test_in_words(target_of_four: Path, hub: Path) -> None:
@@ -67,7 +67,7 @@ def test_in_words(target_of_four: Path, hub: Path) -> None:
 def test_smollm2(hub: Path) -> None:
     report = as_json()
     assert report["model"] == "smollm2"
-    assert report["auto"] == ["ngram", "head"]
+    assert report["auto"] == ["suffix", "head"]
     assert report["found"][0]["measured"].startswith("acceptance length")
     assert report["distill"].endswith("--out smollm2-head")
 
@@ -93,7 +93,7 @@ def test_a_model_of_the_hub_that_is_here(hub: Path, target_of_four: Path, tmp_pa
     small = in_cache(hub, "org/tiny-1l", small_model(tmp_path / "small"))
     report = as_json("org/tiny-4l")
     assert report["on_disk"] is True
-    assert report["auto"] == ["ngram", str(small)]
+    assert report["auto"] == ["suffix", str(small)]
     assert report["found"][0]["name"] == "org/tiny-1l"
     assert report["distill"].endswith("--out tiny-4l-head")
 
@@ -120,7 +120,7 @@ def test_at_80_columns() -> None:
 def test_options_of_llm_count(target_of_four: Path, hub: Path) -> None:
     small_model(target_of_four.with_name("tiny-1l"))
     report = as_json(str(target_of_four), "-s", "memory_limit=1MiB", "-s", "speculative_model=ngram")
-    assert report["auto"] == ["ngram"]
+    assert report["auto"] == ["suffix"]
     assert "MiB with the target" in report["found"][0]["reason"]
 
 

@@ -75,7 +75,7 @@ def write_hf(
             if parameter.dim() == 1:
                 nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.3)
         for name, buffer in model.named_buffers():
-            if name.endswith("expert_bias"):
+            if name.endswith(("expert_bias", "correction_bias")):
                 nn.init.normal_(buffer, std=0.3)
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     model.save_pretrained(path, max_shard_size=size // shards + 1)

@@ -64,6 +64,8 @@ def _not_of_experts(name: str, values: Values, config: Any) -> Iterator[Named]:
             yield f"{begins}{part}.weight", half
     elif "conv.conv" in name:
         yield name, values.squeeze(1) if values.ndim > 1 else values
+    elif name.endswith(".e_score_correction_bias"):
+        yield name.replace("correction_bias", "correction.bias"), values
     elif name.endswith(".expert_bias"):
         yield f"{name}.bias", values
     else:

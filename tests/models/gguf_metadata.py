@@ -143,6 +143,17 @@ def _of_glm4(config: Any) -> Keys:
     return {"rope.dimension_count": int(_head_dim(config) * share)}
 
 
+def _of_glm4_moe(config: Any) -> Keys:
+    return _of_glm4(config) | {
+        "expert_feed_forward_length": config.moe_intermediate_size,
+        "expert_gating_func": 2,
+        "expert_shared_count": config.n_shared_experts,
+        "expert_weights_norm": config.norm_topk_prob,
+        "expert_weights_scale": config.routed_scaling_factor,
+        "leading_dense_block_count": config.first_k_dense_replace,
+    }
+
+
 def _of_mistral3(config: Any) -> Keys:
     rope = config.rope_parameters
     return {
@@ -215,6 +226,7 @@ EXTRA: dict[str, Callable[[Any], Keys]] = {
     "gemma2": _of_gemma2,
     "gemma3": _of_gemma3,
     "glm4": _of_glm4,
+    "glm4moe": _of_glm4_moe,
     "gpt-oss": _of_gpt_oss,
     "granite": _of_granite,
     "granitemoe": _of_granite_moe,

@@ -104,14 +104,23 @@ FEATURES: dict[str, Callable[[Path, ModelConfig], Any]] = {
     "norm_output": _having(norm_output=True),
     "attention_bias": _having(attention_bias=True),
     "mlp_bias": _having(mlp_bias=True),
-    "sliding_window": _having(window=5),
+    "sliding_window": _having(windows=(5,)),
+    "norms of queries and keys": _having(head_norms=True),
+    "a part of each head turns": _having(rope_settings={"rope_theta": 500, "partial_rotary_factor": 0.5}),
     "own table": _own_table,
     "the target's output layer": _output_of_target,
     "tied output layer": _tied_output,
     "three layers": _having(layers=3),
     "two layers with everything": _having(
-        layers=2, window=4, attention_bias=True, mlp_bias=True, norm_before_residual=True, norm_output=True
+        layers=2,
+        windows=(4, 4),
+        attention_bias=True,
+        mlp_bias=True,
+        norm_before_residual=True,
+        norm_output=True,
+        head_norms=True,
     ),
+    "layers that differ": _having(layers=3, windows=(None, 3, None)),
     "four states": _having(state_layers=(1, 2, 5, 8)),
     "one state": _having(state_layers=(4,)),
     "no states": _having(state_layers=None, reads_output=True),
@@ -132,7 +141,9 @@ def plain_reading(
     heads, kv_heads, dim = (config[f] for f in ("num_attention_heads", "num_key_value_heads", "head_dim"))
     table = w.get("embed_tokens.weight", target["model.embed_tokens.weight"])
     output = w.get("lm_head.weight", table if config["tie_word_embeddings"] else target["lm_head.weight"])
-    reach = config.get("sliding_window", 10**6)
+    types = config.get("layer_types", ["full_attention"] * config["num_hidden_layers"])
+    reaches = [config["sliding_window"] if kind == "sliding_attention" else 10**6 for kind in types]
+    turning = int(dim * config.get("partial_rotary_factor", 1))
 
     def norm(x: Tensor, weight: Tensor) -> Tensor:
         scale: float = (x.pow(2).mean() + config["rms_norm_eps"]).rsqrt().item()
@@ -153,19 +164,28 @@ def plain_reading(
 
     def turned(x: Tensor, position: int) -> Tensor:
         theta: float = config["rope_theta"]
-        angles = position * torch.tensor(theta).pow(-torch.arange(0, dim, 2) / dim)
+        angles = position * torch.tensor(theta).pow(-torch.arange(0, turning, 2) / turning)
         cos, sin = angles.cos().repeat(2), angles.sin().repeat(2)
-        return x * cos + torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], -1) * sin
+        x, rest = x[..., :turning], x[..., turning:]
+        half = turning // 2
+        return torch.cat([x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin, rest], -1)
+
+    def heads_of(x: Tensor, name: str) -> Tensor:
+        """Each by itself, normed where there is a norm."""
+        each = x.view(-1, dim)
+        weight = w.get(f"{name}.weight")
+        return each if weight is None else torch.stack([norm(one, weight) for one in each])
 
     cached: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in range(config["num_hidden_layers"])]
 
     def attended(x: Tensor, number: int, row: int) -> Tensor:
         scope, (keys, values) = f"{names[number]}.self_attn", cached[number]
         q, k, v = (linear(x, f"{scope}.{name}_proj") for name in "qkv")
-        keys.append(turned(k.view(kv_heads, dim), row))
+        reach = reaches[number]
+        keys.append(turned(heads_of(k, f"{scope}.k_norm"), row))
         values.append(v.view(kv_heads, dim))
         mixed = []
-        for head, query in enumerate(turned(q.view(heads, dim), row)):
+        for head, query in enumerate(turned(heads_of(q, f"{scope}.q_norm"), row)):
             shared = head * kv_heads // heads
             scores = torch.stack([key[shared] @ query for key in keys[-reach:]]) / dim**0.5
             mixed.append(scores.softmax(0) @ torch.stack([value[shared] for value in values[-reach:]]))

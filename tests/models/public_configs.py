@@ -299,6 +299,27 @@ PUBLIC: dict[str, dict[str, Any]] = {
         "partial_rotary_factor": 0.5,
         "rope_theta": 10000.0,
     },
+    "GLM-4.5-Air": BARE
+    | {
+        "architectures": ["Glm4MoeForCausalLM"],
+        "attention_bias": True,
+        "first_k_dense_replace": 1,
+        "head_dim": 128,
+        "model_type": "glm4_moe",
+        "moe_intermediate_size": 1408,
+        "n_group": 1,
+        "n_routed_experts": 128,
+        "n_shared_experts": 1,
+        "norm_topk_prob": True,
+        "num_experts_per_tok": 8,
+        "num_nextn_predict_layers": 1,
+        "partial_rotary_factor": 0.5,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "routed_scaling_factor": 1.0,
+        "topk_group": 1,
+        "use_qk_norm": False,
+    },
     "Mixtral-8x7B-Instruct-v0.1": BARE
     | {
         "architectures": ["MixtralForCausalLM"],

@@ -133,6 +133,20 @@ NESTED_LLAMA = {
     "vocab_size": 128256,
 }
 
+NESTED_QWEN3 = NESTED_LLAMA | {
+    "layer_types": ["full_attention", "sliding_attention"],
+    "mlp_bias": None,
+    "model_type": "qwen3",
+    "num_hidden_layers": 2,
+    "pretraining_tp": None,
+    "rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 1000000, "rope_type": "default"},
+    "rope_scaling": None,
+    "rope_theta": None,
+    "sliding_window": 512,
+    "use_sliding_window": True,
+}
+SIZES = {"hidden_size": 2048, "intermediate_size": 6144, "num_attention_heads": 16}
+
 READ: dict[str, dict[str, Any]] = {
     "yuhuili/EAGLE3-LLaMA3.1-Instruct-8B": LLAMA
     | {"architectures": ["LlamaForCausalLM"], "draft_vocab_size": 32000},
@@ -239,6 +253,75 @@ READ: dict[str, dict[str, Any]] = {
     },
 }
 
+READ |= {
+    "a head of Qwen3's layers, of which one has a window (Speculators)": _speculators(
+        {key: value for key, value in NESTED_QWEN3.items() if value is not None}
+    ),
+    "Qwen3.5-35B-A3B (SpecForge)": QWEN
+    | SIZES
+    | {"architectures": ["LlamaForCausalLMEagle3"], "decoder_sparse_step": 1, "head_dim": 256},
+    "QwQ-32B (SpecForge)": QWEN
+    | SIZES
+    | {"architectures": ["LlamaForCausalLMEagle3"], "model_type": "qwen2"},
+    "Qwen3-30B-A3B (AngelSlim)": QWEN
+    | SIZES
+    | {
+        "architectures": ["Eagle3LlamaForCausalLM"],
+        "decoder_sparse_step": 1,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
+        "target_model_type": "qwen3_moe",
+    },
+    "Qwen2.5-VL-3B (AngelSlim)": QWEN
+    | SIZES
+    | {
+        "architectures": ["Eagle3LlamaForCausalLM"],
+        "image_token_id": 151655,
+        "modal_type": "VLM",
+        "rope_scaling": {"mrope_section": [16, 24, 24], "type": "mrope"},
+        "sliding_window": 32768,
+        "use_mrope": False,
+        "video_token_id": 151656,
+        "vision_end_token_id": 151653,
+        "vision_start_token_id": 151652,
+        "vision_token_id": 151654,
+    },
+    "Qwen3-VL-4B (AngelSlim)": QWEN
+    | SIZES
+    | {
+        "architectures": ["Eagle3LlamaForCausalLM"],
+        "modal_type": "VLM",
+        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
+    },
+    "Hunyuan-4B (AngelSlim)": QWEN
+    | SIZES
+    | {
+        "add_classification_head": False,
+        "architectures": ["Eagle3LlamaForCausalLM"],
+        "attention_head_dim": 128,
+        "cla_share_factor": 2,
+        "class_num": 0,
+        "dense_list": [3072, 0],
+        "eod_token_id": 120026,
+        "im_end_id": 5,
+        "im_newline_id": 11,
+        "im_start_id": 4,
+        "mask_init_id": 12,
+        "mlp_bias": False,
+        "norm_type": "rms",
+        "org_vocab_size": 120818,
+        "pad_id": 120002,
+        "pool_type": "last",
+        "sep_token_id": 120007,
+        "target_model_type": "hunyuan_v1_dense",
+        "text_end_id": 7,
+        "text_start_id": 6,
+        "use_cla": False,
+        "use_qk_norm": True,
+        "use_rotary_pos_emb": True,
+    },
+}
+
 _EAGLE1 = {**LLAMA, "architectures": ["LlamaForCausalLM"]}
 _DFLASH = {"mask_token_id": 151669, "target_layer_ids": [1, 9, 17, 25, 33]}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -286,21 +369,34 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "EAGLE-3 over latent attention": (
         {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2"},
-        "is an EAGLE-3 head whose layer is not Llama's",
+        "is an EAGLE-3 head whose layer is neither Llama's nor Qwen3's",
     ),
-    "a layer with norms of queries and keys": (
-        _speculators(NESTED_LLAMA | {"model_type": "qwen3"}),
-        "model_type = 'qwen3'",
+    "a layer of another family (Speculators)": (
+        _speculators(NESTED_LLAMA | {"model_type": "gemma3_text"}),
+        "model_type = 'gemma3_text'",
     ),
-    "layers that differ": (
+    "a layer of no known type": (
         LLAMA
         | {
             "architectures": ["LlamaForCausalLMEagle3"],
             "num_hidden_layers": 2,
-            "layer_types": ["full_attention", "sliding_attention"],
+            "layer_types": ["full_attention", "chunked_attention"],
             "sliding_window": 64,
         },
         "layer_types = ",
+    ),
+    "hunyuan-1.8b (AngelSlim)": (
+        QWEN
+        | SIZES
+        | {
+            "architectures": ["Eagle3LlamaForCausalLM"],
+            "rope_scaling": {"alpha": 1000.0, "factor": 1.0, "type": "dynamic"},
+        },
+        "rope scaling 'dynamic' is not supported",
+    ),
+    "CosyVoice3 (AngelSlim)": (
+        QWEN | SIZES | {"architectures": ["CosyVoice3Eagle3LlamaForCausalLM"]},
+        "is an EAGLE-3 head whose layer is neither",
     ),
     "quantised weights": (
         LLAMA | {"architectures": ["LlamaForCausalLMEagle3"], "quantization_config": {"quant_method": "fp8"}},

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.eagle3 import Eagle3, HeadRunner
+from outrider.models.eagle3 import Eagle3
+from outrider.models.head import HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.model import Model
 from outrider.models.runner import DraftRunner

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from outrider.errors import ModelError
 from outrider.models.checkpoint import open_checkpoint
-from outrider.models.eagle3 import Eagle3, HeadRunner
+from outrider.models.eagle3 import Eagle3
+from outrider.models.head import HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_config import HeadConfig, usual_layers
 from outrider.models.model import Model
@@ -50,10 +51,11 @@ def drafted_logits(path: Path, model: Model, states: Tensor, tokens: list[int]) 
     """After the last of `states`, whose following tokens come first, and after each token behind them."""
     head = Eagle3(HeadCheckpoint(path), model.backend, model)
     runner, rows = HeadRunner(head, num_blocks=4, block_size=4, vocab=model.config.vocab_size), len(states)
-    passed = runner.reads([Span(tokens[:rows], 0, ([2, 0, 3, 1],), 1)], states.numpy())
+    tables = ([2, 0, 3, 1],) * len(runner.pool.of_groups)
+    passed = runner.reads([Span(tokens[:rows], 0, tables, 1)], states.numpy())
     logits = [passed.logits]
     for place in range(rows, len(tokens)):
-        passed = runner.goes_on([Span([tokens[place]], place, ([2, 0, 3, 1],), 1)], passed.kept)
+        passed = runner.goes_on([Span([tokens[place]], place, tables, 1)], passed.kept)
         logits.append(passed.logits)
     return torch.from_numpy(np.concatenate(logits))
 
@@ -86,14 +88,14 @@ def test_logits_are_those_of_a_plain_reading(
     head = Eagle3(checkpoint, model.backend, model)
     runner = HeadRunner(head, num_blocks=4, block_size=4, vocab=model.config.vocab_size)
     for pieces in ([11], [3, 8], [1] * 11):
-        first, blocks = 0, [2, 0, 3, 1]
+        first, tables = 0, ([2, 0, 3, 1],) * len(runner.pool.of_groups)
         for piece in pieces:
-            span = Span(tokens[first : first + piece], first, (blocks,), 1)
+            span = Span(tokens[first : first + piece], first, tables, 1)
             passed = runner.reads([span], states[first : first + piece].numpy())
             first += piece
         logits = [passed.logits]
         for token in drafted:
-            passed = runner.goes_on([Span([token], first, (blocks,), 1)], passed.kept)
+            passed = runner.goes_on([Span([token], first, tables, 1)], passed.kept)
             logits.append(passed.logits)
             first += 1
         torch.testing.assert_close(torch.from_numpy(np.concatenate(logits)), expected, rtol=1e-4, atol=1e-4)

@@ -314,7 +314,16 @@ def test_the_pickle_of_a_head_is_downloaded_and_of_a_model_it_is_not(
 
 
 @pytest.mark.parametrize(
-    "feature", ["fc_norm", "no states", "the target's output layer", "attention_bias", "many types"]
+    "feature",
+    [
+        "fc_norm",
+        "no states",
+        "the target's output layer",
+        "attention_bias",
+        "many types",
+        "two layers with everything",
+        "layers that differ",
+    ],
 )
 def test_tokens_are_the_targets(feature: str, target: Path, tmp_path: Path) -> None:
     FEATURES[feature](tmp_path, open_checkpoint(str(target)).config)
@@ -322,3 +331,13 @@ def test_tokens_are_the_targets(feature: str, target: Path, tmp_path: Path) -> N
     alone = LLM(str(target), device="cpu").generate(["a b c"], params)[0]
     llm = LLM(str(target), device="cpu", speculative_model=str(tmp_path), num_speculative_tokens=3)
     assert llm.generate(["a b c"], params)[0].outputs[0].token_ids == alone.outputs[0].token_ids
+
+
+def test_copies_of_the_target_are_passed_over(target: Path, tmp_path: Path) -> None:
+    """Which Speculators trains with, and some files hold."""
+    tensors = random_head(tmp_path, open_checkpoint(str(target)).config)
+    edit(tmp_path, **{"verifier_lm_head.weight": torch.ones(96, 64), "verifier_norm.weight": torch.ones(64)})
+    read = HeadCheckpoint(tmp_path)
+    read.layers(open_checkpoint(str(target)).config, "the target")
+    assert {*tensors} <= {*read.stored}
+    assert not [name for name in read.stored if name.startswith("verifier")]

@@ -31,9 +31,10 @@ DrafterOption = Annotated[
         "--speculative-model",
         "-d",
         metavar="NAME",
-        help="Drafter: 'auto' (the default) for what is found on this disk, 'none', 'suffix', an EAGLE-3 head "
-        "('head' is SmolLM2's), a draft model with the target's tokenizer, or 'self:int4' for the target's "
-        "own weights at 4 bits. Repeatable: each is asked where those before it have nothing to offer.",
+        help="Drafter: 'auto' (the default) for what is found on this disk, 'none', 'suffix', an EAGLE-3 "
+        "head ('head' is SmolLM2's), 'mtp' for the layer that the target brings for it, a draft model with "
+        "the target's tokenizer, or 'self:int4' for the target's own weights at 4 bits. Repeatable: each is "
+        "asked where those before it have nothing to offer.",
         rich_help_panel=DRAFTS,
     ),
 ]

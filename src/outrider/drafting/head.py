@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from outrider.drafting.base import Draft
 from outrider.drafting.grow import Growing
 from outrider.drafting.own_cache import OwnCache
-from outrider.models.eagle3 import Eagle3, HeadRunner
+from outrider.models.head import DraftHead, HeadRunner
 from outrider.ops.base import Backend
 from outrider.ops.budget import Budget
 from outrider.ops.lane import Grown, Lane
@@ -55,7 +55,7 @@ class UnreadStates:
 
 
 class HeadDrafter(OwnCache[HeadRunner]):
-    """Drafts with an EAGLE-3 head that has a cache of its own.
+    """Drafts with a head that has a cache of its own.
 
     Row i of its cache is what the target knew at a position, with the token after it: all of the target's
     positions but for those that came from the prefix cache or were skipped, without gaps between them. Rows
@@ -67,7 +67,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
     def __init__(
         self,
         make: Callable[[], HeadRunner],
-        head: Eagle3,
+        head: DraftHead,
         acceptance: Acceptance,
         *,
         state_layers: Sequence[int],
@@ -117,7 +117,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
         if request not in self._tables:
             self._tables[request] = self.runner.table()
         table = self._tables[request]
-        if table.filled + unread.count + budget.length > self._head.config.max_position_embeddings:
+        if table.filled + unread.count + budget.length > self._head.max_position_embeddings:
             table.truncate(0)  # it goes on with what is near
         return Growing(request, budget, table)
 

@@ -22,9 +22,11 @@ from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary, firs
 from outrider.drafting.workloads import WORKLOADS
 from outrider.loading import Listener, unheard
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
-from outrider.models.eagle3 import Eagle3, HeadRunner
+from outrider.models.eagle3 import Eagle3
+from outrider.models.head import DraftHead, HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
+from outrider.models.mtp import Mtp, mtp_of
 from outrider.models.runner import Cached, DraftRunner, group_sizes
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Backend
@@ -218,15 +220,34 @@ def _runner(
 
 
 def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
-    config, quantization = around.config, around.speculative.draft_quantization
-    name = drafter.model or ""
+    quantization, name = around.speculative.draft_quantization, drafter.model or ""
     checkpoint = HeadCheckpoint(locate_head(name))
-    layers = checkpoint.layers(around.target.config, config.model)
+    layers = checkpoint.layers(around.target.config, around.config.model)
     option = f"draft_quantization = {quantization!r}"
     backend = around.quantised(around.checkpoint, quantization, option=option)
-    rows = HEAD_ROWS * around.prompt_rows
     head = Eagle3(checkpoint, backend, around.target, name=name, listener=around.listener)
-    vocab = around.target.config.vocab_size
+    return _with_states(head, layers, around)
+
+
+def _mtp(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
+    checkpoint, target, quantization = (
+        around.checkpoint,
+        around.target,
+        around.speculative.draft_quantization,
+    )
+    parts = mtp_of(checkpoint, around.config.model)
+    backend = target.backend
+    if quantization is not None:
+        option = f"draft_quantization = {quantization!r}"
+        backend = around.quantised(checkpoint, quantization, option=option)
+    head = Mtp(parts, checkpoint, backend, target, listener=around.listener)
+    return _with_states(head, (target.config.num_layers,), around)
+
+
+def _with_states(head: DraftHead, layers: Sequence[int], around: Surroundings) -> DrafterSource:
+    """layers: those of the target whose inputs the head reads."""
+    config, vocab = around.config, around.target.config.vocab_size
+    rows = HEAD_ROWS * around.prompt_rows
 
     def make(num_blocks: Sequence[int]) -> Drafter:
         return HeadDrafter(
@@ -244,7 +265,7 @@ def _sizes(model: Cached, around: Surroundings, rows: int) -> tuple[Size, ...]:
     return group_sizes(model, around.config.block_size, rows + around.longest, around.longest)
 
 
-SOURCES = {"suffix": _suffix, "draft_model": _draft_model, "head": _head, "self": _self}
+SOURCES = {"suffix": _suffix, "draft_model": _draft_model, "head": _head, "mtp": _mtp, "self": _self}
 
 
 def load_drafters(

@@ -56,6 +56,10 @@ class Checkpoint(Source, Protocol):
     def format(self, tensor: Tensor) -> Format:
         """The format of a matrix, from the file's header alone."""
 
+    def check(self, parts: object) -> None:
+        """Raise ModelError for a tensor of some parts that is missing or of another shape; those of the
+        model itself are checked already."""
+
     def tokenizer(self) -> Tokenizer: ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from outrider.models.families.family import Family
+from outrider.models.mtp_parts import MtpParts
 from outrider.models.parts import Decoder
 from outrider.models.settings import Settings, known_or_none, stop_tokens
 
@@ -16,13 +17,15 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 @dataclass(frozen=True)
 class ModelConfig:
     """tree: what the model is made of. dtype: the type of the weights, as config.json says it. eos_token_ids:
-    the tokens that end an output."""
+    the tokens that end an output. mtp: the layer that predicts further tokens, where the checkpoint has
+    one."""
 
     architecture: str
     tree: Decoder
     max_position_embeddings: int
     eos_token_ids: tuple[int, ...]
     dtype: str = "float32"
+    mtp: MtpParts | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -55,6 +58,7 @@ def model_config(
         max_position_embeddings=settings.size("max_position_embeddings", 2048),
         eos_token_ids=stop_tokens(eos, tree.vocab_size, settings.source),
         dtype=_dtype(settings),
+        mtp=family.mtp(settings),
     )
     settings.check_rest()
     return config

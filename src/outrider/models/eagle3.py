@@ -10,16 +10,12 @@ from outrider.loading import Listener, unheard
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.leaves import load
 from outrider.models.model import Model
-from outrider.models.runner import PagedRunner
 from outrider.ops.base import Backend, Ops, Value
-from outrider.ops.lane import Grown, Lane, Words
 from outrider.ops.shapes import AttentionShape, HeadVectors
-from outrider.ops.span import Span
 
 
 class Eagle3:
-    """The head. Row i reads what the target knows at position i and the token after it, and says the token
-    after that; while drafting, the head's own state stands in for the target's.
+    """A `DraftHead`.
 
     target: embedding table and output layer are its own where the head has none, as its backend packed them.
     name: of the head, for the listener. Raises ModelError, from the checkpoint, for a tensor that is missing
@@ -39,7 +35,6 @@ class Eagle3:
         self.parts = parts = checkpoint.parts
         self.backend = backend
         self.targets = checkpoint.targets()
-        """The target's id of each token that the head can say; int64 [draft vocab], ascending."""
         self._loaded = load(parts, checkpoint, backend, name=name, listener=listener)
         norms = parts.state_norms
         self._state_norms = backend.join([self._loaded[norm.weight] for norm in norms]) if norms else None
@@ -67,12 +62,17 @@ class Eagle3:
 
     @property
     def width(self) -> int:
-        """Numbers of a row that a pass holds at once."""
         return self.parts.width
 
+    @property
+    def max_position_embeddings(self) -> int:
+        return self.config.max_position_embeddings
+
+    @property
+    def states_width(self) -> int:
+        return self.config.width
+
     def read(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
-        """From the target's states [rows, width]: draft logits of the rows that want them, and beside them
-        what the head goes on from."""
         parts, loaded = self.parts, self._loaded
         states = ops.input(self.config.width)
         if parts.state_norms:  # each state by itself
@@ -86,7 +86,6 @@ class Eagle3:
         return self._layers(ops, cache, states if parts.fc is None else ops.linear(states, loaded[parts.fc]))
 
     def go_on(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache]) -> Value:
-        """The same from the head's own states [rows, hidden]."""
         return self._layers(ops, cache, ops.input(self.config.sizes.hidden))
 
     def _layers(self, ops: Ops[Value, Any, Any], cache: Sequence[LayerCache], state: Value) -> Value:
@@ -94,7 +93,8 @@ class Eagle3:
         embedded = parts.embedding_norm.forward(ops, loaded, ops.embed(self._table))
         read = parts.state_norm.forward(ops, loaded, state)
         qkv = ops.linear(read, loaded[parts.qkv_state], ops.linear(embedded, loaded[parts.qkv_embedding]))
-        attended = ops.attend(qkv, cache[0], parts.shape, HeadVectors())
+        vectors = HeadVectors(*(leaf and loaded[leaf] for leaf in (parts.q_norm, parts.k_norm)))
+        attended = ops.attend(qkv, cache[0], parts.shape, vectors)
         added_to = read if self.config.norm_before_residual else state
         x = ops.linear(attended, loaded[parts.out], added_to)
         x = parts.feed_forward.forward(ops, loaded, x, ())
@@ -105,25 +105,3 @@ class Eagle3:
         ops.keep(normed if self.config.norm_output else x)
         logits = ops.linear(normed, self._output, None, self._logit_scale)
         return logits if self._logit_cap is None else ops.soft_cap(logits, self._logit_cap)
-
-
-class HeadRunner(PagedRunner):
-    """Drafts with a head over a cache of its own, for a target with a vocabulary of so many tokens. The
-    tokens of a span are those after its rows."""
-
-    def __init__(self, head: Eagle3, *, num_blocks: int | Sequence[int], block_size: int, vocab: int) -> None:
-        # What a head caches at a position depends on the states that it was given, not on tokens alone.
-        super().__init__(head, num_blocks=num_blocks, block_size=block_size, prefix_caching=False)
-        self.head = head
-        words = Words(vocab, head.targets)
-        self.reads, self.goes_on = self.compile(head.read), self.compile(head.go_on)
-        self._read = head.backend.chain(self.reads, self.goes_on, words)
-        self._go_on = head.backend.chain(self.goes_on, self.goes_on, words)
-
-    def read(self, lanes: Sequence[Lane | Span], states: Any) -> list[Grown]:
-        """Drafts behind the target's states [rows of all spans, width]: `outrider.ops.lane.DraftChain`."""
-        return self._read(lanes, states)
-
-    def go_on(self, lanes: Sequence[Lane | Span], states: Any) -> list[Grown]:
-        """The same from what drafts go on from, `Grown.state`, [lanes, width]."""
-        return self._go_on(lanes, states)

@@ -19,11 +19,12 @@ from outrider.models.pooling import folder_pooling
 from outrider.models.registry import config_settings
 from outrider.models.schemes import open_weights, scheme_of
 from outrider.models.settings import stop_tokens
-from outrider.models.source import DRAFTS, HUGGING_FACE, StoredModel, text_tensors, without_drafts
+from outrider.models.source import DRAFTS, HUGGING_FACE, StoredModel, text_tensors, with_layer_of_drafts
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
 HEAD = "lm_head.weight"
+WITHIN = "model."
 BUFFERS = (".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached", ".masked_bias")
 """Ends of names: of what older versions of transformers stored, and later ones compute."""
 
@@ -50,10 +51,14 @@ class FolderCheckpoint:
         stored = open_weights(path, raw)
         if "text_config" in raw:
             stored = text_tensors(stored)
-        stored = without_drafts(stored, lambda name: name.startswith(DRAFTS), str(path))
+        stored = {_beside(name): tensor for name, tensor in stored.items()}
+        behind = _behind(self.config.num_layers, settings.get("num_nextn_predict_layers"))
+        self.config, stored = with_layer_of_drafts(
+            self.config, stored, lambda name: name.startswith((DRAFTS, *behind)), HUGGING_FACE, str(path)
+        )
         self._model = StoredModel(stored, HUGGING_FACE)
         names = self._model.names(self.config.tree)
-        known = {*names, HEAD}
+        known = {*names, *self._model.names(self.config.mtp), HEAD}
         for name in names:
             if name in stored:
                 _ = stored[name].format  # refused where it is no weight, with the scales beside it
@@ -65,7 +70,7 @@ class FolderCheckpoint:
                 f"{path} has tensors that are not read, {len(unread)} in all"
                 f"{_one_of_each_kind(unread)}{lacking}"
             )
-        self._model.check(self.config.tree, str(path), "config.json implies")
+        self.check(self.config.tree)
         self._head = stored.get(HEAD) if self.config.tree.tied else None
 
     @property
@@ -74,6 +79,9 @@ class FolderCheckpoint:
 
     def format(self, tensor: Tensor) -> Format:
         return self._model.stored(tensor).format
+
+    def check(self, parts: object) -> None:
+        self._model.check(parts, str(self._path), "config.json implies")
 
     def weight(self, tensor: Tensor) -> Weight:
         if tensor == self.config.tree.table.tensor:
@@ -101,6 +109,16 @@ class FolderCheckpoint:
             )
         self._head.release()
         self._head = None
+
+
+def _behind(layers: int, more: int | None) -> tuple[str, ...]:
+    """Beginnings of the names of layers behind a model's own."""
+    return tuple(f"model.layers.{number}." for number in range(layers, layers + (more or 0)))
+
+
+def _beside(name: str) -> str:
+    """The name of a layer of drafts beside the model's own layers, where some writers have it among them."""
+    return name.removeprefix(WITHIN) if name.startswith(WITHIN + DRAFTS) else name
 
 
 def with_ends(config: ModelConfig, tokenizer_path: Path) -> ModelConfig:

@@ -19,7 +19,7 @@ from outrider.models.gguf_tensors import open_gguf
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import TOKENS
 from outrider.models.pooling import gguf_pooling
-from outrider.models.source import GGUF, StoredModel, without_drafts
+from outrider.models.source import GGUF, StoredModel, with_layer_of_drafts
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -43,17 +43,18 @@ class GGUFCheckpoint:
         self.pooling = gguf_pooling(self._metadata)
         self.sampling_defaults = gguf_sampling_defaults(self._metadata)
         behind = range(self.config.num_layers, file.metadata[f"{family.gguf}.block_count"])
-        tensors = without_drafts(file.tensors, lambda name: layer_of(name) in behind, str(path))
-        self._model = StoredModel(tensors, GGUF)
-        unused = sorted(
-            tensors.keys() - set(self._model.names(self.config.tree)) - set(rope_tensors(tensors))
+        self.config, tensors = with_layer_of_drafts(
+            self.config, file.tensors, lambda name: layer_of(name) in behind, GGUF, str(path)
         )
+        self._model = StoredModel(tensors, GGUF)
+        read = {*self._model.names(self.config.tree), *self._model.names(self.config.mtp)}
+        unused = sorted(tensors.keys() - read - set(rope_tensors(tensors)))
         if unused:
             raise ModelError(
                 f"{path} has tensors that a model of architecture {family.gguf!r} with "
                 f"{self.config.num_layers} layers has no use for: {listed(unused)}"
             )
-        self._model.check(self.config.tree, str(path), "the metadata implies")
+        self.check(self.config.tree)
         if tokenizer_path is not None:
             self.config = with_ends(self.config, tokenizer_path)
         if not self.config.eos_token_ids and (self._given is not None or TOKENS in self._metadata):
@@ -69,6 +70,9 @@ class GGUFCheckpoint:
 
     def format(self, tensor: Tensor) -> Format:
         return self._model.stored(tensor).format
+
+    def check(self, parts: object) -> None:
+        self._model.check(parts, str(self._path), "the metadata implies")
 
     def weight(self, tensor: Tensor) -> Weight:
         return self._model.weight(tensor)

@@ -66,6 +66,7 @@ def gguf_settings(
         "attention_bias": "blk.0.attn_q.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
         "eos_token_id": sorted(vocabulary.ends),
+        **{name: tensor in tensors for name, tensor in family.gguf_flags.items()},
         **rope_settings(metadata, architecture, tensors, head_dim),
     }
     if found["rope_scaling"] is not None:

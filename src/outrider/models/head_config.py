@@ -13,21 +13,28 @@ from outrider.models.families.build import Sizes
 from outrider.models.head_kinds import ARCHITECTURE, refuse_other_configs
 from outrider.models.head_settings import EAGLE, HeadSettings
 from outrider.models.parts import Gated
-from outrider.models.settings import Settings
+from outrider.models.settings import FULL, SLIDING, Settings
 from outrider.ops.shapes import Rope
 
 FIXED: dict[str, tuple[str | int, ...]] = {
-    "model_type": ("llama", "phi3", "mistral"),  # whose layer is Llama's
+    "model_type": ("llama", "qwen3", "phi3", "mistral", "qwen2"),  # the last three have Llama's layer
     "hidden_act": ("silu",),
 }
-ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_parameters", "original_max_position_embeddings")
+ROPE_KEYS = (
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+)
 LAYERS_KEY = "eagle_aux_hidden_state_layer_ids"
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """sizes: of the head and its layers; the vocabulary is the target's. rope_settings: of the rotary
-    embedding, as config.json has them. window: positions that a layer attends to, None where that is all.
+    embedding, as config.json has them. windows: positions that each layer attends to, None where that is all;
+    nothing where it is all for each. head_norms: queries and keys are normed, as in Qwen3.
 
     state_layers: the layers of the target whose inputs it reads, None where the checkpoint leaves them to
     `usual_layers`. reads_output: it reads what the target's output layer does, and nothing joins states.
@@ -41,7 +48,8 @@ class HeadConfig:
     draft_vocab_size: int
     target_hidden_size: int
     rope_settings: Mapping[str, Any] = field(default_factory=dict)
-    window: int | None = None
+    windows: tuple[int | None, ...] = ()
+    head_norms: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
@@ -106,14 +114,15 @@ class HeadConfig:
             if c.get(key) not in (None, *known):
                 raise c.error(key, " or ".join(map(str, known)))
         sizes = Sizes.of(c)
-        c.rope(sizes.head_dim)  # raises what is wrong with it
+        c.rope(sizes.head_dim, partial=1.0)  # raises what is wrong with it
         head = cls(
             sizes,
             max_position_embeddings=c.size("max_position_embeddings", 2048),
             draft_vocab_size=c.size("draft_vocab_size", c.size("truncated_vocab_size", sizes.vocab)),
             target_hidden_size=c.size("target_hidden_size", sizes.hidden),
             rope_settings={key: c.get(key) for key in ROPE_KEYS if c.get(key) is not None},
-            window=_window(c),
+            windows=_windows(c, sizes.layers),
+            head_norms=c.get("model_type") == "qwen3",
             attention_bias=c.flag("attention_bias", False),
             mlp_bias=c.flag("mlp_bias", False),
             tie_word_embeddings=c.flag("tie_word_embeddings", False),
@@ -140,7 +149,11 @@ class HeadConfig:
     def rope(self) -> Rope:
         """The rotary embedding."""
         settings = {**self.rope_settings, "max_position_embeddings": self.max_position_embeddings}
-        return Settings(settings, "the head's configuration").rope(self.sizes.head_dim)
+        return Settings(settings, "the head's configuration").rope(self.sizes.head_dim, partial=1.0)
+
+    def window(self, layer: int) -> int | None:
+        """Positions that a layer attends to, None where that is all."""
+        return self.windows[layer] if self.windows else None
 
     @property
     def num_states(self) -> int:
@@ -155,10 +168,11 @@ class HeadConfig:
     def to_json(self) -> dict[str, Any]:
         """The contents of config.json."""
         s, layers = self.sizes, list(self.state_layers or ())
-        sliding = {"sliding_window": self.window, "layer_types": ["sliding_attention"] * s.layers}
+        window = next((window for window in self.windows if window), None)
+        types = [SLIDING if window else FULL for window in self.windows]
         return {
             "architectures": [ARCHITECTURE],
-            "model_type": "llama",
+            "model_type": "qwen3" if self.head_norms else "llama",
             "hidden_act": "silu",
             "hidden_size": s.hidden,
             "intermediate_size": s.inner,
@@ -186,7 +200,7 @@ class HeadConfig:
                 LAYERS_KEY: [layer - 1 for layer in layers],
                 "use_aux_hidden_state": not self.reads_output,
             },
-            **(sliding if self.window else {}),
+            **({"sliding_window": window, "layer_types": types} if window else {}),
             **self.rope_settings,
         }
 
@@ -224,21 +238,19 @@ def _state_layers(c: HeadSettings) -> tuple[int, ...] | None:
     return after
 
 
-def _window(c: HeadSettings) -> int | None:
-    """Positions that every layer attends to, None where that is all: `layer_types` decides, and a window by
-    itself says nothing, as in vLLM."""
+def _windows(c: HeadSettings, layers: int) -> tuple[int | None, ...]:
+    """Positions that each layer attends to, None where that is all: `layer_types` decides, and a window by
+    itself says nothing, as in vLLM and Speculators."""
     window, types = c.optional_size("sliding_window"), c.get("layer_types")
     if c.flag("use_sliding_window", False) and types is None:
-        raise c.error("use_sliding_window", "false, or layer_types has to be ['sliding_attention'] as well")
-    if types is None or _all(types, "full_attention"):
-        return None
-    if not _all(types, "sliding_attention") or window is None:
-        raise c.error("layer_types", "['full_attention'], or ['sliding_attention'] with a sliding_window")
-    return window
-
-
-def _all(types: Any, one: str) -> bool:
-    return isinstance(types, list) and bool(types) and all(kind == one for kind in types)
+        raise c.error("use_sliding_window", f"false, or layer_types has to name {SLIDING!r} as well")
+    if types is None:
+        return ()
+    known = [FULL, SLIDING] if window else [FULL]
+    if not isinstance(types, list) or len(types) != layers or any(kind not in known for kind in types):
+        right = f"{FULL!r} for each of {layers} layers, or {SLIDING!r} with a sliding_window"
+        raise c.error("layer_types", right)
+    return tuple(window if kind == SLIDING else None for kind in types) if SLIDING in types else ()
 
 
 def _base(ropes: Sequence[Rope | None]) -> int:

@@ -25,6 +25,7 @@ CODES, SCALES = ".codes", ".scales"
 LAYER = "midlayer."
 OTHER_LAYER = "layers.0."  # Speculators' and vLLM's name of the same
 BUFFERS = "rotary_emb.inv_freq"  # end of a name; config.json says the same
+OF_TARGET = "verifier_"  # beginning of names: of copies that Speculators trains with
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _blocks(codes: RawTensor, scales: RawTensor) -> Weight:
 
 
 def _named(tensors: Iterable[RawTensor], file: Path) -> dict[str, RawTensor]:
-    """Each tensor with its public name, without those that only repeat config.json."""
+    """Each tensor with its public name, without those that only repeat config.json or the target."""
     found: dict[str, RawTensor] = {}
     for raw in tensors:
         name = raw.name.removeprefix("model.")
@@ -105,4 +106,8 @@ def _named(tensors: Iterable[RawTensor], file: Path) -> dict[str, RawTensor]:
         if name in found:
             raise ModelError(f"{file}: tensor {raw.name!r} is there twice, under another name too")
         found[name] = replace(raw, name=name)
-    return {name: raw for name, raw in found.items() if not name.endswith(BUFFERS)}
+    return {
+        name: raw
+        for name, raw in found.items()
+        if not name.endswith(BUFFERS) and not name.startswith(OF_TARGET)
+    }

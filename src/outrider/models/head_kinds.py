@@ -26,7 +26,7 @@ OTHERS = (
     ("hydra", "Hydra heads"),
     ("mlp_?speculator", "an MLP speculator"),
     ("mtp(model)?$|^mtp|nextn", "a layer for multi-token prediction (MTP)"),
-    ("eagle3", "an EAGLE-3 head whose layer is not Llama's"),
+    ("eagle3", "an EAGLE-3 head whose layer is neither Llama's nor Qwen3's"),
     ("eagle$|^eagle(model|speculator|draftmodel|.*forcausallm)$", EAGLE1),
 )
 """How the name of another drafter looks, in lower case, and what it is."""

@@ -21,7 +21,7 @@ class HeadParts:
 
     joined_norm: of all of the target's states beside each other; state_norms: of each of them. qkv_embedding,
     qkv_state: of [embedding, state]; two products are summed, so that the two need not be put together.
-    shape, out, feed_forward: of the first layer; further: the layers after it, which are a Llama's.
+    q_norm to feed_forward: of the first layer; further: the layers after it, which are a Llama's or Qwen3's.
     """
 
     table: Table | None
@@ -32,6 +32,8 @@ class HeadParts:
     state_norm: Norm
     qkv_embedding: Linear
     qkv_state: Linear
+    q_norm: Vector | None
+    k_norm: Vector | None
     shape: AttentionShape
     out: Linear
     feed_forward: Residual
@@ -60,6 +62,9 @@ def head_parts(config: HeadConfig, *, table: bool = False, output: bool = True) 
         biases = (_tensor(f"{name}.bias", outputs),) if bias else ()
         return Linear((_tensor(f"{name}.weight", outputs, inputs),), biases)
 
+    def head_norm(name: str) -> Vector | None:
+        return Vector(_tensor(f"{LAYER}self_attn.{name}.weight", s.head_dim)) if config.head_norms else None
+
     def qkv(kind: str) -> tuple[tuple[str, int], ...]:
         return tuple(
             (f"{LAYER}self_attn.{one}_proj.{kind}", size) for one, size in (("q", q), ("k", kv), ("v", kv))
@@ -87,7 +92,17 @@ def head_parts(config: HeadConfig, *, table: bool = False, output: bool = True) 
             half(0), tuple(_tensor(name, size) for name, size in qkv("bias")) if config.attention_bias else ()
         ),
         qkv_state=Linear(half(hidden)),
-        shape=AttentionShape(s.heads, s.kv_heads, s.head_dim, s.head_dim**-0.5, config.rope, config.window),
+        q_norm=head_norm("q_norm"),
+        k_norm=head_norm("k_norm"),
+        shape=AttentionShape(
+            s.heads,
+            s.kv_heads,
+            s.head_dim,
+            s.head_dim**-0.5,
+            config.rope,
+            config.window(0),
+            norm_eps=s.eps,
+        ),
         out=linear(f"{LAYER}self_attn.o_proj", hidden, q, bias=config.attention_bias),
         feed_forward=Residual(
             Gated(mlp("gate", s.inner, hidden), mlp("up", s.inner, hidden), mlp("down", hidden, s.inner)),
@@ -109,7 +124,8 @@ class _FurtherLayer(Layer):
     def block(self, config: HeadConfig) -> Block:
         attention = self.attention(
             config.rope,
-            window=config.window,
+            window=config.window(self.number),
+            norms="head" if config.head_norms else None,
             qkv_bias=config.attention_bias,
             out_bias=config.attention_bias,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from outrider.errors import ModelError
 from outrider.messages import shown
-from outrider.models.settings import MOST, Settings, is_same, is_whole
+from outrider.models.settings import MOST, PLACES_OF_ROPE, Settings, is_same, is_whole
 
 LAYER, EAGLE = "transformer_layer_config", "eagle_config"
 _HARMLESS = """
@@ -24,17 +24,27 @@ _HARMLESS = """
     do_sample temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size num_beams num_beam_groups diversity_penalty early_stopping max_length
     min_length num_return_sequences exponential_decay_length_penalty
+    decoder_sparse_step router_aux_loss_coef output_router_logits
+    modal_type image_token_id video_token_id vision_token_id vision_start_token_id vision_end_token_id
+    add_classification_head attention_head_dim cla_share_factor class_num dense_list org_vocab_size pool_type
+    eod_token_id pad_id im_start_id im_end_id im_newline_id mask_init_id text_start_id text_end_id
+    use_mrope use_qk_norm
 """
 HARMLESS = frozenset(_HARMLESS.split())
-"""For training, for generation, for a tokenizer, or a label: they say nothing about what a draft is."""
+"""For training, for generation, for a tokenizer, a label, or copied from the target's config.json and of its
+experts, its pictures, or its own layers: they say nothing about what a draft is."""
+OF_PICTURES = ("mrope_section", "mrope_interleaved")
+"""Settings of a rope with several axes, on all of which a text's positions are the same."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({},),
     "bias": (False,),
     "qkv_bias": (False,),
     "logit_scale": (1,),
-    "partial_rotary_factor": (1,),
     "position_embedding_type": ("rope",),
+    "norm_type": ("rms",),
+    "use_cla": (False,),
+    "use_rotary_pos_emb": (True,),
     "is_causal": (True,),
     "is_decoder": (False, True),
     "is_encoder_decoder": (False,),
@@ -73,6 +83,7 @@ class HeadSettings(Settings):
         eagle = values.pop(EAGLE, {})
         if not isinstance(eagle, dict):
             raise Settings({EAGLE: eagle}, source).error(EAGLE, "an object")
+        values |= {key: _of_text(values[key]) for key in PLACES_OF_ROPE if key in values}
         super().__init__(
             {**values, **{f"{EAGLE}.{key}": value for key, value in _named(eagle).items()}}, source
         )
@@ -110,3 +121,15 @@ class HeadSettings(Settings):
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are not null."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _of_text(rope: Any) -> Any:
+    """A rope's settings without those that only pictures need."""
+    if not isinstance(rope, Mapping):
+        return rope
+    kinds = ("type", "rope_type")
+    return {
+        key: value
+        for key, value in rope.items()
+        if key not in OF_PICTURES and not (key in kinds and value == "mrope")
+    }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from outrider.errors import ModelError
 from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
+from outrider.models.config import ModelConfig
 from outrider.models.leaves import tensors as tensors_of
 from outrider.models.stored import StoredTensor
 from outrider.models.tensors import Place, Tensor
@@ -24,8 +25,8 @@ IMAGES = tuple(
     for part in ("vision_tower.", "multi_modal_projector.", "visual.")
 )
 """Beginnings of names: of what a model reads images with."""
-DRAFTS = ("mtp.", "model.mtp.")
-"""Beginnings of names: of what predicts further tokens."""
+DRAFTS = "mtp."
+"""The beginning of names of what predicts further tokens."""
 TEXT = {"language_model.": "", "model.language_model.": "model."}
 """Beginnings of names of the text part, and what they are in a model of text."""
 
@@ -142,18 +143,27 @@ def text_tensors(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     return found
 
 
-def without_drafts(
-    stored: Mapping[str, StoredTensor], is_draft: Callable[[str], bool], source: str
-) -> dict[str, StoredTensor]:
-    """The tensors that are not of layers that predict further tokens (multi-token prediction)."""
-    found = {name: tensor for name, tensor in stored.items() if not is_draft(name)}
-    if len(found) < len(stored):
+def with_layer_of_drafts(
+    config: ModelConfig,
+    stored: Mapping[str, StoredTensor],
+    is_draft: Callable[[str], bool],
+    layout: StorageLayout,
+    source: str,
+) -> tuple[ModelConfig, dict[str, StoredTensor]]:
+    """The configuration, with `mtp` where that layer is stored, and the tensors of the model and that layer.
+
+    is_draft: whether a tensor belongs to layers that predict further tokens (multi-token prediction). Those
+    of which nothing is known are left out, and the log says so; so are copies of the model's own.
+    """
+    drafts = {name for name in stored if is_draft(name)}
+    read = drafts & {*StoredModel(stored, layout).names(config.mtp)}
+    left = drafts - read
+    if left:
         logger.warning(
-            "%s: %d tensors of layers that predict further tokens (MTP) are left out",
-            source,
-            len(stored) - len(found),
+            "%s: %d tensors of layers that predict further tokens (MTP) are left out", source, len(left)
         )
-    return found
+    found = {name: tensor for name, tensor in stored.items() if name not in left}
+    return (config if read else replace(config, mtp=None)), found
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

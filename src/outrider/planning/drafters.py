@@ -16,8 +16,10 @@ from outrider.engine.build import prompt_rows_of
 from outrider.engine.profile import MANY, ROWS
 from outrider.models.checkpoint import Checkpoint, locate
 from outrider.models.eagle3 import Eagle3
+from outrider.models.head import DraftHead
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
+from outrider.models.mtp import Mtp, mtp_of
 from outrider.planning.footprint import Footprint, footprint_of, model_footprint
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
@@ -128,17 +130,35 @@ def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
     checkpoint.layers(around.checkpoint.config, config.model)
     option = f"draft_quantization = {quantization!r}"
     ledger = draft_ledger(config, around.ledger, around.checkpoint, quantization, option=option)
-    head = Eagle3(checkpoint, ledger, around.target)
+    return _with_states(Eagle3(checkpoint, ledger, around.target), ledger, around)
+
+
+def _mtp(drafter: DrafterConfig, around: Drafting) -> Footprint:
+    config, checkpoint, quantization = (
+        around.config,
+        around.checkpoint,
+        around.speculative.draft_quantization,
+    )
+    parts = mtp_of(checkpoint, config.model)
+    if quantization is None:
+        ledger = ledger_of(config, checkpoint)
+    else:
+        option = f"draft_quantization = {quantization!r}"
+        ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
+    return _with_states(Mtp(parts, Outline(checkpoint), ledger, around.target), ledger, around)
+
+
+def _with_states(head: DraftHead, ledger: Ledger, around: Drafting) -> Footprint:
+    """The footprint of a head, and of the states that it reads."""
+    config = around.config
     prompt_rows = prompt_rows_of(config, exact=ledger.facts.exact)
     rows = HEAD_ROWS * prompt_rows
     size = replace(around.drafting, rows=rows, ahead=rows + longest_draft(around.speculative))
-    footprint = footprint_of(
-        head, ledger, size, config.block_size, width=head.width, vocab=checkpoint.config.draft_vocab_size
-    )
+    footprint = footprint_of(head, ledger, size, config.block_size, width=head.width, vocab=len(head.targets))
     # States that a pass of the target hands out, and those that wait while a request does not draft.
     waiting = around.requests * min(MAX_UNREAD + prompt_rows, around.size.positions)
     read = max(waiting // around.requests, rows)  # are joined: those of one request, and then of all
-    states = 4 * checkpoint.config.width * (around.size.rows + waiting + read)
+    states = 4 * head.states_width * (around.size.rows + waiting + read)
     edited = ledger.choosing(around.target.config.vocab_size)  # of a row among the target's tokens
     return replace(footprint, passing=footprint.passing + states + edited)
 
@@ -147,5 +167,6 @@ FOOTPRINTS: dict[str, Callable[[DrafterConfig, Drafting], Footprint]] = {
     "suffix": _suffix,
     "draft_model": _draft_model,
     "head": _head,
+    "mtp": _mtp,
     "self": _self,
 }

@@ -133,7 +133,9 @@ def _refuse_untaught(head: HeadCheckpoint) -> None:
         "use_aux_hidden_state = false": config.reads_output,
         "attention_bias": config.attention_bias,
         "mlp_bias": config.mlp_bias,
-        "sliding_window": config.window is not None,
+        "sliding_window": any(config.windows),
+        "norms of queries and keys": config.head_norms,
+        "heads of which a part turns": 2 * len(config.rope.inv_freq) < config.sizes.head_dim,
         "an embedding table of its own": parts.table is not None,
         "no output layer of its own": parts.output is None,
     }

@@ -156,6 +156,19 @@ GPT_OSS = {
     "sliding_window": WINDOW,
 }
 
+GLM_4_MOE = {
+    "first_k_dense_replace": 1,
+    "head_dim": 16,
+    "initializer_range": 0.05,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 6,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "num_hidden_layers": 3,
+    "routed_scaling_factor": 1.5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+}
+
 FAMILIES: dict[str, Tiny] = {
     "llama": Tiny(
         config("LlamaConfig", rope_parameters=LLAMA_3, attention_bias=True, mlp_bias=True), "llama"
@@ -310,5 +323,7 @@ FAMILIES: dict[str, Tiny] = {
     ),
     "glm": Tiny(config("GlmConfig", head_dim=16)),
     "glm4": Tiny(config("Glm4Config", head_dim=16), "glm4"),
+    "glm4-moe": Tiny(config("Glm4MoeConfig", **GLM_4_MOE, attention_bias=True, use_qk_norm=True), "glm4moe"),
+    "glm4-moe-plain": Tiny(config("Glm4MoeConfig", **GLM_4_MOE | {"norm_topk_prob": False}), "glm4moe"),
 }
 """By names of the tests' own: a family may have several."""

@@ -6,8 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from outrider.models.mtp_parts import MtpParts
 from outrider.models.parts import Decoder
 from outrider.models.settings import Settings
+
+
+def _without_mtp(c: Settings) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,9 @@ class Family:
     beside those that all families share; gguf_fixed: settings that llama.cpp takes for granted, and gguf_rope
     those of a rope that is scaled. gguf_mark: a number below the architecture's name that is above 0 in the
     files of this family alone, where others have the same `gguf`. gguf_states: what config.json calls layers
-    without K and V, of a family that has such.
+    without K and V, of a family that has such. gguf_flags: settings that are true where a file has a tensor.
+    mtp: the layer behind the model's own that predicts further tokens, of a family whose checkpoints may
+    bring one; it is None where the settings say that there is none.
     """
 
     name: str
@@ -34,3 +41,5 @@ class Family:
     gguf_rope: Mapping[str, Any] = field(default_factory=dict)
     gguf_mark: str | None = None
     gguf_states: str | None = None
+    gguf_flags: Mapping[str, str] = field(default_factory=dict)
+    mtp: Callable[[Settings], MtpParts | None] = _without_mtp

@@ -22,8 +22,8 @@ LIKE_MIXTRAL = {"expert_count": "num_local_experts", "expert_used_count": "num_e
 
 
 def routing(c: Settings, *, normalised: bool = True) -> Routing:
-    """Qwen says num_experts, where transformers 5 writes num_local_experts."""
-    count = c.size_of("num_local_experts", "num_experts")
+    """Qwen says num_experts and GLM n_routed_experts, where transformers 5 writes num_local_experts."""
+    count = c.size_of("num_local_experts", "num_experts", "n_routed_experts")
     chosen, layers = c.size_of("num_experts_per_tok", "experts_per_token"), c.size("num_hidden_layers")
     if count * layers > MOST:
         raise c.error("num_local_experts", f"at most {MOST // layers} in each of {layers} layers")

@@ -6,20 +6,27 @@ from outrider.models.families import qwen_hybrid, qwen_mixture
 from outrider.models.families.build import Layer, Sizes
 from outrider.models.families.delta_net import DeltaInputs
 from outrider.models.families.family import Family
+from outrider.models.families.qwen_mtp import mtp
 from outrider.models.parts import Decoder
 from outrider.models.settings import Settings
 from outrider.ops.shapes import DeltaShape
 
 
 def qwen3_5(c: Settings) -> Decoder:
-    activation = c.activation()
-    return qwen_hybrid.hybrid(c, Sizes.of(c), inputs, lambda layer: layer.gated(activation))
+    return qwen_hybrid.hybrid(c, inputs, _dense)
 
 
 def qwen3_5_moe(c: Settings) -> Decoder:
-    sizes = Sizes.of(c)
-    feed_forward = qwen_mixture.feed_forwards(c, sizes, normalised=True, shared=True)
-    return qwen_hybrid.hybrid(c, sizes, inputs, feed_forward)
+    return qwen_hybrid.hybrid(c, inputs, _mixtures)
+
+
+def _dense(c: Settings, sizes: Sizes) -> qwen_hybrid.FeedForward:
+    activation = c.activation()
+    return lambda layer: layer.gated(activation)
+
+
+def _mixtures(c: Settings, sizes: Sizes) -> qwen_hybrid.FeedForward:
+    return qwen_mixture.feed_forwards(c, sizes, normalised=True, shared=True)
 
 
 def inputs(layer: Layer, shape: DeltaShape) -> DeltaInputs:
@@ -42,10 +49,12 @@ FAMILIES = (
         gguf_settings=qwen_hybrid.IN_GGUF,
         gguf_fixed=IN_TURNS,
         gguf_states=qwen_hybrid.LINEAR,
+        mtp=mtp(_dense),
     ),
     Family(
         *("Qwen3.5-MoE, Qwen3.6-MoE", "Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", qwen3_5_moe),
         *(OF_MIXTURE, "qwen35moe", qwen_hybrid.IN_GGUF | qwen_mixture.IN_GGUF, IN_TURNS),
         gguf_states=qwen_hybrid.LINEAR,
+        mtp=mtp(_mixtures),
     ),
 )

@@ -6,6 +6,7 @@ from outrider.models.families import qwen_hybrid, qwen_mixture
 from outrider.models.families.build import Layer, Sizes
 from outrider.models.families.delta_net import DeltaInputs
 from outrider.models.families.family import Family
+from outrider.models.families.qwen_mtp import mtp
 from outrider.models.leaves import Linear
 from outrider.models.parts import Decoder
 from outrider.models.settings import Settings
@@ -14,9 +15,11 @@ from outrider.ops.shapes import DeltaShape
 
 
 def qwen3_next(c: Settings) -> Decoder:
-    sizes = Sizes.of(c)
-    feed_forward = qwen_mixture.feed_forwards(c, sizes, normalised=True, shared=True)
-    return qwen_hybrid.hybrid(c, sizes, inputs, feed_forward)
+    return qwen_hybrid.hybrid(c, inputs, _feed_forwards)
+
+
+def _feed_forwards(c: Settings, sizes: Sizes) -> qwen_hybrid.FeedForward:
+    return qwen_mixture.feed_forwards(c, sizes, normalised=True, shared=True)
 
 
 def inputs(layer: Layer, shape: DeltaShape) -> DeltaInputs:
@@ -39,5 +42,6 @@ FAMILIES = (
         *("Qwen3-Next", "Qwen3NextForCausalLM", "qwen3_next", qwen3_next, qwen_hybrid.DEFAULTS, "qwen3next"),
         gguf_settings=qwen_hybrid.IN_GGUF | qwen_mixture.IN_GGUF,
         gguf_states=qwen_hybrid.LINEAR,
+        mtp=mtp(_feed_forwards),
     ),
 )
