@@ -77,6 +77,8 @@ def write_hf(
         for name, buffer in model.named_buffers():
             if name.endswith("expert_bias"):
                 nn.init.normal_(buffer, std=0.3)
+            if name.endswith("layer_scalar"):
+                nn.init.uniform_(buffer, 0.6, 1.4)
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     model.save_pretrained(path, max_shard_size=size // shards + 1)
     (tokenizer or tiny_tokenizer()).save_pretrained(path)

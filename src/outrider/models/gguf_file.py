@@ -19,7 +19,7 @@ from outrider.models.gguf_tensors import open_gguf
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import TOKENS
 from outrider.models.pooling import gguf_pooling
-from outrider.models.source import GGUF, StoredModel, without_drafts
+from outrider.models.source import GGUF, StoredModel, of_shared_layers, without_drafts
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -45,9 +45,9 @@ class GGUFCheckpoint:
         behind = range(self.config.num_layers, file.metadata[f"{family.gguf}.block_count"])
         tensors = without_drafts(file.tensors, lambda name: layer_of(name) in behind, str(path))
         self._model = StoredModel(tensors, GGUF)
-        unused = sorted(
-            tensors.keys() - set(self._model.names(self.config.tree)) - set(rope_tensors(tensors))
-        )
+        useless = of_shared_layers(self.config.tree)
+        known = {*self._model.names(self.config.tree), *rope_tensors(tensors)}
+        unused = sorted(name for name in tensors.keys() - known if not name.startswith(useless))
         if unused:
             raise ModelError(
                 f"{path} has tensors that a model of architecture {family.gguf!r} with "

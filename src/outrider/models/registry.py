@@ -11,6 +11,7 @@ from outrider.messages import shown
 from outrider.models.families import (
     gemma2,
     gemma3,
+    gemma4,
     glm4,
     gpt_oss,
     granite,
@@ -38,6 +39,7 @@ FAMILIES: tuple[Family, ...] = (
     *qwen.FAMILIES,
     *gemma2.FAMILIES,
     *gemma3.FAMILIES,
+    *gemma4.FAMILIES,
     *phi3.FAMILIES,
     *smollm3.FAMILIES,
     *olmo2.FAMILIES,
@@ -54,6 +56,7 @@ FAMILIES: tuple[Family, ...] = (
 )
 WITH_IMAGES = {
     "Gemma3ForConditionalGeneration": ("gemma3", "gemma3_text"),
+    "Gemma4ForConditionalGeneration": ("gemma4", "gemma4_text"),
     "Lfm2VlForConditionalGeneration": ("lfm2_vl", "lfm2"),
     "Mistral3ForConditionalGeneration": ("mistral3", "mistral"),
     "Qwen3_5ForConditionalGeneration": ("qwen3_5", "qwen3_5_text"),

@@ -21,6 +21,7 @@ Frequencies = NDArray[np.float32]
 KINDS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
+    "proportional": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "yarn": (
         "factor",
@@ -159,6 +160,13 @@ def _linear(s: RopeSettings) -> tuple[Frequencies, float]:
     return np.asarray(s.plain / np.float32(s.parameters["factor"]), np.float32), 1.0
 
 
+def _proportional(s: RopeSettings) -> tuple[Frequencies, float]:
+    """Gemma 4's: all dimensions are paired, and the pairs behind a share of them turn by nothing."""
+    turning = int(s.parameters.get("partial_rotary_factor", 1) * s.dims // 2)
+    frequencies = s.plain / np.float32(s.parameters.get("factor", 1))
+    return np.where(np.arange(s.dims // 2) < turning, frequencies, 0).astype(np.float32), 1.0
+
+
 def _divisors(s: RopeSettings) -> tuple[Frequencies, float]:
     return np.asarray(s.plain / np.array(s.parameters["divisors"], np.float32), np.float32), 1.0
 
@@ -216,6 +224,7 @@ def _longrope(s: RopeSettings) -> tuple[Frequencies, float]:
 _COMPUTED: dict[str, Callable[[RopeSettings], tuple[Frequencies, float]]] = {
     "default": _default,
     "linear": _linear,
+    "proportional": _proportional,
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,

@@ -32,8 +32,8 @@ class Footprint:
 def model_footprint(model: Model, ledger: Ledger, size: PassSize, block_size: int) -> Footprint:
     """The footprint of a decoder with a paged cache of its own, which was loaded into a ledger."""
     tree = model.tree
-    # A pass looks tokens up in the table, and reads it whole only where it is the output layer.
-    unread = 0 if tree.tied else model.table.nbytes
+    # A pass looks tokens up in a table, and reads it whole only where it is the output layer.
+    unread = sum(model.packed(table).nbytes for table in tree.looked_up)
     for experts in tree.mixtures:
         left = experts.routing.count - experts.routing.chosen
         unread += sum(model.packed(stack).nbytes for stack in experts.stacks) * left // experts.routing.count
