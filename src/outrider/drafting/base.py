@@ -14,6 +14,7 @@ from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
+    from outrider.models.runner import ModelRunner
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ class Drafter(Protocol):
 
     def rest(self) -> None:
         """Free all memory that can be had again; the next draft begins anew."""
+
+
+@runtime_checkable
+class CacheReader(Protocol):
+    """A drafter that attends to the target's K and V."""
+
+    def attach(self, target: ModelRunner) -> None:
+        """Read this target's cache. It comes before the first draft; the tables are those of requests."""
 
 
 @runtime_checkable

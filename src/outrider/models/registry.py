@@ -57,6 +57,7 @@ FAMILIES: tuple[Family, ...] = (
 WITH_IMAGES = {
     "Gemma3ForConditionalGeneration": ("gemma3", "gemma3_text"),
     "Gemma4ForConditionalGeneration": ("gemma4", "gemma4_text"),
+    "Gemma4UnifiedForConditionalGeneration": ("gemma4_unified", "gemma4_unified_text"),
     "Lfm2VlForConditionalGeneration": ("lfm2_vl", "lfm2"),
     "Mistral3ForConditionalGeneration": ("mistral3", "mistral"),
     "Qwen3_5ForConditionalGeneration": ("qwen3_5", "qwen3_5_text"),

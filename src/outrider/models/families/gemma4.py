@@ -17,7 +17,6 @@ from outrider.ops.shapes import Activation, Rope
 
 EVERY = 6  # the layers that see all, where `layer_types` does not say it
 WIDE_HEAD = 512  # dimensions of their heads, where the settings do not say it
-NARROW = ("sliding_attention", "full_attention")
 
 
 def gemma4(c: Settings) -> Decoder:
@@ -201,4 +200,14 @@ SIZES = {
     "max_position_embeddings": 131072,
 }
 """What config.json may leave out, as transformers has it."""
-FAMILIES = (Family("Gemma 4", "Gemma4ForCausalLM", "gemma4_text", gemma4, SIZES),)
+FAMILIES = (
+    Family("Gemma 4", "Gemma4ForCausalLM", "gemma4_text", gemma4, SIZES),
+    Family(
+        "Gemma 4",
+        "Gemma4UnifiedForCausalLM",
+        "gemma4_unified_text",
+        gemma4,
+        SIZES
+        | {"hidden_size_per_layer_input": None, "sliding_window": 1024, "max_position_embeddings": 262144},
+    ),
+)
