@@ -46,8 +46,7 @@ def write_assistant(path: Path, target: Any, *, echo: bool = False, **settings: 
         architectures=["Gemma4AssistantForCausalLM"],
         **settings,
     )
-    # transformers 5.23 looks for a layer that has K and V, and an assistant has none.
-    with patch.object(Gemma4TextConfig, "kv_sharing_modes", ["reuse"] * 3):
+    with without_own_layers():
         model = Gemma4AssistantForCausalLM._from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -64,6 +63,16 @@ def write_assistant(path: Path, target: Any, *, echo: bool = False, **settings: 
             model.post_projection.weight.copy_(torch.eye(hidden))
     model.save_pretrained(path)
     return model
+
+
+def read_assistant(path: str) -> Any:
+    with without_own_layers():
+        return Gemma4AssistantForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+
+
+def without_own_layers() -> Any:
+    """transformers 5.23 looks for a layer with K and V of its own, and an assistant has none."""
+    return patch.object(Gemma4TextConfig, "kv_sharing_modes", ["reuse"] * 3)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _text_part(raw: Mapping[str, Any], source: str, model_type: str, usual: str)
             f"{source}: config.json has architecture {raw['architectures'][0]!r} and model_type "
             f"{shown(raw['model_type'])}; give those that belong together"
         )
-    elsewhere = ("text_config", "vision_config", "architectures", "model_type", *OF_TEXT)
+    elsewhere = ("text_config", "vision_config", "audio_config", "architectures", "model_type", *OF_TEXT)
     rest = {key: value for key, value in raw.items() if key not in elsewhere and text.get(key) != value}
     Settings(rest, source).check_rest()
     above = {key: raw[key] for key in OF_TEXT if raw.get(key) is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from outrider.models.families.build import Layer, Sizes, decoder
 from outrider.models.families.family import Family
@@ -140,18 +141,7 @@ def _wide(c: Settings, sizes: Sizes, windows: list[int | None], keys_are_values:
     )
     each = c.get("per_layer_config")
     if each:
-        layers = {str(layer) for layer, window in enumerate(windows) if window is None}
-        first = next(iter(each.values())) if isinstance(each, Mapping) else None
-        keys = {"head_dim", "num_key_value_heads"}
-        if (
-            first is None
-            or each.keys() != layers
-            or any(one != first or not keys >= one.keys() for one in each.values())
-        ):
-            raise c.error(
-                "per_layer_config", f"the same head_dim and num_key_value_heads for layers {sorted(layers)}"
-            )
-        own = Settings(first, f"{c.source}: per_layer_config")
+        own = _of_each(c, each, [layer for layer, window in enumerate(windows) if window is None])
         found = replace(
             found,
             head_dim=own.size("head_dim", sizes.head_dim),
@@ -162,6 +152,17 @@ def _wide(c: Settings, sizes: Sizes, windows: list[int | None], keys_are_values:
             "global_head_dim", "even, and num_attention_heads a multiple of num_global_key_value_heads"
         )
     return found
+
+
+def _of_each(c: Settings, each: Any, layers: list[int]) -> Settings:
+    """What these layers, and no others, have of their own, which has to be the same."""
+    own = list(each.values()) if isinstance(each, Mapping) else []
+    numbers = {int(key) for key in each if key.isdecimal()} if own else set()
+    alike = all(isinstance(one, Mapping) and one == own[0] for one in own)
+    if numbers != {*layers} or not alike or not own[0].keys() <= {"head_dim", "num_key_value_heads"}:
+        right = "the same head_dim and num_key_value_heads for each layer that sees all, and for no other"
+        raise c.error("per_layer_config", right)
+    return Settings(own[0], f"{c.source}: per_layer_config")
 
 
 def _per_layer(c: Settings, sizes: Sizes) -> PerLayerEmbedding | None:
