@@ -198,20 +198,16 @@ def test_planted_faults_are_caught(
 def test_what_parameters_do_holds_for_drafts_too(models: dict[str, str]) -> None:
     """Drafts that go on token by token, siblings of unsure tokens, and lengths of their own."""
     llm = load(models["target"], models["echo"], **OPTIONS | {"num_speculative_tokens": "auto"})
-    requests = [
-        params(0.7, seed, **others)
-        for seed, others in enumerate(
-            (
-                {"repetition_penalty": 1.3},
-                {"bad_words": ["he"], "min_tokens": 9},
-                {"num_speculative_tokens": 5},
-                {"num_speculative_tokens": 0},
-                {"logprobs": 2},
-                {"n": 2},
-                {},
-            )
-        )
-    ]
+    of_requests: tuple[dict[str, Any], ...] = (
+        {"repetition_penalty": 1.3},
+        {"bad_words": ["he"], "min_tokens": 9},
+        {"num_speculative_tokens": 5},
+        {"num_speculative_tokens": 0},
+        {"logprobs": 2},
+        {"n": 2},
+        {},
+    )
+    requests = [params(0.7, seed, **others) for seed, others in enumerate(of_requests)]
     for prompt, request, output in zip(MIX, requests, run(llm, requests), strict=True):
         assert token_ids(output) == token_ids(expected(models["target"], prompt, request))
 
@@ -232,7 +228,12 @@ def test_one_draft_crosses_into_native_code_once(
     llm = load(models["target"], models["echo"], **OPTIONS)
     native, calls = extension.require(), list[int]()
     sound = native.draft
-    monkeypatch.setattr(native, "draft", lambda *args: calls.append(1) or sound(*args))
+
+    def draft(*args: Any) -> Any:
+        calls.append(1)
+        return sound(*args)
+
+    monkeypatch.setattr(native, "draft", draft)
     llm.generate(PROMPTS[0], params(0.0, 0), use_tqdm=False)
     (drafter,) = drafters_of(llm)
     assert isinstance(drafter, AssistantDrafter)

@@ -164,16 +164,14 @@ def test_a_place_that_is_off_by_one_is_caught(
 def test_a_short_list_of_tokens_is_passed_over(folder: tuple[Any, Any, Path], tmp_path: Path) -> None:
     """Its tensors and settings are there, and the best of all tokens is drafted."""
     reference, _, _ = folder
-    settings = {"use_ordered_embeddings": True, "num_centroids": 5, "centroid_intermediate_top_k": 5}
     vocab = reference.config.vocab_size
-    write_assistant(tmp_path, reference, **settings | {"num_centroids": divisor(vocab)})
+    number = next(n for n in range(5, vocab + 1) if vocab % n == 0)
+    write_assistant(
+        tmp_path, reference, use_ordered_embeddings=True, num_centroids=number, centroid_intermediate_top_k=5
+    )
     assert is_assistant(tmp_path)
     assert any(name.startswith("masked_embedding") for name in load_file(tmp_path / "model.safetensors"))
     assert AssistantCheckpoint(tmp_path).vocab_size == vocab
-
-
-def divisor(number: int) -> int:
-    return next(n for n in range(5, number + 1) if number % n == 0)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

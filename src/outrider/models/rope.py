@@ -44,6 +44,8 @@ NEEDED = {
     "longrope": ("long_factor", "short_factor"),
 }
 LISTS = ("long_factor", "short_factor", "divisors")
+STILL = 1e30
+"""From this divisor on, a pair does not turn, as GGUF files have it of Gemma 4."""
 OF_ALL = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
 HARMLESS = ("finetuned",)  # of which transformers would warn
 
@@ -123,7 +125,7 @@ def check_rope(parameters: Any, source: str) -> None:
             right, what = isinstance(value, bool), "true or false"
         elif name in LISTS:
             right, what = (
-                isinstance(value, Sequence) and all(map(_is_positive, value)),
+                isinstance(value, Sequence) and all(map(_is_divisor, value)),
                 "numbers greater than 0",
             )
         else:
@@ -144,6 +146,10 @@ def is_number(value: Any) -> bool:
 
 def _is_positive(value: Any) -> bool:
     return is_number(value) and 0 < value < 1e30
+
+
+def _is_divisor(value: Any) -> bool:
+    return _is_positive(value) or (is_number(value) and STILL <= value < math.inf)
 
 
 def _kind(parameters: Mapping[str, Any]) -> Any:
@@ -168,7 +174,8 @@ def _proportional(s: RopeSettings) -> tuple[Frequencies, float]:
 
 
 def _divisors(s: RopeSettings) -> tuple[Frequencies, float]:
-    return np.asarray(s.plain / np.array(s.parameters["divisors"], np.float32), np.float32), 1.0
+    divisors = np.array(s.parameters["divisors"], np.float32)
+    return np.where(divisors < STILL, s.plain / divisors, 0).astype(np.float32), 1.0
 
 
 def _llama3(s: RopeSettings) -> tuple[Frequencies, float]:

@@ -121,6 +121,9 @@ GEMMA_4_SMALL: dict[str, Any] = {
     "num_kv_shared_layers": 3,
     "use_double_wide_mlp": True,
 }
+GEMMA_4_UNIFIED = {
+    key: value for key, value in GEMMA_4.items() if "per_layer" not in key and key != "attention_k_eq_v"
+}
 GRANITE_MOE = {key: value for key, value in GRANITE.items() if key != "mlp_bias"}
 QWEN_3_MOE = {
     "head_dim": 20,
@@ -218,13 +221,9 @@ FAMILIES: dict[str, Tiny] = {
         ),
         "gemma3",
     ),
-    "gemma4": Tiny(config("Gemma4TextConfig", **GEMMA_4)),
-    "gemma4-small": Tiny(
-        config(
-            "Gemma4TextConfig",
-            **GEMMA_4 | GEMMA_4_SMALL,
-        )
-    ),
+    "gemma4": Tiny(config("Gemma4TextConfig", **GEMMA_4), "gemma4"),
+    "gemma4-small": Tiny(config("Gemma4TextConfig", **GEMMA_4 | GEMMA_4_SMALL), "gemma4"),
+    "gemma4-unified": Tiny(config("Gemma4UnifiedTextConfig", **GEMMA_4_UNIFIED)),
     "phi3": Tiny(config("Phi3Config", sliding_window=WINDOW), "phi3"),
     "phi3-long": Tiny(
         config(

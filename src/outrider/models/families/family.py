@@ -20,7 +20,7 @@ class Family:
     beside those that all families share; gguf_fixed: settings that llama.cpp takes for granted, and gguf_rope
     those of a rope that is scaled. gguf_mark: a number below the architecture's name that is above 0 in the
     files of this family alone, where others have the same `gguf`. gguf_states: what config.json calls layers
-    without K and V, of a family that has such.
+    without K and V, of a family that has such. gguf_kinds: layers with a window have sizes of their own.
     """
 
     name: str
@@ -34,3 +34,4 @@ class Family:
     gguf_rope: Mapping[str, Any] = field(default_factory=dict)
     gguf_mark: str | None = None
     gguf_states: str | None = None
+    gguf_kinds: bool = False

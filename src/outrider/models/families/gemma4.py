@@ -201,8 +201,15 @@ SIZES = {
     "max_position_embeddings": 131072,
 }
 """What config.json may leave out, as transformers has it."""
+IN_GGUF = {
+    "attention.shared_kv_layers": "num_kv_shared_layers",
+    "attention.sliding_window": "sliding_window",
+    "embedding_length_per_layer_input": "hidden_size_per_layer_input",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "rope.freq_base_swa": "rope_local_base_freq",
+}
 FAMILIES = (
-    Family("Gemma 4", "Gemma4ForCausalLM", "gemma4_text", gemma4, SIZES),
+    Family("Gemma 4", "Gemma4ForCausalLM", "gemma4_text", gemma4, SIZES, "gemma4", IN_GGUF, gguf_kinds=True),
     Family(
         "Gemma 4",
         "Gemma4UnifiedForCausalLM",
