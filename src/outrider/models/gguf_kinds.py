@@ -23,7 +23,10 @@ def settings_of_kinds(
     for kind, dims in ((SLIDING, local), (FULL, wide)):
         if kind in types:
             _check_heads(metadata, gguf, tensors, types.index(kind), heads, dims)
-    shared = metadata.integer(f"{gguf}.attention.shared_kv_layers", 0)
+    key = f"{gguf}.attention.shared_kv_layers"
+    shared = metadata.integer(key, 0)
+    if shared >= len(types):
+        raise metadata.wrong(key, f"it has to be less than block_count, which is {len(types)}")
     own = [layer for layer in range(len(types) - shared) if types[layer] == FULL]
     kv_heads = _each(metadata, f"{gguf}.attention.head_count_kv", len(types))
     inner = _each(metadata, f"{gguf}.feed_forward_length", len(types))

@@ -45,9 +45,9 @@ def gguf_settings(
     there = {layer_of(name) for name in tensors} - {None}
     if layers > len(there):
         raise metadata.wrong(f"{architecture}.block_count", f"the file has tensors of {len(there)} layers")
-    types = _layer_types(metadata, family, layers)
     if family.gguf_kinds:
-        sizes = settings_of_kinds(metadata, architecture, tensors, types or [FULL] * layers, heads)
+        types = _layer_types(metadata, family, layers) or [FULL] * layers
+        sizes = settings_of_kinds(metadata, architecture, tensors, types, heads)
     else:
         sizes = {
             "intermediate_size": _inner(metadata, architecture),
@@ -69,7 +69,7 @@ def gguf_settings(
         **sizes,
         "rms_norm_eps": metadata.positive(f"{architecture}.attention.layer_norm_rms_epsilon"),
         "max_position_embeddings": metadata.integer(f"{architecture}.context_length"),
-        "layer_types": types,
+        "layer_types": _layer_types(metadata, family, layers),
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": "blk.0.attn_q.bias" in tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,

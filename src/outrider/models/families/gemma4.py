@@ -22,6 +22,10 @@ WIDE_HEAD = 512  # dimensions of their heads, where the settings do not say it
 
 def gemma4(c: Settings) -> Decoder:
     layers = Layers.of(c)
+    if not layers.own:
+        raise c.error(
+            "num_kv_shared_layers", "less than the number of layers; an assistant is no model by itself"
+        )
     sizes, cap = layers.sizes, c.optional_number("final_logit_softcapping")
     plain = decoder(c, sizes, layers.block, tied=True, scale=sizes.hidden**0.5, logit_cap=cap)
     return replace(plain, per_layer=layers.per_layer)
@@ -62,10 +66,6 @@ class Layers:
             raise c.error("layer_types", f"a list whose last type is {FULL!r}")
         keys_are_values = c.flag("attention_k_eq_v", False)
         wide = _wide(c, sizes, windows, keys_are_values)
-        count = c.get("num_kv_shared_layers") or shared
-        own = sizes.layers - (count if isinstance(count, int) and 0 <= count <= sizes.layers else -1)
-        if own > sizes.layers:
-            raise c.error("num_kv_shared_layers", f"from 0 to the number of layers, which is {sizes.layers}")
         return cls(
             sizes=sizes,
             wide=wide,
@@ -75,7 +75,7 @@ class Layers:
             activation=c.activation("hidden_activation", default="gelu_pytorch_tanh"),
             bias=c.flag("attention_bias", False),
             keys_are_values=keys_are_values,
-            own=own,
+            own=_own(c, windows, shared),
             double=c.flag("use_double_wide_mlp", False),
             per_layer=_per_layer(c, sizes),
         )
@@ -129,6 +129,18 @@ class Layers:
             after=layer.vector("post_per_layer_input_norm", "post_norm", hidden),
             eps=self.sizes.eps,
         )
+
+
+def _own(c: Settings, windows: list[int | None], shared: int) -> int:
+    """How many layers have K and V of their own: of each kind that others read one at least, or none at
+    all."""
+    key = "num_kv_shared_layers"
+    count = c.size(key) if c.get(key) else shared
+    own = len(windows) - count
+    before, behind = ({window is None for window in layers} for layers in (windows[:own], windows[own:]))
+    if own < 0 or (own and behind - before):
+        raise c.error(key, f"so few of {len(windows)} layers that some of each type are left before them")
+    return own
 
 
 def _wide(c: Settings, sizes: Sizes, windows: list[int | None], keys_are_values: bool) -> Sizes:
@@ -211,7 +223,7 @@ IN_GGUF = {
 FAMILIES = (
     Family("Gemma 4", "Gemma4ForCausalLM", "gemma4_text", gemma4, SIZES, "gemma4", IN_GGUF, gguf_kinds=True),
     Family(
-        "Gemma 4",
+        "Gemma 4 12B",
         "Gemma4UnifiedForCausalLM",
         "gemma4_unified_text",
         gemma4,
