@@ -104,20 +104,15 @@ def test_a_rope_that_is_ahead(instruction_set: str) -> None:
 
         return record
 
-    # The last row but one sees what the last does, but for the last itself, where that has no weight.
     caches = cache()
     ahead = run(x[:-1], layer(1), instruction_set, caches)[-1]
     q, position = x[-2, :Q].reshape(HEADS, DIM), ROWS - 1
     cos, sin = np.cos(position * turns), np.sin(position * turns)
     first, second = np.split(q, 2, axis=1)
     q = np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=1)
-    keys, values = (
-        np.stack([part(n) for n in range(ROWS - 1)])
-        for part in (
-            lambda n: caches[0][TABLE[n // 4], :, :, n % 4],
-            lambda n: caches[1][TABLE[n // 4], :, n % 4],
-        )
-    )
+    places = [(TABLE[n // 4], n % 4) for n in range(ROWS - 1)]
+    keys = np.stack([caches[0][block, :, :, offset] for block, offset in places])
+    values = np.stack([caches[1][block, :, offset] for block, offset in places])
     for head in range(HEADS):
         scores = keys[:, head // 2] @ q[head] * 0.3
         weights = np.exp(scores - scores.max())
