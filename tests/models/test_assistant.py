@@ -179,7 +179,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no text": ({"text_config": None}, "text_config = None; it has to be an object"),
     "own K and V": (
         {"text_config.num_kv_shared_layers": 2},
-        "num_kv_shared_layers = 2; it has to be num_hidden_layers",
+        "num_kv_shared_layers = 2",
     ),
     "wide": ({"text_config.use_double_wide_mlp": True}, "use_double_wide_mlp = True; it has to be off"),
     "experts": ({"text_config.enable_moe_block": True}, "enable_moe_block = True"),

@@ -11,7 +11,8 @@ from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
 from outrider.messages import listed
 from outrider.models.families.build import Layer
-from outrider.models.families.gemma4 import Layers, gemma4
+from outrider.models.families.gemma4 import gemma4
+from outrider.models.families.gemma4_layers import Layers
 from outrider.models.json_file import read_json
 from outrider.models.leaves import Linear, Table, Tied, Vector
 from outrider.models.parts import Attention, Block, Norm
@@ -78,7 +79,7 @@ class AssistantCheckpoint:
             c.get(key)
         c.always("tie_word_embeddings", True)
         c.check_rest()
-        if layers.own:
+        if layers.attentions.own:
             raise c.error("num_kv_shared_layers", "num_hidden_layers: an assistant has no K and V of its own")
         if layers.double or layers.per_layer:
             key = "use_double_wide_mlp" if layers.double else "hidden_size_per_layer_input"
