@@ -98,7 +98,7 @@ Turns turns_of(const Rope& rope, const std::vector<int32_t>& positions) {
   turns.sin.reserve(turns.cos.capacity());
   for (const int32_t position : positions)
     for (const float frequency : rope.inv_freq) {
-      const float angle = static_cast<float>(position) * frequency;
+      const float angle = static_cast<float>(position + rope.ahead) * frequency;
       turns.cos.push_back(std::cos(angle) * rope.factor);
       turns.sin.push_back(std::sin(angle) * rope.factor);
     }

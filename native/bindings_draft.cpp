@@ -74,12 +74,13 @@ void bind_draft(nb::module_& m) {
   m.def("draft", [](Program& first, Program& then, std::vector<int32_t> tokens, const std::vector<int>& starts,
                     const std::vector<int>& rows, Tables tables, const std::vector<std::optional<Lane>>& lanes,
                     const std::optional<Input>& words, int vocab, const std::optional<Input>& input,
-                    const States& states, NewStates new_states) {
+                    const States& states, NewStates new_states, bool in_place) {
           std::vector<Span> spans = spans_of(starts, rows, std::move(tables), std::vector<int>(starts.size()), states,
                                              std::move(new_states));
-          return first.draft(then, std::move(tokens), std::move(spans), lanes, words, vocab, input);
+          return first.draft(then, std::move(tokens), std::move(spans), lanes, words, vocab, input, in_place);
         }, "first"_a, "then"_a, "tokens"_a, "starts"_a, "rows"_a, "tables"_a, "lanes"_a, "words"_a.none(), "vocab"_a,
         "input"_a = nb::none(), "states"_a = nb::none(), "new_states"_a = nb::none(),
+        "in_place"_a = false,
         "Grow a draft behind each span that has a lane: `first` runs the spans, and `then` one row for each drafted\n"
         "token but the last, at the position behind, in the same tables, which have to be long enough for it. They may\n"
         "be the same program. Where `then` has an input, it is what `first`, or `then` before, kept of the lane's row;\n"
@@ -87,7 +88,8 @@ void bind_draft(nb::module_& m) {
         "each column of the logits; None: column i is token i, and columns from `vocab` on are padding. A draft ends\n"
         "before a token that its price does not take, or where there is none to choose; and with one that is in stops,\n"
         "that is the last of its length, or behind which its price does not go on. Returns a Grown for each lane, None\n"
-        "for each None. Raises as `Program.run` does, for either program.");
+        "for each None. in_place: `then` runs at the place of the span's last row for each token, and writes nothing there.\n"
+        "Raises as `Program.run` does, for either program.");
 }
 
 }  // namespace outrider

@@ -33,7 +33,15 @@ Activation gate_named(const std::optional<std::string>& name) {
   if (!name) return Activation::kNone;
   if (*name == "silu") return Activation::kSilu;
   if (*name == "sigmoid") return Activation::kSigmoid;
-  refuse("activation = '" + *name + "' of a gate is not known; known are silu, sigmoid, and None");
+  if (*name == "gelu_tanh") return Activation::kGeluTanh;
+  refuse("activation = '" + *name + "' of a gate is not known; known are silu, sigmoid, gelu_tanh, and None");
+}
+
+KeyValues key_values_named(const std::string& name) {
+  if (name == "own") return KeyValues::kOwn;
+  if (name == "keys") return KeyValues::kKeys;
+  if (name == "shared") return KeyValues::kShared;
+  refuse("kv = '" + name + "' is not known; known are own, keys, shared");
 }
 
 Routing::Scoring scoring_named(const std::string& name) {
@@ -67,7 +75,7 @@ Value attend(Program& p, Value qkv, const Array& keys, const Array& values, int 
              std::optional<float> soft_cap, const std::optional<Input>& q_norm,
              const std::optional<Input>& k_norm, float norm_eps,
              const std::optional<std::pair<float, int>>& temperature, const std::optional<Input>& sinks,
-             int group) {
+             int group, const std::string& kv, const std::optional<Input>& v_norm) {
   std::optional<Temperature> grows;
   if (temperature) grows = Temperature{temperature->first, temperature->second};
   if (soft_cap && *soft_cap == 0) refuse(named("soft_cap", *soft_cap) + " has to be above 0");
@@ -82,10 +90,12 @@ Value attend(Program& p, Value qkv, const Array& keys, const Array& values, int 
                                          .soft_cap = soft_cap.value_or(0),
                                          .q_norm = floats_of(q_norm, "q_norm"),
                                          .k_norm = floats_of(k_norm, "k_norm"),
+                                         .v_norm = floats_of(v_norm, "v_norm"),
                                          .norm_eps = norm_eps,
                                          .temperature = grows,
                                          .sinks = floats_of(sinks, "sinks"),
-                                         .group = group}});
+                                         .group = group,
+                                         .kv = key_values_named(kv)}});
 }
 
 }  // namespace
@@ -105,11 +115,13 @@ void bind_program(nb::module_& m) {
                       "Operations recorded once, run in one call. Values are numbered as they are recorded.\n"
                       "What cannot be is refused with ValueError or TypeError, and the program is as before.")
       .def(nb::init<std::shared_ptr<Threads>, const std::string&>(), "threads"_a, "instruction_set"_a)
-      .def("rope", [](Program& p, const Input& inv_freq, float factor, bool interleaved) {
-             return p.graph().rope({floats_of(inv_freq, "inv_freq"), factor, interleaved});
-           }, "inv_freq"_a, "factor"_a = 1.0f, "interleaved"_a = false,
+      .def("rope", [](Program& p, const Input& inv_freq, float factor, bool interleaved,
+                      int ahead) {
+             if (ahead < 0 || ahead > 1 << 20) refuse(named("ahead", ahead) + " has to be 0 to 2^20");
+             return p.graph().rope({floats_of(inv_freq, "inv_freq"), factor, interleaved, ahead});
+           }, "inv_freq"_a, "factor"_a = 1.0f, "interleaved"_a = false, "ahead"_a = 0,
            "A rotary embedding of a head's first 2 * pairs dimensions. inv_freq: float32 [pairs]; factor: of cos\n"
-           "and sin. Returns its number; equal ones have the same.")
+           "and sin; ahead: positions behind its own by which a row turns. Returns its number; equal ones have the same.")
       .def("input", [](Program& p, int width) { return p.graph().input(width); }, "width"_a)
       .def("embed", [](Program& p, std::shared_ptr<Matrix> table, float scale) {
              return p.graph().embed({std::move(table), scale});
@@ -141,20 +153,27 @@ void bind_program(nb::module_& m) {
            "head_dim"_a, "scale"_a, "rope"_a = nb::none(), "window"_a = nb::none(), "soft_cap"_a = nb::none(),
            "q_norm"_a = nb::none(), "k_norm"_a = nb::none(), "norm_eps"_a = 0.0f,
            "temperature"_a = nb::none(), "sinks"_a = nb::none(),
-           "group"_a = 0,
+           "group"_a = 0, "kv"_a = "own", "v_norm"_a = nb::none(),
            "Norms q and k, turns them, writes k and v to the cache, and attends: [rows, heads * head_dim].\n"
            "qkv: [rows, (heads + 2 kv_heads) * head_dim]. keys: [blocks, kv_heads, head_dim, block_size];\n"
            "values: the last two the other way round; float32, bfloat16, or uint16 as bfloat16. window: keys\n"
            "that a row sees at most, its own among them. q_norm, k_norm: float32 [head_dim], of each head by\n"
            "itself, or [heads * head_dim], of all together. temperature: (beta, length), by which scores grow\n"
            "with 1 + beta * ln(1 + position // length). sinks: float32 [heads], logits that take part in\n"
-           "the softmax without a value. group: which of a span's block tables the layer reads.")
+           "the softmax without a value. group: which of a span's block tables the layer reads.\n"
+           "kv: 'own'; 'keys', where qkv has no v, which is k before its norm; or 'shared', where it is q alone,\n"
+           "and another layer has written K and V to the cache. v_norm: float32 [head_dim], of each head of v.")
       .def("soft_cap", [](Program& p, Value x, float cap) { return p.graph().soft_cap({x, cap}); }, "x"_a,
            "cap"_a, "cap * tanh(x / cap).")
+      .def("scale", [](Program& p, Value x, float factor) { return p.graph().scale({x, factor}); }, "x"_a,
+           "factor"_a, "factor * x.")
+      .def("columns", [](Program& p, Value x, int first, int count) {
+             return p.graph().columns({x, first, count});
+           }, "x"_a, "first"_a, "count"_a, "Some columns of x, from `first` on.")
       .def("multiply", [](Program& p, Value x, Value gate, const std::optional<std::string>& activation) {
              return p.graph().multiply({x, gate, gate_named(activation)});
            }, "x"_a, "gate"_a, "activation"_a = nb::none(),
-           "x * activation(gate). activation: 'silu', 'sigmoid', or None, which leaves the gate as it is. A gate\n"
+           "x * activation(gate). activation: 'silu', 'sigmoid', 'gelu_tanh', or None, which leaves the gate as it is. A gate\n"
            "of one column holds for all columns of x.")
       .def("convolve", [](Program& p, Value x, const Input& weight, const std::optional<Input>& bias,
                           const Array& states, bool silu) {

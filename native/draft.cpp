@@ -53,8 +53,10 @@ void Words::spread(const float* logits, float* row) const {
 }
 
 Drafting::Drafting(Pass& first, Pass& then, std::vector<int32_t> tokens, std::vector<Span> spans,
-                   const std::vector<std::optional<Lane>>& lanes, const Words& words, DraftRooms& rooms)
-    : first_(first), then_(then), spans_(std::move(spans)), lanes_(lanes), words_(words), rooms_(rooms) {
+                   const std::vector<std::optional<Lane>>& lanes, const Words& words, DraftRooms& rooms,
+                   bool in_place)
+    : first_(first), then_(then), spans_(std::move(spans)), lanes_(lanes), words_(words), rooms_(rooms),
+      in_place_(in_place) {
   for (size_t i = 0; i < spans_.size(); ++i) spans_[i].logit_rows = lanes_[i].has_value();
   check_passes();
   first_.prepare(std::move(tokens), spans_);
@@ -72,6 +74,8 @@ void Drafting::check_passes() const {
     if (!plan->output.logits || plan->output.width != words_.columns)
       refuse("the output of first or then has width " + std::to_string(plan->output.width) +
              "; it has to have that of words, " + std::to_string(words_.columns) + ", and the rows that need logits");
+  if (in_place_ && then.graph.stores())
+    refuse("in_place = True: then writes K and V or states, which the next token would overwrite");
   if (!then.input) return;
   for (const Plan* plan : {&first, &then})
     if (!plan->graph.keeps_logit_rows() || plan->graph.kept_width() != then.input->width)
@@ -103,7 +107,7 @@ void Drafting::check_lane(size_t number) const {
 
 Span Drafting::span_after(size_t number, int position) const {
   const Span& before = spans_[number];
-  const int64_t start = int64_t{before.start} + before.rows + position;
+  const int64_t start = int64_t{before.start} + before.rows + (in_place_ ? -1 : position);
   Span span{.start = static_cast<int>(std::min<int64_t>(start, kMostPositions)), .rows = 1, .tables = before.tables,
             .logit_rows = 1};
   if (!then_.plan().graph.slots()) return span;

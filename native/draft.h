@@ -84,13 +84,14 @@ struct DraftRooms {
 };
 
 // One round of drafting: `first` over the spans, and `then` over one drafted token of each lane, again and again.
-// Both have the same cache; they may be the same.
+// Both have the same cache; they may be the same. in_place: `then` writes nothing there, and reads it from the last row of
+// the lane's span for each token; else from the row behind.
 class Drafting {
  public:
   // Throws std::invalid_argument for what cannot be run, before anything is written. lanes: one a span; without one it
   // is only read.
   Drafting(Pass& first, Pass& then, std::vector<int32_t> tokens, std::vector<Span> spans,
-           const std::vector<std::optional<Lane>>& lanes, const Words& words, DraftRooms& rooms);
+           const std::vector<std::optional<Lane>>& lanes, const Words& words, DraftRooms& rooms, bool in_place);
 
   // input: of `first`.
   std::vector<std::optional<Grown>> run(const float* input);
@@ -120,6 +121,7 @@ class Drafting {
   const std::vector<std::optional<Lane>>& lanes_;
   const Words words_;
   DraftRooms& rooms_;
+  const bool in_place_;
   size_t choosing_ = 0;  // floats that a thread needs to choose
 };
 

@@ -48,6 +48,9 @@ void check_attention(const Attention& a) {
   }
   check_head_norm("q_norm", a.q_norm, a, a.heads);
   check_head_norm("k_norm", a.k_norm, a, a.kv_heads);
+  if (!a.v_norm.empty()) check_size("v_norm", a.v_norm.size(), "head_dim =", a.head_dim);
+  if (!a.stores() && !(a.k_norm.empty() && a.v_norm.empty()))
+    refuse("k_norm and v_norm are of a layer whose K and V another one has written; they have to be None");
   check_eps("norm_eps", a.norm_eps);
   if (!a.sinks.empty()) check_size("sinks", a.sinks.size(), "heads =", a.heads);
   for (const float sink : a.sinks) check_finite("a value of sinks", sink);
@@ -241,7 +244,7 @@ Value Graph::attend(Attend attend) {
       refuse(named("rope", *a.rope) + " turns " + std::to_string(turned) + " dimensions; " +
              named("head_dim", a.head_dim));
   }
-  const int implied = a.q_width() + 2 * a.kv_width(), output = a.q_width();
+  const int implied = a.qkv_width(), output = a.q_width();
   if (width(attend.qkv) != implied)
     refuse("qkv has width " + std::to_string(width(attend.qkv)) + "; the heads imply " +
            std::to_string(implied));
@@ -258,6 +261,19 @@ Value Graph::attend(Attend attend) {
 Value Graph::soft_cap(SoftCap soft_cap) {
   check_cap("cap", soft_cap.cap);
   return add(soft_cap, width(soft_cap.x), logits(soft_cap.x));
+}
+
+Value Graph::scale(Scale scale) {
+  check_finite("factor", scale.factor);
+  return add(scale, width(scale.x), logits(scale.x));
+}
+
+Value Graph::columns(Columns columns) {
+  const int there = width(columns.x);
+  if (columns.first < 0 || columns.count < 1 || columns.first > there - columns.count)
+    refuse(named("first", columns.first) + " and " + named("count", columns.count) + " have to be among the " +
+           std::to_string(there) + " columns of x");
+  return add(columns, columns.count, logits(columns.x));
 }
 
 Value Graph::multiply(Multiply multiply) {
@@ -309,6 +325,13 @@ Value Graph::norm_heads(NormHeads norm) {
   check_eps("eps", norm.eps);
   const bool has_logits = logits(norm.x);
   return add(std::move(norm), columns, has_logits);
+}
+
+bool Graph::stores() const {
+  return slots_.has_value() || std::any_of(nodes_.begin(), nodes_.end(), [](const Node& node) {
+           const auto* attend = std::get_if<Attend>(&node.operation);
+           return attend != nullptr && attend->attention.stores();
+         });
 }
 
 void Graph::keep_slots(const StateView& states) {

@@ -20,11 +20,12 @@ using Floats = std::vector<float>;
 using Weight = std::shared_ptr<const Matrix>;
 
 // Rotary embedding (Su et al., 2021): pair i of a head's first 2 * pairs dimensions turns by
-// position * inv_freq[i]. Dimension i pairs with i + pairs, or, interleaved, 2 i with 2 i + 1.
+// (position + ahead) * inv_freq[i]. Dimension i pairs with i + pairs, or, interleaved, 2 i with 2 i + 1.
 struct Rope {
   Floats inv_freq;
   float factor;  // of cos and sin
   bool interleaved;
+  int ahead = 0;
 
   int pairs() const { return static_cast<int>(inv_freq.size()); }
   bool operator==(const Rope&) const = default;
@@ -37,6 +38,10 @@ struct Temperature {
   int length;
 };
 
+// Where K and V of a layer's rows come from: from matrices of their own; V is K before its norm and its rope; or another
+// layer has written them to the cache that this one reads.
+enum class KeyValues { kOwn, kKeys, kShared };
+
 // The attention of one layer. Query head h reads K/V head h * kv_heads / heads.
 struct Attention {
   int heads;
@@ -47,14 +52,21 @@ struct Attention {
   int window = kMostPositions;             // keys that a row sees at most, its own among them
   float soft_cap = 0;                      // score -> soft_cap * tanh(score / soft_cap); 0: none
   Floats q_norm = {}, k_norm = {};         // of each head [head_dim], or of all together; empty: none
+  Floats v_norm = {};                      // of each head [head_dim]; empty: none
   float norm_eps = 0;
   std::optional<Temperature> temperature = std::nullopt;
   Floats sinks = {};                       // [heads], logits that take part without a value; empty: none
   int group = 0;                           // of layers that share block tables
+  KeyValues kv = KeyValues::kOwn;
 
   int share() const { return heads / kv_heads; }  // query heads a K/V head
   int q_width() const { return heads * head_dim; }
   int kv_width() const { return kv_heads * head_dim; }
+  bool stores() const { return kv != KeyValues::kShared; }
+  // Of what the layer's matrices make of a row.
+  int qkv_width() const {
+    return q_width() + (kv == KeyValues::kOwn ? 2 * kv_width() : kv == KeyValues::kKeys ? kv_width() : 0);
+  }
 };
 
 // Where the states of one layer lie: of each slot `floats` numbers.
@@ -126,6 +138,14 @@ class Graph {
     Value x;
     float cap;
   };
+  struct Scale {  // factor * x
+    Value x;
+    float factor;
+  };
+  struct Columns {  // some of them, from `first` on
+    Value x;
+    int first, count;
+  };
   struct Multiply {  // x * activation(gate); a gate of width 1 holds for all columns
     Value x;
     Value gate;
@@ -159,8 +179,8 @@ class Graph {
     Value x;
   };
   using Operation = 
-      std::variant<Input, Embed, Norm, Linear, Gated, Experts, Attend, SoftCap, Multiply, Convolve, Delta, NormHeads,
-                   SelectLogitRows>;
+      std::variant<Input, Embed, Norm, Linear, Gated, Experts, Attend, SoftCap, Scale, Columns, Multiply, Convolve, Delta,
+                   NormHeads, SelectLogitRows>;
 
   struct Node {
     Operation operation;
@@ -184,6 +204,8 @@ class Graph {
   Value experts(Experts experts);
   Value attend(Attend attend);
   Value soft_cap(SoftCap soft_cap);
+  Value scale(Scale scale);
+  Value columns(Columns columns);
   Value multiply(Multiply multiply);
   Value convolve(Convolve convolve);
   Value delta(Delta delta);
@@ -204,6 +226,8 @@ class Graph {
   int kept_width() const { return kept_width_; }
   // Slots for states; none where no layer keeps one.
   std::optional<int> slots() const { return slots_; }
+  // Whether rows leave something to the rows after them: K and V, or states.
+  bool stores() const;
   bool keeps_logit_rows() const { return !kept_.empty() && logits(kept_[0].x); }
   int vocab() const { return vocab_; }  // tokens of the smallest table
 

@@ -152,6 +152,34 @@ class SoftCap : public OneByOne {
   Operand x_, y_;
 };
 
+class Scale : public OneByOne {
+ public:
+  Scale(float factor, Operand x, Operand y) : factor_(factor), x_(x), y_(y) {}
+  int tasks(const Pass& pass) const override { return pass.rows(x_); }
+  void run_one(const Pass& pass, int row, float*) const override {
+    const float* x = pass.row(x_, row);
+    float* y = pass.row(y_, row);
+    for (int i = 0; i < x_.width; ++i) y[i] = factor_ * x[i];
+  }
+
+ private:
+  float factor_;
+  Operand x_, y_;
+};
+
+class Columns : public OneByOne {
+ public:
+  Columns(int first, Operand x, Operand y) : first_(first), x_(x), y_(y) {}
+  int tasks(const Pass& pass) const override { return pass.rows(y_); }
+  void run_one(const Pass& pass, int row, float*) const override {
+    std::memcpy(pass.row(y_, row), pass.row(x_, row) + first_, sizeof(float) * static_cast<size_t>(y_.width));
+  }
+
+ private:
+  int first_;
+  Operand x_, y_;
+};
+
 class Multiply : public OneByOne {
  public:
   Multiply(Operand x, Operand gate, Activation activation, Operand y)

@@ -8,34 +8,44 @@
 
 namespace outrider {
 
-// Norms and turns q and k of each row, and writes its k and v to the cache.
+// Norms and turns q and k of each row, norms v, and writes k and v to the cache, where the layer has them.
 class Store : public OneByOne {
  public:
   Store(const Graph::Attend& attend, Operand qkv, Operand q)
       : a_(attend.attention), cache_(attend.cache), qkv_(qkv), q_(q) {}
   int tasks(const Pass& pass) const override { return pass.rows(q_); }
-  size_t scratch() const override { return static_cast<size_t>(a_.kv_width()); }
+  size_t scratch() const override { return 2 * static_cast<size_t>(a_.kv_width()); }
   void run_one(const Pass& pass, int row, float* k) const override {
-    float *x = pass.row(qkv_, row), *q = pass.row(q_, row);
+    const float* x = pass.row(qkv_, row);
+    float* q = pass.row(q_, row);
     std::memcpy(q, x, sizeof(float) * static_cast<size_t>(a_.q_width()));
-    std::memcpy(k, x + a_.q_width(), sizeof(float) * static_cast<size_t>(a_.kv_width()));
-    position(pass, row, a_.q_norm, a_.heads, q);
-    position(pass, row, a_.k_norm, a_.kv_heads, k);
+    norm(pass, a_.q_norm, a_.q_width(), q);
+    turn(pass, row, a_.heads, q);
     if (a_.temperature) {
       const int lengths = pass.batch().positions[static_cast<size_t>(row)] / a_.temperature->length;
       const float growth = 1 + a_.temperature->beta * std::log(static_cast<float>(lengths + 1));
       for (int i = 0; i < a_.q_width(); ++i) q[i] *= growth;
     }
+    if (!a_.stores()) return;
+    const size_t bytes = sizeof(float) * static_cast<size_t>(a_.kv_width());
+    float* v = k + a_.kv_width();
+    std::memcpy(k, x + a_.q_width(), bytes);
+    std::memcpy(v, x + a_.qkv_width() - a_.kv_width(), bytes);
+    norm(pass, a_.k_norm, a_.kv_width(), k);
+    norm(pass, a_.v_norm, a_.kv_width(), v);
+    turn(pass, row, a_.kv_heads, k);
     const Places& places = pass.batch().places[static_cast<size_t>(a_.group)];
     const auto at = static_cast<size_t>(row);
-    pass.kernels().store(cache_, places.blocks[at], places.offsets[at], k, x + a_.q_width() + a_.kv_width());
+    pass.kernels().store(cache_, places.blocks[at], places.offsets[at], k, v);
   }
 
  private:
-  void position(const Pass& pass, int row, const Floats& norm, int heads, float* x) const {
-    const auto size = static_cast<int>(norm.size());
-    for (int at = 0; size > 0 && at < heads * a_.head_dim; at += size)
-      pass.kernels().rms_norm(x + at, norm.data(), a_.norm_eps, size, nullptr, x + at);
+  void norm(const Pass& pass, const Floats& weight, int width, float* x) const {
+    const auto size = static_cast<int>(weight.size());
+    for (int at = 0; size > 0 && at < width; at += size)
+      pass.kernels().rms_norm(x + at, weight.data(), a_.norm_eps, size, nullptr, x + at);
+  }
+  void turn(const Pass& pass, int row, int heads, float* x) const {
     if (!a_.rope) return;
     const Rope& rope = pass.rope(*a_.rope);
     const Turns& turns = pass.batch().turns[static_cast<size_t>(*a_.rope)];

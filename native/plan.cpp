@@ -110,9 +110,17 @@ class Planner {
 
   void add(const Graph::SoftCap& soft_cap, Value y) {
     const Operand x = floats(soft_cap.x);
-    // In place where nobody else reads x, which may be large: logits.
-    if (known(soft_cap.x).uses == 1 && soft_cap.x != graph_.input()) known(y).floats = x;
-    emit<SoftCap>(soft_cap.cap, x, known(y).floats ? x : make_floats(y));
+    emit<SoftCap>(soft_cap.cap, x, over(soft_cap.x, x, y));
+  }
+
+  void add(const Graph::Scale& scale, Value y) {
+    const Operand x = floats(scale.x);
+    emit<Scale>(scale.factor, x, over(scale.x, x, y));
+  }
+
+  void add(const Graph::Columns& columns, Value y) {
+    const Operand x = floats(columns.x);
+    emit<Columns>(columns.first, x, make_floats(y));
   }
 
   void add(const Graph::Multiply& product, Value y) {
@@ -209,6 +217,13 @@ class Planner {
     const auto number = static_cast<int>(found - classes.begin());
     if (found == classes.end()) classes.push_back(wanted);
     return number;
+  }
+
+  // y in place of x, which may be large, as logits are; or beside it, where somebody else reads x.
+  Operand over(Value x, Operand floats, Value y) {
+    if (known(x).uses > 1 || x == graph_.input()) return make_floats(y);
+    known(y).floats = floats;
+    return floats;
   }
 
   Operand make_floats(Value y) {

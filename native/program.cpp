@@ -147,7 +147,7 @@ void Program::move(const std::vector<std::vector<int32_t>>& tables, const std::v
   };
   for (const Graph::Node& node : graph_.nodes()) {
     const auto* attend = std::get_if<Graph::Attend>(&node.operation);
-    if (attend == nullptr) continue;
+    if (attend == nullptr || !attend->attention.stores()) continue;
     for (size_t i = 0; i < from.size(); ++i) {
       const auto [old_block, old_offset] = place_of(attend->cache, attend->attention.group, from[i]);
       const auto [block, offset] = place_of(attend->cache, attend->attention.group, to[i]);
@@ -159,7 +159,7 @@ void Program::move(const std::vector<std::vector<int32_t>>& tables, const std::v
 std::vector<std::optional<Grown>> Program::draft(Program& then, Tokens tokens, std::vector<Span> spans,
                                                  const std::vector<std::optional<Lane>>& lanes,
                                                  const std::optional<Input>& words, int vocab,
-                                                 const std::optional<Input>& input) {
+                                                 const std::optional<Input>& input, bool in_place) {
   const auto running = claim();
   std::unique_lock<std::mutex> then_running;
   if (&then != this) then_running = then.claim();
@@ -171,7 +171,8 @@ std::vector<std::optional<Grown>> Program::draft(Program& then, Tokens tokens, s
   std::optional<Drafting> drafting;
   {
     const nb::gil_scoped_release release;
-    drafting.emplace(*pass_, *then.pass_, std::move(tokens), std::move(spans), lanes, known, rooms_);
+    drafting.emplace(*pass_, *then.pass_, std::move(tokens), std::move(spans), lanes, known, rooms_,
+                     in_place);
   }
   const float* x = input_of(input, row_count);
   const nb::gil_scoped_release release;

@@ -48,7 +48,7 @@ class Program {
   std::vector<std::optional<Grown>> draft(Program& then, Tokens tokens, std::vector<Span> spans,
                                           const std::vector<std::optional<Lane>>& lanes,
                                           const std::optional<Input>& words, int vocab,
-                                          const std::optional<Input>& input);
+                                          const std::optional<Input>& input, bool in_place);
 
  private:
   // Held while the program runs.

@@ -86,7 +86,10 @@ def write_noisy_copy(path: Path, model: Any, *, noise: float, seed: int = 1) -> 
     generator = torch.Generator().manual_seed(seed)
     copy = type(model)(model.config)
     state = {
-        name: value + noise * value.std() * torch.randn(value.shape, generator=generator)
+        name: value
+        + noise
+        * value.std(correction=min(1, value.numel() - 1))
+        * torch.randn(value.shape, generator=generator)
         for name, value in model.state_dict().items()
     }
     copy.load_state_dict(state)

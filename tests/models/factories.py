@@ -77,7 +77,9 @@ def write_hf(
         for name, buffer in model.named_buffers():
             if name.endswith(("expert_bias", "correction_bias")):
                 nn.init.normal_(buffer, std=0.3)
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+            if name.endswith("layer_scalar"):
+                nn.init.uniform_(buffer, 0.6, 1.4)
+    size = sum(value.numel() * value.element_size() for value in (*model.parameters(), *model.buffers()))
     model.save_pretrained(path, max_shard_size=size // shards + 1)
     (tokenizer or tiny_tokenizer()).save_pretrained(path)
     return model
@@ -111,6 +113,9 @@ def write_gguf(
     in place of the model's. metadata and tensors (by llama.cpp's name) come on top; None
     leaves one out. types: of single matrices, by llama.cpp's name.
     """
+    model.config.allow_global_per_layer_attribute_access = (
+        True  # where layers of two kinds have sizes of their own
+    )
     writer = GGUFWriter(path, architecture)
     described = model_metadata(model.config, architecture) | vocabulary_metadata(tokenizer)
     for key, value in (described | dict(metadata or {})).items():

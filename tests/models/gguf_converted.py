@@ -66,6 +66,8 @@ def _not_of_experts(name: str, values: Values, config: Any) -> Iterator[Named]:
         yield name, values.squeeze(1) if values.ndim > 1 else values
     elif name.endswith(".e_score_correction_bias"):
         yield name.replace("correction_bias", "correction.bias"), values
+    elif name.endswith(".layer_scalar"):
+        yield f"{name}.weight", values
     elif name.endswith(".expert_bias"):
         yield f"{name}.bias", values
     else:
@@ -115,6 +117,11 @@ def _of_delta_net(layer: str, name: str, values: Values, config: Any) -> Iterato
 def rope_tensors(config: Any, architecture: str) -> dict[str, NDArray[np.float32]]:
     """What llama.cpp's converter writes of scaling that differs by frequency."""
     rope = config.rope_parameters
+    if architecture == "gemma4":
+        wide = rope["full_attention"]
+        dims = config.per_layer_config[config.layer_types.index("full_attention")].head_dim
+        turning = int(dims * wide["partial_rotary_factor"] / 2)
+        return {"rope_freqs.weight": np.repeat([1, 1e30], [turning, dims // 2 - turning]).astype(np.float32)}
     if rope.get("rope_type") == "llama3" and architecture in LLAMA_LIKE:
         head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
         plain = 1 / rope["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)

@@ -113,6 +113,27 @@ def _of_gemma3(config: Any) -> Keys:
     )
 
 
+def _of_gemma4(config: Any) -> Keys:
+    layers, shared = config.num_hidden_layers, config.num_kv_shared_layers
+    each = [config.per_layer_config[layer] for layer in range(layers)]
+    slides = [kind == "sliding_attention" for kind in config.layer_types]
+    wide, local = (each[slides.index(kind)].head_dim for kind in (False, True))
+    keys = {
+        "attention.shared_kv_layers": shared,
+        "embedding_length_per_layer_input": config.hidden_size_per_layer_input,
+        "attention.sliding_window_pattern": slides,
+        "attention.head_count_kv": [one.num_key_value_heads for one in each],
+        "rope.dimension_count": wide,
+        "rope.dimension_count_swa": local,
+    }
+    for end, dims in (("", wide), ("_swa", local)):
+        keys |= {f"attention.{one}_length{end}": dims for one in ("key", "value")}
+    if config.use_double_wide_mlp:
+        inner = config.intermediate_size
+        keys["feed_forward_length"] = [inner] * (layers - shared) + [2 * inner] * shared
+    return _of_gemma3(config) | keys
+
+
 def _of_olmo2(config: Any) -> Keys:
     if not hasattr(config, "sliding_window"):
         return {}
@@ -225,6 +246,7 @@ KEYS: dict[str, Callable[[Any], Keys]] = {
 EXTRA: dict[str, Callable[[Any], Keys]] = {
     "gemma2": _of_gemma2,
     "gemma3": _of_gemma3,
+    "gemma4": _of_gemma4,
     "glm4": _of_glm4,
     "glm4moe": _of_glm4_moe,
     "gpt-oss": _of_gpt_oss,

@@ -31,6 +31,7 @@ def drawn(kind: str, draw: random.Random, dims: int, original: int) -> dict[str,
             "beta_slow": draw.choice((1, 2.5)),
             "truncate": draw.choice((True, False)),
         },
+        "proportional": {"factor": factor},
         "longrope": {"factor": factor, "attention_factor": draw.uniform(0.5, 2)},
     }
     parameters |= {name: value for name, value in maybe.get(kind, {}).items() if draw.random() < 0.5}
@@ -57,6 +58,8 @@ def test_every_kind_equals_transformers(kind: str, share: float) -> None:
         most = int(original * draw.choice((1, 4, 7.5)))
         dims = int(head_dim * share)
         parameters = drawn(kind, draw, dims, original)
+        if kind == "proportional":  # which pairs all dimensions, and turns that share of the pairs
+            dims, parameters["partial_rotary_factor"] = head_dim, share
         config = LlamaConfig(
             head_dim=head_dim,
             max_position_embeddings=most,

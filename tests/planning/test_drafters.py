@@ -17,6 +17,7 @@ from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_parts import TABLE
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.planning.limit import survey
+from tests.models.assistants import TARGETS, target_config, write_assistant
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES, arrays, random_head
 from tests.planning.test_limit import plan, surveyed
@@ -182,3 +183,19 @@ def test_what_is_found_is_a_choice() -> None:
     assert list(by_drafter) == ["suffix, head", "suffix", "none"]
     assert 0 < by_drafter["suffix, head"].drafts < by_drafter["suffix, head"].target / 10
     assert 0 == by_drafter["suffix"].drafts_read < by_drafter["suffix, head"].drafts_read
+
+
+@pytest.mark.parametrize("options", [{}, {"draft_quantization": "int8"}], ids=str)
+@pytest.mark.parametrize("name", TARGETS)
+def test_assistants_take_their_weights_and_no_cache(
+    name: str, options: dict[str, Any], packed: list[int], tmp_path: Path
+) -> None:
+    target, assistant = tmp_path / "target", tmp_path / "assistant"
+    write_assistant(assistant, write_hf(target, target_config(name)))
+    options = {**options, **SIZE}
+    found = plan(str(target), speculative_model=str(assistant), **options)
+    alone = plan(str(target), **SIZE | {"num_speculative_tokens": None})
+    LLM(str(target), device="cpu", speculative_model=str(assistant), **options)
+    assert sum(packed) == found.target + found.drafts
+    assert found.drafts > 0
+    assert found.kv_cache_memory >= alone.kv_cache_memory

@@ -14,6 +14,7 @@ from outrider.verification.accept import Verdict
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
+    from outrider.models.runner import ModelRunner
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,14 @@ class Extender(Protocol):
     ) -> list[Draft]:
         """A chain after `requests[i].tokens` and the tokens `begun[i]` that others drafted, as far as
         `budgets[i]` goes; empty where there is nothing to add."""
+
+
+@runtime_checkable
+class CacheReader(Protocol):
+    """A drafter that attends to the target's K and V."""
+
+    def attach(self, target: ModelRunner) -> None:
+        """Read this target's cache. It comes before the first draft; the tables are those of requests."""
 
 
 @runtime_checkable

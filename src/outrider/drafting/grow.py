@@ -54,7 +54,7 @@ class Growing:
             self.table.extend(start + len(tokens))
         except OutOfBlocks:
             return None
-        self.table.filled = start + len(tokens)
+        self._fill(len(tokens))
         return Span(tokens, start, self.table.tables, int(logits), self.table.states)
 
     def _lane(self, span: Span, acceptance: Acceptance) -> Lane | None:
@@ -88,7 +88,7 @@ class Growing:
 
     def add(self, grown: Grown) -> None:
         """More tokens, behind which all but the last are computed."""
-        self.table.filled += max(0, len(grown.tokens) - 1)
+        self._fill(max(0, len(grown.tokens) - 1))
         self.tokens += grown.tokens
         self.seconds += grown.seconds
         self.confidences += grown.confidences
@@ -111,12 +111,19 @@ class Growing:
         return Draft(tokens, probs, tuple(self.confidences), chances=tuple(self.chances), parents=parents)
 
     def _affordable(self, length: int, *, siblings: bool) -> Budget:
-        """What is left of the budget, for at most so many tokens, as far as there is room to compute all but
-        the last."""
+        """What is left of the budget, for at most so many tokens, as far as there is room."""
+        budget = self.budget.within(self._room(length))
+        return budget if siblings else replace(budget, siblings=0)
+
+    def _room(self, length: int) -> int:
+        """Tokens, up to `length`, of which all but the last have room."""
         computed = length - 1
         try:
             self.table.extend(self.table.filled + computed, computed)
         except OutOfBlocks:
             computed = self.table.room_for_draft(0, computed)
-        budget = self.budget.within(1 + computed)
-        return budget if siblings else replace(budget, siblings=0)
+        return 1 + computed
+
+    def _fill(self, count: int) -> None:
+        """So many more positions are computed."""
+        self.table.filled += count

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from outrider.cache.division import Size
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
+from outrider.drafting.assistant import AssistantDrafter
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
 from outrider.drafting.model import ModelDrafter
@@ -21,6 +22,8 @@ from outrider.drafting.text_drafter import FINER, TextDrafter
 from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary, first_difference
 from outrider.drafting.workloads import WORKLOADS
 from outrider.loading import Listener, unheard
+from outrider.models.assistant import Assistant
+from outrider.models.assistant_checkpoint import AssistantCheckpoint, is_assistant
 from outrider.models.checkpoint import Checkpoint, locate, open_checkpoint
 from outrider.models.eagle3 import Eagle3
 from outrider.models.head import DraftHead, HeadRunner
@@ -134,6 +137,8 @@ def _suffix(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
     name = drafter.model or ""  # the configuration has seen to it that there is one
     path = locate(name)
+    if is_assistant(path):
+        return _assistant(path, around)
     if is_head(path):
         return _head(drafter, around)
     model, target, quantization = around.target, around.config.model, around.speculative.draft_quantization
@@ -259,6 +264,16 @@ def _with_states(head: DraftHead, layers: Sequence[int], around: Surroundings) -
         )
 
     return WithCache(_sizes(head, around, rows), make)
+
+
+def _assistant(path: Path, around: Surroundings) -> DrafterSource:
+    quantization = around.speculative.draft_quantization
+    option = f"draft_quantization = {quantization!r}"
+    backend = around.quantised(around.checkpoint, quantization, option=option)
+    checkpoint = AssistantCheckpoint(path)
+    assistant = Assistant(checkpoint, backend, around.target, name=str(path), listener=around.listener)
+    layers = around.target.config.num_layers
+    return Cacheless(lambda: AssistantDrafter(assistant, around.rule, layers=layers))
 
 
 def _sizes(model: Cached, around: Surroundings, rows: int) -> tuple[Size, ...]:

@@ -13,7 +13,7 @@ import psutil
 from outrider.aside import aside
 from outrider.cache.division import Division
 from outrider.config import EngineConfig
-from outrider.drafting.base import StateReader
+from outrider.drafting.base import CacheReader, StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.registry import load_drafters, longest_draft
 from outrider.engine.backend import CPU, choose_backend, draft_backend
@@ -115,6 +115,9 @@ def build_engine(
         reserve=[all - own for all, own in zip(most, num_blocks, strict=True)],
         state_layers=_state_layers(readers),
     )
+    for drafter in drafters:
+        if isinstance(drafter, CacheReader):
+            drafter.attach(target)
     cached = {
         n: drafter
         for n, (source, drafter) in enumerate(zip(sources, drafters, strict=True), start=1)

@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, cycle, islice
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from outrider.cache.pool import OutOfBlocks
 from outrider.cache.table import BlockTable
-from outrider.drafting.base import Drafter, StateReader
+from outrider.drafting.base import CacheReader, Drafter, StateReader
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.engine.admission import admit
 from outrider.engine.request import Request
@@ -196,6 +196,7 @@ class DraftTimer:
         finally:
             for request in [*self._requests, *self._newcomers]:
                 self._drafter.end(request)
+                request.table.truncate(0)
 
     def seconds(self, requests: int, length: int) -> float:
         """The seconds of a draft of so many tokens for each of so many requests, `MANY` at most."""
@@ -286,5 +287,14 @@ def _feeder(drafter: Drafter, hidden: int) -> Callable[[Request], None]:
         known[request] = len(request.tokens) - 1
         states = np.zeros((known[request] - first, len(reader.state_layers) * hidden), np.float32)
         reader.read(request, first, states)
+        if isinstance(reader, CacheReader):
+            _fill(request.table, known[request])
 
     return feed
+
+
+def _fill(table: BlockTable, length: int) -> None:
+    """Have K and V of so many positions, whatever they are, as far as there is room."""
+    with suppress(OutOfBlocks):
+        table.extend(length)
+        table.filled = length

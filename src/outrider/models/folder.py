@@ -19,7 +19,14 @@ from outrider.models.pooling import folder_pooling
 from outrider.models.registry import config_settings
 from outrider.models.schemes import open_weights, scheme_of
 from outrider.models.settings import stop_tokens
-from outrider.models.source import DRAFTS, HUGGING_FACE, StoredModel, text_tensors, with_layer_of_drafts
+from outrider.models.source import (
+    DRAFTS,
+    HUGGING_FACE,
+    StoredModel,
+    of_shared_layers,
+    text_tensors,
+    with_layer_of_drafts,
+)
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -62,7 +69,12 @@ class FolderCheckpoint:
         for name in names:
             if name in stored:
                 _ = stored[name].format  # refused where it is no weight, with the scales beside it
-        unread = [name for name in stored if name not in known and not name.endswith(BUFFERS)]
+        useless = of_shared_layers(self.config.tree)
+        unread = [
+            name
+            for name in stored
+            if name not in known and not name.endswith(BUFFERS) and not name.startswith(useless)
+        ]
         if unread:
             missing = [name for name in names if name not in stored]
             lacking = f", and tensor {missing[0]!r} is missing" if missing else ""

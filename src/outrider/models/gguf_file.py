@@ -19,7 +19,7 @@ from outrider.models.gguf_tensors import open_gguf
 from outrider.models.gguf_tokenizer import build_tokenizer
 from outrider.models.gguf_vocabulary import TOKENS
 from outrider.models.pooling import gguf_pooling
-from outrider.models.source import GGUF, StoredModel, with_layer_of_drafts
+from outrider.models.source import GGUF, StoredModel, of_shared_layers, with_layer_of_drafts
 from outrider.models.tensors import Tensor
 from outrider.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -47,8 +47,10 @@ class GGUFCheckpoint:
             self.config, file.tensors, lambda name: layer_of(name) in behind, GGUF, str(path)
         )
         self._model = StoredModel(tensors, GGUF)
+        useless = of_shared_layers(self.config.tree)
         read = {*self._model.names(self.config.tree), *self._model.names(self.config.mtp)}
-        unused = sorted(tensors.keys() - read - set(rope_tensors(tensors)))
+        known = read | set(rope_tensors(tensors))
+        unused = sorted(name for name in tensors.keys() - known if not name.startswith(useless))
         if unused:
             raise ModelError(
                 f"{path} has tensors that a model of architecture {family.gguf!r} with "

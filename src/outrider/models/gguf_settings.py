@@ -12,6 +12,7 @@ from typing import Any
 from outrider.errors import ModelError
 from outrider.models.families.family import Family
 from outrider.models.gguf_keys import check_keys, check_whole
+from outrider.models.gguf_kinds import settings_of_kinds
 from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_rope import Tensors, rope_settings
 from outrider.models.gguf_vocabulary import read_vocabulary
@@ -44,7 +45,16 @@ def gguf_settings(
     there = {layer_of(name) for name in tensors} - {None}
     if layers > len(there):
         raise metadata.wrong(f"{architecture}.block_count", f"the file has tensors of {len(there)} layers")
-    head_dim = _head_dim(metadata, family, tensors, heads, hidden)
+    if family.gguf_kinds:
+        types = _layer_types(metadata, family, layers) or [FULL] * layers
+        sizes = settings_of_kinds(metadata, architecture, tensors, types, heads)
+    else:
+        sizes = {
+            "intermediate_size": _inner(metadata, architecture),
+            "num_key_value_heads": _kv_heads(metadata, family, layers, heads),
+            "head_dim": _head_dim(metadata, family, tensors, heads, hidden),
+        }
+    widest = sizes.get("global_head_dim", sizes["head_dim"])
     vocabulary = read_vocabulary(metadata, vocab)
     if len(vocabulary.tokens) > vocab:
         raise ModelError(
@@ -54,11 +64,9 @@ def gguf_settings(
     found = {
         "vocab_size": vocab,
         "hidden_size": hidden,
-        "intermediate_size": _inner(metadata, architecture),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": _kv_heads(metadata, family, layers, heads),
-        "head_dim": head_dim,
+        **sizes,
         "rms_norm_eps": metadata.positive(f"{architecture}.attention.layer_norm_rms_epsilon"),
         "max_position_embeddings": metadata.integer(f"{architecture}.context_length"),
         "layer_types": _layer_types(metadata, family, layers),
@@ -67,12 +75,12 @@ def gguf_settings(
         "mlp_bias": "blk.0.ffn_up.bias" in tensors,
         "eos_token_id": sorted(vocabulary.ends),
         **{name: tensor in tensors for name, tensor in family.gguf_flags.items()},
-        **rope_settings(metadata, architecture, tensors, head_dim),
+        **rope_settings(metadata, architecture, tensors, widest),
     }
     if found["rope_scaling"] is not None:
         found["rope_scaling"] = {**family.gguf_rope, **found["rope_scaling"]}
     own = _own(metadata, family)
-    check_keys(metadata, family, head_dim)
+    check_keys(metadata, family, sizes["head_dim"])
     given = {hf: value for hf, value in found.items() if value is not None}
     return family, Settings({**family.gguf_fixed, **given, **own}, source, positions)
 

@@ -140,6 +140,7 @@ GENERATION = """
 """
 SENSES = """
     image_token_index image_token_id boi_token_index boi_token_id eoi_token_index eoi_token_id
+    boa_token_index boa_token_id eoa_token_index eoa_token_id vision_soft_tokens_per_image
     image_seq_length video_token_index video_token_id audio_token_index audio_token_id
     vision_start_token_id vision_end_token_id vision_token_id mm_tokens_per_image
     vision_feature_layer vision_feature_select_strategy

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from outrider.cache.pages import release_freed
 from outrider.loading import Listener, unheard
 from outrider.models.config import ModelConfig
-from outrider.models.leaves import Leaf, Loaded, Source, Tied, Vector, load
+from outrider.models.leaves import Leaf, Loaded, Source, Table, Tied, Vector, load
 from outrider.ops.base import Backend, Ops, Value
 from outrider.ops.shapes import AttentionShape, StateShape
 
@@ -84,9 +84,8 @@ class Model:
         return self._loaded[leaf]
 
     def shared(self) -> Loaded:
-        """What a model of the same checkpoint, in other formats, takes from this one: vectors and the
-        table."""
-        kept = (leaf for leaf in self._loaded if isinstance(leaf, Vector) or leaf == self.tree.table)
+        """What a model of the same checkpoint, in other formats, takes from this one: vectors and tables."""
+        kept = (leaf for leaf in self._loaded if isinstance(leaf, Vector | Table))
         return {leaf: self._loaded[leaf] for leaf in kept}
 
     def forward(

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from outrider.models.leaves import Linear, Loaded, Stack, Table, Tied, Vector, leaves
 from outrider.ops.base import Ops, Value
 from outrider.ops.shapes import Activation, AttentionShape, HeadVectors, Routing, StateShape
+
+if TYPE_CHECKING:
+    from outrider.models.per_layer import PerLayerEmbedding, PerLayerInput
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class Mixer(Protocol):
 
 @dataclass(frozen=True)
 class Attention:
-    """Grouped-query attention (Ainslie et al., 2023). qkv: the matrices of q, k and v. gate: of what was
-    attended to, which is multiplied by its sigmoid."""
+    """Grouped-query attention (Ainslie et al., 2023). qkv: the matrices of q, k and v, as far as `shape.kv`
+    says that there are such. gate: of what was attended to, which is multiplied by its sigmoid."""
 
     qkv: Linear
     out: Linear
@@ -67,8 +70,8 @@ class Attention:
     gate: Linear | None = None
 
     @property
-    def cached(self) -> tuple[AttentionShape]:
-        return (self.shape,)
+    def cached(self) -> tuple[AttentionShape, ...]:
+        return (self.shape,) if self.shape.stores else ()
 
     @property
     def width(self) -> int:
@@ -190,14 +193,31 @@ class Residual:
 
 @dataclass(frozen=True)
 class Block:
-    """A decoder layer."""
+    """A decoder layer.
+
+    reads: the number of the layer whose K and V it attends to, where it has none of its own. per_layer: what
+    it adds of the token itself. scale: a vector [1], of its output."""
 
     attention: Residual
     feed_forward: Residual
+    reads: int | None = None
+    per_layer: PerLayerInput | None = None
+    scale: Vector | None = None
 
-    def forward(self, ops: Ops[Value, Any, Any], loaded: Loaded, x: Value, cache: Sequence[Any]) -> Value:
+    def forward(
+        self,
+        ops: Ops[Value, Any, Any],
+        loaded: Loaded,
+        x: Value,
+        cache: Sequence[Any],
+        tokens: tuple[Value, Value] | None = None,
+    ) -> Value:
+        """tokens: what `PerLayerEmbedding` made of the tokens, where the layer has a part of it."""
         x = self.attention.forward(ops, loaded, x, cache)
-        return self.feed_forward.forward(ops, loaded, x, ())
+        x = self.feed_forward.forward(ops, loaded, x, ())
+        if self.per_layer is not None and tokens is not None:
+            x = self.per_layer.forward(ops, loaded, x, tokens)
+        return x if self.scale is None else ops.scale(x, loaded[self.scale])
 
 
 @dataclass(frozen=True)
@@ -214,6 +234,7 @@ class Decoder:
     scale: float = 1.0
     logit_scale: float = 1.0
     logit_cap: float | None = None
+    per_layer: PerLayerEmbedding | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -232,12 +253,19 @@ class Decoder:
     def width(self) -> int:
         """Numbers of a row that a pass holds at once."""
         mixers = (branch.mixer for block in self.blocks for branch in (block.attention, block.feed_forward))
-        return 2 * self.hidden_size + max(mixer.width for mixer in mixers)
+        per_layer = 0 if self.per_layer is None else self.per_layer.width
+        return 2 * self.hidden_size + per_layer + max(mixer.width for mixer in mixers)
 
     @property
     def linear(self) -> Linear:
         """A linear layer that stands for all."""
         return next(leaf for leaf in leaves(self.blocks) if isinstance(leaf, Linear))
+
+    @property
+    def looked_up(self) -> tuple[Table, ...]:
+        """The tables of which a pass reads no more than the rows of its tokens."""
+        tables = (self.table, None if self.per_layer is None else self.per_layer.table)
+        return tuple(table for table in tables if table and not (self.tied and table == self.table))
 
     @property
     def mixtures(self) -> tuple[Experts, ...]:
@@ -283,12 +311,14 @@ class Decoder:
         what the last one leaves.
         """
         x = ops.embed(loaded[self.table], self.scale)
-        caches = iter(cache)
+        tokens = None if self.per_layer is None else self.per_layer.forward(ops, loaded, x)
+        caches, kept = iter(cache), list[Sequence[Any]]()
         for number, block in enumerate(self.blocks):
             if number in state_layers:
                 ops.keep(x)
             own = [next(caches) for _ in block.attention.mixer.cached]
-            x = block.forward(ops, loaded, x, own)
+            kept.append(own if block.reads is None else kept[block.reads])
+            x = block.forward(ops, loaded, x, kept[-1], tokens)
         if len(self.blocks) in state_layers:
             ops.keep(x)
         return self.norm.forward(ops, loaded, ops.select_logit_rows(x))

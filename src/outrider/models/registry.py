@@ -11,6 +11,7 @@ from outrider.messages import shown
 from outrider.models.families import (
     gemma2,
     gemma3,
+    gemma4,
     glm4,
     glm4_moe,
     gpt_oss,
@@ -39,6 +40,7 @@ FAMILIES: tuple[Family, ...] = (
     *qwen.FAMILIES,
     *gemma2.FAMILIES,
     *gemma3.FAMILIES,
+    *gemma4.FAMILIES,
     *phi3.FAMILIES,
     *smollm3.FAMILIES,
     *olmo2.FAMILIES,
@@ -56,6 +58,8 @@ FAMILIES: tuple[Family, ...] = (
 )
 WITH_IMAGES = {
     "Gemma3ForConditionalGeneration": ("gemma3", "gemma3_text"),
+    "Gemma4ForConditionalGeneration": ("gemma4", "gemma4_text"),
+    "Gemma4UnifiedForConditionalGeneration": ("gemma4_unified", "gemma4_unified_text"),
     "Lfm2VlForConditionalGeneration": ("lfm2_vl", "lfm2"),
     "Mistral3ForConditionalGeneration": ("mistral3", "mistral"),
     "Qwen3_5ForConditionalGeneration": ("qwen3_5", "qwen3_5_text"),
@@ -90,7 +94,7 @@ def _text_part(raw: Mapping[str, Any], source: str, model_type: str, usual: str)
             f"{source}: config.json has architecture {raw['architectures'][0]!r} and model_type "
             f"{shown(raw['model_type'])}; give those that belong together"
         )
-    elsewhere = ("text_config", "vision_config", "architectures", "model_type", *OF_TEXT)
+    elsewhere = ("text_config", "vision_config", "audio_config", "architectures", "model_type", *OF_TEXT)
     rest = {key: value for key, value in raw.items() if key not in elsewhere and text.get(key) != value}
     Settings(rest, source).check_rest()
     above = {key: raw[key] for key in OF_TEXT if raw.get(key) is not None}

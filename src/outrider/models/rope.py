@@ -21,6 +21,7 @@ Frequencies = NDArray[np.float32]
 KINDS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
+    "proportional": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "yarn": (
         "factor",
@@ -43,6 +44,8 @@ NEEDED = {
     "longrope": ("long_factor", "short_factor"),
 }
 LISTS = ("long_factor", "short_factor", "divisors")
+STILL = 1e30
+"""From this divisor on, a pair does not turn, as GGUF files have it of Gemma 4."""
 OF_ALL = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
 HARMLESS = ("finetuned",)  # of which transformers would warn
 
@@ -122,7 +125,7 @@ def check_rope(parameters: Any, source: str) -> None:
             right, what = isinstance(value, bool), "true or false"
         elif name in LISTS:
             right, what = (
-                isinstance(value, Sequence) and all(map(_is_positive, value)),
+                isinstance(value, Sequence) and all(map(_is_divisor, value)),
                 "numbers greater than 0",
             )
         else:
@@ -145,6 +148,10 @@ def _is_positive(value: Any) -> bool:
     return is_number(value) and 0 < value < 1e30
 
 
+def _is_divisor(value: Any) -> bool:
+    return _is_positive(value) or (is_number(value) and STILL <= value < math.inf)
+
+
 def _kind(parameters: Mapping[str, Any]) -> Any:
     """What older files call 'su' is longrope."""
     kind = parameters.get("rope_type", parameters.get("type", "default"))
@@ -159,8 +166,16 @@ def _linear(s: RopeSettings) -> tuple[Frequencies, float]:
     return np.asarray(s.plain / np.float32(s.parameters["factor"]), np.float32), 1.0
 
 
+def _proportional(s: RopeSettings) -> tuple[Frequencies, float]:
+    """Gemma 4's: all dimensions are paired, and the pairs behind a share of them turn by nothing."""
+    turning = int(s.parameters.get("partial_rotary_factor", 1) * s.dims // 2)
+    frequencies = s.plain / np.float32(s.parameters.get("factor", 1))
+    return np.where(np.arange(s.dims // 2) < turning, frequencies, 0).astype(np.float32), 1.0
+
+
 def _divisors(s: RopeSettings) -> tuple[Frequencies, float]:
-    return np.asarray(s.plain / np.array(s.parameters["divisors"], np.float32), np.float32), 1.0
+    divisors = np.array(s.parameters["divisors"], np.float32)
+    return np.where(divisors < STILL, s.plain / divisors, 0).astype(np.float32), 1.0
 
 
 def _llama3(s: RopeSettings) -> tuple[Frequencies, float]:
@@ -216,6 +231,7 @@ def _longrope(s: RopeSettings) -> tuple[Frequencies, float]:
 _COMPUTED: dict[str, Callable[[RopeSettings], tuple[Frequencies, float]]] = {
     "default": _default,
     "linear": _linear,
+    "proportional": _proportional,
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,

@@ -180,6 +180,10 @@ class ModelRunner(PagedRunner):
     def _compile(self) -> None:
         self._forward = self.compile(self._definition)
 
+    def compile_over(self, backend: Backend, definition: Definition, *, layers: Sequence[int]) -> Forward:
+        """A pass of another model over the cache of these layers, of those that keep K and V."""
+        return backend.compile(definition, [self._cache[layer] for layer in layers], self.block_size)
+
     def step(
         self, spans: Sequence[Span], choices: Sequence[Choice | None], *, looks: bool = False
     ) -> Stepped:

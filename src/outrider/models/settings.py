@@ -195,7 +195,8 @@ class Settings:
                 f"{self.source}: {theta_key} = {shown(base)}, and {shown(inner)} in the rope's "
                 "parameters; give one"
             )
-        share = parameters.get("partial_rotary_factor")
+        proportional = parameters.get("rope_type") == "proportional"  # all dimensions turn, some by nothing
+        share = None if proportional else parameters.get("partial_rotary_factor")
         if partial is not None:
             share = self.optional_number("partial_rotary_factor") or share or partial
         if share is not None and (share > 1 or (partial is None and share != 1)):

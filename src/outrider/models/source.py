@@ -14,6 +14,7 @@ from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
 from outrider.models.config import ModelConfig
 from outrider.models.leaves import tensors as tensors_of
+from outrider.models.parts import Decoder
 from outrider.models.stored import StoredTensor
 from outrider.models.tensors import Place, Tensor
 
@@ -22,9 +23,16 @@ logger = logging.getLogger(__name__)
 IMAGES = tuple(
     begins + part
     for begins in ("", "model.")
-    for part in ("vision_tower.", "multi_modal_projector.", "visual.")
+    for part in (
+        "vision_tower.",
+        "multi_modal_projector.",
+        "visual.",
+        "audio_tower.",
+        "embed_vision.",
+        "embed_audio.",
+    )
 )
-"""Beginnings of names: of what a model reads images with."""
+"""Beginnings of names: of what a model reads images and sounds with."""
 DRAFTS = "mtp."
 """The beginning of names of what predicts further tokens."""
 TEXT = {"language_model.": "", "model.language_model.": "model."}
@@ -48,6 +56,19 @@ HUGGING_FACE = StorageLayout(
     as_written=True,
 )
 GGUF = StorageLayout(lambda tensor: (tensor.gguf,), in_pairs=True, as_written=False)
+
+
+def of_shared_layers(tree: Decoder) -> tuple[str, ...]:
+    """Beginnings of names, in both layouts: of the K and V matrices of layers that read those of another
+    layer. Files have some, of no use."""
+    layers = [number for number, block in enumerate(tree.blocks) if block.reads is not None]
+    begins = (
+        "model.layers.{}.self_attn.k_",
+        "model.layers.{}.self_attn.v_",
+        "blk.{}.attn_k",
+        "blk.{}.attn_v",
+    )
+    return tuple(begin.format(layer) for layer in layers for begin in begins)
 
 
 class StoredModel:

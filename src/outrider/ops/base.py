@@ -84,7 +84,14 @@ class Ops(Protocol[Value, Packed, Table]):
 
     def attend(self, qkv: Value, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors) -> Value:
         """Norm and rotate q and k of [rows, (heads + 2 kv_heads) * head_dim], write k and v to the cache, and
-        attend causally to each row's own cached positions: [rows, heads * head_dim]."""
+        attend causally to each row's own cached positions: [rows, heads * head_dim]. Without v, or q alone,
+        where `shape.kv` says so."""
+
+    def scale(self, x: Value, factor: Any) -> Value:
+        """factor * x. factor: a vector [1]."""
+
+    def columns(self, x: Value, first: int, count: int) -> Value:
+        """Some columns of x, from `first` on: [rows, count]."""
 
     def multiply(self, x: Value, gate: Value, activation: GateActivation | None = None) -> Value:
         """x * activation(gate), or x * gate: [rows, width]; a gate [rows, 1] holds for all columns."""
@@ -237,9 +244,10 @@ class Backend(Protocol):
     def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> Forward:
         """The definition as a function of spans."""
 
-    def chain(self, first: Forward, then: Forward, words: Words) -> DraftChain:
+    def chain(self, first: Forward, then: Forward, words: Words, *, in_place: bool = False) -> DraftChain:
         """Drafting with two passes over one cache. What the first keeps of a row with logits is the input of
-        the second, if that has one."""
+        the second, if that has one. in_place: the second writes nothing to the cache, and so computes each
+        token at the place of the span's last row, and not behind it."""
 
 
 Cache = LayerCache | StateCache

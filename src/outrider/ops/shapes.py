@@ -13,8 +13,11 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "swiglu_clamped"]
 """
 
 
-GateActivation = Literal["silu", "sigmoid"]
+GateActivation = Literal["silu", "sigmoid", "gelu_tanh"]
 """What a gate goes through before values are multiplied by it."""
+KeyValues = Literal["own", "keys", "shared"]
+"""Where K and V of a layer's rows come from: 'own' matrices; V is the 'keys' before their norm and rope; or
+they are 'shared': another layer has written them to the cache that this one reads."""
 Scoring = Literal["softmax", "sigmoid"]
 """What makes weights of experts of their scores."""
 
@@ -25,12 +28,13 @@ class Rope:
 
     inv_freq: of each pair of dimensions, scaling applied; the first `2 * len(inv_freq)` dimensions of a head
     turn. factor multiplies cos and sin. interleaved: dimension 2 i turns with 2 i + 1; else i with i +
-    len(inv_freq).
+    len(inv_freq). ahead: positions behind its own by which a row turns.
     """
 
     inv_freq: tuple[float, ...]
     factor: float = 1.0
     interleaved: bool = False
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ class AttentionShape:
     """The attention of one layer; query head h reads K/V head `h * kv_heads // heads`.
 
     scale multiplies scores, which `soft_cap * tanh(score / soft_cap)` then bounds. window: positions that a
-    row sees, its own among them. norm_eps: of the norms of q and k, where a layer has them. temperature: see
-    `Temperature`; None: scores do not grow.
-    """
+    row sees, its own among them. norm_eps: of the norms of q, k and v, where a layer has them. temperature:
+    see `Temperature`; None: scores do not grow. kv: see `KeyValues`; values_normed: each head of V goes
+    through an RMS norm without a weight."""
 
     heads: int
     kv_heads: int
@@ -60,6 +64,13 @@ class AttentionShape:
     soft_cap: float | None = None
     norm_eps: float = 0.0
     temperature: Temperature | None = None
+    kv: KeyValues = "own"
+    values_normed: bool = False
+
+    @property
+    def stores(self) -> bool:
+        """Whether the layer writes K and V of its rows."""
+        return self.kv != "shared"
 
 
 @dataclass(frozen=True)

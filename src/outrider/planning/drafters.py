@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.head import MAX_UNREAD
@@ -14,13 +15,15 @@ from outrider.drafting.registry import HEAD_ROWS, longest_draft, longest_text
 from outrider.drafting.self_draft import self_draft
 from outrider.engine.build import prompt_rows_of
 from outrider.engine.profile import MANY, ROWS
+from outrider.models.assistant import Assistant
+from outrider.models.assistant_checkpoint import AssistantCheckpoint, is_assistant
 from outrider.models.checkpoint import Checkpoint, locate
 from outrider.models.eagle3 import Eagle3
 from outrider.models.head import DraftHead
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
 from outrider.models.mtp import Mtp, mtp_of
-from outrider.planning.footprint import Footprint, footprint_of, model_footprint
+from outrider.planning.footprint import Footprint, footprint_of, model_footprint, passing_of
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
 from outrider.planning.process import DROPPED, POSITION, SPELT, TOKENIZER, TOKENIZER_MADE, VOCABULARIES
@@ -76,6 +79,8 @@ def _suffix(drafter: DrafterConfig, around: Drafting) -> Footprint:
 def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
     name = drafter.model or ""  # the configuration has seen to it that there is one
     path = locate(name)
+    if is_assistant(path):
+        return _assistant(path, around)
     if is_head(path):
         return _head(drafter, around)
     config, quantization = around.config, around.speculative.draft_quantization
@@ -161,6 +166,21 @@ def _with_states(head: DraftHead, ledger: Ledger, around: Drafting) -> Footprint
     states = 4 * head.states_width * (around.size.rows + waiting + read)
     edited = ledger.choosing(around.target.config.vocab_size)  # of a row among the target's tokens
     return replace(footprint, passing=footprint.passing + states + edited)
+
+
+def _assistant(path: Path, around: Drafting) -> Footprint:
+    """The footprint of an assistant, which has no cache."""
+    quantization = around.speculative.draft_quantization
+    option = f"draft_quantization = {quantization!r}"
+    ledger = draft_ledger(around.config, around.ledger, around.checkpoint, quantization, option=option)
+    assistant = Assistant(AssistantCheckpoint(path), ledger, around.target)
+    size = replace(around.drafting, rows=around.drafting.logit_rows)
+    passing = passing_of(
+        ledger, size, assistant.shapes, width=assistant.parts.width, vocab=assistant.vocab_size
+    )
+    # States that a pass of the target hands out, and one of each request that is kept and joined.
+    states = 4 * assistant.backbone * (around.size.rows + 2 * size.logit_rows)
+    return Footprint(weights=ledger.stays, peak=ledger.peak, passing=passing + states, read=ledger.stays)
 
 
 FOOTPRINTS: dict[str, Callable[[DrafterConfig, Drafting], Footprint]] = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outrider.cache.division import Size
 from outrider.models.model import Model
 from outrider.models.runner import Cached, group_sizes
+from outrider.ops.shapes import AttentionShape
 from outrider.planning.ledger import Ledger
 from outrider.planning.passes import PassSize
 
@@ -32,8 +34,8 @@ class Footprint:
 def model_footprint(model: Model, ledger: Ledger, size: PassSize, block_size: int) -> Footprint:
     """The footprint of a decoder with a paged cache of its own, which was loaded into a ledger."""
     tree = model.tree
-    # A pass looks tokens up in the table, and reads it whole only where it is the output layer.
-    unread = 0 if tree.tied else model.table.nbytes
+    # A pass looks tokens up in a table, and reads it whole only where it is the output layer.
+    unread = sum(model.packed(table).nbytes for table in tree.looked_up)
     for experts in tree.mixtures:
         left = experts.routing.count - experts.routing.chosen
         unread += sum(model.packed(stack).nbytes for stack in experts.stacks) * left // experts.routing.count
@@ -54,9 +56,14 @@ def footprint_of(
         weights=ledger.stays,
         peak=ledger.peak,
         groups=group_sizes(model, block_size, size.ahead, size.drafted),
-        passing=4 * size.rows * width
-        + ledger.attention(model.shapes, size)
-        + 4 * size.logit_rows * vocab
-        + ledger.choosing(vocab),
+        passing=passing_of(ledger, size, model.shapes, width=width, vocab=vocab),
         read=ledger.stays - unread,
     )
+
+
+def passing_of(
+    ledger: Ledger, size: PassSize, shapes: Sequence[AttentionShape], *, width: int, vocab: int
+) -> int:
+    """Bytes that a pass needs. shapes: of attention; the rest: see `footprint_of`."""
+    rows = 4 * size.rows * width + ledger.attention(shapes, size)
+    return rows + 4 * size.logit_rows * vocab + ledger.choosing(vocab)

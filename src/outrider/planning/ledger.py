@@ -93,7 +93,7 @@ class _Counting:
     def join(self, kept: Sequence[Floats]) -> Floats:
         return np.concatenate(kept)  # of vectors
 
-    def _nothing(self, *_: object) -> NoReturn:
+    def _nothing(self, *_: object, **__: object) -> NoReturn:
         raise NotImplementedError("a ledger has no cache and computes nothing")
 
     check_process = new_cache = new_states = release = compile = chain = _nothing

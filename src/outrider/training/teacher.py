@@ -70,14 +70,15 @@ def _layer(checkpoint: Checkpoint, block: Block) -> dict[str, Tensor]:
     rotation turns all dimensions, one half against the other."""
     attention, feed_forward = block.attention, block.feed_forward
     found: dict[str, Tensor] = {}
-    if isinstance(mixer := attention.mixer, Attention) and mixer.gate is None:
+    if isinstance(mixer := attention.mixer, Attention) and mixer.gate is None and mixer.shape.kv == "own":
         shape, rope = mixer.shape, mixer.shape.rope
         q, k, v = (matrix(checkpoint, tensor) for tensor in mixer.qkv.matrices)
         plain = mixer.q_norm is None and mixer.k_norm is None
         if plain and rope is not None and not rope.interleaved and 2 * len(rope.inv_freq) == shape.head_dim:
             found["self_attn.q_proj"] = q * (shape.scale * shape.head_dim**0.5)
             found["self_attn.k_proj"] = k
-        found["self_attn.v_proj"] = v
+        if not shape.values_normed:
+            found["self_attn.v_proj"] = v
         if attention.after is None:
             found["self_attn.o_proj"] = matrix(checkpoint, mixer.out.matrices[0]) * attention.scale
     if isinstance(mixer := feed_forward.mixer, Gated):

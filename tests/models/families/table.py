@@ -99,6 +99,31 @@ GEMMA_2 = {
     "tie_word_embeddings": True,
 }
 
+GEMMA_4: dict[str, Any] = {
+    "attention_k_eq_v": True,
+    "final_logit_softcapping": 6.0,
+    "global_head_dim": 32,
+    "head_dim": 16,
+    "hidden_size_per_layer_input": 0,
+    "num_global_key_value_heads": 1,
+    "num_hidden_layers": 4,
+    "layer_types": [LOCAL, WIDE, LOCAL, WIDE],
+    "sliding_window": WINDOW,
+    "tie_word_embeddings": True,
+    "vocab_size_per_layer_input": tiny_config().vocab_size,
+}
+GEMMA_4_SMALL: dict[str, Any] = {
+    "attention_k_eq_v": False,
+    "final_logit_softcapping": None,
+    "hidden_size_per_layer_input": 16,
+    "layer_types": [LOCAL, WIDE, LOCAL, LOCAL, LOCAL, LOCAL, WIDE],
+    "num_hidden_layers": 7,
+    "num_kv_shared_layers": 3,
+    "use_double_wide_mlp": True,
+}
+GEMMA_4_UNIFIED = {
+    key: value for key, value in GEMMA_4.items() if "per_layer" not in key and key != "attention_k_eq_v"
+}
 GRANITE_MOE = {key: value for key, value in GRANITE.items() if key != "mlp_bias"}
 QWEN_3_MOE = {
     "head_dim": 20,
@@ -209,6 +234,9 @@ FAMILIES: dict[str, Tiny] = {
         ),
         "gemma3",
     ),
+    "gemma4": Tiny(config("Gemma4TextConfig", **GEMMA_4), "gemma4"),
+    "gemma4-small": Tiny(config("Gemma4TextConfig", **GEMMA_4 | GEMMA_4_SMALL), "gemma4"),
+    "gemma4-unified": Tiny(config("Gemma4UnifiedTextConfig", **GEMMA_4_UNIFIED)),
     "phi3": Tiny(config("Phi3Config", sliding_window=WINDOW), "phi3"),
     "phi3-long": Tiny(
         config(

@@ -11,10 +11,12 @@ from outrider.models.leaves import Linear, Table, Tied, Vector
 from outrider.models.parts import Attention, Block, Decoder, Gated, Norm
 from outrider.models.settings import Settings
 from outrider.models.tensors import Scope, Tensor, plus_one
-from outrider.ops.shapes import Activation, AttentionShape, Rope, Temperature
+from outrider.ops.shapes import Activation, AttentionShape, KeyValues, Rope, Temperature
 
 HeadNorm = Literal["head", "all"]
 """RMS norms of q and k: of each head by itself, or of all heads together."""
+STORED: dict[KeyValues, str] = {"own": "qkv", "keys": "qk", "shared": "q"}
+"""Which of q, k and v have matrices."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,20 @@ class Layer:
         paired: bool = False,
         sinks: bool = False,
         gated: bool = False,
+        kv: KeyValues = "own",
+        values_normed: bool = False,
     ) -> Attention:
         """scale: of scores, 1 / sqrt(head_dim) by itself. fused: q, k and v are stored as one. paired:
         llama.cpp has the rows of q and k in pairs that turn together. gated: the rows of q are stored with
-        those of a gate, head by head."""
+        those of a gate, head by head. kv, values_normed: see `AttentionShape`; for 'keys' and 'shared' q, k
+        and v are neither stored as one nor with a gate."""
         s = self.sizes
-        q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
+        q_width, kv_width = s.heads * s.head_dim, s.kv_heads * s.head_dim
         gate = None
         if fused:
-            separate = self.turns("self_attn.qkv_proj", "attn_qkv", (q, kv, kv), s.hidden, bias=qkv_bias)
+            separate = self.turns(
+                "self_attn.qkv_proj", "attn_qkv", (q_width, kv_width, kv_width), s.hidden, bias=qkv_bias
+            )
         else:
             separate = tuple(
                 self.linear(
@@ -132,6 +139,7 @@ class Layer:
                     pairs=heads if paired and one != "v" else 0,
                 )
                 for one, heads in (("q", s.heads), ("k", s.kv_heads), ("v", s.kv_heads))
+                if one in STORED[kv]
             )
         if gated:
             halves = s.head_dim, s.head_dim
@@ -139,7 +147,7 @@ class Layer:
                 "self_attn.q_proj", "attn_q", halves, s.hidden, times=s.heads, bias=qkv_bias
             )
             separate = (of_q, *separate[1:])
-        sizes = {"head": (s.head_dim, s.head_dim), "all": (q, kv)}.get(norms or "")
+        sizes = {"head": (s.head_dim, s.head_dim), "all": (q_width, kv_width)}.get(norms or "")
         shape = AttentionShape(
             s.heads,
             s.kv_heads,
@@ -150,13 +158,17 @@ class Layer:
             soft_cap,
             s.eps,
             temperature,
+            kv,
+            values_normed,
         )
         return Attention(
             joined(*separate),
-            self.linear("self_attn.o_proj", "attn_output", s.hidden, q, bias=out_bias),
+            self.linear("self_attn.o_proj", "attn_output", s.hidden, q_width, bias=out_bias),
             shape,
             q_norm=self.vector("self_attn.q_norm", "attn_q_norm", sizes[0]) if sizes else None,
-            k_norm=self.vector("self_attn.k_norm", "attn_k_norm", sizes[1]) if sizes else None,
+            k_norm=self.vector("self_attn.k_norm", "attn_k_norm", sizes[1])
+            if sizes and shape.stores
+            else None,
             sinks=Vector(self.scope.tensor("self_attn.sinks", "attn_sinks.weight", (s.heads,)))
             if sinks
             else None,

@@ -27,7 +27,8 @@ class Family:
     files of this family alone, where others have the same `gguf`. gguf_states: what config.json calls layers
     without K and V, of a family that has such. gguf_flags: settings that are true where a file has a tensor.
     mtp: the layer behind the model's own that predicts further tokens, of a family whose checkpoints may
-    bring one; it is None where the settings say that there is none.
+    bring one; it is None where the settings say that there is none. gguf_kinds: layers with a window have
+    sizes of their own.
     """
 
     name: str
@@ -43,3 +44,4 @@ class Family:
     gguf_states: str | None = None
     gguf_flags: Mapping[str, str] = field(default_factory=dict)
     mtp: Callable[[Settings], MtpParts | None] = _without_mtp
+    gguf_kinds: bool = False

@@ -142,10 +142,10 @@ class NativeBackend:
         assert self.facts.kernels is not None
         return NativeForward(self._threads, self.facts.kernels, definition, cache)
 
-    def chain(self, first: Forward, then: Forward, words: Words) -> DraftChain:
+    def chain(self, first: Forward, then: Forward, words: Words, *, in_place: bool = False) -> DraftChain:
         assert isinstance(first, NativeForward)
         assert isinstance(then, NativeForward)
-        return NativeChain(first, then, words)
+        return NativeChain(first, then, words, in_place=in_place)
 
     def _pack(self, parts: Sequence[Weight], bias: Floats | None = None) -> Any:
         first = parts[0]

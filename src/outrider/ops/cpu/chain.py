@@ -19,8 +19,10 @@ from outrider.ops.span import Span
 class NativeChain:
     """See `outrider.ops.lane.DraftChain`."""
 
-    def __init__(self, first: NativeForward, then: NativeForward, words: Words) -> None:
-        self._first, self._then, self._words = first, then, words
+    def __init__(
+        self, first: NativeForward, then: NativeForward, words: Words, *, in_place: bool = False
+    ) -> None:
+        self._first, self._then, self._words, self._in_place = first, then, words, in_place
 
     def __call__(self, lanes: Sequence[Lane | Span], input: Floats | None = None) -> list[Grown]:
         spans = [lane.span if isinstance(lane, Lane) else lane for lane in lanes]
@@ -35,6 +37,7 @@ class NativeChain:
             input,
             before,
             after,
+            self._in_place,
         )
         return [
             Grown(

@@ -76,7 +76,9 @@ class Recorder:
         rope = shape.rope
         turns = None
         if rope is not None:
-            turns = self.program.rope(np.array(rope.inv_freq, np.float32), rope.factor, rope.interleaved)
+            turns = self.program.rope(
+                np.array(rope.inv_freq, np.float32), rope.factor, rope.interleaved, rope.ahead
+            )
         return int(
             self.program.attend(
                 qkv,
@@ -95,6 +97,8 @@ class Recorder:
                 temperature=shape.temperature and (shape.temperature.beta, shape.temperature.length),
                 sinks=vectors.sinks,
                 group=cache.group,
+                kv=shape.kv,
+                v_norm=np.ones(shape.head_dim, np.float32) if shape.values_normed else None,
             )
         )
 
@@ -134,6 +138,12 @@ class Recorder:
 
     def multiply(self, x: int, gate: int, activation: GateActivation | None = None) -> int:
         return int(self.program.multiply(x, gate, activation))
+
+    def scale(self, x: int, factor: Floats) -> int:
+        return int(self.program.scale(x, float(factor[0])))
+
+    def columns(self, x: int, first: int, count: int) -> int:
+        return int(self.program.columns(x, first, count))
 
     def soft_cap(self, x: int, cap: float) -> int:
         return int(self.program.soft_cap(x, cap))

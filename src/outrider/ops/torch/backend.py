@@ -106,10 +106,10 @@ class TorchBackend:
     def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> TorchForward:
         return TorchForward(self, definition, cache, block_size)
 
-    def chain(self, first: Forward, then: Forward, words: Words) -> DraftChain:
+    def chain(self, first: Forward, then: Forward, words: Words, *, in_place: bool = False) -> DraftChain:
         assert isinstance(first, TorchForward)
         assert isinstance(then, TorchForward)
-        return TorchChain(first.run, then.run, words)
+        return TorchChain(first.run, then.run, words, in_place=in_place)
 
     def _cast(self, values: Floats) -> Tensor:
         return torch.from_numpy(values).to(self.device, self.dtype)

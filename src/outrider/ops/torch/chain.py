@@ -24,6 +24,7 @@ Run = Callable[[Sequence[Span], Any], tuple[Tensor, Any]]
 class _Growing:
     lane: Lane
     end: int
+    in_place: bool
     tokens: list[int] = field(default_factory=list)
     seconds: list[int] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
@@ -60,7 +61,7 @@ class _Growing:
     @property
     def next(self) -> Span:
         """The row of the last token."""
-        self.end += 1
+        self.end += not self.in_place
         return replace(self.lane.span, tokens=self.tokens[-1:], start=self.end - 1, logit_rows=1)
 
     @property
@@ -79,12 +80,12 @@ class _Growing:
 class TorchChain:
     """See `outrider.ops.lane.DraftChain`."""
 
-    def __init__(self, first: Run, then: Run, words: Words) -> None:
-        self._first, self._then, self._words = first, then, words
+    def __init__(self, first: Run, then: Run, words: Words, *, in_place: bool = False) -> None:
+        self._first, self._then, self._words, self._in_place = first, then, words, in_place
 
     def __call__(self, lanes: Sequence[Lane | Span], input: Any = None) -> list[Grown]:
         spans = [lane.span if isinstance(lane, Lane) else lane for lane in lanes]
-        growing = [_Growing(lane, lane.span.end) for lane in lanes if isinstance(lane, Lane)]
+        growing = [_Growing(lane, lane.span.end, self._in_place) for lane in lanes if isinstance(lane, Lane)]
         logits, kept = self._first(spans, input)
         active = growing
         while active:

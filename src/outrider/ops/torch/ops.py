@@ -96,19 +96,33 @@ class TorchOps:
     def attend(self, qkv: Tensor, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors) -> Tensor:
         ends = (shape.heads * shape.head_dim, (shape.heads + shape.kv_heads) * shape.head_dim)
         q, k, v = torch.tensor_split(qkv, ends, dim=1)
-        q, k = self._normed(q, vectors.q_norm, shape), self._normed(k, vectors.k_norm, shape)
-        if shape.rope is not None:
-            q, k = self._turned(q, shape.rope), self._turned(k, shape.rope)
+        q = self._turned(self._normed(q, vectors.q_norm, shape), shape.rope)
         if shape.temperature is not None:
             q = q * self._growth(shape.temperature)
-        slots = self.batch.slots[cache.group]
-        cache.keys[slots] = k.to(cache.keys.dtype)
-        cache.values[slots] = v.view(k.shape).to(cache.values.dtype)
+        if shape.stores:
+            self._store(k, k if shape.kv == "keys" else v, cache, shape, vectors)
         groups, unpad = self._groups(shape.window, cache.group)
         return attend(q, groups, shape, cache, vectors.sinks).index_select(0, unpad).flatten(1)
 
+    def _store(
+        self, k: Tensor, v: Tensor, cache: LayerCache, shape: AttentionShape, vectors: HeadVectors
+    ) -> None:
+        slots = self.batch.slots[cache.group]
+        k = self._turned(self._normed(k, vectors.k_norm, shape), shape.rope)
+        v = v.reshape(k.shape)
+        if shape.values_normed:
+            v = F.rms_norm(v, v.shape[2:], eps=shape.norm_eps)
+        cache.keys[slots] = k.to(cache.keys.dtype)
+        cache.values[slots] = v.to(cache.values.dtype)
+
+    def scale(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor.to(x)
+
+    def columns(self, x: Tensor, first: int, count: int) -> Tensor:
+        return x[:, first : first + count]
+
     def multiply(self, x: Tensor, gate: Tensor, activation: GateActivation | None = None) -> Tensor:
-        return x * (gate if activation is None else getattr(F, activation)(gate))
+        return x * (gate if activation is None else FACTORS[activation](gate))
 
     def convolve(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, cache: StateCache, shape: ConvShape
@@ -150,8 +164,10 @@ class TorchOps:
             return self.norm(heads, weight, shape.norm_eps)
         return self.norm(x, weight, shape.norm_eps).view(heads.shape)
 
-    def _turned(self, x: Tensor, rope: Rope) -> Tensor:
+    def _turned(self, x: Tensor, rope: Rope | None) -> Tensor:
         """x [rows, heads, head_dim] with its first dimensions turned by the rows' positions."""
+        if rope is None:
+            return x
         cos, sin = self._turns(rope)  # [rows, 1, pairs]
         turning, still = x[..., : 2 * cos.shape[-1]], x[..., 2 * cos.shape[-1] :]
         if rope.interleaved:
@@ -169,7 +185,7 @@ class TorchOps:
 
     def _turns_of(self, rope: Rope) -> tuple[Tensor, Tensor]:
         inv_freq = torch.tensor(rope.inv_freq, device=self.batch.positions.device)
-        angles = self.batch.positions[:, None, None].float() * inv_freq
+        angles = (self.batch.positions[:, None, None] + rope.ahead).float() * inv_freq
         return tuple((f(angles) * rope.factor).to(self._dtype) for f in (torch.cos, torch.sin))  # type: ignore[return-value]
 
     def _groups_of(self, window: int | None, layers: int) -> tuple[tuple[AttentionGroup, ...], Tensor]:
@@ -181,6 +197,11 @@ def _swiglu_clamped(gate: Tensor, up: Tensor) -> Tensor:
     return gate * torch.sigmoid(1.702 * gate) * (up + 1)
 
 
+FACTORS: dict[GateActivation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+    "gelu_tanh": lambda gate: F.gelu(gate, approximate="tanh"),
+}
 GATES: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
     "silu": lambda gate, up: F.silu(gate) * up,
     "gelu": lambda gate, up: F.gelu(gate) * up,
