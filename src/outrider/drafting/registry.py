@@ -184,7 +184,7 @@ def _head(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
 
     def make(num_blocks: Sequence[int]) -> Drafter:
         return HeadDrafter(
-            lambda: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size, vocab=vocab),
+            lambda head: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size, vocab=vocab),
             head,
             around.rule,
             state_layers=layers,

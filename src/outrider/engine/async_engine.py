@@ -144,6 +144,13 @@ class AsyncEngine:
         """What the engine's thread finds out between two steps. Raises EngineStopped, and what it raises."""
         if self._stopped is not None:
             raise EngineStopped(self._stopped)
+        return await asyncio.wrap_future(self.between_steps(question))
+
+    def between_steps(self, question: Callable[[Engine], T]) -> Future[T]:
+        """What the engine's thread finds out, or changes, between two steps: before the next, or at once.
+
+        Any thread may call it. What an engine is asked after its end has no answer.
+        """
         answer: Future[T] = Future()
 
         def find_out() -> None:
@@ -153,7 +160,7 @@ class AsyncEngine:
                 answer.set_exception(error)
 
         self._orders.put(find_out)
-        return await asyncio.wrap_future(answer)
+        return answer
 
     async def enter(self, generation: Generation) -> None:
         """What `Generation.enter` does."""

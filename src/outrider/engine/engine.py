@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from outrider.config import SchedulingPolicy
+from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
@@ -209,6 +210,11 @@ class Engine:
     def finished(self, request_id: str) -> bool:
         """Whether a request that was not taken yet has its whole output."""
         return self._groups[request_id].finished
+
+    def read_states(self, reader: StateReader) -> None:
+        """Have the target's states read by one more, from the next step on. Called between two steps."""
+        self.drafters.add_reader(reader)
+        self.target.hand_out(self.drafters.state_layers)
 
     def reset_prefix_cache(self) -> bool:
         """Forget all beginnings of prompts that were kept; False, with nothing done, while requests run."""
