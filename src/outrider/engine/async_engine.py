@@ -278,7 +278,7 @@ class AsyncEngine:
     def _embed(self, token_ids: Sequence[int], result: asyncio.Future[Floats]) -> None:
         answer: Floats | Exception
         try:
-            answer = self._engine.embedder.embed(token_ids)
+            answer = self._engine.embed(token_ids)
         except CacheInUse as error:
             answer = QueueFull(f"{error}; try again later", 1.0)
         except OutriderError as error:

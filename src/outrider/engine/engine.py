@@ -24,6 +24,7 @@ from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged, verify
 from outrider.engine.watcher import Watcher
 from outrider.faults import Faults
+from outrider.formats.format import Floats
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Facts
@@ -210,6 +211,11 @@ class Engine:
     def finished(self, request_id: str) -> bool:
         """Whether a request that was not taken yet has its whole output."""
         return self._groups[request_id].finished
+
+    def embed(self, tokens: Sequence[int]) -> Floats:
+        """The embedding of a text, between two steps. Raises what `Embedder.embed` does."""
+        self._tell(lambda watcher: watcher.embedding())
+        return self.embedder.embed(tokens)
 
     def read_states(self, reader: StateReader) -> None:
         """Have the target's states read by one more, from the next step on. Called between two steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
@@ -15,8 +16,9 @@ from outrider.planning.plan import Ground
 from outrider.planning.process import free_bytes, process_bytes
 
 
-def survey(config: EngineConfig, limit: int, *, name: str) -> Choices:
-    """All choices under a limit in bytes, from headers alone. name: the option that gave it.
+def survey(config: EngineConfig, limit: int, *, name: str, beside: int = 0) -> Choices:
+    """All choices under a limit in bytes, from headers alone. name: the option that gave it; beside: bytes of
+    it for something else.
 
     Raises ConfigError where the process takes more before any model, and ModelError for a model that cannot
     be opened.
@@ -25,26 +27,29 @@ def survey(config: EngineConfig, limit: int, *, name: str) -> Choices:
         import_module("outrider.ops.torch")  # with PyTorch, whose memory is measured like that of the others
     process = process_bytes()
     target = open_checkpoint(config.model, revision=config.revision)
-    found = choices(config, Ground(limit, process, target, cache(open_checkpoint)))
-    if limit <= process:
+    found = choices(config, Ground(limit, process, target, cache(open_checkpoint), beside))
+    if limit <= process + beside:
         least = found.smallest
         raise ConfigError(
             f"{_given(name, limit)} is less than what this process takes before it loads any model, "
-            f"{mib(process)} for Python and libraries; {least.words} takes "
-            f"{mib(least.plan.least)}"
+            f"{mib(process)} for Python and libraries{f', {mib(beside)} for learning' if beside else ''}; "
+            f"{least.words} takes {mib(least.plan.least)}"
         )
     return found
 
 
-def within_limit(config: EngineConfig) -> EngineConfig:
+def within_limit(config: EngineConfig, beside: Callable[[EngineConfig], int] | None = None) -> EngineConfig:
     """The configuration with which the engine stays within `memory_limit`; itself where there is none.
+
+    beside: bytes of the limit that something else takes beside an engine of this configuration.
 
     The cache gets what the rest leaves, and where nobody said how many requests run at a time, the plan does.
     Raises ConfigError where that does not do, with what would.
     """
     if config.memory_limit is None:
         return config
-    found = survey(config, config.memory_limit, name="memory_limit")
+    others = 0 if beside is None else beside(config)
+    found = survey(config, config.memory_limit, name="memory_limit", beside=others)
     there = process_bytes() + free_bytes()
     if config.memory_limit > there:
         raise ConfigError(
