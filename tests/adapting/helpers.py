@@ -10,8 +10,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-
 from outrider import LLM, SamplingParams
 from outrider.adapting.adapter import Adapter
 from outrider.adapting.live import LiveCheck

@@ -10,7 +10,6 @@ from outrider.config import EngineConfig
 from outrider.drafting.head import HeadDrafter
 from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
-from outrider.extras import TORCH
 from outrider.models.eagle3 import Eagle3
 from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
 from outrider.ops.cpu.extension import physical_cores
@@ -23,7 +22,6 @@ def adapter_of(
 
     Raises ConfigError where there is no head, or one that cannot be trained, and for an engine on PyTorch.
     """
-    TORCH.require("--adapt")
     if engine.facts.kernels is None:
         raise ConfigError(
             f"--adapt is for the native CPU kernels; this engine uses PyTorch on {engine.facts.device}"

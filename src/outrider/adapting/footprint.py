@@ -10,12 +10,12 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.leaves import tensors
 
-PYTORCH = 400 * 2**20
+PYTORCH = 480 * 2**20
 """The training process before it has read anything: Python, PyTorch, and what its threads take."""
 PARAMETER = 40
 """Bytes for each number of the head in training: exact, rounded, its gradient, the optimizer's two, the
 version that drafts, the one before it, and the copy in 16 bits that passes compute with."""
-ROW = 26
+ROW = 32
 """Bytes for each position of a batch and each token that the head can say, in the passes of all steps."""
 
 

@@ -38,11 +38,9 @@ def main(descriptor: int) -> None:
 
 
 def step_back() -> None:
-    """Take no time that any other process could use, and be the one to end where memory runs out."""
+    """Take hardly any time that other processes could use, and be the one to end where memory runs out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(19)
-    with suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -13,9 +13,6 @@ from outrider.cli.startup import starting
 from outrider.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from outrider.config import EngineConfig
     from outrider.llm import LLM
 
 MODEL, DRAFTS, ANSWERS, MEASURING = "Model", "Speculation", "Answers", "Measurement"
@@ -181,11 +178,10 @@ def load(
     memory_limit: str | None = None,
     *,
     quiet: bool = False,
-    beside: Callable[[EngineConfig], int] | None = None,
     **defaults: Any,
 ) -> LLM:
     """The LLM that the options describe; `settings` win over `defaults`. quiet: without a line that says what
-    is being loaded. beside: see `LLM`."""
+    is being loaded."""
     if memory_limit is not None:
         defaults["memory_limit"] = memory_limit
     options = options_of(drafters, length, workload, draft_quantization, settings, **defaults)
@@ -195,7 +191,7 @@ def load(
         with importing():
             from outrider.llm import LLM
 
-        return LLM(model, listener=listener, beside=beside, **options)
+        return LLM(model, listener=listener, **options)
 
 
 def options_of(

@@ -25,7 +25,7 @@ from outrider.cli.options import (
 from outrider.cli.startup import starting
 from outrider.cli.vllm_flags import ServeCommand
 from outrider.errors import ConfigError
-from outrider.extras import SERVER
+from outrider.extras import SERVER, TORCH
 
 if TYPE_CHECKING:
     from outrider.adapting.settings import AdaptConfig
@@ -249,6 +249,7 @@ def serve(
         "pooling": pooling,
         "generation_config": generation_config,
         "num_threads": None if config.adapt is None else threads_beside(config.adapt),
+        "beside": None if config.adapt is None else partial(learning_bytes, adapt=config.adapt),
         "speculative_config": None
         if speculative_config is None
         else mapping("speculative_config", speculative_config),
@@ -261,7 +262,6 @@ def serve(
             workload,
             draft_quantization,
             setting,
-            beside=None if config.adapt is None else partial(learning_bytes, adapt=config.adapt),
             scheduling_policy=scheduling_policy,
             **{name: value for name, value in of_llm.items() if value is not None},
         )
@@ -270,14 +270,18 @@ def serve(
 
 
 def _learning(adapt: bool, **options: Any) -> AdaptConfig | None:
-    """How the head learns. Raises ConfigError for options of learning where nothing is to be learnt."""
+    """How the head learns. Raises ConfigError for options of learning where nothing is to be learnt, and for
+    learning without PyTorch."""
     from outrider.adapting.settings import AdaptConfig
 
     config = AdaptConfig(**options)
     given = [name for name in options if getattr(config, name) != AdaptConfig.model_fields[name].default]
     if given and not adapt:
         raise ConfigError(f"--adapt-{given[0]} is given without --adapt; add that, or drop it")
-    return config if adapt else None
+    if not adapt:
+        return None
+    TORCH.require("--adapt")
+    return config
 
 
 def _origins(given: str) -> list[str]:
