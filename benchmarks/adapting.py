@@ -1,6 +1,6 @@
 """What a head gains that learns one domain.
 
-python -m benchmarks.adapting [--tokens 200000] [--asked 48] [--rate 4e-4]
+python -m benchmarks.adapting [--tokens 200000] [--asked 48] [--rate 1.2e-3]
 
 SmolLM2 answers questions about SQL, every other one greedily and the others at temperature 0.7, and its head
 learns from the answers as `outrider serve --adapt` has it. Then both heads draft for other questions.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,10 +117,14 @@ def test_a_server_whose_head_learns(target: str, head: str, capfd: pytest.Captur
     assert capfd.readouterr().err == ""
 
 
-def test_a_head_that_training_does_not_know_is_refused(target: str, tmp_path: Path) -> None:
+def test_a_head_that_training_does_not_know_is_refused(target: str, head: str, tmp_path: Path) -> None:
     """At the start, in one line."""
-    with pytest.raises(ConfigError, match=r"--adapt: .*is not a folder") as caught:
-        TrainingProcess(Setup(target, None, tmp_path / "missing", 1, AdaptConfig()))
+    other = tmp_path / "other"
+    shutil.copytree(head, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"norm_before_residual": True}))
+    with pytest.raises(ConfigError, match=r"--adapt: .* has norm_before_residual") as caught:
+        TrainingProcess(Setup(target, None, other, 1, AdaptConfig()))
     assert "\n" not in str(caught.value)
 
 

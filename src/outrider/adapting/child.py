@@ -40,7 +40,7 @@ class TrainingProcess:
                 process_group=0,
                 env=os.environ | {"PYTHONPATH": path},
             )
-        self._end = weakref.finalize(self, _end, self._process, self._channel, os.getpid())
+        self._end = weakref.finalize(self, _end, self._process, os.getpid())
         self._held = False
         self.send(setup)
         try:
@@ -87,12 +87,11 @@ class TrainingProcess:
         return f"{by} {-status} ({signal.Signals(-status).name})"
 
     def close(self) -> None:
-        """End it, held or not."""
+        """End it, held or not: whoever waits for the pipe is told by that."""
         self._end()
 
 
-def _end(process: subprocess.Popen[bytes], channel: Any, parent: int) -> None:
+def _end(process: subprocess.Popen[bytes], parent: int) -> None:
     if parent == os.getpid():
         process.kill()
         process.wait()
-    channel.close()

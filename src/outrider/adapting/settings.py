@@ -26,9 +26,9 @@ class AdaptConfig(Strict):
     """Seconds without anything to compute after which the server counts as idle."""
     every: PositiveInt = 8192
     """Tokens of new traffic after which a round of training is worth its time."""
-    passes: PositiveInt = 2
+    passes: PositiveInt = 1
     """Times that a round goes over what is kept."""
-    learning_rate: PositiveFloat = 4e-4
+    learning_rate: PositiveFloat = 1.2e-3
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share by which the acceptance length has to grow for a new version to take over."""
 
