@@ -83,7 +83,7 @@ def test_a_server_whose_head_learns(target: str, head: str, capfd: pytest.Captur
     of them, and its process ends with the server."""
     llm = load(target, head, num_speculative_tokens=3, num_threads=1)
     params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
-    with running(llm, adapt=LEARNING) as served:
+    with running(llm, learning=LEARNING) as served:
         adapter = served.service.adapter
         assert adapter is not None
         child = psutil.Process(adapter._trainer.id)  # type: ignore[attr-defined]
@@ -131,6 +131,6 @@ def test_a_head_that_training_does_not_know_is_refused(target: str, head: str, t
 def test_a_server_without_a_head_cannot_learn(target: str) -> None:
     with (
         pytest.raises(ConfigError, match=r"--adapt: no drafter .*\('ngram'\)"),
-        running(load(target, "ngram"), adapt=AdaptConfig()),
+        running(load(target, "ngram"), learning=AdaptConfig()),
     ):
         pass

@@ -233,7 +233,7 @@ def serve(
         "body_timeout": body_timeout,
         "request_timeout": request_timeout,
         "write_timeout": write_timeout,
-        "adapt": _learning(adapt, memory=adapt_memory, cores=adapt_cores, save=adapt_save),
+        "learning": _learning(adapt, memory=adapt_memory, cores=adapt_cores, save=adapt_save),
         "shutdown_timeout": shutdown_timeout,
     }
     config = ServerConfig(**options)
@@ -248,8 +248,8 @@ def serve(
         "chat_template": chat_template,
         "pooling": pooling,
         "generation_config": generation_config,
-        "num_threads": None if config.adapt is None else threads_beside(config.adapt),
-        "beside": None if config.adapt is None else partial(learning_bytes, adapt=config.adapt),
+        "num_threads": None if config.learning is None else threads_beside(config.learning),
+        "beside": None if config.learning is None else partial(learning_bytes, adapt=config.learning),
         "speculative_config": None
         if speculative_config is None
         else mapping("speculative_config", speculative_config),

@@ -48,8 +48,8 @@ class Service:
         )
         self.adapter: Adapter | None = None
         """Has the head learn, where that was asked for."""
-        if config.adapt is not None:
-            self.adapter = adapter_of(llm.engine, llm.config, config.adapt, self.engine.between_steps)
+        if config.learning is not None:
+            self.adapter = adapter_of(llm.engine, llm.config, config.learning, self.engine.between_steps)
             self.metrics.also(self.adapter.figures)
 
     @property

@@ -65,7 +65,7 @@ class ServerConfig(Strict):
     """Seconds from the end of a request's header to its last token."""
     write_timeout: Seconds = 30.0
     """Seconds in which a client has to take what was written for it."""
-    adapt: AdaptConfig | None = None
+    learning: AdaptConfig | None = None
     """How the head learns while it serves; None: it does not."""
     shutdown_timeout: Seconds = 60.0
     """Seconds that requests have to end in, once the server has been told to stop."""
