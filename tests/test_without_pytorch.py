@@ -78,6 +78,7 @@ def test_plans_are_made(without: dict[str, str]) -> None:
         (["generate", "Hi", "-s", "dtype=float16"], "dtype = 'float16'"),
         (["plan", "--memory", "1GiB", "-s", "dtype=float64"], "dtype = 'float64'"),
         (["distill", "--target", "smollm2", "--out", "FOLDER/out"], "`outrider distill`"),
+        (["serve", "--adapt", "--port", "0"], "--adapt"),
         (["generate", "Hi", "-d", "FOLDER/head"], f"reading 'FOLDER/head/{PICKLED}'"),
         (["plan", "--memory", "1GiB", "-d", "FOLDER/head"], f"reading 'FOLDER/head/{PICKLED}'"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from outrider.batch import RequestsFailed, together
 from outrider.beam_search import BeamSearchOutput, BeamSearchParams, beam_search
 from outrider.cache.pages import release_freed
-from outrider.config import resolve
+from outrider.config import EngineConfig, resolve
 from outrider.engine.build import build_engine
 from outrider.engine.engine import Engine
 from outrider.engine.request import RequestGroup
@@ -63,7 +63,8 @@ class LLM:
     `found` says, which is None otherwise. None leaves an option at its default. What vLLM has besides and
     cannot change an answer is taken with a warning; what would is refused (`outrider.vllm_arguments`).
 
-    listener: is called with each step of loading, an `outrider.loading.Loading`.
+    listener: is called with each step of loading, an `outrider.loading.Loading`. beside: bytes of
+    `memory_limit` that are for something else beside the engine, such as learning.
 
     Several threads may share one: their requests run in the same batches, and streams may be read in between.
     `with LLM(...) as llm:` gives its memory back in the end, as `shutdown` does.
@@ -73,10 +74,17 @@ class LLM:
     """
 
     @signed
-    def __init__(self, model: str, *, listener: Listener = unheard, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        listener: Listener = unheard,
+        beside: Callable[[EngineConfig], int] | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         given = {name: value for name, value in options.items() if value is not None}
         config, self.found = with_found(resolve(model, **given), listener=listener)
-        self.config = within_limit(config)
+        self.config = within_limit(config, beside)
         self.tally = Tally()
         engine = build_engine(self.config, listener=listener, watchers=[self.tally])
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
@@ -275,7 +283,7 @@ class LLM:
         for number, prompt in enumerate(as_batch(prompts)):
             tokens, _ = self.reader.read(prompt)
             with self.shared.alone() as engine:
-                vector = engine.embedder.embed(tokens)
+                vector = engine.embed(tokens)
             embedding = EmbeddingOutput(vector.tolist())
             outputs.append(EmbeddingRequestOutput(str(number), tuple(tokens), embedding))
         return outputs

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from outrider import SamplingParams
 from outrider.config import resolve
-from outrider.engine.build import _state_layers, build_engine
+from outrider.engine.build import build_engine
 from outrider.engine.request import Request
-from outrider.errors import ConfigError
-from tests.engine.helpers import PROMPTS
+from tests.engine.helpers import PROMPTS, output_of
 
-LAYERS = (0, 1, 2)
+LAYERS: tuple[int, ...] = (0, 1, 2)
 
 
 class Reader:
@@ -68,8 +67,21 @@ def test_states_are_those_of_plain_decoding(target: str, draft: str, options: di
         assert np.array_equal(np.stack(read[prompt][:count]), np.stack(alone[:count]))
 
 
-def test_readers_of_different_layers_are_refused() -> None:
-    one, other = Reader(), Reader()
-    other.state_layers = (0, 1, 1)
-    with pytest.raises(ConfigError, match=r"\(0, 1, 1\)"):
-        _state_layers([one, other])
+@pytest.mark.parametrize("layers", [(0, 1), (2,), (0, 2)], ids=["first", "last", "apart"])
+def test_readers_of_different_layers_get_theirs(target: str, head: str, layers: tuple[int, ...]) -> None:
+    """Beside a head that reads other ones, and that drafts as it does without them."""
+    params = SamplingParams(temperature=0, max_tokens=40)
+    drafting = {"speculative_model": head, "num_speculative_tokens": 3, "enable_prefix_caching": False}
+    alone = build_engine(resolve(target, device="cpu", **drafting))
+    whole = _states(target, params, PROMPTS).states
+    reader, expected = Reader(), output_of(alone, PROMPTS[1], params)
+    reader.state_layers = layers
+    engine = build_engine(resolve(target, device="cpu", **drafting))
+    engine.read_states(reader)
+    output = output_of(engine, PROMPTS[1], params)
+    assert output.outputs[0].token_ids == expected.outputs[0].token_ids
+    assert output.outputs[0].speculation == expected.outputs[0].speculation
+    columns = [layer * 48 + column for layer in layers for column in range(48)]
+    rows = len(PROMPTS[1]) + 39
+    read = np.stack(reader.states[PROMPTS[1]][:rows])
+    assert np.array_equal(read, np.stack(whole[PROMPTS[1]])[:rows, columns])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Annotated, Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,8 +25,12 @@ from outrider.cli.options import (
 from outrider.cli.startup import starting
 from outrider.cli.vllm_flags import ServeCommand
 from outrider.errors import ConfigError
-from outrider.extras import SERVER
+from outrider.extras import SERVER, TORCH
 
+if TYPE_CHECKING:
+    from outrider.adapting.settings import AdaptConfig
+
+LEARNING = "Learning while serving"
 FORMATS = ("auto", "text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 command_class = ServeCommand
@@ -140,6 +146,36 @@ def serve(
     write_timeout: Annotated[
         float, typer.Option(help="Seconds in which a client has to take what was sent to it.")
     ] = 30.0,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt",
+            help="Have the head learn from what the model says, in idle time, and draft with what came of it "
+            "where that is better. Answers stay the same.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = False,
+    adapt_memory: Annotated[
+        str,
+        typer.Option(metavar="SIZE", help="Memory for what is learnt from.", rich_help_panel=LEARNING),
+    ] = "256MiB",
+    adapt_cores: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Cores to learn on all the time, which the model then leaves free; 0: on all of them, in "
+            "idle time.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = 0,
+    adapt_save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the head that drafts last; without one, what was learnt is never written down.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     shutdown_timeout: Annotated[
         float, typer.Option(help="Seconds that running requests have left once the server is told to stop.")
     ] = 60.0,
@@ -167,6 +203,8 @@ def serve(
     with starting(), importing():
         import asyncio
 
+        from outrider.adapting.attach import threads_beside
+        from outrider.adapting.footprint import learning_bytes
         from outrider.cli import banner
         from outrider.serving import logs, server
         from outrider.serving.service import Service
@@ -195,6 +233,7 @@ def serve(
         "body_timeout": body_timeout,
         "request_timeout": request_timeout,
         "write_timeout": write_timeout,
+        "learning": _learning(adapt, memory=adapt_memory, cores=adapt_cores, save=adapt_save),
         "shutdown_timeout": shutdown_timeout,
     }
     config = ServerConfig(**options)
@@ -209,6 +248,8 @@ def serve(
         "chat_template": chat_template,
         "pooling": pooling,
         "generation_config": generation_config,
+        "num_threads": None if config.learning is None else threads_beside(config.learning),
+        "beside": None if config.learning is None else partial(learning_bytes, adapt=config.learning),
         "speculative_config": None
         if speculative_config is None
         else mapping("speculative_config", speculative_config),
@@ -226,6 +267,21 @@ def serve(
         )
         announce = banner.show if in_words else server.log_listening
         asyncio.run(server.run(Service(llm, config), bound, announce))
+
+
+def _learning(adapt: bool, **options: Any) -> AdaptConfig | None:
+    """How the head learns. Raises ConfigError for options of learning where nothing is to be learnt, and for
+    learning without PyTorch."""
+    from outrider.adapting.settings import AdaptConfig
+
+    config = AdaptConfig(**options)
+    given = [name for name in options if getattr(config, name) != AdaptConfig.model_fields[name].default]
+    if given and not adapt:
+        raise ConfigError(f"--adapt-{given[0]} is given without --adapt; add that, or drop it")
+    if not adapt:
+        return None
+    TORCH.require("--adapt")
+    return config
 
 
 def _origins(given: str) -> list[str]:

@@ -40,12 +40,26 @@ class Chain:
     ) -> None:
         self.drafters = (GrammarDrafter(), *drafters) if drafters else ()
         self._clock = clock
-        self._readers = tuple(readers)
-        both: list[Drafter | StateReader] = [*self.drafters, *self._readers]
-        self._all = tuple({id(each): each for each in both}.values())
+        self._readers: tuple[StateReader, ...] = ()
+        self._layers: tuple[int, ...] = ()
+        self._all: tuple[Drafter | StateReader, ...] = self.drafters
+        for reader in readers:
+            self.add_reader(reader)
         self._faults = Faults(logger)
         self.seconds = [0.0] * len(self.drafters)
         """What each took for the drafts last returned."""
+
+    @property
+    def state_layers(self) -> tuple[int, ...]:
+        """The layers whose states the target has to hand out, ascending: those of all readers."""
+        return tuple(sorted({layer for reader in self._readers for layer in reader.state_layers}))
+
+    def add_reader(self, reader: StateReader) -> None:
+        """One more reads states, once the target hands out those of `state_layers`."""
+        self._readers += (reader,)
+        if id(reader) not in map(id, self._all):
+            self._all += (reader,)
+        self._layers = self.state_layers
 
     def draft(self, requests: Sequence[Request], plans: Sequence[Plan]) -> list[Draft]:
         """One draft a request, empty where nobody offers anything."""
@@ -68,13 +82,13 @@ class Chain:
                 self._forget(drafter, requests, "take verdicts")
 
     def read(self, request: Request, first: int, states: Any) -> None:
-        """The states of committed tokens from position `first` on.
+        """The states of committed tokens from position `first` on, of the layers of `state_layers`.
 
         Raises what a reader raises that is no drafter: it would lack them in what it writes down.
         """
         for reader in self._readers:
             try:
-                reader.read(request, first, states)
+                reader.read(request, first, _of_layers(states, self._layers, tuple(reader.state_layers)))
             except Exception:
                 if id(reader) not in map(id, self.drafters):
                     raise
@@ -173,3 +187,14 @@ def _left(plan: Plan, source: int, draft: Draft) -> Budget:
     length = min(budget.length - draft.depth, plan.rows - len(draft.tokens))
     price = None if budget.price is None else budget.price.behind(draft.depth, chance)
     return Budget(max(0, length), price)
+
+
+def _of_layers(states: Any, layers: tuple[int, ...], wanted: tuple[int, ...]) -> Any:
+    """Of the states of some layers [rows, layers * hidden], those of the layers that are wanted."""
+    if wanted == layers:
+        return states
+    size, first = states.shape[1] // len(layers), layers.index(wanted[0])
+    if wanted == layers[first : first + len(wanted)]:
+        return states[:, first * size : (first + len(wanted)) * size]
+    places = (layers.index(layer) * size for layer in wanted)
+    return states[:, [column for place in places for column in range(place, place + size)]]

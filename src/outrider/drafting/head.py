@@ -66,24 +66,35 @@ class HeadDrafter(OwnCache[HeadRunner]):
 
     def __init__(
         self,
-        make: Callable[[], HeadRunner],
+        make: Callable[[DraftHead], HeadRunner],
         head: DraftHead,
         acceptance: Acceptance,
         *,
         state_layers: Sequence[int],
         max_rows: int,
     ) -> None:
-        super().__init__(make)
+        super().__init__(lambda: make(self.head))
         self.state_layers = tuple(state_layers)
-        self._head = head
+        self.head = head
+        """What drafts."""
         self._acceptance = acceptance
         self._max_rows = max_rows
         self._unread: dict[Request, UnreadStates] = {}
 
+    def exchange(self, head: DraftHead) -> None:
+        """Draft with another head of the same shape, on the same backend. Called between two steps.
+
+        What is cached of requests stays, as the head before computed it, so that drafts do not have to begin
+        anew: they may be less good for that, and are judged as ever.
+        """
+        self.head = head
+        if self._runner is not None:
+            self._runner.exchange(head)
+
     def read(self, request: Request, first: int, states: Any) -> None:
         unread = self._unread.get(request)
         if unread is None:
-            unread = self._unread[request] = UnreadStates(self._head.backend)
+            unread = self._unread[request] = UnreadStates(self.head.backend)
         unread.add(first, states)
 
     def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
@@ -117,7 +128,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
         if request not in self._tables:
             self._tables[request] = self.runner.table()
         table = self._tables[request]
-        if table.filled + unread.count + budget.length > self._head.max_position_embeddings:
+        if table.filled + unread.count + budget.length > self.head.max_position_embeddings:
             table.truncate(0)  # it goes on with what is near
         return Growing(request, budget, table)
 
@@ -143,7 +154,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
             lanes.append(lane)
         if not lanes:
             return [], [], []
-        read = states[0] if len(states) == 1 else self._head.backend.join(states)
+        read = states[0] if len(states) == 1 else self.head.backend.join(states)
         return started, active, self.runner.read(lanes, read)
 
     def _go_on(self, growing: Sequence[Growing]) -> tuple[list[Growing], list[Grown]]:
@@ -157,4 +168,4 @@ class HeadDrafter(OwnCache[HeadRunner]):
                 lanes.append(lane)
         if not lanes:
             return [], []
-        return active, self.runner.go_on(lanes, self._head.backend.join([g.state for g in active]))
+        return active, self.runner.go_on(lanes, self.head.backend.join([g.state for g in active]))

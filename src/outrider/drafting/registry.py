@@ -256,7 +256,7 @@ def _with_states(head: DraftHead, layers: Sequence[int], around: Surroundings) -
 
     def make(num_blocks: Sequence[int]) -> Drafter:
         return HeadDrafter(
-            lambda: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size, vocab=vocab),
+            lambda head: HeadRunner(head, num_blocks=num_blocks, block_size=config.block_size, vocab=vocab),
             head,
             around.rule,
             state_layers=layers,

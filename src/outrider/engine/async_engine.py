@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TypeVar
 
 from outrider.aside import aside
@@ -115,7 +116,14 @@ class AsyncEngine:
         """What the engine's thread finds out between two steps. Raises EngineStopped, and what it raises."""
         if self._stopped is not None:
             raise EngineStopped(self._stopped)
-        return await asyncio.wrap_future(self._thread.ask(question))
+        return await asyncio.wrap_future(self.between_steps(question))
+
+    def between_steps(self, question: Callable[[Engine], T]) -> Future[T]:
+        """What the engine's thread finds out, or changes, between two steps: before the next, or at once.
+
+        Any thread may call it. What an engine is asked after its end has no answer.
+        """
+        return self._thread.ask(question)
 
     async def enter(self, generation: Generation) -> None:
         """What `Generation.enter` does."""

@@ -107,13 +107,14 @@ def build_engine(
     readers: list[StateReader] = [drafter for drafter in drafters if isinstance(drafter, StateReader)]
     if observer is not None:
         readers.append(observer)
+    all_drafters = Chain(drafters, readers, clock or time.perf_counter)
     target = ModelRunner(
         model,
         num_blocks=num_blocks,
         block_size=config.block_size,
         prefix_caching=config.enable_prefix_caching,
         reserve=[all - own for all, own in zip(most, num_blocks, strict=True)],
-        state_layers=_state_layers(readers),
+        state_layers=all_drafters.state_layers,
     )
     for drafter in drafters:
         if isinstance(drafter, CacheReader):
@@ -126,7 +127,7 @@ def build_engine(
     return Engine(
         target=target,
         tokenizer=tokenizer,
-        drafters=Chain(drafters, readers, clock or time.perf_counter),
+        drafters=all_drafters,
         acceptance=RULES["coupled" if config.speculative is None else config.speculative.acceptance],
         scheduler=Scheduler(
             length_policy(
@@ -169,16 +170,6 @@ def _check_there_is_memory(config: EngineConfig, needed: int, device: str) -> No
             f"kv_cache_memory = {config.kv_cache_memory} with max_num_seqs = {config.max_num_seqs}: the "
             f"cache would take {needed} bytes, and this machine has {there}; lower one of the two"
         )
-
-
-def _state_layers(readers: Sequence[StateReader]) -> tuple[int, ...]:
-    """The layers that all who read states read."""
-    wanted = {tuple(reader.state_layers) for reader in readers}
-    if len(wanted) > 1:
-        raise ConfigError(
-            f"drafters read the states of different layers of the target, {sorted(wanted)}; give one of them"
-        )
-    return wanted.pop() if wanted else ()
 
 
 def prompt_rows_of(config: EngineConfig, *, exact: bool) -> int:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from outrider.config import SchedulingPolicy
+from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
@@ -23,6 +24,7 @@ from outrider.engine.scheduler import Schedule, Scheduler
 from outrider.engine.verify import Judged, verify
 from outrider.engine.watcher import Watcher
 from outrider.faults import Faults
+from outrider.formats.format import Floats
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Facts
@@ -209,6 +211,16 @@ class Engine:
     def finished(self, request_id: str) -> bool:
         """Whether a request that was not taken yet has its whole output."""
         return self._groups[request_id].finished
+
+    def embed(self, tokens: Sequence[int]) -> Floats:
+        """The embedding of a text, between two steps. Raises what `Embedder.embed` does."""
+        self._tell(lambda watcher: watcher.embedding())
+        return self.embedder.embed(tokens)
+
+    def read_states(self, reader: StateReader) -> None:
+        """Have the target's states read by one more, from the next step on. Called between two steps."""
+        self.drafters.add_reader(reader)
+        self.target.hand_out(self.drafters.state_layers)
 
     def reset_prefix_cache(self) -> bool:
         """Forget all beginnings of prompts that were kept; False, with nothing done, while requests run."""

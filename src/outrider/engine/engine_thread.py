@@ -31,7 +31,7 @@ class EngineThread:
     watchers: are told what the engine does meanwhile. deliver: takes the news, in the loop's thread; die: is
     called there after a fault that could not be confined.
 
-    Public methods are called by the loop's thread.
+    Public methods are called by the loop's thread, and `ask` by any.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class EngineThread:
             self._thread.join()
 
     def ask(self, question: Callable[[Engine], T]) -> Future[T]:
-        """What it finds out between two steps."""
+        """What it finds out, or changes, between two steps."""
         answered: Future[T] = Future()
 
         def find_out() -> None:

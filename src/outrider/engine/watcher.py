@@ -26,6 +26,9 @@ class Watcher:
     def verified(self, judged: Sequence[Judged]) -> None:
         """The pass and its verdicts are there, one for each request, and nothing is committed yet."""
 
+    def embedding(self) -> None:
+        """A text is embedded next, between two steps."""
+
     def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
         """A step has ended, and who finished in it has been released; `engine.report` is of it."""
 

@@ -52,8 +52,13 @@ class HeadRunner(PagedRunner):
     ) -> None:
         # What a head caches at a position depends on the states that it was given, not on tokens alone.
         super().__init__(head, num_blocks=num_blocks, block_size=block_size, prefix_caching=False)
-        self.head = head
-        words = Words(vocab, head.targets)
+        self._vocab = vocab
+        self.exchange(head)
+
+    def exchange(self, head: DraftHead) -> None:
+        """Draft with another head of the same shape, on the same backend, over the same cache."""
+        self.head = self._paged = head
+        words = Words(self._vocab, head.targets)
         self.reads, self.goes_on = self.compile(head.read), self.compile(head.go_on)
         self._read = head.backend.chain(self.reads, self.goes_on, words)
         self._go_on = head.backend.chain(self.goes_on, self.goes_on, words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import copy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from outrider.models.head_kinds import is_drafter, refuse_other_configs, refuse_
 from outrider.models.head_parts import OUTPUT, TABLE, head_parts
 from outrider.models.json_file import read_json
 from outrider.models.leaves import tensors as tensors_of
-from outrider.models.shards import save_safetensors
+from outrider.models.shards import in_memory, save_safetensors
 from outrider.models.source import HUGGING_FACE, StoredModel
 from outrider.models.tensors import Tensor
 
@@ -64,6 +65,26 @@ class HeadCheckpoint:
     def release(self, tensor: Tensor) -> None:
         if self._file.mapped:
             self._model.release(tensor)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether its matrices are stored in 4 bits."""
+        return any(name.endswith(CODES) for name in self._file.tensors)
+
+    def with_tensors(self, tensors: Mapping[str, NDArray[Any]]) -> HeadCheckpoint:
+        """The same head with other values, which need no file. tensors: as `save_head` takes them."""
+        file, other = self._file.path, copy(self)
+        maps = {name: raw for name, raw in self._file.tensors.items() if name in (TARGETS, KNOWN)}
+        other._file = HeadFile(file, maps | in_memory(tensors, file), mapped=False)
+        other.stored = other._file.weights()
+        other._model = StoredModel(other.stored, HUGGING_FACE)
+        return other
+
+    def save(self, path: Path) -> None:
+        """Write the head as `save_head` does."""
+        raws = self._file.tensors.items()
+        tensors = {name: raw.array() for name, raw in raws if name not in (TARGETS, KNOWN)}
+        save_head(path, self.config, tensors, self.targets())
 
     def targets(self) -> NDArray[np.int64]:
         """The target's id of each token that the head can say; [draft vocab]."""

@@ -168,7 +168,11 @@ class ModelRunner(PagedRunner):
             reserve=reserve,
         )
         self.model = model
-        self._definition = partial(model.forward, state_layers=tuple(state_layers))
+        self.hand_out(state_layers)
+
+    def hand_out(self, state_layers: Sequence[int]) -> None:
+        """Hand out the states of these layers from the next pass on; the cache stays."""
+        self._definition = partial(self.model.forward, state_layers=tuple(state_layers))
         self._compile()
 
     def forget(self) -> None:

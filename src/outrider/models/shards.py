@@ -170,6 +170,16 @@ def save_safetensors(file: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
         stream.writelines(arrays[name].tobytes() for name in header)
 
 
+def in_memory(tensors: Mapping[str, NDArray[Any]], file: Path) -> dict[str, RawTensor]:
+    """Arrays as a file would hold them that `save_safetensors` writes. file: for messages."""
+    found = {}
+    for name, values in tensors.items():
+        array = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+        data = array.reshape(-1).view(np.uint8)
+        found[name] = RawTensor(name, WRITTEN[array.dtype], values.shape, file, data)
+    return found
+
+
 def _raw(name: str, stored: Any, file: Path, data: Bytes) -> RawTensor:
     begin, end = stored["data_offsets"]
     return RawTensor(name, stored["dtype"], tuple(stored["shape"]), file, data[begin:end])

@@ -38,14 +38,16 @@ class PlanChoice:
         plan = self.plan
         parts = {
             "runtime": plan.runtime,
+            "learning": plan.beside,
             "target": plan.target,
             "draft": plan.drafts,
             "activations": plan.activations,
             f"K/V of {plan.wanted} positions": plan.least_cache,
         }
         if plan.loading > plan.fixed + plan.least_cache:
-            parts = {"target and draft while they are loaded": plan.loading - plan.runtime}
-            parts = {"runtime": plan.runtime, **parts}
+            models = plan.loading - plan.runtime - plan.beside
+            parts = {"runtime": plan.runtime, "learning": plan.beside}
+            parts["target and draft while they are loaded"] = models
         parts["held back"] = plan.least - max(plan.loading, plan.fixed + plan.least_cache)
         return ", ".join(f"{name} {mib(size)}" for name, size in parts.items() if size)
 

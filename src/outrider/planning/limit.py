@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
@@ -15,42 +16,48 @@ from outrider.planning.plan import Ground
 from outrider.planning.process import free_bytes, process_bytes
 
 
-def survey(config: EngineConfig, limit: int, *, name: str) -> Choices:
-    """All choices under a limit in bytes, from headers alone. name: the option that gave it.
+def survey(config: EngineConfig, limit: int, *, name: str, beside: int = 0) -> Choices:
+    """All choices under a limit in bytes, from headers alone. name: the option that gave it; beside: bytes of
+    it for something else.
 
     Raises ConfigError where the process takes more before any model, and ModelError for a model that cannot
     be opened.
     """
-    ground = ground_of(config, limit)
+    ground = ground_of(config, limit, beside)
     found = choices(config, ground)
-    if limit <= ground.process:
+    if limit <= ground.process + beside:
         least = found.smallest
         raise ConfigError(
             f"{_given(name, limit)} is less than what this process takes before it loads any model, "
-            f"{mib(ground.process)} for Python and libraries; {least.words} takes "
+            f"{mib(ground.process)} for Python and libraries"
+            f"{f', {mib(beside)} for learning' if beside else ''}; {least.words} takes "
             f"{mib(least.plan.least)}"
         )
     return found
 
 
-def ground_of(config: EngineConfig, limit: int) -> Ground:
-    """What plans of this configuration stand on, under a limit in bytes. Raises ModelError."""
+def ground_of(config: EngineConfig, limit: int, beside: int = 0) -> Ground:
+    """What plans of this configuration stand on, under a limit in bytes, of which `beside` are for something
+    else. Raises ModelError."""
     if not is_native(config, choose_device(config.device)):
         import_module("outrider.ops.torch")  # with PyTorch, whose memory is measured like that of the others
     process = process_bytes()
     target = open_checkpoint(config.model, config.revision, config.tokenizer, config.max_model_len)
-    return Ground(limit, process, target, cache(open_checkpoint))
+    return Ground(limit, process, target, cache(open_checkpoint), beside)
 
 
-def within_limit(config: EngineConfig) -> EngineConfig:
+def within_limit(config: EngineConfig, beside: Callable[[EngineConfig], int] | None = None) -> EngineConfig:
     """The configuration with which the engine stays within `memory_limit`; itself where there is none.
+
+    beside: bytes of the limit that something else takes beside an engine of this configuration.
 
     The cache gets what the rest leaves, and where nobody said how many requests run at a time, the plan does.
     Raises ConfigError where that does not do, with what would.
     """
     if config.memory_limit is None:
         return config
-    found = survey(config, config.memory_limit, name="memory_limit")
+    others = 0 if beside is None else beside(config)
+    found = survey(config, config.memory_limit, name="memory_limit", beside=others)
     there = process_bytes() + free_bytes()
     if config.memory_limit > there:
         raise ConfigError(

@@ -26,15 +26,17 @@ CONCURRENCY = (64, 32, 16, 8, 4, 2, 1)  # requests at a time that are tried wher
 class MemoryPlan:
     """Bytes of one configuration under a limit.
 
-    runtime: process, libraries and tokenizer; target, drafts: weights that stay; activations: of the largest
-    passes, and what the backend keeps beside them; loading: the most while models are loaded, runtime and
-    what is loaded counted. caches: K and V of all models by group of layers, slots for states, and last what
-    is kept for texts; num_blocks: of each of these, as many as the limit leaves room for or the requests can
-    use; read, drafts_read: of weights, by plain decoding of one token, and by drafting one.
+    runtime: process, libraries and tokenizer; beside: what learning takes; target, drafts: weights that stay;
+    activations: of the largest passes, and what the backend keeps beside them; loading: the most while models
+    are loaded, runtime and what is loaded counted. caches: K and V of all models by group of layers, slots
+    for states, and last what is kept for texts; num_blocks: of each of these, as many as the limit leaves
+    room for or the requests can use; read, drafts_read: of weights, by plain decoding of one token, and by
+    drafting one.
     """
 
     limit: int
     runtime: int
+    beside: int
     target: int
     drafts: int
     activations: int
@@ -57,7 +59,7 @@ class MemoryPlan:
     @property
     def fixed(self) -> int:
         """Bytes of all but the cache."""
-        return self.runtime + self.target + self.drafts + self.activations
+        return self.runtime + self.beside + self.target + self.drafts + self.activations
 
     @property
     def cache(self) -> int:
@@ -117,13 +119,14 @@ class Ground:
     """What a plan stands on.
 
     limit: bytes; process: bytes of it that the process takes before models; open: the checkpoint of a name,
-    of which nothing but headers is read.
+    of which nothing but headers is read; beside: bytes that learning takes.
     """
 
     limit: int
     process: int
     target: Checkpoint
     open: Callable[[str], Checkpoint]
+    beside: int = 0
 
 
 def make_plan(config: EngineConfig, ground: Ground) -> MemoryPlan:
@@ -156,7 +159,7 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
     vocab = checkpoint.config.vocab_size
     runtime = ground.process + LATE + TOKENIZER * vocab
     making = (TOKENIZER_MADE - TOKENIZER) * vocab  # while the target is loaded
-    loading = _loading(runtime, [replace(target, peak=target.peak + making), *drafts])
+    loading = _loading(runtime + ground.beside, [replace(target, peak=target.peak + making), *drafts])
     weights = sum(draft.weights for draft in drafts)
     activations = sum(model.passing for model in (target, *drafts))
     activations += ledger.spare(model.weights for model in (target, *drafts))
@@ -165,7 +168,7 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
     texts = GroupSize(None, 0, config.block_size, config.block_size * position)
     caches = Division((*sizes, texts), requests)
     usable = ground.limit - -(-ground.limit // HELD_BACK)
-    left = max(0, usable - runtime - target.weights - weights - activations)
+    left = max(0, usable - runtime - ground.beside - target.weights - weights - activations)
     of_models = Division((*sizes, replace(texts, block_bytes=0)), requests)
     told = config.kv_cache_memory if "kv_cache_memory" in config.model_fields_set else left
     wanted = config.max_model_len or min(LEAST_CONTEXT, trained)
@@ -177,6 +180,7 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
     return MemoryPlan(
         limit=ground.limit,
         runtime=runtime,
+        beside=ground.beside,
         target=target.weights,
         drafts=weights,
         activations=activations,

@@ -10,12 +10,15 @@ from prometheus_client import Counter as HttpCounter
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from outrider.adapting.figures import HELP as LEARNING
+from outrider.adapting.figures import Figures
 from outrider.engine.engine import Engine
 from outrider.engine.watcher import Watcher
 from outrider.metrics import HELP, Counter, Gauge, Histogram, Metric, Tally, Vector
 from outrider.outputs import Increment, RequestOutput
 
 PREFIX = "outrider:"
+KNOWN = HELP | LEARNING
 KINDS = {Gauge: "gauge", Counter: "counter", Vector: "counter", Histogram: "histogram"}
 
 
@@ -26,6 +29,7 @@ class Metrics(Collector, Watcher):
         self._labels = {"model_name": model}
         self._tally = Tally()
         self._seen: list[Metric] = []
+        self._learning: Figures | None = None
         registry = self._registry = CollectorRegistry()
         registry.register(self)
         names = ["model_name", "path", "status"]
@@ -41,13 +45,20 @@ class Metrics(Collector, Watcher):
         """Count a request that has ended."""
         self._tally.finished(output)
 
+    def also(self, figures: Figures) -> None:
+        """Show how the head learns as well."""
+        self._learning = figures
+
     def answered(self, path: str, status: int) -> None:
         """Count an HTTP request."""
         self._http.labels(self._labels["model_name"], path, str(status)).inc()
 
     def observe(self, engine: Engine) -> None:
         """Look at what is there now. May be called from another thread: it only reads."""
-        self._seen = self._tally.snapshot(engine, prefix=PREFIX, labels=self._labels)
+        seen = self._tally.snapshot(engine, prefix=PREFIX, labels=self._labels)
+        if self._learning is not None:
+            seen += self._learning.snapshot(prefix=PREFIX, labels=self._labels)
+        self._seen = seen
 
     def text(self) -> bytes:
         """What `/metrics` shows: all as it was when `observe` looked, and HTTP requests as they are."""
@@ -57,7 +68,7 @@ class Metrics(Collector, Watcher):
         """What was observed, for the registry."""
         for name, metrics in groupby(self._seen, key=lambda metric: metric.name):
             first, *others = metrics
-            family = Family(name, HELP[name.removeprefix(PREFIX)], KINDS[type(first)])
+            family = Family(name, KNOWN[name.removeprefix(PREFIX)], KINDS[type(first)])
             for metric in (first, *others):
                 for suffix, labels, value in _samples(metric):
                     family.add_sample(name + suffix, labels, value)

@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
+from outrider.adapting.adapter import Adapter
+from outrider.adapting.attach import adapter_of
 from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.generation import TextPrompt
 from outrider.errors import ConfigError
@@ -44,6 +46,11 @@ class Service:
         self.engine = AsyncEngine(
             llm.engine, capacity=llm.config.max_num_seqs + config.max_queue, watcher=self.metrics
         )
+        self.adapter: Adapter | None = None
+        """Has the head learn, where that was asked for."""
+        if config.learning is not None:
+            self.adapter = adapter_of(llm.engine, llm.config, config.learning, self.engine.between_steps)
+            self.metrics.also(self.adapter.figures)
 
     @property
     def max_model_len(self) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SecretStr
 
+from outrider.adapting.settings import AdaptConfig
 from outrider.config import Bytes
 from outrider.models.hub_cache import cached_repository
 from outrider.validation import Strict
@@ -65,6 +66,8 @@ class ServerConfig(Strict):
     """Seconds from the end of a request's header to its last token."""
     write_timeout: Seconds = 30.0
     """Seconds in which a client has to take what was written for it."""
+    learning: AdaptConfig | None = None
+    """How the head learns while it serves; None: it does not."""
     shutdown_timeout: Seconds = 60.0
     """Seconds that requests have to end in, once the server has been told to stop."""
 

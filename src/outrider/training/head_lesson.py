@@ -6,9 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from outrider.models.head_checkpoint import HeadCheckpoint, four_bits, in_bfloat16, quantized, save_head
@@ -72,10 +74,13 @@ class HeadLesson:
     def as_saved(self) -> AbstractContextManager[None]:
         return rounded(self.net, self._stored)
 
-    def save(self, folder: Path) -> None:
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """The head as it is saved, by public names: `outrider.models.head_checkpoint.save_head`."""
         state = {name: tensor.detach().cpu().numpy() for name, tensor in self.net.state_dict().items()}
-        tensors = quantized(state) if self._quantized else in_bfloat16(state)
-        save_head(folder, self.config, tensors, self.draft_tokens.cpu().numpy())
+        return quantized(state) if self._quantized else dict[str, NDArray[Any]](in_bfloat16(state))
+
+    def save(self, folder: Path) -> None:
+        save_head(folder, self.config, self.tensors(), self.draft_tokens.cpu().numpy())
 
     def _stored(self, values: Tensor) -> Tensor:
         if not self._quantized:

@@ -133,7 +133,7 @@ class NativeBackend:
     def own(self, kept: Floats) -> Floats:
         whole = kept.base
         mostly = whole is None or kept.size * 2 >= whole.size  # each pass has an array of its own
-        return kept if mostly else kept.copy()
+        return kept if mostly and kept.flags.c_contiguous else kept.copy()
 
     def join(self, kept: Sequence[Floats]) -> Floats:
         return np.concatenate(kept)
