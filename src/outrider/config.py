@@ -175,7 +175,8 @@ class SpeculativeConfig(Strict):
                 f"{', '.join(repr(drafter.name) for drafter in self.drafters)} has none to load; drop it, "
                 "or name a draft model"
             )
-        if self.draft_vocabulary != "same" and all(d.method != "draft_model" for d in self.drafters):
+        of_model = self.seeks or any(drafter.method == "draft_model" for drafter in self.drafters)
+        if self.draft_vocabulary != "same" and not of_model:
             raise ValueError(
                 f"draft_vocabulary = {self.draft_vocabulary!r} is for a draft model, and "
                 f"{', '.join(repr(drafter.name) for drafter in self.drafters)} is none; drop it, or name a "

@@ -16,7 +16,11 @@ from outrider.models.checkpoint import open_checkpoint
 from tests.engine.helpers import PROMPTS
 from tests.factories import tiny_config, write_model
 from tests.finding.conftest import in_cache, small_model
+from tests.models.assistants import TARGETS, target_config, write_assistant
+from tests.models.factories import write_hf
+from tests.models.families.table import FAMILIES
 from tests.models.head_features import random_head
+from tests.models.mtp_layers import write_with_mtp
 
 
 def sought(target: Path | str, **options: Any) -> EngineConfig:
@@ -103,6 +107,46 @@ def test_another_vocabulary(target_of_four: Path, hub: Path) -> None:
     assert "does not share the vocabulary" in reasons(findings)["tiny-1l"]
     assert "not taken: " in str(findings)
     assert len(str(findings).splitlines()) == 1
+
+
+def test_what_the_checkpoint_brings_comes_first(tmp_path: Path, hub: Path) -> None:
+    """And is not there in others of its family."""
+    write_with_mtp(tmp_path / "own" / "m", "qwen3.5")
+    head_for(tmp_path / "own" / "m-head", tmp_path / "own" / "m")
+    chain, findings = found(tmp_path / "own" / "m")
+    assert chain == ["suffix", "mtp"]
+    assert str(findings).endswith("then mtp (MTP layer in the target's own files)")
+    write_hf(tmp_path / "plain" / "m", FAMILIES["qwen3.5"].config())
+    assert found(tmp_path / "plain" / "m")[0] == ["suffix"]
+
+
+def test_an_assistant(tmp_path: Path, hub: Path) -> None:
+    target, assistant = tmp_path / "target", tmp_path / "target-assistant"
+    write_assistant(assistant, write_hf(target, target_config(next(iter(TARGETS)))))
+    chain, findings = found(target)
+    assert chain == ["suffix", str(assistant)]
+    assert "assistant beside the target" in str(findings)
+
+
+def test_another_vocabulary_is_the_last_resort(target_of_four: Path, hub: Path) -> None:
+    other = small_model(target_of_four.with_name("tiny-0l"), extra=("<|more|>",))
+    config, findings = with_found(sought(target_of_four))
+    assert config.speculative is not None
+    assert findings is not None
+    assert [drafter.name for drafter in config.speculative.drafters] == ["suffix", str(other)]
+    assert config.speculative.draft_vocabulary == "text"
+    assert "does not share the vocabulary" in reasons(findings)["tiny-0l"]
+    params = SamplingParams(max_tokens=24, temperature=0.8, seed=1)
+    alone = LLM(str(target_of_four), device="cpu").generate(PROMPTS, params, use_tqdm=False)
+    llm = LLM(str(target_of_four), device="cpu", speculative_model="auto", num_speculative_tokens=3)
+    outputs = llm.generate(PROMPTS, params, use_tqdm=False)
+    assert [o.outputs[0].token_ids for o in outputs] == [o.outputs[0].token_ids for o in alone]
+
+    same = small_model(target_of_four.with_name("tiny-of-1l"))
+    config, _ = with_found(sought(target_of_four))
+    assert config.speculative is not None
+    assert config.speculative.drafters[-1].model == str(same)
+    assert config.speculative.draft_vocabulary == "same"
 
 
 def test_what_is_skipped_is_followed_by_what_fits(target_of_four: Path, hub: Path, tmp_path: Path) -> None:

@@ -10,10 +10,8 @@ import pytest
 
 from outrider import LLM
 from outrider.ops.cpu.backend import NativeBackend
-from tests.models.factories import write_hf
-from tests.models.families.table import FAMILIES
 from tests.models.mtp_layers import write_gguf_with_mtp, write_with_mtp
-from tests.planning.test_limit import plan, surveyed
+from tests.planning.test_limit import plan
 
 SIZE: dict[str, Any] = {
     "speculative_model": "mtp",
@@ -50,11 +48,3 @@ def test_bytes_are_those_that_are_packed_and_cached(
     assert found.drafts > 0
     assert sum(sizes) == found.target + found.drafts
     assert llm.engine.target.pool.of_groups[0].num_blocks == found.blocks
-
-
-def test_it_is_a_choice_for_its_model(tmp_path: Path) -> None:
-    write_with_mtp(tmp_path / "m", "qwen3.5")
-    write_hf(tmp_path / "plain", FAMILIES["qwen3.5"].config())
-    for name, there in (("m", True), ("plain", False)):
-        known = {choice.drafter for choice in surveyed(str(tmp_path / name), 2**40).all}
-        assert ("mtp" in known) == there

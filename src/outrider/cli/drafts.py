@@ -99,7 +99,8 @@ def _entry(label: str | None, lines: list[str], command: str | None = None, *, t
 
 def _of_candidate(finding: Finding) -> list[str]:
     candidate, cost = finding.candidate, finding.cost
-    said = [f"{candidate.kind} {candidate.where}, {_size(candidate.size)}"]
+    size = "" if candidate.size is None else f", {_size(candidate.size)}"
+    said = [f"{candidate.kind} {candidate.where}{size}"]
     if cost is not None:
         said.append(
             f"takes {_size(cost.memory)} of memory and {_size(cost.position)} a position, and reads "

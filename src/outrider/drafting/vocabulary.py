@@ -29,6 +29,10 @@ class Vocabulary:
         return cls(model, {i: token for token, i in ids if i < rows and not _fills(token, i)}, rows)
 
 
+class OtherVocabulary(ModelError):
+    """A draft model's tokens are not its target's."""
+
+
 def first_difference(target: Vocabulary, draft: Vocabulary) -> int | None:
     """The first id that does not stand for the same token in both."""
     ids = sorted(target.tokens.keys() | draft.tokens.keys())
@@ -36,10 +40,10 @@ def first_difference(target: Vocabulary, draft: Vocabulary) -> int | None:
 
 
 def check_same_vocabulary(target: Vocabulary, draft: Vocabulary) -> None:
-    """Raise ModelError, with the first difference, unless all ids stand for the same tokens in both."""
+    """Raise OtherVocabulary, with the first difference, unless all ids stand for the same tokens in both."""
     token_id = first_difference(target, draft)
     if token_id is not None:
-        raise ModelError(
+        raise OtherVocabulary(
             f"draft model {draft.model!r} does not share the vocabulary of target {target.model!r}: "
             f"token id {token_id} is {_place(target, token_id)} in the target "
             f"({len(target.tokens)} tokens) and {_place(draft, token_id)} in the draft "

@@ -9,6 +9,7 @@ poor guesser.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,9 +17,11 @@ from typing import Any
 
 from outrider import models
 from outrider.config import LOOKUP, EngineConfig
+from outrider.drafting.vocabulary import OtherVocabulary
 from outrider.errors import ConfigError, OutriderError
-from outrider.finding.candidate import Candidate, Finder, Sought
+from outrider.finding.candidate import Candidate, Finder, ModelCandidate, Sought, TextCandidate
 from outrider.finding.folders import beside, in_hub_cache
+from outrider.finding.own import in_checkpoint
 from outrider.finding.package import in_package
 from outrider.loading import Listener, Loading, unheard
 from outrider.messages import reason
@@ -30,7 +33,7 @@ from outrider.planning.process import free_bytes, process_bytes
 
 logger = logging.getLogger(__name__)
 
-FINDERS: tuple[Finder, ...] = (beside, in_hub_cache, in_package)
+FINDERS: tuple[Finder, ...] = (in_checkpoint, beside, in_hub_cache, in_package)
 """Who is asked for candidates. Of one rank, those of the first are tried first."""
 TRIED = 8
 """Candidates that are tried at most: opening one with a large vocabulary takes a second."""
@@ -55,13 +58,15 @@ class Finding:
     """A candidate, and what becomes of it.
 
     cost: what it takes; None where it cannot be planned. config: with which an engine is built; None where it
-    does not suit the target, and `reason` says why.
+    does not suit the target, and `reason` says why; resort: what may be tried in its place where nothing else
+    suits.
     """
 
     candidate: Candidate
     cost: DraftCosts | None = None
     config: EngineConfig | None = None
     reason: str = ""
+    resort: TextCandidate | None = None
 
 
 @dataclass(frozen=True)
@@ -126,11 +131,14 @@ def weighed(config: EngineConfig) -> Iterator[Finding]:
             alone = make_plan(_with(here, None), ground)
         except OutriderError:
             return
-    for candidate in found[:TRIED]:
+    tried = deque(found[:TRIED])
+    while tried:
         with _unsaid():
-            finding = _weigh(candidate, sought, ground, alone)
+            finding = _weigh(tried.popleft(), sought, ground, alone)
         if finding.config is not None:
             finding = replace(finding, config=finding.config.model_copy(update={"model": config.model}))
+        if finding.resort is not None:
+            tried.append(finding.resort)
         yield finding
 
 
@@ -155,7 +163,10 @@ def _weigh(candidate: Candidate, sought: Sought, ground: Ground, alone: MemoryPl
         config = _with_room(config, plan, alone)
         _check_room(config, plan, alone)
     except (OutriderError, OSError) as error:
-        return Finding(candidate, costs, None, reason(error))
+        resort = None
+        if isinstance(error, OtherVocabulary) and isinstance(candidate, ModelCandidate):
+            resort = candidate.as_text()
+        return Finding(candidate, costs, None, reason(error), resort)
     return Finding(candidate, costs, config)
 
 
@@ -167,6 +178,8 @@ def _with(config: EngineConfig, candidate: Candidate | None) -> EngineConfig:
         changed["draft_quantization"] = None  # which is for the weights of a draft
     else:
         changed["drafters"] = (LOOKUP, candidate.drafter)
+        if isinstance(candidate, TextCandidate):
+            changed["draft_vocabulary"] = "text"
     return config.model_copy(update={"speculative": config.speculative.model_copy(update=changed)})
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from outrider.config import DrafterConfig, EngineConfig
-from outrider.drafting.vocabulary import Vocabulary, check_same_vocabulary
+from outrider.drafting.vocabulary import OtherVocabulary, Vocabulary, check_same_vocabulary
 from outrider.errors import ModelError
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.gguf_split import part_names
+from outrider.models.spelling import unspeakable
 from outrider.planning.plan import MemoryPlan
 
 SMALLER = 2
@@ -47,13 +48,13 @@ class Candidate:
 
     drafter: as the configuration has it; label: as people know it, a path or a repository of the hub; where:
     it was found, in words; size: bytes of its weights on the disk; measured: what it gives, and under which
-    conditions, None where nobody is known to have measured it.
+    conditions, None where nobody is known to have measured it. size is None where it is part of the target.
     """
 
     drafter: DrafterConfig
     label: str
     where: str
-    size: int
+    size: int | None
     measured: str | None = None
 
     kind: ClassVar[str]
@@ -66,6 +67,22 @@ class Candidate:
 
         plan: of the target with this drafter.
         """
+
+
+@dataclass(frozen=True)
+class OwnCandidate(Candidate):
+    """A layer for multi-token prediction that the target's checkpoint brings."""
+
+    kind: ClassVar[str] = "MTP layer"
+    rank: ClassVar[int] = 0
+
+
+@dataclass(frozen=True)
+class AssistantCandidate(Candidate):
+    """What attends to the target's K and V. Whether it was made for the target is seen by planning it."""
+
+    kind: ClassVar[str] = "assistant"
+    rank: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
@@ -84,19 +101,43 @@ class ModelCandidate(Candidate):
     rank: ClassVar[int] = 2
 
     def check(self, sought: Sought, plan: MemoryPlan) -> None:
+        """Raises OtherVocabulary where that is all that is wrong with it."""
         if plan.drafts_read * SMALLER > plan.read:
             raise ModelError(
                 f"it reads {plan.drafts_read / plan.read:.0%} of its target's bytes for a token; a "
                 f"draft that can pay reads {1 / SMALLER:.0%} at most"
             )
-        assert self.drafter.model is not None  # as of every drafter that is loaded
-        draft = sought.open(self.drafter.model)
+        draft = self._opened(sought)
         own, target = draft.config.tree, sought.checkpoint.config.tree
         if (own.hidden_size, len(own.blocks)) == (target.hidden_size, len(target.blocks)):
             raise ModelError("it is of its target's size, at other bits; give 'self:int4' for that")
         check_same_vocabulary(
             sought.vocabulary, Vocabulary.of(self.label, draft.tokenizer(), draft.config.vocab_size)
         )
+
+    def as_text(self) -> TextCandidate:
+        """The same model, which drafts text."""
+        return TextCandidate(**vars(self))
+
+    def _opened(self, sought: Sought) -> Checkpoint:
+        assert self.drafter.model is not None  # as of every drafter that is loaded
+        return sought.open(self.drafter.model)
+
+
+@dataclass(frozen=True)
+class TextCandidate(ModelCandidate):
+    """A model of another vocabulary, which drafts text: a last resort, since it is right less often."""
+
+    kind: ClassVar[str] = "draft model of another vocabulary"
+    rank: ClassVar[int] = 3
+
+    def check(self, sought: Sought, plan: MemoryPlan) -> None:
+        try:
+            super().check(sought, plan)
+        except OtherVocabulary:
+            for checkpoint in (sought.checkpoint, self._opened(sought)):
+                if (reason := unspeakable(checkpoint.tokenizer())) is not None:
+                    raise ModelError(f"it would have to draft text, and {reason}") from None
 
 
 Finder = Callable[[Sought], Iterable[Candidate]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from outrider.config import DrafterConfig
 from outrider.errors import ModelError
 from outrider.finding.candidate import (
     SMALLER,
+    AssistantCandidate,
     Candidate,
     HeadCandidate,
     ModelCandidate,
@@ -19,6 +20,7 @@ from outrider.finding.candidate import (
 )
 from outrider.finding.names import words
 from outrider.finding.public import public_table
+from outrider.models.assistant_checkpoint import is_assistant
 from outrider.models.gguf_choice import gguf_models
 from outrider.models.head_checkpoint import is_head
 from outrider.models.hub_cache import cached_repository, cached_snapshots
@@ -72,7 +74,10 @@ def _candidates(path: Path, label: str, where: str, sought: Sought) -> Iterator[
     try:
         if path.is_file():
             yield from _model(path, label, where, sought)
-        elif _is_head(path):
+        elif _is(is_assistant, path):
+            drafter = DrafterConfig(method="draft_model", model=str(path))
+            yield AssistantCandidate(drafter, label, where, weights_size(path))
+        elif _is(is_head, path):
             yield HeadCandidate(
                 DrafterConfig(method="head", model=str(path)), label, where, weights_size(path)
             )
@@ -85,9 +90,9 @@ def _candidates(path: Path, label: str, where: str, sought: Sought) -> Iterator[
         return
 
 
-def _is_head(path: Path) -> bool:
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
     try:
-        return is_head(path)
+        return kind(path)
     except ModelError:  # a config.json that is none
         return False
 
@@ -102,4 +107,4 @@ def _model(path: Path, label: str, where: str, sought: Sought) -> Iterator[Candi
 def _distance(candidate: Candidate, target: Path) -> tuple[int, int]:
     """How far a candidate's name is from the target's, and how large it is."""
     own = words(Path(candidate.label).name)
-    return -len(own & words(target.name)), candidate.size
+    return -len(own & words(target.name)), candidate.size or 0

@@ -23,7 +23,7 @@ KINDS: dict[Kind, str] = {
     "dspark": "DSpark drafter",
 }
 """What each kind is, in words."""
-UNREAD: frozenset[Kind] = frozenset({"mtp", "assistant", "dspark"})
+UNREAD: frozenset[Kind] = frozenset({"dspark"})
 """Kinds that this version does not run."""
 Text = Annotated[str, Field(min_length=1)]
 
