@@ -152,7 +152,7 @@ def write_on(
         spent = written.seconds + now - began
         if len(conversations) >= FEWEST and (spent > seconds or tokens > MOST):
             break
-        if now - saved > SAVED:
+        if conversations and now - saved > SAVED:
             keep(path, Written(conversations, spent))
             saved = time.monotonic()
     keep(path, Written(conversations, spent))

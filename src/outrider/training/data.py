@@ -27,9 +27,15 @@ class Listener(Protocol):
 def make_data(config: DistillConfig, kind: Kind, shards: Shards, listener: Listener, pace: Pace) -> None:
     """Add shards until there is enough. A shard is a function of the settings and the one before it, so that
     it is the same whether an earlier run was interrupted or not."""
-    tokens = shards.tokens
-    listener.data(tokens, config.tokens)
-    if tokens >= config.tokens or shards.bytes >= config.data_limit:
+
+    def complete() -> bool:
+        """Whether there is enough, and no shard is missing in between."""
+        tokens = shards.tokens
+        listener.data(tokens, config.tokens)
+        enough = tokens >= config.tokens or shards.bytes >= config.data_limit
+        return enough and shards.missing() == len(shards.paths())
+
+    if complete():
         return
     recorder = StateRecorder(kind.state_layers)
     engine = build_engine(
@@ -46,17 +52,14 @@ def make_data(config: DistillConfig, kind: Kind, shards: Shards, listener: Liste
     tokenizer = engine.tokenizer
     prompts = prompts_for(engine, config.prompts, pace.turn)
     with nullcontext() if engine.facts.kernels is None else _pytorch_asleep():
-        while tokens < config.tokens and shards.bytes < config.data_limit:
+        while not complete():
             number = shards.missing()
             draw = random.Random(f"{config.seed} {number}")
             said = [tokenizer.decode(r.tokens[r.own :], True) for r in shards.shard(number - 1)]
             texts = prompts.texts(draw, pace.sequences, said)
             recorder.take()  # of what was generated to get the prompts
             answer(engine, texts, draw, pace.turn)
-            recordings = recorder.take()
-            shards.write(number, recordings)
-            tokens += sum(len(recording.tokens) for recording in recordings)
-            listener.data(tokens, config.tokens)
+            shards.write(number, recorder.take())
 
 
 @contextmanager
