@@ -123,7 +123,7 @@ def test_training_teaches(target: str, tmp_path: Path) -> None:
     assert told.scores[-1] == score
     short = run(target, tmp_path / "short", learning_rate=1e-9)
     assert score.greedy.length > short.greedy.length
-    assert score.greedy.agreement[0] > 2 * short.greedy.agreement[0]
+    assert score.greedy.by_position[0] > 2 * short.greedy.by_position[0]
 
 
 def test_data_is_the_targets_own(target: str, made: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_head_goes_on_from_another(target: str, made: Path, tmp_path: Path) ->
     assert all(torch.equal(before[name], after[name]) for name in before)
     told = Told()
     score = run(target, tmp_path / "more", told, start=str(made), draft_vocab_size=(), unrolled=(1,) * 10)
-    assert score.greedy.agreement[0] > still.greedy.agreement[0]
+    assert score.greedy.by_position[0] > still.greedy.by_position[0]
     assert told.losses[-1] < told.losses[0]
 
 

@@ -177,8 +177,8 @@ class Bars(Progress):
 
 def _told(score: Score) -> str:
     greedy, sampled = score.greedy, score.sampled
-    agreement = ", ".join(f"{share:.0%}" for share in greedy.agreement)
+    agreement = ", ".join(f"{share:.0%}" for share in greedy.by_position)
     return (
         f"acceptance length {greedy.length:.2f} greedy, {sampled.length:.2f} at temperature {SAMPLED}, at a "
-        f"draft length of {len(greedy.agreement)}, on held-out sequences; positions agree {agreement}"
+        f"draft length of {len(greedy.by_position)}, on held-out sequences; positions agree {agreement}"
     )

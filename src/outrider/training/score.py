@@ -13,15 +13,15 @@ SAMPLED = 0.7
 
 
 @dataclass(frozen=True)
-class Acceptance:
-    """agreement: how often each token of a draft is the target's, where those before it are; length: tokens
+class Agreement:
+    """by_position: how often each token of a draft is the target's, where those before it are; length: tokens
     that the verification of such drafts yields, the bonus counted."""
 
-    agreement: tuple[float, ...]
+    by_position: tuple[float, ...]
     length: float
 
     @classmethod
-    def of(cls, agreement: Tensor) -> Acceptance:
+    def of(cls, agreement: Tensor) -> Agreement:
         """agreement: [draft length, places], the chances that each token of a draft is the target's."""
         return cls(tuple(agreement.mean(1).tolist()), 1 + float(agreement.cumprod(0).sum(0).mean()))
 
@@ -30,10 +30,10 @@ class Acceptance:
 class Score:
     """The acceptance at temperature 0, and at `SAMPLED` where drafts are chosen with the target's noise."""
 
-    greedy: Acceptance
-    sampled: Acceptance
+    greedy: Agreement
+    sampled: Agreement
 
     @classmethod
     def of(cls, greedy: Tensor, sampled: Tensor) -> Score:
-        """See `Acceptance.of`."""
-        return cls(Acceptance.of(greedy), Acceptance.of(sampled))
+        """See `Agreement.of`."""
+        return cls(Agreement.of(greedy), Agreement.of(sampled))
