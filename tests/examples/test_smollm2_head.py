@@ -14,13 +14,13 @@ import torch
 
 from examples.smollm2_head import attention
 from examples.smollm2_head.__main__ import frequent, keep, main, read
+from examples.smollm2_head.batches import OnTheFly
 from examples.smollm2_head.prompts import Texts, user_turn
 from examples.smollm2_head.target import Target
-from examples.smollm2_head.training import Lesson, as_stored, distance, train
 from examples.smollm2_head.writer import Conversation, Lengths, Writer
 from outrider import LLM, SamplingParams
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
-from outrider.models.head_checkpoint import HeadCheckpoint, four_bits
+from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.head_config import HeadConfig
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
@@ -30,7 +30,10 @@ from outrider.training.batches import epoch
 from outrider.training.conversations import Layout
 from outrider.training.head_lesson import HeadLesson
 from outrider.training.teacher import Teacher
+from outrider.training.trainer import Recipe, Trainer
 from tests.factories import tiny_config, write_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DEVICE = torch.device("cpu")
 ROWS = 12
@@ -110,27 +113,6 @@ def test_the_kernel_is_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(found, attention.in_torch(q, keys, values, positions), rtol=1e-4, atol=1e-4)
 
 
-def test_weights_are_stored_as_they_were_trained() -> None:
-    matrix = torch.randn(24, 96) * torch.rand(24, 1)
-    matrix[3] = 0
-    rounded = as_stored(matrix)
-    assert torch.equal(rounded, torch.from_numpy(four_bits(rounded.numpy()).dequantize()))
-    assert 0.05 < (rounded - matrix).norm() / matrix.norm() < 0.15
-
-
-def test_the_loss_is_cross_entropy() -> None:
-    """Weighted by rows, with its gradient, and the chance to agree beside it."""
-    logits = torch.randn(7, 30, dtype=torch.float64).float().requires_grad_()
-    probs, weight = torch.randn(7, 30).softmax(-1), torch.rand(7)
-    loss, overlap = distance(logits, probs, weight)
-    plain = -(probs * logits.log_softmax(-1)).sum(-1)
-    torch.testing.assert_close(loss, (weight * plain).sum())
-    torch.testing.assert_close(overlap, torch.minimum(probs, logits.detach().softmax(-1)).sum(-1))
-    (slope,) = torch.autograd.grad(loss, logits, retain_graph=True)
-    (expected,) = torch.autograd.grad((weight * plain).sum(), logits)
-    torch.testing.assert_close(slope, expected)
-
-
 def test_all_conversations_are_taught_once() -> None:
     draw = Random(0)
     all_of = [Conversation(np.full(draw.randint(5, 60), i, np.uint16), 2) for i in range(50)]
@@ -150,27 +132,54 @@ def test_prompts_are_about_texts_where_there_are_any() -> None:
     assert not any("{" in user_turn(Random(seed), Texts(), []).text for seed in range(300))
 
 
-def test_training_teaches(checkpoint: Checkpoint) -> None:
+def test_batches_hold_the_targets_states(checkpoint: Checkpoint) -> None:
+    """What the engine records, of padded sequences, and where the target's own words are."""
+    texts = [
+        Conversation(np.arange(7, 7 + count, dtype=np.uint16), own) for count, own in ((ROWS, 4), (7, 3))
+    ]
+    batch = OnTheFly(Target(checkpoint, 32, DEVICE, torch.float32), (0, 1)).batch(texts)
+    hidden = checkpoint.config.hidden_size
+    assert batch.states.shape == (2, ROWS, 3 * hidden)
+    for row, one in enumerate(texts):
+        count = len(one.tokens)
+        assert batch.tokens[row, :count].tolist() == one.tokens.tolist()
+        assert batch.real[row].tolist() == [at < count for at in range(ROWS)]
+        assert batch.own[row].tolist() == [one.own - 1 <= at < count for at in range(ROWS)]
+        logits, states = engine_pass(checkpoint, one.tokens.tolist(), 1)
+        torch.testing.assert_close(
+            batch.states[row, :count, hidden : 2 * hidden].float(), states, rtol=1e-2, atol=1e-2
+        )
+        found = Teacher.of(checkpoint).logits(
+            batch.states[row, :count, -hidden:], Teacher.of(checkpoint).output
+        )
+        torch.testing.assert_close(found, logits, rtol=2e-2, atol=2e-2)
+
+
+def test_training_goes_on_for_seconds(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """It ends when they are spent, also those before an interruption, and what is taught is learnt."""
     draw, vocab = np.random.default_rng(0), checkpoint.config.vocab_size
-    conversations = [Conversation(draw.integers(3, 40, 30).astype(np.uint16), 4) for _ in range(8)]
-    draft = torch.arange(vocab)
+    texts = [Conversation(draw.integers(3, 40, 30).astype(np.uint16), 4) for _ in range(8)]
     config = HeadConfig.for_target(checkpoint.config, draft_vocab_size=vocab, layers=2, state_layers=(0, 1))
-    net = HeadLesson(config, Teacher.of(checkpoint, 2), draft, quantized=True, device=DEVICE).net
-    lesson = Lesson(Target(checkpoint, 32, DEVICE, torch.float32), draft, config.state_layers or (), rows=128)
-    before = lesson.loss(net, conversations, 3).item()
-    losses: list[float] = []
-    train(
-        net,
-        lesson,
-        conversations,
-        seconds=2,
-        rate=6e-3,
-        seed=0,
-        told=lambda part, tokens, loss: losses.append(loss),
-        clock=count(step=0.1).__next__,
-    )
-    assert lesson.loss(net, conversations, 3).item() < before - 0.1
-    assert len(losses) == 19
+    batches = OnTheFly(Target(checkpoint, 32, DEVICE, torch.float32), (0, 1))
+
+    def trainer() -> Trainer:
+        torch.manual_seed(0)
+        teacher, tokens = Teacher.of(checkpoint, 2), torch.arange(vocab)
+        lesson = HeadLesson(config, teacher, tokens, quantized=True, device=DEVICE)
+        recipe = Recipe(unrolled=(1,), rows=128, rate=6e-3, seconds=1)
+        clock = count(step=0.1).__next__
+        return Trainer(lesson, texts, recipe, device=DEVICE, batch=batches.batch, clock=clock)
+
+    whole = trainer()
+    losses = list(whole.steps())
+    assert len(losses) == 10
+    assert losses[-1] < losses[0] - 0.1
+    first = trainer()
+    head = list(islice(first.steps(), 4))
+    first.save(tmp_path / "checkpoint.pt")
+    second = trainer()
+    second.restore(tmp_path / "checkpoint.pt")
+    assert head + list(second.steps()) == pytest.approx(losses)
 
 
 def test_a_head_is_made_and_gone_on_from(
@@ -178,18 +187,21 @@ def test_a_head_is_made_and_gone_on_from(
 ) -> None:
     """The whole recipe: what it makes drafts for its target, and more training starts from it."""
     sizes = {"model": str(path), "vocab": 128, "slots": 6, "most": 120, "rows": 512, "state_layers": "0,1"}
-    settings = {"rate": 6e-3, "layers": 2, "seed": 0, "texts": None, **sizes}
+    settings = {"rate": 6e-3, "layers": 2, "seed": 0, "texts": None, "device": "cpu", **sizes}
     main(out=tmp_path, write=1.5, seconds=3, resume=False, **settings)  # type: ignore[arg-type]
-    conversations = read(tmp_path / "conversations.npz")
-    keep(tmp_path / "again.npz", conversations)
+    written = read(tmp_path / "conversations.npz")
+    keep(tmp_path / "again.npz", written)
+    again, conversations = read(tmp_path / "again.npz"), written.conversations
+    assert again.seconds == written.seconds >= 1.5
     assert all(
         np.array_equal(one.tokens, other.tokens) and one.own == other.own
-        for one, other in zip(conversations, read(tmp_path / "again.npz"), strict=True)
+        for one, other in zip(conversations, again.conversations, strict=True)
     )
     head = HeadCheckpoint(tmp_path)
     vocab = open_checkpoint(str(path)).config.vocab_size
     assert head.targets().tolist() == frequent(conversations, vocab, 128).tolist()
     main(out=tmp_path, write=0, seconds=0.5, resume=True, **settings)  # type: ignore[arg-type]
+    assert len(read(tmp_path / "conversations.npz").conversations) == len(conversations)
     _, last, resumed, _ = (
         float(line.split("length=")[1].split(")")[0])
         for line in capsys.readouterr().out.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,12 @@ from outrider.cli.app import app, main
 from outrider.errors import ConfigError, ModelError, OutriderError
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint
-from outrider.training import files
-from outrider.training.distill import DistillConfig, Pace, distill
+from outrider.training import contest, files
+from outrider.training.distill import distill
 from outrider.training.kinds import HeadKind
 from outrider.training.openers import READERS
 from outrider.training.score import Score
+from outrider.training.settings import DistillConfig, Pace
 from outrider.training.shards import Shards
 from tests.factories import tiny_tokenizer, write_model
 from tests.models.factories import tiny_config, write_hf
@@ -32,8 +34,13 @@ from tests.models.head_features import FEATURES
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FEW = Pace(sequences=12, turn=24)
-ALWAYS_SAVED = replace(FEW, save=0.0)
-SMALL: dict[str, Any] = {"tokens": 4000, "draft_vocab_size": 128, "unrolled": (1, 3), "learning_rate": 5e-3}
+ALWAYS_SAVED = replace(FEW, save=0.0, saving=math.inf)
+SMALL: dict[str, Any] = {
+    "tokens": 4000,
+    "draft_vocab_size": (128,),
+    "unrolled": (1, 3),
+    "learning_rate": 5e-3,
+}
 
 
 class Told:
@@ -43,6 +50,7 @@ class Told:
         self.tokens: list[int] = []
         self.losses: list[float] = []
         self.scores: list[Score] = []
+        self.speeds: dict[str, float] = {}
         self._stop_after = stop_after
 
     def data(self, tokens: int, total: int) -> None:
@@ -55,6 +63,9 @@ class Told:
 
     def scored(self, score: Score) -> None:
         self.scores.append(score)
+
+    def measured(self, shape: str, tokens_per_s: float) -> None:
+        self.speeds[shape] = tokens_per_s
 
 
 def run(target: str, out: Path, told: Told | None = None, pace: Pace = FEW, **changes: Any) -> Score:
@@ -70,10 +81,16 @@ def test_a_start_with_what_training_does_not_know_is_refused(feature: str, tmp_p
     def start() -> HeadKind:
         folder = str(tmp_path / "head")
         return HeadKind.of(
-            target, "target", start=folder, draft_vocab_size=None, layers=None, quantized=False
+            target,
+            "target",
+            start=folder,
+            draft_vocab_size=None,
+            layers=None,
+            state_layers=(),
+            quantized=False,
         )
 
-    if feature in ("plain", "one state", "four states", "three layers", "many types"):
+    if feature in ("plain", "one state", "four states", "three layers", "many types", "attention_bias"):
         assert start().state_layers == tuple(sorted({*(start().config.state_layers or ()), 8}))
     else:
         with pytest.raises(ModelError, match="which training does not know"):
@@ -105,8 +122,8 @@ def test_training_teaches(target: str, tmp_path: Path) -> None:
     assert sum(told.losses[-3:]) / 3 < 0.8 * told.losses[0]
     assert told.scores[-1] == score
     short = run(target, tmp_path / "short", learning_rate=1e-9)
-    assert score.length > short.length
-    assert score.agreement[0] > 2 * short.agreement[0]
+    assert score.greedy.length > short.greedy.length
+    assert score.greedy.by_position[0] > 2 * short.greedy.by_position[0]
 
 
 def test_data_is_the_targets_own(target: str, made: Path) -> None:
@@ -177,7 +194,7 @@ def test_a_full_disk_is_told_in_one_line(
     def full(path: Path, write: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("outrider.training.distill.write_whole", full)
+    monkeypatch.setattr("outrider.training.settings.write_whole", full)
     monkeypatch.setattr("sys.argv", ["outrider", "distill", "--target", target, "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as exit_:
         main()
@@ -192,41 +209,69 @@ def test_other_settings_in_the_same_folder_are_refused(target: str, made: Path) 
 
 def test_a_head_goes_on_from_another(target: str, made: Path, tmp_path: Path) -> None:
     """Its weights and its words are where the training begins, and more training helps."""
-    still = run(target, tmp_path / "still", start=str(made), learning_rate=1e-12, draft_vocab_size=None)
+    still = run(target, tmp_path / "still", start=str(made), learning_rate=1e-12, draft_vocab_size=())
     before, after = (load_file(folder / "model.safetensors") for folder in (made, tmp_path / "still"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     told = Told()
-    score = run(target, tmp_path / "more", told, start=str(made), draft_vocab_size=None, unrolled=(1,) * 10)
-    assert score.agreement[0] > still.agreement[0]
+    score = run(target, tmp_path / "more", told, start=str(made), draft_vocab_size=(), unrolled=(1,) * 10)
+    assert score.greedy.by_position[0] > still.greedy.by_position[0]
     assert told.losses[-1] < told.losses[0]
 
 
 def test_a_head_of_several_layers(target: str, made: Path, tmp_path: Path) -> None:
     """It learns what it reads, and can be gone on from."""
     told = Told()
-    run(target, tmp_path / "two", told, layers=2, unrolled=(1,) * 6)
+    run(target, tmp_path / "two", told, layers=(2,), unrolled=(1,) * 6)
     assert told.losses[-1] < told.losses[0]
     assert HeadCheckpoint(tmp_path / "two").config.sizes.layers == 2
-    run(target, tmp_path / "more", start=str(tmp_path / "two"), draft_vocab_size=None, unrolled=(1,))
+    run(target, tmp_path / "more", start=str(tmp_path / "two"), draft_vocab_size=(), unrolled=(1,))
     assert HeadCheckpoint(tmp_path / "more").config.sizes.layers == 2
+
+
+def test_of_several_shapes_the_fastest_is_kept(
+    target: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are trained on the same data; what is measured decides."""
+    monkeypatch.setattr(contest, "ROUNDS", 1)
+    monkeypatch.setattr(contest, "TOKENS", 8)
+    told, shapes = Told(), {"1-layers-64-tokens", "1-layers-128-tokens"}
+    score = run(target, tmp_path, told, draft_vocab_size=(64, 128), unrolled=(1,))
+    assert told.speeds.keys() == shapes
+    assert min(told.speeds.values()) > 0
+    best = max(told.speeds, key=told.speeds.__getitem__)
+    assert HeadCheckpoint(tmp_path).config.draft_vocab_size == int(best.split("-")[2])
+    assert score in told.scores
+    for shape in shapes:
+        head = HeadCheckpoint(tmp_path / "work" / shape)
+        same = (head.path / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+        assert same == (shape == best)
+
+
+def test_a_head_reads_the_states_that_are_named(target: str, tmp_path: Path) -> None:
+    run(target, tmp_path, state_layers=(2, 1), unrolled=(1,), tokens=400)
+    assert HeadCheckpoint(tmp_path).config.state_layers == (1, 2)
+    recordings = list(Shards(tmp_path / "work" / "data").recordings())
+    assert recordings[0].states.shape[1] == 2 * 48
+    with pytest.raises(ConfigError, match=r"state_layers = \(9,\), and .* has 2 layers; give none beyond"):
+        run(target, tmp_path / "beyond", state_layers=(9,))
 
 
 def test_what_a_head_cannot_go_on_from(target: str, made: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"draft_vocab_size = 64, and start = .* has 128"):
-        run(target, tmp_path / "a", start=str(made), draft_vocab_size=64)
+        run(target, tmp_path / "a", start=str(made), draft_vocab_size=(64,))
     with pytest.raises(ConfigError, match=r"layers = 2, and start = .* has 1"):
-        run(target, tmp_path / "d", start=str(made), draft_vocab_size=None, layers=2)
+        run(target, tmp_path / "d", start=str(made), draft_vocab_size=(), layers=(2,))
     with pytest.raises(ConfigError, match=r"draft_vocab_size = 99999, and .* tokens; give no more"):
-        run(target, tmp_path / "f", draft_vocab_size=99999)
+        run(target, tmp_path / "f", draft_vocab_size=(99999,))
     with pytest.raises(
         ConfigError, match=r"layers = 9, and a head begins as the last layers of .*, which has"
     ):
-        run(target, tmp_path / "e", layers=9)
+        run(target, tmp_path / "e", layers=(9,))
     with pytest.raises(ConfigError, match="start = 'x' is for kind = 'head', and kind is 'student'"):
-        run(target, tmp_path / "b", start="x", kind="student")
+        run(target, tmp_path / "b", start="x", kind="student", draft_vocab_size=())
     with pytest.raises(ModelError, match="was not made for the target"):
-        run(target, tmp_path / "c", start="head", draft_vocab_size=None)  # SmolLM2's
+        run(target, tmp_path / "c", start="head", draft_vocab_size=())  # SmolLM2's
 
 
 def test_some_conversations_are_about_texts(target: str, made: Path) -> None:
@@ -274,7 +319,7 @@ def test_a_target_without_a_chat_template_needs_prompts(tmp_path: Path) -> None:
 
 
 def test_a_student_is_a_draft_model(target: str, tmp_path: Path) -> None:
-    run(target, tmp_path, kind="student", unrolled=(1,) * 8)
+    run(target, tmp_path, kind="student", draft_vocab_size=(), unrolled=(1,) * 8)
     llm = LLM(target, device="cpu", speculative_model=str(tmp_path), num_speculative_tokens=3)
     outputs = llm.generate(["the end", "on"], SamplingParams(temperature=0, max_tokens=40), use_tqdm=False)
     plain = LLM(target, device="cpu").generate(
@@ -303,6 +348,28 @@ def test_command(target: str, made: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "acceptance length" in result.stdout
+
+
+def test_resume_goes_on_with_the_options_it_was_begun_with(target: str, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    shutil.copytree(made / "work" / "data", tmp_path / "work" / "data")
+    shutil.copyfile(made / "work" / "settings.json", tmp_path / "work" / "settings.json")
+    result = CliRunner().invoke(app, ["distill", "--resume", str(tmp_path), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    whole, resumed = (load_file(folder / "model.safetensors") for folder in (made, tmp_path))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_is_missing_or_too_much_on_the_command_line(tmp_path: Path) -> None:
+    def refused(*options: str) -> str:
+        result = CliRunner().invoke(app, ["distill", *options])
+        assert result.exit_code != 0
+        return " ".join((result.output + str(result.exception)).replace("│", " ").split())
+
+    assert "--target and --out missing" in refused()
+    assert "--out missing" in refused("--target", "x")
+    assert "--seed and --resume" in refused("--resume", str(tmp_path), "--seed", "1")
+    assert "nothing was begun in" in refused("--resume", str(tmp_path))
 
 
 def test_nothing_is_written_in_part(tmp_path: Path) -> None:

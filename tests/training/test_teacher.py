@@ -27,6 +27,7 @@ PLAIN: dict[str, Callable[[], Any]] = {
     "llama": config("LlamaConfig", num_hidden_layers=3),
     "tied": config("LlamaConfig", tie_word_embeddings=True, head_dim=20),
     "fused": config("Phi3Config"),
+    "biased": config("Qwen2Config", num_hidden_layers=3),
     "scaled": config("GraniteConfig", attention_multiplier=0.2, residual_multiplier=0.4, logits_scaling=2.0),
 }
 """Targets whose last layer is computed as a head's."""
@@ -77,7 +78,7 @@ def test_a_head_begins_as_the_targets_last_layers(
     path = tmp_path / "hf"
     if kind == "gguf":
         path = tmp_path / "model.gguf"
-        architecture = {"fused": "phi3", "scaled": "granite"}.get(target, "llama")
+        architecture = {"fused": "phi3", "biased": "qwen2", "scaled": "granite"}.get(target, "llama")
         write_gguf(path, written, tiny_tokenizer(), architecture=architecture)
     checkpoint = open_checkpoint(str(path))
     logits, states = states_of(checkpoint, checkpoint.config.num_layers - layers)

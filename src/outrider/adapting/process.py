@@ -71,7 +71,13 @@ def lesson_of(setup: Setup) -> HeadLesson:
     """The head as it is trained. Raises ModelError for one that training does not know."""
     target = open_checkpoint(setup.target, revision=setup.revision)
     kind = HeadKind.of(
-        target, setup.target, start=str(setup.head), draft_vocab_size=None, layers=None, quantized=False
+        target,
+        setup.target,
+        start=str(setup.head),
+        draft_vocab_size=None,
+        layers=None,
+        state_layers=(),
+        quantized=False,
     )
     assert kind.start is not None
     teacher = replace(Teacher.of(target), last_layers=())  # the head has begun long ago

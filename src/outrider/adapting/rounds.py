@@ -13,6 +13,7 @@ from outrider.adapting.messages import GoBack, Passage, TrainingRound
 from outrider.adapting.settings import ROWS, AdaptConfig
 from outrider.training.head_lesson import HeadLesson
 from outrider.training.recorder import Recording
+from outrider.training.score import Score
 from outrider.training.trainer import Recipe, Trainer
 
 UNROLLED = 3
@@ -71,12 +72,12 @@ class Rounds:
         trainer = Trainer(self._lesson, older, recipe, device=torch.device("cpu"))
         exact = self._values()
         self._lesson.net.load_state_dict(self._drafting)
-        before = trainer.evaluate(latest).length
+        before = _length(trainer.evaluate(latest))
         self._lesson.net.load_state_dict(exact)
         drafting = self._drafting
         for _ in trainer.steps():
             between()
-        after = trainer.evaluate(latest).length
+        after = _length(trainer.evaluate(latest))
         tensors = None
         if drafting is not self._drafting:  # a version was taken back meanwhile, and this one came of it
             self._lesson.net.load_state_dict(self._drafting)
@@ -100,3 +101,8 @@ class Rounds:
 
     def _values(self) -> dict[str, Tensor]:
         return {name: values.clone() for name, values in self._lesson.net.state_dict().items()}
+
+
+def _length(score: Score) -> float:
+    """The acceptance length over greedy and sampled drafts, as many of each."""
+    return (score.greedy.length + score.sampled.length) / 2

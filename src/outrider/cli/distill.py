@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,16 +13,23 @@ from outrider.cli.console import say, stderr, stdout
 from outrider.cli.importing import INTERRUPTED, importing
 from outrider.errors import OutriderError
 from outrider.extras import TORCH
-from outrider.training.score import Score
+from outrider.training.score import SAMPLED, Score
 
 
 def distill(
+    context: typer.Context,
     target: Annotated[
-        str, typer.Option("--target", "-m", metavar="MODEL", help="The target, as --model elsewhere.")
-    ],
+        str | None, typer.Option("--target", "-m", metavar="MODEL", help="The target, as --model elsewhere.")
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the draft and its data.")
-    ],
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the draft and its data.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Go on with what was begun there, and with its options: none but --device."
+        ),
+    ] = None,
     kind: Annotated[
         str, typer.Option(metavar="head|student", help="An EAGLE-3 head, or a small model of its own.")
     ] = "head",
@@ -43,19 +49,36 @@ def distill(
         str | None, typer.Option(metavar="HEAD", help="A head to go on from: a folder, or 'head', SmolLM2's.")
     ] = None,
     draft_vocab_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Tokens that a head can say; default: as --start, or 8192."),
+        list[int] | None,
+        typer.Option(
+            min=1, metavar="N", help="Tokens that a head can say; default: as --start, or 8192. Repeatable."
+        ),
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Layers of a head; default: as --start, or one.")
+        list[int] | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Layers of a head; default: as --start, or one. Repeatable: of all shapes that are named, "
+            "that is kept with which the target decodes fastest here.",
+        ),
+    ] = None,
+    state_layers: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="A layer of the target whose input a head reads. Repeatable; default: as --start, or a low, "
+            "a middle and a late one.",
+        ),
     ] = None,
     unrolled: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, metavar="N", help="Steps unrolled in a pass over the data. Repeatable; default 1, 1, 2, 3."
+            min=1, metavar="N", help="Steps unrolled in a pass over the data. Repeatable; default 2, 3, 4."
         ),
     ] = None,
-    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="The highest of the schedule.")] = 8e-4,
+    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="The highest of the schedule.")] = 3e-3,
     quantized: Annotated[
         bool, typer.Option("--quantized", help="Save a head in 4 bits, for Outrider alone to read.")
     ] = False,
@@ -64,12 +87,13 @@ def distill(
 ) -> None:
     """Train a drafter for a target, on text that it generates.
 
-    It can be stopped at any time: the same command goes on where it was.
+    It can be stopped at any time: the same command goes on where it was, or --resume.
     """
+    _check_named(context)
     TORCH.require("`outrider distill`")
     with importing():
-        from outrider.training.distill import DistillConfig
         from outrider.training.distill import distill as make
+        from outrider.training.settings import DistillConfig
 
     settings: dict[str, Any] = {
         "target": target,
@@ -79,25 +103,47 @@ def distill(
         "tokens": tokens,
         "data_limit": data_limit,
         "start": start,
-        "draft_vocab_size": draft_vocab_size,
-        "layers": layers,
-        "unrolled": tuple(unrolled or (1, 1, 2, 3)),
+        "draft_vocab_size": tuple(draft_vocab_size or ()),
+        "layers": tuple(layers or ()),
+        "state_layers": tuple(state_layers or ()),
+        "unrolled": tuple(unrolled or (2, 3, 4)),
         "learning_rate": learning_rate,
         "quantized": quantized,
         "seed": seed,
         "device": device,
     }
+    config = DistillConfig(**settings) if resume is None else DistillConfig.begun(resume, device)
     try:
         with Bars() as bars:
-            score = make(DistillConfig(**settings), bars)
+            score = make(config, bars)
     except OSError as error:
         raise OutriderError(
-            f"{error}; what was saved in {str(out)!r} stands, and the same command goes on from it"
+            f"{error}; what was saved in {str(config.out)!r} stands, and the same command goes on from it"
         ) from error
     except KeyboardInterrupt:
-        say(stderr, f"stopped; to go on from what was saved: {shlex.join(['outrider', *sys.argv[1:]])}")
+        going_on = shlex.join(["outrider", "distill", "--resume", str(config.out), "--device", device])
+        say(stderr, f"stopped; to go on from what was saved: {going_on}")
         raise typer.Exit(INTERRUPTED) from None
-    say(stdout, f"{out}: {_told(score)}")
+    say(stdout, f"{config.out}: {_told(score)}")
+
+
+def _check_named(context: typer.Context) -> None:
+    """Raises BadParameter for too little to begin with, and for too much to go on with."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and (source := context.get_parameter_source(parameter.name)) is not None
+        and source.name != "DEFAULT"
+    ]
+    if "--resume" in given:
+        if others := [name for name in given if name not in ("--resume", "--device")]:
+            raise typer.BadParameter(
+                f"{', '.join(others)} and --resume: it goes on with the options that it was begun with; "
+                "leave them out"
+            )
+    elif missing := [name for name in ("--target", "--out") if name not in given]:
+        raise typer.BadParameter(f"{' and '.join(missing)} missing; give both, or --resume FOLDER to go on")
 
 
 class Bars(Progress):
@@ -125,10 +171,14 @@ class Bars(Progress):
     def scored(self, score: Score) -> None:
         say(self.console, _told(score))
 
+    def measured(self, shape: str, tokens_per_s: float) -> None:
+        say(self.console, f"{shape}: {tokens_per_s:.1f} tokens/s")
+
 
 def _told(score: Score) -> str:
-    agreement = ", ".join(f"{share:.0%}" for share in score.agreement)
+    greedy, sampled = score.greedy, score.sampled
+    agreement = ", ".join(f"{share:.0%}" for share in greedy.by_position)
     return (
-        f"acceptance length {score.length:.2f} at a draft length of {len(score.agreement)}, on held-out "
-        f"sequences; positions agree {agreement}"
+        f"acceptance length {greedy.length:.2f} greedy, {sampled.length:.2f} at temperature {SAMPLED}, at a "
+        f"draft length of {len(greedy.by_position)}, on held-out sequences; positions agree {agreement}"
     )

@@ -12,7 +12,7 @@ from outrider.models.config import ModelConfig
 from outrider.models.families.build import Sizes
 from outrider.models.head_kinds import ARCHITECTURE, refuse_other_configs
 from outrider.models.head_settings import EAGLE, HeadSettings
-from outrider.models.parts import Gated
+from outrider.models.parts import Attention, Gated
 from outrider.models.settings import FULL, SLIDING, Settings
 from outrider.ops.shapes import Rope
 
@@ -68,7 +68,7 @@ class HeadConfig:
         *,
         draft_vocab_size: int,
         layers: int = 1,
-        state_layers: tuple[int, ...] | None = None,
+        state_layers: tuple[int, ...] = (),
     ) -> HeadConfig:
         """A head of so many layers of the target's own proportions: those of its last layer.
 
@@ -76,6 +76,7 @@ class HeadConfig:
         """
         tree = target.tree
         shape = next(reversed(tree.attention_shapes), None)
+        attention = [b.attention.mixer for b in tree.blocks if isinstance(b.attention.mixer, Attention)]
         gated = [b.feed_forward.mixer for b in tree.blocks if isinstance(b.feed_forward.mixer, Gated)]
         if shape is None or not gated:
             missing = "attention" if shape is None else "gated feed-forward"
@@ -100,6 +101,7 @@ class HeadConfig:
             sizes.hidden,
             # Of the rotary embedding only the base is taken over: a head looks at what is near.
             {"rope_theta": _base([shape.rope for shape in tree.attention_shapes])},
+            attention_bias=bool(attention and attention[-1].qkv.biases),
             state_layers=state_layers or usual_layers(target.num_layers),
             target_layers=target.num_layers,
         )

@@ -16,6 +16,7 @@ from outrider.params import SamplingParams
 from outrider.training.openers import OPENERS, READERS
 
 TEMPERATURES = (0.0, 0.7, 0.0, 0.7, 1.0)  # of the answers
+ABOUT_TEXTS = 0.25  # share of prompts that are about something, once the target has said something
 TEXTS = 4  # that a prompt is about, at most
 BEGINNING = 400  # characters of a plain text that the target goes on from
 MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -43,8 +44,8 @@ class PromptSource(Protocol):
     """What the target is to answer."""
 
     def texts(self, draw: random.Random, count: int, answers: Sequence[str]) -> list[str]:
-        """`count` prompts, laid out up to where the answer begins; about some of `answers`, if there are any
-        and prompts are made up."""
+        """`count` prompts, laid out up to where the answer begins; a part of them about some of `answers`, if
+        there are any and prompts are made up."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SelfWritten:
         return [o + turn + self.layout.between for o, turn in zip(openings, turns, strict=True)]
 
     def _opener(self, draw: random.Random, answers: Sequence[str]) -> str:
-        if not answers:
+        if not answers or draw.random() >= ABOUT_TEXTS:
             return draw.choice(OPENERS)
         text = "\n\n".join(draw.choices(answers, k=draw.randint(1, TEXTS)))
         return draw.choice(READERS).format(text)
@@ -108,9 +109,9 @@ def prompts_for(engine: Engine, path: Path | None, tokens: int) -> PromptSource:
     return Given(beginnings)
 
 
-def answer(engine: Engine, texts: Sequence[str], draw: random.Random, tokens: int) -> list[str]:
-    """The target's answers to prompts, of so many tokens at most and at several temperatures."""
-    return generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES), tokens) for _ in texts])
+def answer(engine: Engine, texts: Sequence[str], draw: random.Random, tokens: int) -> None:
+    """Let the target answer prompts, in so many tokens at most and at several temperatures."""
+    generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES), tokens) for _ in texts])
 
 
 def generate(engine: Engine, texts: Sequence[str], params: Sequence[SamplingParams]) -> list[str]:

@@ -11,24 +11,31 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from outrider.models.head_checkpoint import HeadCheckpoint, four_bits, in_bfloat16, quantized, save_head
+from outrider.models import head_checkpoint
+from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_config import HeadConfig
 from outrider.training.batches import TrainingBatch
-from outrider.training.lesson import DEPTH, Where, positions, rounded
-from outrider.training.loss import soft_cross_entropy
+from outrider.training.lesson import DEPTH, JUDGED, Where, judged, positions
+from outrider.training.loss import distance
 from outrider.training.net import HeadNet
+from outrider.training.rounding import in_4_bits, in_bfloat16, rounded
 from outrider.training.teacher import Teacher
 
 logger = logging.getLogger(__name__)
+
+OF_PROMPTS = 0.15
+"""Weight of a position that is not of the target's own words."""
+REACH = 0.9
+"""Of a step's weight, the part that goes by the chance that a draft gets there."""
 
 
 class HeadLesson:
     """Cross-entropy against the target's distribution over the head's tokens, in every unrolled step.
 
     At every position, the prompt's too: that teaches less than an answer does, but its states are there, and
-    new text is what a head lacks.
+    new text is what a head lacks. The weights of steps go by how often a draft gets there.
     """
 
     def __init__(
@@ -55,39 +62,57 @@ class HeadLesson:
             self._begin_at_target() if start is None else self._go_on_from(start)
         self.net.to(device)
 
-    def losses(self, batch: TrainingBatch, unrolled: int) -> list[Tensor]:
-        where = positions(batch.real, unrolled)  # no root stands as far before
+    def matrices(self) -> list[nn.Parameter]:
+        return self.net.matrices()
+
+    def loss(self, batch: TrainingBatch, unrolled: int) -> Tensor:
+        """A position of the answer counts 1, one of the prompt, which its states make worth the while,
+        `OF_PROMPTS`; a step's share, as its draft is likelier to get there."""
+        weight = torch.where(batch.own, 1.0, OF_PROMPTS)
+        sequences, at = where = positions(batch.real, 1)
+        row = torch.zeros_like(batch.tokens)
+        row[where] = torch.arange(len(at), device=at.device)
         with torch.no_grad():
             probs = self._of_target(batch, where, self._output).softmax(-1, dtype=torch.float32)
-        return [soft_cross_entropy(logits, probs) for logits in self._logits(batch, where, unrolled)]
+        reach, total = torch.ones_like(weight), weight.new_zeros(())  # reach: of the draft of each root
+        for step, states in enumerate(self._unrolled(batch, unrolled)):
+            sequences, at = positions(batch.real, 1 + step)
+            roots = sequences, at - 1 - step
+            loss, overlap = distance(
+                self.net.lm_head(states[roots]),
+                probs[row[sequences, at]],
+                weight[sequences, at] * ((1 - REACH) + REACH * reach[roots]),
+            )
+            total = total + loss
+            reach[roots] *= overlap
+        return total / weight[where].sum()
 
-    def hits(self, batch: TrainingBatch) -> Tensor:
-        sequences, at = where = positions(batch.own, DEPTH)
-        best = self._of_target(batch, where, self._teacher.output).argmax(-1)
-        agrees = batch.own.new_full((DEPTH, *batch.own.shape), -1, dtype=torch.float32)
-        for step, logits in enumerate(self._logits(batch, where, DEPTH)):
-            hit = self.draft_tokens[logits.argmax(-1)] == best
-            agrees[step, sequences, at - 1 - step] = hit.float()
-        agrees = agrees.flatten(1)
-        return agrees[:, (agrees >= 0).all(0)]
+    def agreement(self, batch: TrainingBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        sequences, at = positions(batch.own, DEPTH)
+        found = batch.own.new_full((2, DEPTH, *batch.own.shape), -1, dtype=torch.float32)
+        states = list(self._unrolled(batch, DEPTH))
+        for some, there in zip(torch.split(sequences, JUDGED), torch.split(at, JUDGED), strict=True):
+            roots = [there - 1 - step for step in range(DEPTH)]
+            drafted = [self.net.lm_head(each[some, root]) for each, root in zip(states, roots, strict=True)]
+            target = self._of_target(batch, (some, there), self._teacher.output)
+            marks = judged(target, torch.stack(drafted), self.draft_tokens, temperature)
+            for step, root in enumerate(roots):
+                found[:, step, some, root] = marks[:, step]
+        greedy, sampled = found.flatten(2)
+        whole = (greedy >= 0).all(0)
+        return greedy[:, whole], sampled[:, whole]
 
     def as_saved(self) -> AbstractContextManager[None]:
-        return rounded(self.net, self._stored)
+        return rounded(self.net, in_4_bits if self._quantized else in_bfloat16)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """The head as it is saved, by public names: `outrider.models.head_checkpoint.save_head`."""
-        state = {name: tensor.detach().cpu().numpy() for name, tensor in self.net.state_dict().items()}
-        return quantized(state) if self._quantized else dict[str, NDArray[Any]](in_bfloat16(state))
+        with self.as_saved():
+            state = {name: values.cpu().numpy() for name, values in self.net.state_dict().items()}
+        return dict[str, NDArray[Any]]((quantized if self._quantized else head_checkpoint.in_bfloat16)(state))
 
     def save(self, folder: Path) -> None:
         save_head(folder, self.config, self.tensors(), self.draft_tokens.cpu().numpy())
-
-    def _stored(self, values: Tensor) -> Tensor:
-        if not self._quantized:
-            return values.bfloat16().float()
-        if values.dim() != 2:
-            return values.half().float()
-        return torch.from_numpy(four_bits(values.detach().cpu().numpy()).dequantize()).to(values.device)
 
     def _begin_at_target(self) -> None:
         """Begin as what the target does last: its last layers, as many as the head has, after the latest of
@@ -109,14 +134,17 @@ class HeadLesson:
     def _begin_layer(self, number: int, weights: Mapping[str, Tensor]) -> list[str]:
         """Names of the matrices of this layer for which there are no weights."""
         layer = self.net.layers[str(number)] if number else self.net.midlayer
+        for name, parameter in layer.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()  # which the target need not have
         scope = f"layers.{number}." if number else ""
         for name, values in weights.items():
             # In the first layer the state has a norm of its own, and matrices read [embedding, state].
-            own = "hidden_norm" if name == "input_layernorm" and not number else name
-            weight = layer.get_parameter(f"{own}.weight")
-            weight[..., weight.shape[-1] - values.shape[-1] :] = values
+            own = name.replace("input_layernorm", "hidden_norm") if not number else name
+            parameter = layer.get_parameter(own)
+            parameter[..., parameter.shape[-1] - values.shape[-1] :] = values
         matrices = (name for name, values in layer.named_parameters() if values.dim() == 2)
-        return [scope + name for name in matrices if name.removesuffix(".weight") not in weights]
+        return [scope + name for name in matrices if name not in weights]
 
     def _go_on_from(self, start: HeadCheckpoint) -> None:
         for name, parameter in self.net.named_parameters():
@@ -126,13 +154,11 @@ class HeadLesson:
         """The target's logits there, of some output rows."""
         return self._teacher.logits(batch.states[where][:, -self.config.target_hidden_size :], output)
 
-    def _logits(self, batch: TrainingBatch, where: Where, steps: int) -> Iterator[Tensor]:
-        """The head's logits [rows of `where`, draft vocab], one step after the other."""
-        sequences, at = where
+    def _unrolled(self, batch: TrainingBatch, steps: int) -> Iterator[Tensor]:
+        """What the output layer reads [batch, roots, hidden], one step after the other."""
         roots = batch.tokens.shape[1] - 1
         features = batch.states[:, :roots, : self.config.width]
         following = F.pad(batch.tokens[:, 1:], (0, steps - 1))
         mask = torch.full((roots, roots), -torch.inf, device=following.device).triu(1)
         embedded = F.embedding(following, self._teacher.embedding)
-        for step, state in enumerate(self.net.unroll(features, embedded, mask, steps)):
-            yield self.net.lm_head(state[sequences, at - 1 - step])
+        return self.net.unroll(features, embedded, mask, steps)

@@ -26,6 +26,10 @@ class Kind(Protocol):
     """A kind of draft for a target."""
 
     @property
+    def shape(self) -> str:
+        """What tells it from others of its kind; the name of a folder."""
+
+    @property
     def state_layers(self) -> tuple[int, ...]:
         """The layers after which states are recorded, the target's last among them."""
 
@@ -37,6 +41,7 @@ class StudentKind:
     """A small model of its own."""
 
     target: Checkpoint
+    shape = "student"
 
     @property
     def state_layers(self) -> tuple[int, ...]:
@@ -66,15 +71,20 @@ class HeadKind:
         start: str | None,
         draft_vocab_size: int | None,
         layers: int | None,
+        state_layers: tuple[int, ...],
         quantized: bool,
     ) -> HeadKind:
         """name: the target's. Raises ModelError for a start that was made for another target or has what is
-        not trained, and for a shape that cannot be stored in 4 bits; ConfigError for another draft vocabulary
-        or number of layers than the start's, and for more tokens or layers than the target has."""
+        not trained, and for a shape that cannot be stored in 4 bits; ConfigError for another draft
+        vocabulary, number of layers or state layers than the start's, and for more of them than the target
+        has."""
         head = None if start is None else HeadCheckpoint(locate_head(start))
         if head is None:
             config = HeadConfig.for_target(
-                target.config, draft_vocab_size=draft_vocab_size or VOCAB, layers=layers or 1
+                target.config,
+                draft_vocab_size=draft_vocab_size or VOCAB,
+                layers=layers or 1,
+                state_layers=tuple(sorted(state_layers)),
             )
         else:
             config = replace(head.config, state_layers=head.layers(target.config, name))
@@ -82,6 +92,7 @@ class HeadKind:
         for option, asked, has in (
             ("draft_vocab_size", draft_vocab_size, config.draft_vocab_size),
             ("layers", layers, config.sizes.layers),
+            ("state_layers", tuple(sorted(state_layers)) or None, config.state_layers),
         ):
             if head is not None and asked not in (None, has):
                 raise ConfigError(
@@ -97,9 +108,18 @@ class HeadKind:
                 f"layers = {layers}, and a head begins as the last layers of {name!r}, which has "
                 f"{target.config.num_layers}; give no more than those"
             )
+        if (config.state_layers or (0,))[-1] > target.config.num_layers:
+            raise ConfigError(
+                f"state_layers = {state_layers}, and {name!r} has {target.config.num_layers} layers; give "
+                "none beyond"
+            )
         if quantized:
             check_groups(config)
         return cls(target, config, head, quantized)
+
+    @property
+    def shape(self) -> str:
+        return f"{self.config.sizes.layers}-layers-{self.config.draft_vocab_size}-tokens"
 
     @property
     def state_layers(self) -> tuple[int, ...]:
@@ -131,7 +151,6 @@ def _refuse_untaught(head: HeadCheckpoint) -> None:
         "fc_norm": config.fc_norm,
         "norm_output": config.norm_output,
         "use_aux_hidden_state = false": config.reads_output,
-        "attention_bias": config.attention_bias,
         "mlp_bias": config.mlp_bias,
         "sliding_window": any(config.windows),
         "norms of queries and keys": config.head_norms,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from outrider.training.batches import TrainingBatch
+from outrider.training.loss import agreement
 
 DEPTH = 4
 """Draft length that acceptance is estimated for."""
+JUDGED = 256
+"""Rows that are judged at a time: they hold the target's whole vocabulary."""
+LIKELIEST = 64
+"""Tokens by which agreement is judged: the others have a thousandth of the chances, together."""
 
 Where = tuple[Tensor, Tensor]
 """Rows of a batch: (sequences, positions)."""
@@ -24,12 +30,16 @@ class Lesson(Protocol):
     @property
     def net(self) -> nn.Module: ...
 
-    def losses(self, batch: TrainingBatch, unrolled: int) -> list[Tensor]:
-        """The loss of each unrolled step."""
+    def matrices(self) -> Sequence[nn.Parameter]:
+        """The matrices of the layers; what reads or gives tokens is not among them."""
 
-    def hits(self, batch: TrainingBatch) -> Tensor:
-        """Whether each of `DEPTH` tokens drafted in a row, likeliest ones, is the target's likeliest; float32
-        [DEPTH, places where a draft may begin]."""
+    def loss(self, batch: TrainingBatch, unrolled: int) -> Tensor:
+        """The loss of so many unrolled steps together, a number."""
+
+    def agreement(self, batch: TrainingBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        """The chances that each of `DEPTH` tokens drafted in a row is the target's, where those before it
+        are: of likeliest tokens, and of tokens drawn at a temperature with the same noise; float32 [DEPTH,
+        places where a draft may begin]."""
 
     def as_saved(self) -> AbstractContextManager[None]:
         """Meanwhile the net has the values that `save` writes; gradients are of those, and stay."""
@@ -46,14 +56,15 @@ def positions(marked: Tensor, first: int) -> Where:
     return sequences, found
 
 
-@contextmanager
-def rounded(net: nn.Module, rounding: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Meanwhile every parameter has the value that `rounding` gives it."""
-    exact = {parameter: parameter.data for parameter in net.parameters()}
-    try:
-        for parameter, values in exact.items():
-            parameter.data = rounding(values)
-        yield
-    finally:
-        for parameter, values in exact.items():
-            parameter.data = values
+def judged(target: Tensor, draft: Tensor, said: Tensor, temperature: float) -> Tensor:
+    """Whether the likeliest tokens of rows agree, and how likely those drawn at a temperature do: float32
+    [2, steps, rows].
+
+    target: logits [rows, vocab]; draft: [steps, rows, draft vocab]; said: int64 [draft vocab], what the draft
+    can say.
+    """
+    likeliest = said[draft.argmax(-1)] == target.argmax(-1)
+    p = (target.float() / temperature).softmax(-1)[:, said].expand(draft.shape)
+    q = (draft.float() / temperature).softmax(-1)
+    top = (p + q).topk(min(LIKELIEST, q.shape[-1])).indices
+    return torch.stack([likeliest.float(), agreement(p.gather(-1, top), q.gather(-1, top))])

@@ -31,10 +31,11 @@ class HeadAttention(nn.Module):
         super().__init__()
         s = config.sizes
         self.heads, self.kv_heads, self.dim = s.heads, s.kv_heads, s.head_dim
-        self.q_proj = nn.Linear(inputs, self.heads * self.dim, bias=False)
-        self.k_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
-        self.v_proj = nn.Linear(inputs, self.kv_heads * self.dim, bias=False)
-        self.o_proj = nn.Linear(self.heads * self.dim, s.hidden, bias=False)
+        q, kv, bias = self.heads * self.dim, self.kv_heads * self.dim, config.attention_bias
+        self.q_proj = nn.Linear(inputs, q, bias=bias)
+        self.k_proj = nn.Linear(inputs, kv, bias=bias)
+        self.v_proj = nn.Linear(inputs, kv, bias=bias)
+        self.o_proj = nn.Linear(q, s.hidden, bias=bias)
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: list[tuple[Tensor, Tensor]]
@@ -135,6 +136,11 @@ class HeadNet(nn.Module):
         self.layers = nn.ModuleDict({str(number): FurtherLayer(config) for number in numbers})
         self.norm = HeadNorm(hidden, eps)
         self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Those of its layers."""
+        layers = (self.midlayer, *self.layers.values())
+        return [values for layer in layers for values in layer.parameters() if values.dim() == 2]
 
     def unroll(self, features: Tensor, embedded: Tensor, mask: Tensor, steps: int) -> Iterator[Tensor]:
         """What the output layer gets in each step: [batch, roots, hidden].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class Shards:
         """Those that are finished, in order."""
         return sorted(self.folder.glob("*.safetensors"))
 
+    def missing(self) -> int:
+        """The number of the first that is not there."""
+        return next(number for number in count() if not self._path(number).is_file())
+
     @property
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.paths())
@@ -40,7 +45,7 @@ class Shards:
 
     def write(self, number: int, recordings: Sequence[Recording]) -> None:
         """Raises OSError, with no shard written, if the disk is full."""
-        path = self.folder / f"{number:05d}.safetensors"
+        path = self._path(number)
         tensors = {
             "tokens": torch.tensor([token for r in recordings for token in r.tokens], dtype=torch.int32),
             "lengths": torch.tensor([len(r.tokens) for r in recordings], dtype=torch.int32),
@@ -49,10 +54,18 @@ class Shards:
         }
         write_whole(path, lambda partial: save_file(tensors, partial))
 
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
     def recordings(self) -> Iterator[Recording]:
         """Every sequence. States stay on disk until they are read."""
         for path in self.paths():
             yield from _recordings(path)
+
+    def shard(self, number: int) -> Iterator[Recording]:
+        """The sequences of a shard; none of one that is not there."""
+        path = self._path(number)
+        return _recordings(path) if path.is_file() else iter(())
 
 
 def _recordings(path: Path) -> Iterator[Recording]:

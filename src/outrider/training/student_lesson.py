@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from outrider.models.tokenizer import Tokenizer
 from outrider.training.batches import TrainingBatch
-from outrider.training.lesson import DEPTH, Where, positions, rounded
-from outrider.training.loss import soft_cross_entropy
+from outrider.training.lesson import DEPTH, JUDGED, Where, judged, positions
+from outrider.training.loss import distance
+from outrider.training.rounding import in_bfloat16, rounded
 from outrider.training.student_net import StudentConfig, StudentNet
 from outrider.training.teacher import Teacher
 
@@ -30,22 +31,29 @@ class StudentLesson:
         self._config = config
         self.net = StudentNet(config).to(device)
 
-    def losses(self, batch: TrainingBatch, unrolled: int) -> list[Tensor]:
+    def matrices(self) -> list[nn.Parameter]:
+        return self.net.matrices()
+
+    def loss(self, batch: TrainingBatch, unrolled: int) -> Tensor:
         where = positions(batch.real, 0)
         with torch.no_grad():
             probs = self._target_logits(batch, where).softmax(-1, dtype=torch.float32)
-        return [soft_cross_entropy(self._logits(batch)[where], probs)]
+        logits = self._logits(batch)[where]
+        return distance(logits, probs, probs.new_full((len(probs),), 1 / len(probs)))[0]
 
-    def hits(self, batch: TrainingBatch) -> Tensor:
-        where = positions(batch.own, 0)
-        best = self._target_logits(batch, where).argmax(-1)
-        agrees = batch.own.new_full((*batch.own.shape,), -1, dtype=torch.float32)
-        agrees[where] = (self._logits(batch)[where].argmax(-1) == best).float()
-        in_a_row = F.pad(agrees, (0, DEPTH - 1), value=-1).unfold(1, DEPTH, 1).flatten(0, 1).T
-        return in_a_row[:, (in_a_row >= 0).all(0)]
+    def agreement(self, batch: TrainingBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        sequences, at = positions(batch.own, 0)
+        logits, every = self._logits(batch), torch.arange(len(self._teacher.output), device=at.device)
+        found = batch.own.new_full((2, *batch.own.shape), -1, dtype=torch.float32)
+        for where in zip(torch.split(sequences, JUDGED), torch.split(at, JUDGED), strict=True):
+            target = self._target_logits(batch, where)
+            found[:, *where] = judged(target, logits[where][None], every, temperature)[:, 0]
+        in_a_row = F.pad(found, (0, DEPTH - 1), value=-1).unfold(2, DEPTH, 1).flatten(1, 2).mT
+        whole = (in_a_row[0] >= 0).all(0)
+        return in_a_row[0][:, whole], in_a_row[1][:, whole]
 
     def as_saved(self) -> AbstractContextManager[None]:
-        return rounded(self.net, lambda values: values.bfloat16().float())
+        return rounded(self.net, in_bfloat16)
 
     def save(self, folder: Path) -> None:
         """A folder that runs in any engine; its weights are quantised where it is loaded."""

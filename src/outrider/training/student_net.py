@@ -131,6 +131,10 @@ class StudentNet(nn.Module):
             if values.dim() == 2:
                 nn.init.normal_(values, std=SPREAD)
 
+    def matrices(self) -> list[nn.Parameter]:
+        """Those of its layers."""
+        return [values for values in self.model.layers.parameters() if values.dim() == 2]
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [batch, rows, vocab] of tokens [batch, rows]."""
         return F.linear(self.model(tokens), self.model.embed_tokens.weight)

@@ -42,7 +42,7 @@ class Teacher:
             output=embedding
             if isinstance(tree.output, Tied)
             else matrix(checkpoint, tree.output.matrices[0]),
-            norm=torch.from_numpy(checkpoint.floats(tree.norm.weight.tensor)),
+            norm=vector(checkpoint, tree.norm.weight.tensor),
             eps=tree.norm.eps,
             logit_scale=tree.logit_scale,
             logit_cap=tree.logit_cap,
@@ -72,30 +72,41 @@ def _layer(checkpoint: Checkpoint, block: Block) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     if isinstance(mixer := attention.mixer, Attention) and mixer.gate is None and mixer.shape.kv == "own":
         shape, rope = mixer.shape, mixer.shape.rope
-        q, k, v = (matrix(checkpoint, tensor) for tensor in mixer.qkv.matrices)
         plain = mixer.q_norm is None and mixer.k_norm is None
-        if plain and rope is not None and not rope.interleaved and 2 * len(rope.inv_freq) == shape.head_dim:
-            found["self_attn.q_proj"] = q * (shape.scale * shape.head_dim**0.5)
-            found["self_attn.k_proj"] = k
-        if not shape.values_normed:
-            found["self_attn.v_proj"] = v
+        turns = rope is not None and not rope.interleaved and 2 * len(rope.inv_freq) == shape.head_dim
+        scores = {"q": shape.scale * shape.head_dim**0.5, "k": 1.0} if plain and turns else {}
+        factors = scores if shape.values_normed else {**scores, "v": 1.0}
+        for kind, tensors_of, read in (
+            ("weight", mixer.qkv.matrices, matrix),
+            ("bias", mixer.qkv.biases, vector),
+        ):
+            for name, tensor in zip("qkv", tensors_of, strict=False):
+                if (factor := factors.get(name)) is not None:
+                    found[f"self_attn.{name}_proj.{kind}"] = read(checkpoint, tensor) * factor
         if attention.after is None:
-            found["self_attn.o_proj"] = matrix(checkpoint, mixer.out.matrices[0]) * attention.scale
+            found["self_attn.o_proj.weight"] = matrix(checkpoint, mixer.out.matrices[0]) * attention.scale
+            for tensor in mixer.out.biases:
+                found["self_attn.o_proj.bias"] = vector(checkpoint, tensor) * attention.scale
     if isinstance(mixer := feed_forward.mixer, Gated):
-        found["mlp.gate_proj"] = matrix(checkpoint, mixer.gate.matrices[0])
-        found["mlp.up_proj"] = matrix(checkpoint, mixer.up.matrices[0])
+        found["mlp.gate_proj.weight"] = matrix(checkpoint, mixer.gate.matrices[0])
+        found["mlp.up_proj.weight"] = matrix(checkpoint, mixer.up.matrices[0])
         if feed_forward.after is None:
-            found["mlp.down_proj"] = matrix(checkpoint, mixer.down.matrices[0]) * feed_forward.scale
+            found["mlp.down_proj.weight"] = matrix(checkpoint, mixer.down.matrices[0]) * feed_forward.scale
     norms = {"input_layernorm": attention.before, "post_attention_layernorm": feed_forward.before}
     for name, norm in norms.items():
         if norm is not None:
-            found[name] = torch.from_numpy(checkpoint.floats(norm.weight.tensor))
+            found[f"{name}.weight"] = vector(checkpoint, norm.weight.tensor)
     return found
 
 
 def matrix(checkpoint: Checkpoint, tensor: tensors.Tensor) -> Tensor:
     """float32 [out, in]."""
     return torch.from_numpy(checkpoint.weight(tensor).dequantize())
+
+
+def vector(checkpoint: Checkpoint, tensor: tensors.Tensor) -> Tensor:
+    """float32 [size]."""
+    return torch.from_numpy(checkpoint.floats(tensor))
 
 
 def frequent_tokens(recordings: Sequence[Recording], *, vocab: int, count: int) -> Tensor:
