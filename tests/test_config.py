@@ -286,7 +286,7 @@ def test_no_drafter_at_all_is_refused(given: Any) -> None:
     with pytest.raises(ConfigError) as refusal:
         resolve("m", speculative_model=given)
     assert str(refusal.value) == (
-        f"speculative_model = {given!r}: name one drafter at least, for example 'ngram'"
+        f"speculative_model = {given!r}: name one drafter at least, for example 'suffix'"
     )
     with pytest.raises(ConfigError, match=r"^drafters = \(\): "):
         SpeculativeConfig(drafters=())

@@ -130,7 +130,7 @@ def test_a_head_that_training_does_not_know_is_refused(target: str, head: str, t
 
 def test_a_server_without_a_head_cannot_learn(target: str) -> None:
     with (
-        pytest.raises(ConfigError, match=r"--adapt: no drafter .*\('ngram'\)"),
+        pytest.raises(ConfigError, match=r"--adapt: no drafter .*\('suffix'\)"),
         running(load(target, "ngram"), learning=AdaptConfig()),
     ):
         pass

@@ -101,9 +101,11 @@ def test_the_head_in_the_package_is_smollm2s(target_of_four: Path, hub: Path) ->
 
 
 def test_another_vocabulary(target_of_four: Path, hub: Path) -> None:
-    small_model(target_of_four.with_name("tiny-1l"), extra=("<|more|>",))
+    """What was refused at first is told, and stands as text then."""
+    model = small_model(target_of_four.with_name("tiny-1l"), extra=("<|more|>",))
     chain, findings = found(target_of_four)
-    assert chain == ["suffix"]
+    assert chain == ["suffix", str(model)]
+    assert "draft model of another vocabulary beside the target" in str(findings)
     assert "does not share the vocabulary" in reasons(findings)["tiny-1l"]
     assert "not taken: " in str(findings)
     assert len(str(findings).splitlines()) == 1
@@ -262,7 +264,8 @@ def test_candidates_say_nothing_while_they_are_looked_at(
 def test_many_are_not_all_tried(target_of_four: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outrider.finding.auto.TRIED", 2)
     for number in range(4):
-        small_model(target_of_four.with_name(f"tiny-{number}"), extra=("<|more|>",))
+        config = tiny_config(num_hidden_layers=4, intermediate_size=24)  # the target's size, at other bits
+        write_model(target_of_four.with_name(f"tiny-{number}"), config)
     chain, findings = found(target_of_four)
     assert (chain, len(findings.skipped)) == (["suffix"], 2)
 

@@ -36,13 +36,14 @@ def test_beside_the_target(target_of_four: Path, hub: Path) -> None:
     assert report["on_disk"] is True
     assert report["family"] == "Llama"
     assert report["auto"] == ["suffix", str(model)]
-    fits, wrong = report["found"]
+    fits, wrong, as_text = report["found"]
     assert (fits["name"], fits["kind"], fits["fits"]) == (str(model), "draft model", True)
     assert 0 < fits["bytes"] <= fits["memory_bytes"]
     assert fits["cache_per_position"] > 0
     assert 0 < fits["read_share"] < 0.5
     assert fits["measured"] is None
     assert (wrong["fits"], "does not share the vocabulary" in wrong["reason"]) == (False, True)
+    assert (as_text["fits"], as_text["kind"]) == (True, "draft model of another vocabulary")
     assert report["public"] == []
     assert report["distill"] == f"outrider distill --target {target_of_four} --out {target_of_four}/head"
 
