@@ -17,6 +17,7 @@ from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_parts import TABLE
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.planning.limit import survey
+from outrider.planning.process import process_bytes
 from tests.models.assistants import TARGETS, target_config, write_assistant
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES, arrays, random_head
@@ -176,12 +177,26 @@ def test_options_of_a_choice_mean_it(target: str, draft: str) -> None:
         assert resolve(target, device="cpu", **dict(choice.options)) == choice.config
 
 
+def test_what_lacks_room_beside_lookup_is_a_choice_alone() -> None:
+    """As SmolLM2's head on a small device."""
+    limit = process_bytes() + 194 * 2**20
+    config = resolve("smollm2", device="cpu", speculative_model="auto", memory_limit=limit)
+    config, found = with_found(config)
+    assert found is not None
+    assert [drafter.name for drafter in found.without_room] == ["head"]
+    choices = survey(config, limit, name="limit", also=found.without_room).all
+    by_drafter = {choice.drafter: choice.plan for choice in choices if choice.format == "as stored"}
+    assert list(by_drafter) == ["suffix", "head", "none"]
+    assert by_drafter["head"].fits
+
+
 def test_what_is_found_is_a_choice() -> None:
     config, _ = with_found(resolve("smollm2", device="cpu", speculative_model="auto", memory_limit=2**40))
     choices = survey(config, 2**40, name="limit").all
     by_drafter = {choice.drafter: choice.plan for choice in choices if choice.format == "as stored"}
     assert list(by_drafter) == ["suffix, head", "suffix", "none"]
-    assert 0 < by_drafter["suffix, head"].drafts < by_drafter["suffix, head"].target / 10
+    head = by_drafter["suffix, head"].drafts - by_drafter["suffix"].drafts
+    assert 0 < head < by_drafter["suffix, head"].target / 10
     assert 0 == by_drafter["suffix"].drafts_read < by_drafter["suffix, head"].drafts_read
 
 

@@ -95,7 +95,7 @@ def plan(
         config = resolve(chosen, **options | asked).model_copy(update={"memory_limit": limit})
         config, drafts = with_found(config, listener=listener)
         listener(Loading(f"reading {chosen}"))
-        found = survey(config, limit, name=NAME)
+        found = survey(config, limit, name=NAME, also=drafts.without_room if drafts is not None else ())
         listener(Loading("measuring how fast memory is read"))
         speeds = read_bandwidths({choice.plan.read for choice in found.all}) if bandwidth else {}
     if as_json:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from outrider import models
-from outrider.config import LOOKUP, EngineConfig
+from outrider.config import LOOKUP, DrafterConfig, EngineConfig
 from outrider.drafting.vocabulary import OtherVocabulary
 from outrider.errors import ConfigError, OutriderError
 from outrider.finding.candidate import Candidate, Finder, ModelCandidate, Sought, TextCandidate
@@ -53,13 +53,17 @@ class DraftCosts:
     read: float
 
 
+class NoRoom(ConfigError):
+    """A drafter that suits its target, and not the memory that there is."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A candidate, and what becomes of it.
 
     cost: what it takes; None where it cannot be planned. config: with which an engine is built; None where it
     does not suit the target, and `reason` says why; resort: what may be tried in its place where nothing else
-    suits.
+    suits; lacks_room: it lacks nothing but memory.
     """
 
     candidate: Candidate
@@ -67,6 +71,7 @@ class Finding:
     config: EngineConfig | None = None
     reason: str = ""
     resort: TextCandidate | None = None
+    lacks_room: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,11 @@ class Findings:
     model: str
     taken: Candidate | None = None
     skipped: tuple[Finding, ...] = ()
+
+    @property
+    def without_room(self) -> list[DrafterConfig]:
+        """Drafters that lack nothing but memory."""
+        return [finding.candidate.drafter for finding in self.skipped if finding.lacks_room]
 
     def __str__(self) -> str:
         """One line."""
@@ -166,7 +176,7 @@ def _weigh(candidate: Candidate, sought: Sought, ground: Ground, alone: MemoryPl
         resort = None
         if isinstance(error, OtherVocabulary) and isinstance(candidate, ModelCandidate):
             resort = candidate.as_text()
-        return Finding(candidate, costs, None, reason(error), resort)
+        return Finding(candidate, costs, None, reason(error), resort, isinstance(error, NoRoom))
     return Finding(candidate, costs, config)
 
 
@@ -184,14 +194,14 @@ def _with(config: EngineConfig, candidate: Candidate | None) -> EngineConfig:
 
 
 def _check_room(config: EngineConfig, plan: MemoryPlan, alone: MemoryPlan) -> None:
-    """Raise ConfigError for drafts that do not fit, or cost the target too much of the context that it has
+    """Raise NoRoom for drafts that do not fit, or cost the target too much of the context that it has
     alone."""
     if not plan.fits:
-        raise ConfigError(f"it needs {mib(plan.least)} with the target, and there are {mib(plan.limit)}")
+        raise NoRoom(f"it needs {mib(plan.least)} with the target, and there are {mib(plan.limit)}")
     told = config.max_model_len is not None and config.memory_limit is None
     lacking = told and plan.cache_of_one > config.kv_cache_memory
     if lacking or plan.context < CONTEXT * alone.context:
-        raise ConfigError(
+        raise NoRoom(
             "its cache beside the target's would leave requests too little context; raise kv_cache_memory, "
             "or lower max_model_len"
         )

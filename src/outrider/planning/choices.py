@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from outrider.config import LOOKUP, EngineConfig, SpeculativeConfig
+from outrider.config import LOOKUP, DrafterConfig, EngineConfig, SpeculativeConfig
 from outrider.engine.backend import choose_device, is_native
 from outrider.errors import ConfigError
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
@@ -89,13 +89,14 @@ def mib(size: int) -> str:
     return f"{-(-size // MIB)} MiB"
 
 
-def choices(config: EngineConfig, ground: Ground) -> Choices:
-    """The plans of all formats and drafters. Raises ConfigError and ModelError, as building would."""
+def choices(config: EngineConfig, ground: Ground, also: Sequence[DrafterConfig] = ()) -> Choices:
+    """The plans of all formats and drafters, and of those in `also`, each alone. Raises ConfigError and
+    ModelError, as building would."""
     stored = ground.target.stored_as
     given: PlanChoice | None = None
     found = []
     for format, of_format in _formats(config, stored):
-        for drafter, speculative in _drafters(config):
+        for drafter, speculative in _drafters(config, also):
             changed: dict[str, Any] = {**of_format, "speculative": speculative}
             asked = config.model_copy(update=changed)
             as_given = all(getattr(config, name) == value for name, value in changed.items())
@@ -125,14 +126,17 @@ def _formats(config: EngineConfig, stored: str) -> Iterator[tuple[str, dict[str,
             yield name, {"dtype": "auto", "quantization": name}
 
 
-def _drafters(config: EngineConfig) -> Iterator[tuple[str, SpeculativeConfig | None]]:
-    """Names and options; what was asked for or found, and then what costs next to nothing."""
+def _drafters(
+    config: EngineConfig, also: Sequence[DrafterConfig]
+) -> Iterator[tuple[str, SpeculativeConfig | None]]:
+    """Names and options; what was asked for or found, and then what else there is."""
     given = config.speculative
     if given is not None:
         yield ", ".join(drafter.name for drafter in given.drafters), given
     like = {} if given is None else given.model_dump(exclude={"drafters", *OF_DRAFTS})
-    if given is None or given.drafters != (LOOKUP,):
-        yield LOOKUP.name, SpeculativeConfig(drafters=(LOOKUP,), **like)
+    for drafter in (*also, LOOKUP):
+        if given is None or given.drafters != (drafter,):
+            yield drafter.name, SpeculativeConfig(drafters=(drafter,), **like)
     yield "none", None
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 
 from outrider.cache.pages import release_freed
-from outrider.config import EngineConfig
+from outrider.config import DrafterConfig, EngineConfig
 from outrider.engine.backend import choose_device, is_native
 from outrider.errors import ConfigError
 from outrider.models.checkpoint import open_checkpoint
@@ -16,15 +16,17 @@ from outrider.planning.plan import Ground
 from outrider.planning.process import free_bytes, process_bytes
 
 
-def survey(config: EngineConfig, limit: int, *, name: str, beside: int = 0) -> Choices:
+def survey(
+    config: EngineConfig, limit: int, *, name: str, beside: int = 0, also: Sequence[DrafterConfig] = ()
+) -> Choices:
     """All choices under a limit in bytes, from headers alone. name: the option that gave it; beside: bytes of
-    it for something else.
+    it for something else; also: drafters that are a choice, too.
 
     Raises ConfigError where the process takes more before any model, and ModelError for a model that cannot
     be opened.
     """
     ground = ground_of(config, limit, beside)
-    found = choices(config, ground)
+    found = choices(config, ground, also)
     if limit <= ground.process + beside:
         least = found.smallest
         raise ConfigError(
