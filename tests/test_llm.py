@@ -24,9 +24,9 @@ def test_the_signature_has_every_option() -> None:
     assert {*EngineOptions.__annotations__, *SpeculativeOptions.__annotations__} == OWN
     assert VllmOptions.__annotations__.keys() <= OF_LLM.keys()
     assert OWN | OF_LLM.keys() == OPTIONS
-    for made in (LLM, AsyncLLM):
+    for made, own in ((LLM, ["model", "listener", "beside"]), (AsyncLLM, ["model", "listener"])):
         parameters = inspect.signature(made).parameters
-        assert [*parameters] == ["model", "listener", *Options.__annotations__]
+        assert [*parameters] == [*own, *Options.__annotations__]
         for config in (EngineConfig, SpeculativeConfig):
             for name in config.model_fields.keys() & OWN:
                 assert parameters[name].default == config.model_fields[name].default
@@ -41,7 +41,7 @@ def test_none_leaves_an_option_at_its_default(target: str) -> None:
 def test_its_name_says_what_is_loaded(target: str) -> None:
     llm = load(target, "ngram", num_threads=1, max_model_len=64)
     assert repr(llm) == (
-        f"LLM(model={target!r}, weights='F32', drafters=['ngram'], device='cpu', num_threads=1, "
+        f"LLM(model={target!r}, weights='F32', drafters=['suffix'], device='cpu', num_threads=1, "
         "max_model_len=64)"
     )
     assert "weights='int8', drafters=[]" in repr(load(target, quantization="int8"))

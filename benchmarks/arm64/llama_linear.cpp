@@ -1,4 +1,4 @@
-// As linear.cpp, by llama.cpp's kernels: llama_linear FORMAT ROWS TIMES. The weight is repacked where ggml can do that.
+// As native/linear.cpp, by llama.cpp's kernels: llama_linear FORMAT ROWS TIMES. The weight is repacked where ggml can do that.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

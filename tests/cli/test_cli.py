@@ -57,7 +57,7 @@ def test_generate_streams_a_prompt_from_stdin(target: str) -> None:
 def test_chat(target: str) -> None:
     result = run(
         "chat", "--model", target, "--speculative-model", "ngram", "--max-tokens", "5", "--seed", "1",
-        "--temperature", "0", "--json", stdin="the end\n\n/clear\nthe end\n/quit\n",
+        "--temperature", "0", "-s", "suffix_memory=0", "--json", stdin="the end\n\n/clear\nthe end\n/quit\n",
     )  # fmt: skip
     first, second = [json.loads(line) for line in result.stdout.splitlines()]
     assert first == second

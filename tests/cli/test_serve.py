@@ -124,7 +124,7 @@ def test_a_terminal_sees_a_banner_and_words(target: str) -> None:
         said = terminal.wait_for("try it:")
         assert time.monotonic() - began < 60
         url = next(word for word in said.split() if word.endswith("/v1")).removesuffix("/v1")
-        for told in ("tiny, up to 1024 tokens", "ngram", "MiB", f"{url}/\r\n"):
+        for told in ("tiny, up to 1024 tokens", "suffix", "MiB", f"{url}/\r\n"):
             assert told in said
         command = terminal.wait_for("}]}'").replace("\r\n", "\n").replace("\\\n", "")
         words = shlex.split(command)

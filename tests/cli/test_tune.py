@@ -50,7 +50,7 @@ def test_json_and_files(target: str, draft: str) -> None:
     assert json.loads(Path("b.json").read_text()) == report
     assert "<svg" in Path("a.svg").read_text()
     assert report.keys() == {"model", "speculative_model", "device", "settings", "results"}
-    assert report["speculative_model"] == ["ngram", draft]
+    assert report["speculative_model"] == ["suffix", draft]
     assert report["settings"]["speculative"]["num_speculative_tokens"] == "auto"
     results = report["results"]
     assert [(r["batch_size"], r["category"]) for r in results] == [
@@ -227,7 +227,7 @@ def test_verify_takes_a_chain(target: str, draft: str) -> None:
         "-b", "1", "--max-tokens", "8", "--json",
     )  # fmt: skip
     cases = json.loads(result.stdout)["cases"]
-    assert [case["speculative_model"] for case in cases] == [f"ngram, {draft}"]
+    assert [case["speculative_model"] for case in cases] == [f"suffix, {draft}"]
     assert cases[0]["outcome"] == "equal"
 
 

@@ -69,7 +69,8 @@ class Knowing:
         self.pool = BlockPool(400, 0, self.window)
         self.model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=self.most))
 
-    def table(self) -> BlockTable:
+    def table(self, salt: str | None) -> BlockTable:
+        assert salt is None
         return BlockTable([self.pool], 4, prefix_caching=self.prefix_caching)
 
     def readable(self, tokens: Sequence[int]) -> Sequence[int]:
