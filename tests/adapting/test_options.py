@@ -37,6 +37,7 @@ def test_what_is_given_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> No
         raise Reached(given)
 
     monkeypatch.setattr(LLM, "__init__", built)
+    monkeypatch.setattr("outrider.serving.logs.log_to", lambda handler, level: None)  # the log is pytest's
     monkeypatch.setattr("outrider.adapting.attach.physical_cores", lambda: 4)
     command = ["serve", "x", "--port", "0", "--adapt", "--adapt-cores", "1", "--adapt-memory", "64MiB"]
     result = CliRunner().invoke(app, command)
