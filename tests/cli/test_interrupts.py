@@ -52,4 +52,4 @@ def test_distill_says_how_to_go_on(target: str, tmp_path: Path) -> None:
         terminal.wait_for("data")
         quiet(terminal)
     said = " ".join(" ".join(terminal.lines).split())
-    assert f"to go on from what was saved: outrider distill -m {target} -o '{out}'" in said
+    assert f"to go on from what was saved: outrider distill --resume '{out}' --device auto" in said
