@@ -199,6 +199,7 @@ def test_too_little_memory(target_of_four: Path, hub: Path) -> None:
     chain, findings = found(target_of_four, memory_limit=2**20)
     assert chain == ["suffix"]
     assert "MiB with the target, and there are 1 MiB" in reasons(findings)["tiny-1l"]
+    assert len(findings.without_room) == 1
 
 
 def test_drafts_leave_requests_their_context(target_of_four: Path, hub: Path) -> None:
@@ -211,6 +212,7 @@ def test_drafts_leave_requests_their_context(target_of_four: Path, hub: Path) ->
     chain, findings = found(target_of_four, **named)
     assert chain == ["suffix"]
     assert "raise kv_cache_memory" in reasons(findings)["tiny-1l"]
+    assert [drafter.model for drafter in findings.without_room] == [str(big)]
     assert LLM(str(target_of_four), device="cpu", speculative_model="auto", **named).found is not None
 
 
