@@ -66,7 +66,7 @@ def test_plans_are_made(without: dict[str, str]) -> None:
     done = outrider(without, "plan", "--memory", "1GiB", "-d", "head", "--no-bandwidth", "--json")
     assert done.returncode == 0, done.stderr
     choices = json.loads(done.stdout)["choices"]
-    assert {choice["drafter"] for choice in choices} == {"head", "ngram", "none"}
+    assert {choice["drafter"] for choice in choices} == {"head", "suffix", "none"}
     assert all(choice["bytes"]["needed"] > 0 for choice in choices)
 
 
