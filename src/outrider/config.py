@@ -146,7 +146,7 @@ class SpeculativeConfig(Strict):
     open-ended text; None: 0 to 16."""
     prompt_lookup_min: LookupLength = 2
     """Tokens that have to match what was seen before, for suffix lookup to draft."""
-    prompt_lookup_max: LookupLength = 64
+    prompt_lookup_max: LookupLength = 8
     """Tokens from which on a longer match makes nothing surer; all lengths are found."""
     suffix_memory: Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(parse_bytes)] = 2**24
     """Bytes for the texts of finished requests that suffix lookup finds matches in, the oldest dropped first;
