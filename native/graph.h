@@ -63,7 +63,7 @@ struct Attention {
   int q_width() const { return heads * head_dim; }
   int kv_width() const { return kv_heads * head_dim; }
   bool stores() const { return kv != KeyValues::kShared; }
-  // Of what the layer's matrices make of a row.
+  // Numbers that the layer's matrices make of a row.
   int qkv_width() const {
     return q_width() + (kv == KeyValues::kOwn ? 2 * kv_width() : kv == KeyValues::kKeys ? kv_width() : 0);
   }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from outrider.drafting.base import Draft
-from outrider.drafting.grow import Growing
+from outrider.drafting.grow import Growing, grow_to_the_end
 from outrider.models.assistant import Assistant, AssistantRunner
 from outrider.models.runner import ModelRunner
 from outrider.ops.budget import Budget
@@ -74,11 +74,7 @@ class AssistantDrafter:
 
     def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
         begun = [self._begin(r, budget) for r, budget in zip(requests, budgets, strict=True)]
-        active, grown = self._grow([g for g in begun if g is not None])
-        while active:
-            for g, more in zip(active, grown, strict=True):
-                g.add(more)
-            active, grown = self._grow([g for g in active if not g.complete])
+        grow_to_the_end(*self._grow([g for g in begun if g is not None]), self._grow)
         return [Draft() if g is None else g.draft() for g in begun]
 
     def observe(self, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:

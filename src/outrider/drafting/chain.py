@@ -65,9 +65,11 @@ class Chain:
         """One draft a request, empty where nobody offers anything."""
         drafts = [Draft()] * len(requests)
         self.seconds = [0.0] * len(self.drafters)
-        turns = range(len(self.drafters))
-        for source, first in [*((source, True) for source in turns), *((source, False) for source in turns)]:
-            self._take_turn(source, requests, plans, drafts, first=first)
+        for source in range(len(self.drafters)):
+            self._take_turn(source, requests, plans, drafts, first=True)
+        for source, drafter in enumerate(self.drafters):
+            if isinstance(drafter, Extender):
+                self._take_turn(source, requests, plans, drafts, first=False)
         return [
             draft if request.sampler.grammar is None else self._in_grammar(request, draft)
             for request, draft in zip(requests, drafts, strict=True)
@@ -190,7 +192,7 @@ def _left(plan: Plan, source: int, draft: Draft) -> Budget:
 
 
 def _of_layers(states: Any, layers: tuple[int, ...], wanted: tuple[int, ...]) -> Any:
-    """Of the states of some layers [rows, layers * hidden], those of the layers that are wanted."""
+    """The states of the layers that are wanted, from those of `layers` [rows, layers * hidden]."""
     if wanted == layers:
         return states
     size, first = states.shape[1] // len(layers), layers.index(wanted[0])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,3 +127,18 @@ class Growing:
     def _fill(self, count: int) -> None:
         """So many more positions are computed."""
         self.table.filled += count
+
+
+SomeGrowing = TypeVar("SomeGrowing", bound=Growing)
+
+
+def grow_to_the_end(
+    active: Sequence[SomeGrowing],
+    grown: Sequence[Grown],
+    go_on: Callable[[Sequence[SomeGrowing]], tuple[Sequence[SomeGrowing], Sequence[Grown]]],
+) -> None:
+    """Add to drafts what was grown, and then, with `go_on`, to those that are not complete until all are."""
+    while active:
+        for growing, more in zip(active, grown, strict=True):
+            growing.add(more)
+        active, grown = go_on([growing for growing in active if not growing.complete])

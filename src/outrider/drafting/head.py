@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from outrider.drafting.base import Draft
-from outrider.drafting.grow import Growing
+from outrider.drafting.grow import Growing, grow_to_the_end
 from outrider.drafting.own_cache import OwnCache
 from outrider.models.head import DraftHead, HeadRunner
 from outrider.ops.base import Backend
@@ -101,10 +101,7 @@ class HeadDrafter(OwnCache[HeadRunner]):
         begun = [self._begin(r, budget) for r, budget in zip(requests, budgets, strict=True)]
         started, active, grown = self._catch_up([g for g in begun if g is not None])
         rows = [g.table.filled for g in started]
-        while active:
-            for g, more in zip(active, grown, strict=True):
-                g.add(more)
-            active, grown = self._go_on([g for g in active if not g.complete])
+        grow_to_the_end(active, grown, self._go_on)
         for g, filled in zip(started, rows, strict=True):
             g.table.settle(filled)
         return [Draft() if g is None else g.draft() for g in begun]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from outrider.engine.request import Request
 
 
-class Lockstep(OwnCache[DraftRunner]):
+class Lockstep(OwnCache[DraftRunner], ABC):
     """Drafts with a model of its own cache, for all requests at once.
 
     One catch-up pass a step computes at most `max_rows` rows; a request that it could not finish gets no
@@ -31,10 +32,10 @@ class Lockstep(OwnCache[DraftRunner]):
         self._acceptance = acceptance
         self._max_rows = max_rows
 
+    @abstractmethod
     def _unread(self, growing: Growing) -> list[int]:
         """The tokens that the draft model has not computed of those that a draft follows, the last among
         them."""
-        raise NotImplementedError
 
     def _grow(self, growing: Sequence[Growing | None]) -> list[Draft]:
         """The drafts, grown to their ends; none for None."""

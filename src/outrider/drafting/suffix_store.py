@@ -39,7 +39,7 @@ class SuffixStore:
         self._of: dict[bytes, tuple[Any, ...]] = {}  # the newest first
         self._kind = extension.require().SuffixAutomaton if limit else None
         self.bytes = 0
-        """That the texts take."""
+        """How many the texts take."""
         for salt, texts in file.load() if file is not None else ():
             for text in texts:
                 self._add(salt, text)

@@ -17,9 +17,8 @@ from typing import Any
 
 from outrider import models
 from outrider.config import LOOKUP, DrafterConfig, EngineConfig
-from outrider.drafting.vocabulary import OtherVocabulary
 from outrider.errors import ConfigError, OutriderError
-from outrider.finding.candidate import Candidate, Finder, ModelCandidate, Sought, TextCandidate
+from outrider.finding.candidate import Candidate, Finder, Sought
 from outrider.finding.folders import beside, in_hub_cache
 from outrider.finding.own import in_checkpoint
 from outrider.finding.package import in_package
@@ -62,15 +61,15 @@ class Finding:
     """A candidate, and what becomes of it.
 
     cost: what it takes; None where it cannot be planned. config: with which an engine is built; None where it
-    does not suit the target, and `reason` says why; resort: what may be tried in its place where nothing else
-    suits; lacks_room: it lacks nothing but memory.
+    does not suit the target, and `reason` says why; instead: what may be tried in its place where nothing
+    else suits; lacks_room: it lacks nothing but memory.
     """
 
     candidate: Candidate
     cost: DraftCosts | None = None
     config: EngineConfig | None = None
     reason: str = ""
-    resort: TextCandidate | None = None
+    instead: Candidate | None = None
     lacks_room: bool = False
 
 
@@ -147,8 +146,8 @@ def weighed(config: EngineConfig) -> Iterator[Finding]:
             finding = _weigh(tried.popleft(), sought, ground, alone)
         if finding.config is not None:
             finding = replace(finding, config=finding.config.model_copy(update={"model": config.model}))
-        if finding.resort is not None:
-            tried.append(finding.resort)
+        if finding.instead is not None:
+            tried.append(finding.instead)
         yield finding
 
 
@@ -173,10 +172,8 @@ def _weigh(candidate: Candidate, sought: Sought, ground: Ground, alone: MemoryPl
         config = _with_room(config, plan, alone)
         _check_room(config, plan, alone)
     except (OutriderError, OSError) as error:
-        resort = None
-        if isinstance(error, OtherVocabulary) and isinstance(candidate, ModelCandidate):
-            resort = candidate.as_text()
-        return Finding(candidate, costs, None, reason(error), resort, isinstance(error, NoRoom))
+        instead, no_room = candidate.instead(error), isinstance(error, NoRoom)
+        return Finding(candidate, costs, None, reason(error), instead, no_room)
     return Finding(candidate, costs, config)
 
 
@@ -187,9 +184,7 @@ def _with(config: EngineConfig, candidate: Candidate | None) -> EngineConfig:
     if candidate is None:
         changed["draft_quantization"] = None  # which is for the weights of a draft
     else:
-        changed["drafters"] = (LOOKUP, candidate.drafter)
-        if isinstance(candidate, TextCandidate):
-            changed["draft_vocabulary"] = "text"
+        changed = {"drafters": (LOOKUP, candidate.drafter), **candidate.speculative}
     return config.model_copy(update={"speculative": config.speculative.model_copy(update=changed)})
 
 

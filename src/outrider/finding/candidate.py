@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from outrider.config import DrafterConfig, EngineConfig
 from outrider.drafting.vocabulary import OtherVocabulary, Vocabulary, check_same_vocabulary
@@ -61,12 +62,18 @@ class Candidate:
     """What it is, in words."""
     rank: ClassVar[int]
     """Those of a lower one are tried first: they cost less."""
+    speculative: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Options of speculation that it needs."""
 
     def check(self, sought: Sought, plan: MemoryPlan) -> None:
         """Raise ModelError where it does not suit the target, though it was planned with it without an error.
 
         plan: of the target with this drafter.
         """
+
+    def instead(self, error: Exception) -> Candidate | None:
+        """What may be tried in its place where this is wrong with it, and nothing else suits."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -115,9 +122,9 @@ class ModelCandidate(Candidate):
             sought.vocabulary, Vocabulary.of(self.label, draft.tokenizer(), draft.config.vocab_size)
         )
 
-    def as_text(self) -> TextCandidate:
+    def instead(self, error: Exception) -> Candidate | None:
         """The same model, which drafts text."""
-        return TextCandidate(**vars(self))
+        return TextCandidate(**vars(self)) if isinstance(error, OtherVocabulary) else None
 
     def _opened(self, sought: Sought) -> Checkpoint:
         assert self.drafter.model is not None  # as of every drafter that is loaded
@@ -130,6 +137,7 @@ class TextCandidate(ModelCandidate):
 
     kind: ClassVar[str] = "draft model of another vocabulary"
     rank: ClassVar[int] = 3
+    speculative: ClassVar[Mapping[str, Any]] = MappingProxyType({"draft_vocabulary": "text"})
 
     def check(self, sought: Sought, plan: MemoryPlan) -> None:
         try:

@@ -32,7 +32,7 @@ class PublicDraft(Strict):
     """A draft that can be downloaded. What its pages do not say is None."""
 
     repository: Text
-    """Of the Hugging Face hub."""
+    """Its name on the Hugging Face hub."""
     kind: Kind
     targets: Annotated[tuple[Text, ...], Field(min_length=1)]
     """The models that it is for, by their names on the hub without the owner's."""
@@ -42,7 +42,7 @@ class PublicDraft(Strict):
     """The one GGUF file of it to download; None: all of it."""
     parameters: PositiveInt | None = None
     bytes: PositiveInt | None = None
-    """Of the file, or of the repository's weights."""
+    """The size of the file, or of the repository's weights."""
     licence: Text | None = None
     measured: Text | None = None
     """What the source says it gives, and under which conditions."""

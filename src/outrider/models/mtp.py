@@ -87,8 +87,8 @@ def has_mtp(checkpoint: Checkpoint) -> bool:
 
 
 def mtp_of(checkpoint: Checkpoint, name: str) -> MtpParts:
-    """That layer of the checkpoint of the target `name`. Raises ModelError where there is none that is known,
-    and for a tensor of it that is missing or of another shape."""
+    """The layer that the checkpoint of the target `name` brings. Raises ModelError where there is none that
+    is known, and for a tensor of it that is missing or of another shape."""
     parts = checkpoint.config.mtp
     if parts is None:
         raise ModelError(
