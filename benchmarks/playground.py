@@ -27,7 +27,7 @@ from benchmarks.server import server
 from tests.serving.browser import executable
 
 PICTURES = Path("docs/pictures")
-SERVED = ("smollm2", "-d", "ngram", "-d", "head", "-k", "4")
+SERVED = ("smollm2", "-d", "suffix", "-d", "head", "-k", "4", "-s", "suffix_memory=0")
 MINUTE = 60_000.0
 COLOURS = 160  # of a picture: its file stays small, and nobody sees it
 TOLERANCE = 0.05  # of the server's rate, by which the page's may be lower
@@ -40,7 +40,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of the comparison.")] = 7,
     out: Annotated[Path, typer.Option(help="The folder of the pictures.")] = PICTURES,
 ) -> None:
-    """Ask SmolLM2, with n-grams and its head as drafters, through the page."""
+    """Ask SmolLM2, with lookup and its head as drafters, through the page."""
     with server(SERVED) as (url, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable(), timeout=5 * MINUTE)
         if rates:

@@ -25,6 +25,7 @@ import httpx
 
 from benchmarks.server import START_SECONDS, server
 from outrider import LLM, SamplingParams
+from outrider.measurement.bench import AFRESH
 from outrider.measurement.prompts import BUILT_IN
 
 Tokens = list[tuple[int, ...]]
@@ -144,12 +145,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    no_cache = ["-s", "enable_prefix_caching=false"]
-    llm = LLM(args.model, speculative_model=args.drafter, enable_prefix_caching=False, suffix_memory=0)
+    afresh = [part for name, value in AFRESH.items() for part in ("-s", f"{name}={json.dumps(value)}")]
+    llm = LLM(args.model, speculative_model=args.drafter, **AFRESH)
     texts = [turn for conversation in BUILT_IN for turn in conversation.turns]
     chats = [llm.chat_prompt([{"role": "user", "content": text}]) for text in texts]
     summaries = []
-    with server([args.model, "-d", args.drafter, *no_cache]) as (url, _):
+    with server([args.model, "-d", args.drafter, *afresh]) as (url, _):
         for clients in map(int, args.clients.split(",")):
             prompts = [chats[n % len(chats)] for n in range(clients)]
             summaries.append(asyncio.run(measure(llm, url, prompts, args.tokens, args.rounds)))

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.variants import cache_folder, smollm2
 from outrider import LLM
-from outrider.measurement.bench import AUTO, BenchRound, Result, Run, join_rounds, measure
+from outrider.measurement.bench import AFRESH, AUTO, BenchRound, Result, Run, join_rounds, measure
 from outrider.measurement.prompts import Conversation, read_conversations
 
 
@@ -51,8 +51,7 @@ def compare(model: str, name: str, conversations: Sequence[Conversation], args: 
         model,
         speculative_model=args.drafters.split(","),
         num_speculative_tokens=length,
-        suffix_memory=0,  # every prompt comes again in each round
-        **options,
+        **{**options, **AFRESH},
     )
     results = []
     for temperature in map(float, args.temperatures.split(",")):

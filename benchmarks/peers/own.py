@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from benchmarks.peers.base import CONTEXT, PROMPT, Setup
 from outrider import LLM, SamplingParams
+from outrider.measurement.bench import AFRESH
 
 
 class Outrider:
     def __init__(self, setup: Setup) -> None:
+        options: dict[str, Any] = {"enable_prefix_caching": False}
+        if setup.speculate:
+            options = {**AFRESH, "speculative_model": list(setup.drafters)}
         self.llm = LLM(
             str(setup.path),
             num_threads=setup.threads,
             max_model_len=CONTEXT,
             max_num_batched_tokens=PROMPT,
-            enable_prefix_caching=False,
-            speculative_model=list(setup.drafters) if setup.speculate else None,
+            **options,
         )
 
     @property

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from outrider import SamplingParams
 from outrider.cli.app import app, main
+from outrider.measurement.prompts import BUILT_IN
 from tests.engine.helpers import load
 from tests.planted import believe_drafts
 
@@ -117,6 +118,22 @@ def test_demo(target: str) -> None:
     assert (total["category"], total["identical"], total["compared"]) == ("all", 5, 5)
     assert set(total["speculative"]["acceptance_rate_by_position"]) == {1.0}
     assert re.search(r"\d+\.\d\dx( faster|: slower|: as fast), 5/5 identical", result.stderr)
+
+
+def test_demo_copies_nothing_from_the_answer_that_it_compares_with(target: str) -> None:
+    """The target alone answers first, in the same process: a text to draft from would promise too much."""
+    result = run("demo", "--model", target, "-d", "suffix", "-k", "8", "--max-tokens", "24", "--json")
+    lengths = {
+        row["category"]: row["speculative"]["acceptance_length"]
+        for row in json.loads(result.stdout)["results"]
+    }
+    assert lengths.pop("all") < 4
+    llm = load(target, "suffix", num_speculative_tokens=8, suffix_memory=0)
+    params = SamplingParams(temperature=0, max_tokens=24)
+    for conversation in BUILT_IN:
+        (output,) = llm.chat([[{"role": "user", "content": conversation.turns[0]}]], params, use_tqdm=False)
+        found = output.outputs[0].speculation.acceptance_length
+        assert lengths[conversation.category] == pytest.approx(found, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from outrider import LLM, SamplingParams
 from tests.engine.helpers import load
-from tests.serving.browser import Wire, answer, complete, fill, needs_chromium, never_end, say
+from tests.serving.browser import Wire, answer, complete, fake, fill, needs_chromium, never_end, say
 from tests.serving.harness import Gate, Served, running
 from tests.serving.test_traces import CHAT, joined, traces
 
@@ -164,6 +164,23 @@ def test_race(chained: Served, page: Page, offline: LLM, seed: str, monkeypatch:
     page.get_by_role("button", name="Replay both at once").click()
     expect(page.get_by_role("status")).to_have_text("The replay is over.")
     assert [lane.locator(".answer").text_content() for lane in lanes] == [expected, expected]
+
+
+def test_a_race_copies_nothing_from_the_last_one(chained: Served, page: Page) -> None:
+    """Both of its requests have a salt that no other race has."""
+    bodies = fake(page, {"delta": {"content": "the end"}, "finish_reason": "stop"})
+    page.goto(chained.url)
+    page.get_by_role("radio", name="Race").check()
+    for number in (2, 4):
+        page.get_by_role("textbox", name="Prompt of both").fill(PROMPT)
+        page.get_by_role("button", name="Race").click()
+        while len(bodies) < number:
+            page.wait_for_timeout(10)
+        expect(page.locator("#verdict")).not_to_be_empty()
+    first, second, *others = [body["cache_salt"] for body in bodies]
+    assert first == second
+    assert others == [others[0], others[0]]
+    assert first not in ("", others[0])
 
 
 def test_a_race_needs_drafts(target: str, page: Page) -> None:

@@ -30,8 +30,8 @@ from outrider.cli.options import (
     measured_drafters,
 )
 from outrider.cli.report import conditions, print_expenses, print_headline, print_results
+from outrider.measurement.bench import AFRESH, count_conversations
 from outrider.measurement.bench import bench as measure
-from outrider.measurement.bench import count_conversations
 from outrider.measurement.energy import find_meter
 from outrider.measurement.memory import peak_memory_bytes
 from outrider.measurement.prompts import BUILT_IN, read_conversations
@@ -88,10 +88,9 @@ def bench(
         workload,
         draft_quantization,
         setting,
-        enable_prefix_caching=False,
-        suffix_memory=0,
         memory_limit=memory_limit,
         quiet=as_json,
+        **AFRESH,
     )
     drafters = measured_drafters(llm)
     meter = find_meter(llm.engine.facts.device)

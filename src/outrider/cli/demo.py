@@ -28,7 +28,7 @@ from outrider.cli.options import (
     one_or_list,
 )
 from outrider.cli.report import print_headline, print_results
-from outrider.measurement.bench import BenchRound, Result, Run, join_rounds
+from outrider.measurement.bench import AFRESH, BenchRound, Result, Run, join_rounds
 from outrider.measurement.prompts import BUILT_IN, Conversation
 from outrider.outputs import Increment
 from outrider.params import SamplingParams
@@ -61,9 +61,9 @@ def demo(
         workload,
         draft_quantization,
         setting,
-        enable_prefix_caching=False,
         memory_limit=memory_limit,
         quiet=as_json,
+        **AFRESH,
     )
     drafters = measured_drafters(llm)
     _run(llm, BUILT_IN[0], 16, 0)  # warm-up: the first pass allocates

@@ -36,7 +36,7 @@ from outrider.cli.options import (
 from outrider.cli.report import conditions
 from outrider.errors import ConfigError
 from outrider.extras import PLOT
-from outrider.measurement.bench import ALL, AUTO, Length, count_conversations, shown
+from outrider.measurement.bench import AFRESH, ALL, AUTO, Length, count_conversations, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 from outrider.measurement.tune import TARGET_ONLY, Sweep, by_category
 from outrider.measurement.tune import tune as measure
@@ -116,10 +116,9 @@ def tune(
         workload,
         draft_quantization,
         setting,
-        enable_prefix_caching=False,
-        suffix_memory=0,
         memory_limit=memory_limit,
         quiet=as_json,
+        **AFRESH,
     )
     drafters = measured_drafters(llm)
     with _progress(quiet=as_json) as progress:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from outrider.measurement.energy import EnergyMeter, NoMeter, used
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 ALL = "all"
 WARM_UP_TOKENS = 16
+AFRESH: Mapping[str, Any] = MappingProxyType({"enable_prefix_caching": False, "suffix_memory": 0})
+"""Options of an engine whose drafts are measured. The same prompts come again and again: what was answered
+before is found neither by the prefix cache nor by lookup."""
 
 Length = int | None
 """A draft length; None: the engine's own."""

@@ -72,8 +72,10 @@ export async function race(content, signal, more = {}) {
   clear();
   byId("lanes").append(lanes.drafted.element, lanes.plain.element);
   byId("lanes").scrollIntoView({ block: "nearest" });
-  await lanes.drafted.run(body, signal);
-  await lanes.plain.run({ ...body, num_speculative_tokens: 0 }, signal);
+  // A salt of its own: a race that is run again has nothing to copy from the last one.
+  const salted = { ...body, cache_salt: `race ${Date.now()} ${randomSeed()}` };
+  await lanes.drafted.run(salted, signal);
+  await lanes.plain.run({ ...salted, num_speculative_tokens: 0 }, signal);
   recorded = lanes;
   show(lanes.drafted, lanes.plain, body.seed);
   const settings = { ...written(), seed: String(body.seed), extra: asJSON({ ...extra(), ...more }) };
