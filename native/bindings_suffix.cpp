@@ -19,7 +19,7 @@ void bind_suffix(nb::module_& m) {
       .def(nb::init<>())
       .def_ro_static("MOST_PER_TOKEN", &SuffixAutomaton::kMostPerToken, "Bytes that a token takes at most.")
       .def_ro_static("BESIDES", &SuffixAutomaton::kBesides, "Bytes that it takes at most besides.")
-      .def_prop_ro("bytes", &SuffixAutomaton::bytes, "That it takes.")
+      .def_prop_ro("bytes", &SuffixAutomaton::bytes, "The memory that it takes.")
       .def("add", [](SuffixAutomaton& self, const std::vector<int32_t>& tokens) {
              check(tokens, "tokens");
              for (const int32_t token : tokens) self.add(token);
@@ -30,7 +30,7 @@ void bind_suffix(nb::module_& m) {
 
   nb::class_<SuffixText>(m, "SuffixText", "A text as it grows, and where it stands in others that are known.")
       .def(nb::init<>())
-      .def_prop_ro("bytes", &SuffixText::bytes, "That it takes, without the others.")
+      .def_prop_ro("bytes", &SuffixText::bytes, "The memory that it takes, without the others.")
       .def("add", [](SuffixText& self, const std::vector<int32_t>& tokens) {
              check(tokens, "tokens");
              self.add(tokens);

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from outrider.engine.embedding import CacheInUse
+from outrider.engine.watcher import Watcher
 from tests.engine.helpers import load
 from tests.serving.harness import MODEL, Served
 from tests.serving.test_refusals import error_of
@@ -31,6 +32,21 @@ def test_every_form_of_input(served: Served, target: str) -> None:
         for form in ("float", "base64")
     )
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(packed), "<f4").tolist(), plain)
+    served.until_idle()
+
+
+def test_who_watches_is_told_before_each_text(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As who learns in idle time has to be."""
+    told: list[str] = []
+
+    class Listening(Watcher):
+        def embedding(self) -> None:
+            told.append("next")
+
+    engine = served.service.llm.engine
+    monkeypatch.setattr(engine, "watchers", [*engine.watchers, Listening()])
+    assert len(served.post(PATH, input=["the end", "on"]).json()["data"]) == 2
+    assert told == ["next", "next"]
     served.until_idle()
 
 

@@ -132,9 +132,8 @@ class Transcript:
     _tail: bytes = field(default=b"", init=False)
     _opening: bool = field(default=True, init=False)
     _first: bool = field(default=True, init=False)
-    _fresh: bool = field(
-        default=True, init=False
-    )  # no token of the target's has come since the last special one
+    # No token of the target's has come since the last special one.
+    _fresh: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         begins = self.translation.draft.begins

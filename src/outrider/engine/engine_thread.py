@@ -134,7 +134,7 @@ class EngineThread:
     def _embed(self, token_ids: Sequence[int], result: asyncio.Future[Floats]) -> None:
         found: Floats | Exception
         try:
-            found = self._engine.embedder.embed(token_ids)
+            found = self._engine.embed(token_ids)
         except CacheInUse as error:
             found = QueueFull(f"{error}; try again later", 1.0)
         except OutriderError as error:
