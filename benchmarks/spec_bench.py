@@ -1,12 +1,14 @@
-"""Speculation against the target alone over Spec-Bench's first turns, by category, format and temperature.
+"""Speculation against the target alone over first turns, by category, format and temperature.
 
-python -m benchmarks.spec_bench PROMPTS [--limit 6] [--formats Q4_1,Q8_0,BF16] [--temperatures 0,0.7]
-                                [--drafters ngram,head] [--length auto] [--max-tokens 128] [--rounds 1]
-                                [--picture FILE] [--json FILE] [--cache DIR]
+python -m benchmarks.spec_bench PROMPTS [--model FILE | --formats Q4_1,Q8_0,BF16] [--limit 6]
+                                [--temperatures 0,0.7] [--drafters auto] [--length auto] [--max-tokens 128]
+                                [--rounds 1] [--picture FILE] [--json FILE] [--cache DIR]
 
-PROMPTS: Spec-Bench's JSON lines. The two are engines of their own, so that the target alone does nothing for
-a drafter; a category is answered by one and then by the other, one request at a time. Every output is
-compared. limit: conversations of each category.
+PROMPTS: JSON lines as Spec-Bench has them; the files in prompts/, or what `benchmarks.edits` writes.
+Without a model, SmolLM2 in each of the formats. The two are engines of their own, so that the target alone
+does nothing for a drafter; a category is answered by one and then by the other, one request at a time.
+Every output is compared. limit: conversations of each category. decoding: from the first token of an answer
+on.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ def compare(model: str, name: str, conversations: Sequence[Conversation], args: 
                 runs = [answers(llm, asked, temperature, args) for llm in (plain, speculative)]
                 by_category.setdefault(category, []).append(BenchRound(*runs))
                 sys.stderr.write(
-                    f"{name} {temperature:g} {category} {by_category[category][-1].speedup:.2f}\n"
+                    f"{name} {temperature:g} {category} {by_category[category][-1].speedup:.2f} "
+                    f"decoding {by_category[category][-1].decoding_speedup:.2f}\n"
                 )
         joined = [join_rounds(at) for at in zip(*by_category.values(), strict=True)]
         for category, rounds in {"all": joined, **by_category}.items():
@@ -101,9 +104,10 @@ def main() -> None:
     )
     parser.add_argument("prompts", type=Path)
     parser.add_argument("--limit", type=int, default=6)
+    parser.add_argument("--model", help="a target in place of SmolLM2")
     parser.add_argument("--formats", default="Q4_1,Q8_0,BF16")
     parser.add_argument("--temperatures", default="0,0.7")
-    parser.add_argument("--drafters", default="ngram,head")
+    parser.add_argument("--drafters", default="auto", help="'auto', or names and paths")
     parser.add_argument("--length", default="auto", help="of drafts, or 'auto'")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=1)
@@ -115,19 +119,29 @@ def main() -> None:
         replace(c, turns=c.turns[:1]) for c in read_conversations(args.prompts, limit=args.limit)
     ]
     with cache_folder(args.cache) as folder:
+        names = [Path(args.model).stem] if args.model else args.formats.split(",")
         table = {
-            name: compare(str(smollm2(name, folder)), name, conversations, args)
-            for name in args.formats.split(",")
+            name: compare(args.model or str(smollm2(name, folder)), name, conversations, args)
+            for name in names
         }
-    sys.stdout.write(
-        "| weights | temperature | category | tokens/s | speed-up | acceptance length | identical |\n"
+    columns = (
+        "weights",
+        "temperature",
+        "category",
+        "tokens/s",
+        "speed-up",
+        "decoding",
+        "acceptance",
+        "identical",
     )
+    sys.stdout.write(f"| {' | '.join(columns)} |\n")
     for name, results in table.items():
         for r in results:
             rates = [r.as_json()[key]["tokens_per_s"] for key in ("target_only", "speculative")]
             sys.stdout.write(
                 f"| {name} | {r.temperature:g} | {r.category} | {rates[0]:.0f} / {rates[1]:.0f} | "
-                f"{r.speedup:.2f} | {r.speculation.acceptance_length:.2f} | {r.identical}/{r.compared} |\n"
+                f"{r.speedup:.2f} | {r.decoding_speedup:.2f} | {r.speculation.acceptance_length:.2f} | "
+                f"{r.identical}/{r.compared} |\n"
             )
     if args.json:
         rows = {name: [r.as_json() for r in results] for name, results in table.items()}

@@ -101,8 +101,8 @@ def test_bench(target: str, tmp_path: Path) -> None:
     counts = {1: {"all": 4, "qa": 3, "math": 1}, 2: {"all": 5, "qa": 3, "math": 2}}
     for row in report["results"]:
         assert row.keys() == {
-            "batch_size", "category", "temperature", "target_only", "speculative", "speedup", "identical",
-            "compared",
+            "batch_size", "category", "temperature", "target_only", "speculative", "speedup",
+            "decoding_speedup", "identical", "compared",
         }  # fmt: skip
         assert row["identical"] == row["compared"] == counts[row["batch_size"]][row["category"]]
         rates = {"tokens_per_s", "ttft_ms", "itl_ms", "joules_per_token", "cost_per_million_tokens"}

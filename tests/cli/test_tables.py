@@ -54,6 +54,20 @@ def result(category: str, speedup: float, *, batch_size: int = 1, identical: boo
     return Result(batch_size, category, 0.0, rounds)
 
 
+def test_decoding_leaves_prompts_out() -> None:
+    """Five tokens: the first after a second, the others in 0.4 s or in 0.1 s."""
+
+    def run(decoding: float) -> Run:
+        completion = CompletionOutput(0, "", tuple(range(5)), None, None, "length", None, SpeculationStats())
+        metrics = RequestMetrics(0.0, None, 1.0, 1.0 + decoding, None, ())
+        output = RequestOutput("", None, (1,), None, (completion,), True, 0, metrics)
+        return Run((output,), 1.0 + decoding)
+
+    measured = Result(1, "all", 0.0, (BenchRound(run(0.4), run(0.1)),))
+    assert measured.decoding_speedup == pytest.approx(4)
+    assert measured.speedup == pytest.approx(1.4 / 1.1)
+
+
 @pytest.mark.parametrize(
     ("results", "said"),
     [

@@ -52,6 +52,12 @@ class Run:
         return self.tokens / self.seconds
 
     @property
+    def decoding_s(self) -> float:
+        """Seconds from the first to the last token, over all outputs."""
+        times = [(o.metrics.first_token_time, o.metrics.last_token_time) for o in self.outputs]
+        return sum(last - first for first, last in times if first is not None and last is not None)
+
+    @property
     def joules_per_token(self) -> float | None:
         return None if self.joules is None else self.joules / self.tokens
 
@@ -82,6 +88,15 @@ class BenchRound:
     def speedup(self) -> float:
         return self.speculative.tokens_per_s / self.target_only.tokens_per_s
 
+    @property
+    def decoding_speedup(self) -> float:
+        """The same from each output's first token on, without reading prompts; 1 where nothing followed."""
+        alone, drafted = (
+            run.decoding_s / max(run.tokens - len(run.outputs), 1)
+            for run in (self.target_only, self.speculative)
+        )
+        return alone / drafted if drafted else 1.0
+
 
 @dataclass(frozen=True)
 class Result:
@@ -105,6 +120,10 @@ class Result:
         return median(r.speedup for r in self.rounds)
 
     @property
+    def decoding_speedup(self) -> float:
+        return median(r.decoding_speedup for r in self.rounds)
+
+    @property
     def speculation(self) -> SpeculationStats:
         return speculation(r.speculative for r in self.rounds)
 
@@ -121,6 +140,7 @@ class Result:
                 "acceptance_rate_by_position": [round(x, 3) for x in stats.acceptance_rate_by_position],
             },
             "speedup": round(self.speedup, 3),
+            "decoding_speedup": round(self.decoding_speedup, 3),
             "identical": self.identical,
             "compared": self.compared,
         }
