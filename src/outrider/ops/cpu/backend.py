@@ -19,6 +19,7 @@ from outrider.formats.convert import convert
 from outrider.formats.format import Floats, Format
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight, neighbours
+from outrider.machine.cores import default_threads
 from outrider.ops.base import Cache, Definition, Facts, Forward
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.chain import NativeChain
@@ -52,7 +53,7 @@ class NativeBackend:
     ) -> None:
         self._native = extension.require()
         kernels = extension.instruction_set(instruction_set)
-        threads = num_threads or extension.physical_cores()
+        threads = num_threads or default_threads()
         self._threads = self._native.Threads(threads)
         self._linear, self._table = linear, table
         self.facts = Facts(
