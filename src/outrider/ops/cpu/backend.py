@@ -167,12 +167,14 @@ def _converted(weight: Weight, format: Format | None) -> Weight:
 
 
 def _untouched(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-    """An array whose pages take memory when they are written. NumPy's own would ask for huge pages, of which
-    the first byte takes two megabytes."""
+    """An array whose pages take memory when they are written, of all NUMA nodes in turn. NumPy's own would
+    ask for huge pages, of which the first byte takes two megabytes."""
     size = max(1, prod(shape) * np.dtype(dtype).itemsize)
     # What is shared with other processes, as Python has it, would not be freed by `release`.
     private = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
     memory = mmap.mmap(-1, size, flags=private) if private else mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
+    values = np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
+    extension.require().spread(values)
+    return values
