@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::milliseconds(1);
 constexpr int kPausesPerLook = 64;        // at the clock, between runs
 constexpr int kPausesBeforeYield = 4096;  // while others hold the last tasks: perhaps they wait for this core
-constexpr int kTakes = 8;                 // a thread takes one of so many parts of what it has left
+constexpr int kShare = 8;                 // a thread takes an eighth of what it has left
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -162,7 +162,7 @@ Threads::Lots Threads::take(uint64_t stage, int of, const Keep& keep) {
   for (uint64_t left = part.load(std::memory_order_acquire);;) {
     Lots lots{low_of(left), high_of(left)};
     if (serial_of(left) != serial_of(stage)) {
-      // Nobody has begun the part, if its serial number is from before; it is not if the stage is over.
+      // Nobody has begun the part, unless the stage is over and the number is of a later one.
       if (stage_.load(std::memory_order_relaxed) != stage) return {0, 0};
       lots = part_of(stage, of);
     }
@@ -177,7 +177,7 @@ Threads::Lots Threads::take(uint64_t stage, int of, const Keep& keep) {
 // The next few of its own lots: fewer and fewer, so that there is something left to take for who is through.
 Threads::Lots Threads::take_own(uint64_t stage, int thread) {
   return take(stage, thread, [](const Lots& lots) {
-    const int middle = lots.first + divide_up(lots.count(), kTakes);
+    const int middle = lots.first + divide_up(lots.count(), kShare);
     return std::pair(Lots{middle, lots.last}, Lots{lots.first, middle});
   });
 }
@@ -190,7 +190,7 @@ Threads::Lots Threads::take_from_others(uint64_t stage, int thread) {
       return std::pair(Lots{lots.first, middle}, Lots{middle, lots.last});
     });
     if (lots.count() == 0) continue;
-    const int middle = lots.first + divide_up(lots.count(), kTakes);
+    const int middle = lots.first + divide_up(lots.count(), kShare);
     parts_[static_cast<size_t>(thread)].left.store(numbers(serial_of(stage), middle, lots.last),
                                                    std::memory_order_release);
     return {lots.first, middle};
