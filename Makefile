@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clients fuzz docs lint format sanitize check-native check-arm64 wheels clean
+.PHONY: demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
@@ -60,6 +60,13 @@ check-native:
 	cmake -S . -B build/check -DOUTRIDER_CHECK=ON -DCMAKE_BUILD_TYPE=Release
 	cmake --build build/check --parallel
 	build/check/check
+	build/check/check_threads
+
+# The threads alone, under ThreadSanitizer.
+check-threads:
+	mkdir -p build
+	$${CXX:-g++} -std=c++20 -O1 -g -fsanitize=thread native/check_threads.cpp native/threads.cpp -o build/check-threads -pthread
+	build/check-threads
 
 check-arm64:
 	@for tool in cmake aarch64-linux-gnu-g++ qemu-aarch64-static; do command -v $$tool > /dev/null || { \

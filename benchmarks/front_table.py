@@ -28,9 +28,9 @@ from pydantic import TypeAdapter
 from benchmarks.peers.measure import OF_SMOLLM2, Measured, Plan, Result, measure
 from benchmarks.peers.prompts import long_prompt, token_ids
 from benchmarks.peers.registry import OWN
+from outrider.machine.cores import default_threads
 from outrider.measurement.prompts import BUILT_IN
 from outrider.models.checkpoint import locate
-from outrider.ops.cpu.extension import physical_cores
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "benchmarks" / "results" / "front.json"
@@ -198,7 +198,7 @@ def run_of(models: Sequence[tuple[str, Path, Sequence[str]]], tokens: int, round
     entries, versions = [], {"python": platform.python_version(), "numpy": version("numpy")}
     for name, path, drafters in models:
         prompts = token_ids(str(path), BUILT_IN)
-        plan = Plan(prompts, long_prompt(str(path)), tokens, rounds, physical_cores())
+        plan = Plan(prompts, long_prompt(str(path)), tokens, rounds, default_threads())
         measured = measure(path, drafters, [OWN, PEER], plan)
         entries.append(entry(name, drafters, measured))
         versions |= {result.engine: result.about for result in measured.results}
@@ -212,7 +212,7 @@ def run_of(models: Sequence[tuple[str, Path, Sequence[str]]], tokens: int, round
         date=date,
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
-        threads=physical_cores(),
+        threads=default_threads(),
         revision=_revision(),
         versions=versions,
         tokens=tokens,

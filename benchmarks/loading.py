@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2", help="as `outrider generate` takes it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="default: the physical cores")
+    parser.add_argument("--threads", type=int, help="default: one a core")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:

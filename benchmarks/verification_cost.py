@@ -25,10 +25,10 @@ from typing import Any
 from benchmarks.stored import packed_bytes
 from benchmarks.variants import cache_folder, variant
 from outrider import LLM, SamplingParams
+from outrider.machine.cores import default_threads
 from outrider.models.checkpoint import locate
 from outrider.models.runner import group_sizes
 from outrider.ops.base import Passed
-from outrider.ops.cpu.extension import physical_cores
 from outrider.ops.span import Span
 from outrider.planning.bandwidth import read_bandwidth
 
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--model", help="one of one's own, in place of --formats")
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
     args = parser.parse_args()
     names = [] if args.model else args.formats.split(",")

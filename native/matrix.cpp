@@ -10,6 +10,7 @@
 #endif
 
 #include "instruction_sets.h"
+#include "nodes.h"
 #include "refuse.h"
 
 namespace outrider {
@@ -34,6 +35,7 @@ std::shared_ptr<uint8_t[]> weight_memory(size_t bytes) {
     mapping.reset(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, size)), Free());
     if (mapping == nullptr) throw std::bad_alloc();
     madvise(mapping.get(), size, MADV_HUGEPAGE);  // advice: without it things are only slower
+    spread(mapping.get(), size);
     newest = mapping;
   }
   uint8_t* part = mapping.get() + used;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -20,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::milliseconds(1);
 constexpr int kPausesPerLook = 64;        // at the clock, between runs
 constexpr int kPausesBeforeYield = 4096;  // while others hold the last tasks: perhaps they wait for this core
-constexpr int kMostTakes = 8;             // of one thread, of a stage, if they are as short as can be
+constexpr int kShare = 8;                 // a thread takes an eighth of what it has left
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -49,20 +50,21 @@ uint64_t float_control() { return 0; }
 void set_float_control(uint64_t) {}
 #endif
 
-// Threads take tasks in lots: of one task each, unless a stage has more than can be counted in a state.
+// Threads take tasks in lots: of one task each, unless a stage has more than can be counted here.
 //
-// A state, in bits: 30 serial number, 17 lots, 17 taken. Taking lots adds to it, if nobody else changed it;
-// the serial number keeps a thread that was put aside from taking lots of a stage that it has not seen begin.
+// Three numbers that change together, in bits: 30 serial number of a stage, 17 and 17. Those of a part are the first
+// and last of its lots that nobody has begun; those of a stage are who began it and how many lots it has. Since a
+// part says of which stage it is, a thread that was put aside takes no lots of a stage that it has not seen begin.
 constexpr int kLotBits = 17;
 constexpr int kMaxLots = (1 << kLotBits) - 1;
 constexpr uint64_t kSerialMask = (uint64_t{1} << 30) - 1;
 
-uint64_t state_of(uint64_t serial, int lots) {
-  return (serial & kSerialMask) << 2 * kLotBits | static_cast<uint64_t>(lots) << kLotBits;
+uint64_t numbers(uint64_t serial, int low, int high) {
+  return (serial & kSerialMask) << 2 * kLotBits | static_cast<uint64_t>(low) << kLotBits | static_cast<uint64_t>(high);
 }
-uint64_t serial_of(uint64_t state) { return state >> 2 * kLotBits; }
-int lots_of(uint64_t state) { return static_cast<int>(state >> kLotBits) & kMaxLots; }
-int taken_of(uint64_t state) { return static_cast<int>(state) & kMaxLots; }
+uint64_t serial_of(uint64_t numbers) { return numbers >> 2 * kLotBits; }
+int low_of(uint64_t numbers) { return static_cast<int>(numbers >> kLotBits) & kMaxLots; }
+int high_of(uint64_t numbers) { return static_cast<int>(numbers) & kMaxLots; }
 
 #if defined(__unix__) || defined(__APPLE__)
 long this_process() { return getpid(); }
@@ -73,20 +75,13 @@ long this_process() { return 0; }  // the system does not copy processes
 int divide_up(int n, int by) { return (n + by - 1) / by; }
 int tasks_per_lot(int tasks) { return divide_up(tasks, kMaxLots); }
 
-// Lots to take at once of those left. Mostly three quarters of what would be fair, so that what is left evens
-// out how long the threads take; not too few, since each taking moves cache lines from core to core, and the
-// weights of neighbouring tasks are read ahead.
-int share_of(int left, int lots, int threads) {
-  return std::min(left, std::max({1, lots / (kMostTakes * threads), left * 3 / (4 * threads)}));
-}
-
 }  // namespace
 
 DefaultFloats::DefaultFloats() : before_(float_control()) { set_float_control(kDefaultFloats); }
 
 DefaultFloats::~DefaultFloats() { set_float_control(before_); }
 
-Threads::Threads(int count) : count_(count), process_(this_process()) {
+Threads::Threads(int count) : count_(count), process_(this_process()), parts_(static_cast<size_t>(count)) {
   try {
     for (int i = 1; i < count; ++i) others_.emplace_back([this, i] { work(i); });
   } catch (const std::exception& error) {
@@ -125,7 +120,7 @@ void Threads::run(const std::vector<int>& tasks, const Body& body) {
   body_ = &body;
   first_ = end_;
   end_ = first_ + tasks.size();
-  begin_stage(first_);
+  begin_stage(first_, 0);
   started_.fetch_add(1, std::memory_order_release);
   started_.notify_all();
   do_all(0);
@@ -140,27 +135,83 @@ void Threads::each(int count, const std::function<void(int task, int thread)>& b
 }
 
 // The first stage from `serial` on that has tasks, or the run's end, which is a stage of no lots.
-void Threads::begin_stage(uint64_t serial) {
+void Threads::begin_stage(uint64_t serial, int starter) {
   while (serial < end_ && (*tasks_)[serial - first_] == 0) ++serial;
   const int tasks = serial < end_ ? (*tasks_)[serial - first_] : 0;
   const int lots = tasks > 0 ? divide_up(tasks, tasks_per_lot(tasks)) : 0;
   done_.store(0, std::memory_order_relaxed);
-  state_.store(state_of(serial, lots), std::memory_order_release);
+  stage_.store(numbers(serial, starter, lots), std::memory_order_release);
 }
 
-// Takes lots of the stage and does them. False if all were taken, or if another thread was faster.
-bool Threads::do_some(uint64_t state, int thread) {
-  const int lots = lots_of(state), first = taken_of(state);
-  if (first == lots) return false;
-  const int share = share_of(lots - first, lots, count_);
-  if (!state_.compare_exchange_weak(state, state + static_cast<uint64_t>(share), std::memory_order_acq_rel,
-                                    std::memory_order_relaxed))
-    return false;
-  const int stage = static_cast<int>((serial_of(state) - first_) & kSerialMask);
-  const int tasks = (*tasks_)[static_cast<size_t>(stage)], size = tasks_per_lot(tasks);
-  (*body_)(stage, first * size, std::min(tasks, (first + share) * size), thread);
-  if (done_.fetch_add(share, std::memory_order_acq_rel) + share == lots)
-    begin_stage(first_ + static_cast<uint64_t>(stage) + 1);
+// The lots that a thread begins a stage with. Where there are fewer than threads, who began the stage has the first:
+// it does a single task itself, before any other thread has seen that there is one.
+Threads::Lots Threads::part_of(uint64_t stage, int thread) const {
+  const int starter = low_of(stage), lots = high_of(stage);
+  if (lots < count_) {
+    const int place = (thread - starter + count_) % count_;
+    return {std::min(place, lots), std::min(place + 1, lots)};
+  }
+  const auto bound = [&](int part) { return static_cast<int>(int64_t{lots} * part / count_); };
+  return {bound(thread), bound(thread + 1)};
+}
+
+// Takes those lots of the part of thread `of` that `keep` does not leave there; none if others were faster.
+template <typename Keep>
+Threads::Lots Threads::take(uint64_t stage, int of, const Keep& keep) {
+  std::atomic<uint64_t>& part = parts_[static_cast<size_t>(of)].left;
+  for (uint64_t left = part.load(std::memory_order_acquire);;) {
+    Lots lots{low_of(left), high_of(left)};
+    if (serial_of(left) != serial_of(stage)) {
+      // Nobody has begun the part, unless the stage is over and the number is of a later one.
+      if (stage_.load(std::memory_order_relaxed) != stage) return {0, 0};
+      lots = part_of(stage, of);
+    }
+    if (lots.count() == 0) return lots;
+    const auto [kept, taken] = keep(lots);
+    if (part.compare_exchange_weak(left, numbers(serial_of(stage), kept.first, kept.last), std::memory_order_acq_rel,
+                                   std::memory_order_acquire))
+      return taken;
+  }
+}
+
+// The next few of its own lots: fewer and fewer, so that there is something left to take for who is through.
+Threads::Lots Threads::take_own(uint64_t stage, int thread) {
+  return take(stage, thread, [](const Lots& lots) {
+    const int middle = lots.first + divide_up(lots.count(), kShare);
+    return std::pair(Lots{middle, lots.last}, Lots{lots.first, middle});
+  });
+}
+
+// Half of what another has left. All but the first few become the thread's own part, where others find them.
+Threads::Lots Threads::take_from_others(uint64_t stage, int thread) {
+  for (int i = 1; i < count_; ++i) {
+    const Lots lots = take(stage, (thread + i) % count_, [](const Lots& lots) {
+      const int middle = lots.first + lots.count() / 2;
+      return std::pair(Lots{lots.first, middle}, Lots{middle, lots.last});
+    });
+    if (lots.count() == 0) continue;
+    const int middle = lots.first + divide_up(lots.count(), kShare);
+    parts_[static_cast<size_t>(thread)].left.store(numbers(serial_of(stage), middle, lots.last),
+                                                   std::memory_order_release);
+    return {lots.first, middle};
+  }
+  return {0, 0};
+}
+
+// Takes lots of the stage and does them, until its own part is empty. False if there was nothing to take.
+bool Threads::do_some(uint64_t stage, int thread) {
+  Lots lots = take_own(stage, thread);
+  if (lots.count() == 0) lots = take_from_others(stage, thread);
+  if (lots.count() == 0) return false;
+  const int number = static_cast<int>((serial_of(stage) - first_) & kSerialMask);
+  const int tasks = (*tasks_)[static_cast<size_t>(number)], size = tasks_per_lot(tasks);
+  int done = 0;
+  for (; lots.count() > 0; lots = take_own(stage, thread)) {
+    (*body_)(number, lots.first * size, std::min(tasks, lots.last * size), thread);
+    done += lots.count();
+  }
+  if (done_.fetch_add(done, std::memory_order_acq_rel) + done == high_of(stage))
+    begin_stage(first_ + static_cast<uint64_t>(number) + 1, thread);
   return true;
 }
 
@@ -180,9 +231,9 @@ void Threads::work(int thread) {
 // Does tasks until no run has any to come. A thread that finds none to take does not sleep before that: the
 // others may hold long ones, and the next stage's begin when those are done.
 void Threads::do_all(int thread) {
-  uint64_t state;
-  for (int idle = 0; lots_of(state = state_.load(std::memory_order_acquire)) != 0; ++idle) {
-    if (do_some(state, thread)) {
+  uint64_t stage;
+  for (int idle = 0; high_of(stage = stage_.load(std::memory_order_acquire)) != 0; ++idle) {
+    if (do_some(stage, thread)) {
       idle = 0;
     } else if (idle < kPausesBeforeYield) {
       pause();
@@ -197,7 +248,7 @@ bool Threads::begins_soon() const {
   const auto until = Clock::now() + kSpin;
   do {
     for (int i = 0; i < kPausesPerLook; ++i) {
-      if (lots_of(state_.load(std::memory_order_acquire)) != 0) return true;
+      if (high_of(stage_.load(std::memory_order_acquire)) != 0) return true;
       pause();
     }
   } while (Clock::now() < until);

@@ -20,8 +20,8 @@ from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.report import rows, table
 from benchmarks.peers.worker import Unavailable
 from benchmarks.variants import KINDS, LARGE, cache_folder, variant
+from outrider.machine.cores import default_threads
 from outrider.measurement.prompts import BUILT_IN, read_conversations
-from outrider.ops.cpu.extension import physical_cores
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, help="JSON lines as Spec-Bench's; default: five built in")
     parser.add_argument("--limit", type=int, default=1000, help="prompts of each category at most")
     parser.add_argument("--rounds", type=int, default=5, help="after one to warm up")
-    parser.add_argument("--threads", type=int, default=physical_cores(), help="for every engine")
+    parser.add_argument("--threads", type=int, default=default_threads(), help="for every engine")
     parser.add_argument("--cache", type=Path, help="folder that keeps the model's variants")
     args = parser.parse_args()
     formats = [] if args.model else _chosen(parser, "--formats", args.formats, KINDS + LARGE)

@@ -229,7 +229,7 @@ class EngineConfig(Strict):
     backend: Literal["auto", "native", "torch"] = "auto"
     """'auto': native kernels on the CPU, PyTorch elsewhere."""
     num_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
-    """Of the native kernels; None: the physical cores that the process may use."""
+    """Of the native kernels; None: the cores that the process may use, as far as control groups allow."""
     instruction_set: InstructionSet = "auto"
     """Of the native kernels; 'auto': the best that the machine has."""
     kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -13,7 +13,7 @@ from outrider.adapting.footprint import PYTORCH, learning_bytes
 from outrider.adapting.settings import AdaptConfig
 from outrider.cli.app import app
 from outrider.config import resolve
-from outrider.ops.cpu import extension
+from outrider.machine.cores import default_threads
 from outrider.planning.limit import survey, within_limit
 
 MIB = 2**20
@@ -38,7 +38,7 @@ def test_what_is_given_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(LLM, "__init__", built)
     monkeypatch.setattr("outrider.serving.logs.log_to", lambda handler, level: None)  # the log is pytest's
-    monkeypatch.setattr("outrider.adapting.attach.physical_cores", lambda: 4)
+    monkeypatch.setattr("outrider.adapting.attach.default_threads", lambda: 4)
     command = ["serve", "x", "--port", "0", "--adapt", "--adapt-cores", "1", "--adapt-memory", "64MiB"]
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, Reached), result.output
@@ -48,7 +48,7 @@ def test_what_is_given_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_core_is_left_to_serve_with() -> None:
-    there = extension.physical_cores()
+    there = default_threads()
     assert threads_beside(AdaptConfig()) is None
     with pytest.raises(ConfigError, match=rf"--adapt-cores = {there} leaves none of the {there} cores"):
         threads_beside(AdaptConfig(cores=there))

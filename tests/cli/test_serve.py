@@ -17,6 +17,7 @@ from outrider import LLM, ConfigError
 from outrider.cli.app import app
 from outrider.cli.vllm_flags import FLAGS, RULES, read
 from outrider.foreign import Ignored
+from outrider.machine.cores import default_threads, threads_reason
 from outrider.serving.logs import TextFormatter
 from tests.cli.terminal import Terminal
 from tests.engine.helpers import load
@@ -124,7 +125,7 @@ def test_a_terminal_sees_a_banner_and_words(target: str) -> None:
         said = terminal.wait_for("try it:")
         assert time.monotonic() - began < 60
         url = next(word for word in said.split() if word.endswith("/v1")).removesuffix("/v1")
-        for told in ("tiny, up to 1024 tokens", "suffix", "MiB", f"{url}/\r\n"):
+        for told in ("tiny, up to 1024 tokens", "suffix", f"{default_threads()} (", "MiB", f"{url}/\r\n"):
             assert told in said
         command = terminal.wait_for("}]}'").replace("\r\n", "\n").replace("\\\n", "")
         words = shlex.split(command)
@@ -146,6 +147,7 @@ def test_json_is_had_for_the_asking_and_without_a_terminal(target: str) -> None:
         ]
         assert said[0]["message"].startswith("drafters of ")
         assert said[1]["message"] == "listening"
+        assert said[1]["threads"] == f"{default_threads()} ({threads_reason(None)})"
     with serving(target, "--port", "0", "--log-format", "auto") as server:
         assert server.url()
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from gguf import GGMLQuantizationType
@@ -183,41 +180,3 @@ def test_a_gpu_is_of_no_use_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_device_that_is_not_there(saved: Path, device: str) -> None:
     with pytest.raises(ConfigError, match=f"device = '{device}' cannot be used: .*; try 'cpu'"):
         chosen(saved, "F32", device=device)
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, math.inf),
-        ({"cpu.max": "max 100000\n"}, math.inf),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "nonsense"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
-        ({"cpu/cpu.cfs_quota_us": "400000\n"}, math.inf),
-    ],
-)
-def test_quota(tmp_path: Path, files: dict[str, str], cores: float) -> None:
-    (tmp_path / "cpu").mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert extension.quota(tmp_path) == cores
-
-
-@pytest.mark.parametrize(
-    ("quota", "allowed", "physical", "cores"),
-    [
-        (math.inf, 8, 16, 8),
-        (math.inf, 32, 16, 16),
-        (math.inf, 3, None, 3),
-        (2.5, 8, 16, 2),
-        (0.1, 8, 16, 1),
-    ],
-)
-def test_physical_cores(
-    quota: float, allowed: int, physical: int | None, cores: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(extension, "quota", lambda groups: quota)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(allowed)), raising=False)
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical: physical)
-    assert extension.physical_cores() == cores

@@ -10,9 +10,9 @@ from outrider.config import EngineConfig
 from outrider.drafting.head import HeadDrafter
 from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
+from outrider.machine.cores import default_threads
 from outrider.models.eagle3 import Eagle3
 from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
-from outrider.ops.cpu.extension import physical_cores
 
 
 def adapter_of(
@@ -41,7 +41,7 @@ def threads_beside(adapt: AdaptConfig) -> int | None:
     """
     if not adapt.cores:
         return None
-    there = physical_cores()
+    there = default_threads()
     if adapt.cores >= there:
         raise ConfigError(
             f"--adapt-cores = {adapt.cores} leaves none of the {there} cores to serve with; give fewer, or 0 "

@@ -34,6 +34,7 @@ def facts(service: Service, url: str) -> list[tuple[str, str]]:
     rows = [
         ("model", f"{config.model_name}, up to {service.max_model_len} tokens"),
         ("drafters", drafters),
+        ("threads", service.threads),
         ("memory", f"{_size(psutil.Process().memory_info().rss)}; the cache may take {_size(cache)}"),
     ]
     if service.sampling_defaults:

@@ -11,7 +11,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from outrider.ops.cpu.extension import physical_cores
+from outrider.machine.cores import default_threads
 
 ROUNDS = 12
 PASSES, ROUND = (
@@ -33,10 +33,10 @@ def read_bandwidth(
     (`weight_memory` in native/matrix.cpp): small pages take a tenth to a third of the speed. A bare loop of
     AVX-512 loads with prefetch reads no faster than NumPy.
 
-    threads: None for the physical cores, which are what the kernels use. size: bytes of the weights that are
+    threads: None for as many as the kernels use. size: bytes of the weights that are
     to be read, of which caches keep a part where they are small; None: more than caches hold.
     """
-    threads = threads or physical_cores()
+    threads = threads or default_threads()
     memory = resident(min(size or sys.maxsize, _uncached(threads)))
     passes = max(PASSES, ROUND // memory.nbytes)
     parts = np.array_split(memory, threads)
@@ -54,7 +54,7 @@ def read_bandwidths(sizes: Collection[int]) -> dict[int, float]:
 
     Fewer bytes are read no slower than more: where they seem to be, other work was in the way.
     """
-    most = _uncached(physical_cores())
+    most = _uncached(default_threads())
     measured: dict[int, float] = {}
     for size in sorted({min(size, most) for size in sizes}, reverse=True):
         measured[size] = max(read_bandwidth(size=size), *measured.values(), 0.0)

@@ -26,6 +26,7 @@ from outrider.formats.convert import SLAB
 from outrider.formats.format import Floats, Format
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight, neighbours
+from outrider.machine.cores import default_threads
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.config import ModelConfig
 from outrider.models.tensors import Tensor
@@ -233,7 +234,7 @@ def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
             "planned; give device='cpu', or no memory_limit"
         )
     if is_native(config, device):
-        threads = config.num_threads or extension.physical_cores()
+        threads = config.num_threads or default_threads()
         return NativeLedger(*native_formats(config, checkpoint), threads=threads)
     return TorchLedger(torch_dtype(config, checkpoint, device))
 

@@ -7,17 +7,10 @@ only with the first model is not there to be measured, and is a constant below; 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 
 from outrider.cache.pages import release_freed
-
-CGROUPS = Path("/sys/fs/cgroup")
-USED_AND_MOST = (
-    ("memory.current", "memory.max"),
-    ("memory/memory.usage_in_bytes", "memory/memory.limit_in_bytes"),
-)
+from outrider.machine.control_groups import memory_left
 
 LATE = 16 * 2**20
 """Libraries that the first use loads, threads, and the engine's own objects."""
@@ -42,16 +35,6 @@ def process_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def free_bytes(groups: Path = CGROUPS) -> int:
-    """Memory that the process could have beside its own: of the machine's, and of its control group's.
-
-    groups: where control groups are mounted. A container sees its own group there.
-    """
-    free = int(psutil.virtual_memory().available)
-    for used, most in USED_AND_MOST:
-        try:
-            left = int((groups / most).read_text()) - int((groups / used).read_text())
-        except (OSError, ValueError):  # no such file, or 'max'
-            continue
-        free = min(free, left)
-    return max(0, free)
+def free_bytes() -> int:
+    """Memory that the process could have beside its own: of the machine's, and of its control groups'."""
+    return int(min(psutil.virtual_memory().available, memory_left()))

@@ -15,6 +15,7 @@ from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.generation import TextPrompt
 from outrider.errors import ConfigError
 from outrider.llm import LLM
+from outrider.machine.cores import threads_reason
 from outrider.params import SamplingParams
 from outrider.serving.answers import Answer, Asked, plain_text
 from outrider.serving.calls import Call
@@ -55,6 +56,13 @@ class Service:
     @property
     def max_model_len(self) -> int:
         return self.llm.engine.max_model_len
+
+    @property
+    def threads(self) -> str:
+        """How many compute, and why."""
+        facts = self.llm.engine.facts
+        why = "PyTorch's" if facts.kernels is None else threads_reason(self.llm.config.num_threads)
+        return f"{facts.threads} ({why})"
 
     def _tracer(self, body: Sampling) -> Tracer | None:
         """What tells the drafts of a call, if it asks for that."""

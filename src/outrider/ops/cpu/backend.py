@@ -19,6 +19,7 @@ from outrider.formats.convert import convert
 from outrider.formats.format import Floats, Format
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight, neighbours
+from outrider.machine.cores import default_threads
 from outrider.ops.base import Cache, Definition, Facts, Forward
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.chain import NativeChain
@@ -52,7 +53,7 @@ class NativeBackend:
     ) -> None:
         self._native = extension.require()
         kernels = extension.instruction_set(instruction_set)
-        threads = num_threads or extension.physical_cores()
+        threads = num_threads or default_threads()
         self._threads = self._native.Threads(threads)
         self._linear, self._table = linear, table
         self.facts = Facts(
@@ -166,12 +167,14 @@ def _converted(weight: Weight, format: Format | None) -> Weight:
 
 
 def _untouched(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-    """An array whose pages take memory when they are written. NumPy's own would ask for huge pages, of which
-    the first byte takes two megabytes."""
+    """An array whose pages take memory when they are written, of all NUMA nodes in turn. NumPy's own would
+    ask for huge pages, of which the first byte takes two megabytes."""
     size = max(1, prod(shape) * np.dtype(dtype).itemsize)
     # What is shared with other processes, as Python has it, would not be freed by `release`.
     private = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
     memory = mmap.mmap(-1, size, flags=private) if private else mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
+    values = np.frombuffer(memory, dtype, prod(shape)).reshape(shape)
+    extension.require().spread(values)
+    return values

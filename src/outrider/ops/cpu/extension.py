@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
-
-import psutil
 
 from outrider.errors import ConfigError
 
@@ -21,8 +16,6 @@ INSTALL = (
     "xcode-select --install) and run, in a clone of Outrider's repository: pip install --force-reinstall "
     "--no-cache-dir --no-deps ."
 )
-
-CGROUPS = Path("/sys/fs/cgroup")
 
 native: ModuleType | None = None
 reason = ""
@@ -67,26 +60,3 @@ def instruction_set(name: str) -> str:
     if name not in known:
         raise ConfigError(f"instruction_set = {name!r} cannot run here; this machine has {', '.join(known)}")
     return name
-
-
-def physical_cores() -> int:
-    """Cores that this process may use by its affinity and its control group's quota, two threads of one core
-    counted once."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(psutil.cpu_count(logical=False) or allowed, allowed, quota(CGROUPS))))
-
-
-def quota(groups: Path) -> float:
-    """Cores' worth of time that Linux grants this process; infinite where nothing limits it.
-
-    groups: where control groups are mounted. A container sees its own group there.
-    """
-    for limit, period in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            text = (groups / limit).read_text() + ("" if period is None else (groups / period).read_text())
-            granted, of = text.split()
-            if granted not in ("max", "-1"):
-                return int(granted) / int(of)
-        except (OSError, ValueError):  # no such file, or not of this form
-            continue
-    return math.inf
