@@ -172,7 +172,8 @@ def _byte_level(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
 def _gemma4(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
     """Pieces as SentencePiece writes them, and the merges of the model's tokenizer.json.
 
-    llama.cpp splits a text at line ends first. The model's own tokenizer does not, and no token goes over one.
+    llama.cpp splits a text at line ends first. The model's own tokenizer does not, and no token goes over
+    one.
     """
     key = "tokenizer.ggml.add_space_prefix"
     if metadata.flag(key, False):
