@@ -16,7 +16,7 @@ pace of 1 against those of all."""
 
 
 @dataclass(eq=False)
-class Pace:
+class DraftPace:
     """Tokens that a drafter said, over those that it offered."""
 
     said: float
@@ -41,8 +41,8 @@ class Paces:
     """
 
     def __init__(self) -> None:
-        self._shared = Pace(USUAL, USUAL, SHARED_MEMORY)
-        self._own: dict[Request, Pace] = {}
+        self._shared = DraftPace(USUAL, USUAL, SHARED_MEMORY)
+        self._own: dict[Request, DraftPace] = {}
 
     @property
     def usual(self) -> float:
@@ -57,7 +57,7 @@ class Paces:
         """A draft of so many tokens, for which the drafter said so many of its own."""
         own = self._own.get(request)
         if own is None:
-            own = self._own[request] = Pace(USUAL * self.usual, USUAL, OWN_MEMORY)
+            own = self._own[request] = DraftPace(USUAL * self.usual, USUAL, OWN_MEMORY)
         own.observe(said, offered)
         self._shared.observe(said, offered)
 
