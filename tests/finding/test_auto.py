@@ -11,7 +11,7 @@ import pytest
 
 from outrider import LLM, ConfigError, ModelError, SamplingParams
 from outrider.config import LOOKUP, EngineConfig, resolve
-from outrider.finding.auto import Findings, with_found
+from outrider.finding.auto import Findings, weighed, with_found
 from outrider.models.checkpoint import open_checkpoint
 from tests.engine.helpers import PROMPTS
 from tests.factories import tiny_config, write_model
@@ -54,15 +54,49 @@ def test_lookup_alone(target_of_four: Path, hub: Path) -> None:
 
 
 def test_a_head_in_the_folder_a_head_beside_it_a_model(target_of_four: Path, hub: Path) -> None:
-    """Heads before models, and what is in the target's own folder before what is beside it."""
+    """Heads before models, one of each, and what is in the target's own folder before what is beside it."""
     model = small_model(target_of_four.with_name("tiny-1l"))
+    small_model(target_of_four.with_name("tiny-2l"), layers=2)
     assert found(target_of_four)[0] == ["suffix", str(model)]
     beside = head_for(target_of_four.with_name("tiny-4l-head"), target_of_four)
-    assert found(target_of_four)[0] == ["suffix", str(beside)]
+    assert found(target_of_four)[0] == ["suffix", str(beside), str(model)]
     inside = head_for(target_of_four / "head", target_of_four)
     chain, findings = found(target_of_four)
-    assert chain == ["suffix", str(inside)]
-    assert str(findings).endswith(f"suffix, then {inside} (EAGLE-3 head beside the target)")
+    assert chain == ["suffix", str(inside), str(model)]
+    assert str(findings).endswith(
+        f"suffix, then {inside} (EAGLE-3 head beside the target), "
+        f"then {model} (draft model beside the target)"
+    )
+
+
+def test_a_model_behind_a_head_is_for_lengths_that_are_chosen(target_of_four: Path, hub: Path) -> None:
+    """With a fixed one the head is always asked. A model that drafts text is for where there is no head."""
+    head = head_for(target_of_four / "head", target_of_four)
+    other = small_model(target_of_four.with_name("tiny-1l"), extra=("<|more|>",))
+    chain, findings = found(target_of_four)
+    assert chain == ["suffix", str(head)]
+    assert "does not share the vocabulary" in reasons(findings)[other.name]
+    small_model(target_of_four.with_name("tiny-2l"), layers=2)
+    assert len(found(target_of_four)[0]) == 3
+    assert found(target_of_four, num_speculative_tokens=3)[0] == ["suffix", str(head)]
+
+
+def test_memory_is_planned_for_both(target_of_four: Path, hub: Path) -> None:
+    """Where it does not do for the model, the head stays; where it does, requests have the context that they
+    have alone."""
+    head_for(target_of_four / "head", target_of_four)
+    small_model(target_of_four.with_name("tiny-1l"), layers=2)
+    both = with_found(sought(target_of_four, max_num_seqs=2))[0]
+    (head_alone, model) = list(weighed(sought(target_of_four, max_num_seqs=2), every=True))
+    assert model.plan is not None
+    assert head_alone.plan is not None
+    assert model.cost is not None
+    assert model.cost.memory == model.plan.fixed - head_alone.plan.fixed > model.cost.weights > 0
+    assert both.kv_cache_memory > head_alone.config.kv_cache_memory > sought(target_of_four).kv_cache_memory  # type: ignore[union-attr]
+    tight = head_alone.plan.least + (model.plan.least - head_alone.plan.least) // 2
+    chain, findings = found(target_of_four, max_num_seqs=2, memory_limit=tight)
+    assert chain == ["suffix", str(target_of_four / "head")]
+    assert "with the target, and there are" in reasons(findings)["tiny-1l"]
 
 
 def test_the_nearest_name_and_then_the_smallest(target_of_four: Path, hub: Path) -> None:
@@ -83,7 +117,7 @@ def test_the_hubs_cache(target_of_four: Path, hub: Path, tmp_path: Path) -> None
     assert chain == ["suffix", str(model)]
     assert "org/small (draft model in the hub's cache)" in str(findings)
     head = in_cache(hub, "org/head", head_for(tmp_path / "head", target_of_four))
-    assert found(target_of_four)[0] == ["suffix", str(head)]
+    assert found(target_of_four)[0] == ["suffix", str(head), str(model)]
 
 
 def test_a_target_in_the_hubs_cache(target_of_four: Path, hub: Path, tmp_path: Path) -> None:
@@ -195,7 +229,7 @@ def test_the_target_at_other_bits_is_no_draft(target_of_four: Path, hub: Path) -
 def test_too_little_memory(target_of_four: Path, hub: Path) -> None:
     small_model(target_of_four.with_name("tiny-1l"))
     alone = found(target_of_four, memory_limit=2**40)[1]
-    assert alone.taken is not None
+    assert alone.taken
     chain, findings = found(target_of_four, memory_limit=2**20)
     assert chain == ["suffix"]
     assert "MiB with the target, and there are 1 MiB" in reasons(findings)["tiny-1l"]
@@ -223,20 +257,21 @@ def test_a_target_that_cannot_be_opened_says_so_itself(hub: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("kind", ["head", "model"])
+@pytest.mark.parametrize("kind", ["head", "model", "both"])
 def test_the_tokens_are_the_targets(target_of_four: Path, hub: Path, kind: str, temperature: float) -> None:
-    """With a drafter that guesses at random, and a fixed length, so that it has to."""
-    if kind == "head":
+    """With drafters that guess at random, and a length that they have to reach."""
+    if kind != "model":
         head_for(target_of_four / "head", target_of_four)
-    else:
+    if kind != "head":
         small_model(target_of_four.with_name("tiny-1l"))
+    length: dict[str, Any] = {"workload": "structured"} if kind == "both" else {"num_speculative_tokens": 3}
     params = [
         SamplingParams(max_tokens=24, temperature=temperature, seed=seed) for seed in range(len(PROMPTS))
     ]
     alone = LLM(str(target_of_four), device="cpu").generate(PROMPTS, params, use_tqdm=False)
-    llm = LLM(str(target_of_four), device="cpu", speculative_model="auto", num_speculative_tokens=3)
+    llm = LLM(str(target_of_four), device="cpu", speculative_model="auto", **length)
     assert llm.found is not None
-    assert llm.found.taken is not None
+    assert len(llm.found.taken) == 1 + (kind == "both")
     outputs = llm.generate(PROMPTS, params, use_tqdm=False)
     assert [o.outputs[0].token_ids for o in outputs] == [o.outputs[0].token_ids for o in alone]
     assert sum(output.outputs[0].speculation.drafted for output in outputs) > 0
@@ -299,5 +334,5 @@ def test_options_of_speculation_are_kept(target_of_four: Path, hub: Path) -> Non
     config, findings = with_found(sought(target_of_four, **given))
     assert config.speculative is not None
     assert config.speculative.num_speculative_tokens == 2
-    taken = findings is not None and findings.taken is not None
+    taken = findings is not None and bool(findings.taken)
     assert (config.speculative.draft_quantization == "int8") == taken

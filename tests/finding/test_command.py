@@ -69,7 +69,16 @@ def test_smollm2(hub: Path) -> None:
     report = as_json()
     assert report["model"] == "smollm2"
     assert report["auto"] == ["suffix", "head"]
-    assert report["found"][0]["measured"].startswith("acceptance length")
+    (head,) = report["found"]
+    assert head["measured"].startswith("acceptance length")
+    assert head["taken"] is True
+    assert head["weights_bytes"] < head["memory_bytes_of_one"] < 40 * 2**20 < head["memory_bytes"]
+    assert head["requests"] > 1
+    said = " ".join(drafts("smollm2", wide=True).split())
+    assert (
+        f"MiB of memory for one request, {head['memory_bytes'] / 2**20:.1f} MiB for {head['requests']}"
+        in said
+    )
     assert report["distill"].endswith("--out smollm2-head")
 
 

@@ -92,6 +92,14 @@ def test_a_greedy_model_is_not_made_one_that_samples() -> None:
     assert found.params == {"repetition_penalty": 1.05, "max_tokens": 40}
 
 
+def test_tokens_that_a_gguf_file_suppresses_are_told_as_those_of_a_folder() -> None:
+    key, tokens = "tokenizer.ggml.suppress_tokens", [258883, 258882]
+    found = gguf_sampling_defaults({key: tokens})
+    assert found == sampling_defaults({"suppress_tokens": tokens})
+    assert found.others == {"suppress_tokens": tokens}
+    assert gguf_sampling_defaults({key: []}) == gguf_sampling_defaults({})
+
+
 def test_names_of_gguf() -> None:
     found = gguf_sampling_defaults(
         {

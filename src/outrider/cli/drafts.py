@@ -66,10 +66,10 @@ def _print(found: DraftSurvey) -> None:
         LOOKUP.name, ["looks up how the text went on before; costs nothing, and is asked before any other"]
     )
     for finding in found.found:
-        _entry(finding.candidate.label, _of_candidate(finding), taken=finding is found.taken)
+        _entry(finding.candidate.label, _of_candidate(finding), taken=finding.taken)
     if found.path is None:
         _entry(None, [f"{found.model} is not on this disk, so that nothing can be tried with it"])
-    elif found.taken is not None:
+    elif found.taken:
         _entry(None, ["*: what 'auto' takes, the default of the command line"])
     _heading(f"To download (checked on {found.checked})")
     for draft in found.public:
@@ -98,13 +98,14 @@ def _entry(label: str | None, lines: list[str], command: str | None = None, *, t
 
 
 def _of_candidate(finding: Finding) -> list[str]:
-    candidate, cost = finding.candidate, finding.cost
+    candidate, cost, of_one = finding.candidate, finding.cost, finding.of_one
     size = "" if candidate.size is None else f", {_size(candidate.size)}"
     said = [f"{candidate.kind} {candidate.where}{size}"]
-    if cost is not None:
+    if cost is not None and of_one is not None:
+        more = f", {_size(cost.memory)} for {cost.requests} at a time" if cost.requests > 1 else ""
         said.append(
-            f"takes {_size(cost.memory)} of memory and {_size(cost.position)} a position, and reads "
-            f"{cost.read:.0%} of the target's bytes for a token"
+            f"takes {_size(of_one.memory)} of memory for one request{more}, and {_size(cost.position)} a "
+            f"position; reads {cost.read:.0%} of the target's bytes for a token"
         )
     gives = candidate.measured or UNKNOWN
     return ["; ".join([*said, gives])] + ([f"not taken: {finding.reason}"] if finding.reason else [])
@@ -148,7 +149,7 @@ def _as_json(found: DraftSurvey) -> dict[str, Any]:
 
 
 def _candidate_as_json(finding: Finding) -> Iterator[tuple[str, Any]]:
-    candidate, cost = finding.candidate, finding.cost
+    candidate, cost, of_one = finding.candidate, finding.cost, finding.of_one
     yield "name", candidate.label
     yield "speculative_model", candidate.drafter.name
     yield "kind", candidate.kind
@@ -156,7 +157,11 @@ def _candidate_as_json(finding: Finding) -> Iterator[tuple[str, Any]]:
     yield "bytes", candidate.size
     yield "fits", finding.config is not None
     yield "reason", finding.reason or None
+    yield "taken", finding.taken
+    yield "weights_bytes", None if cost is None else cost.weights
     yield "memory_bytes", None if cost is None else cost.memory
+    yield "requests", None if cost is None else cost.requests
+    yield "memory_bytes_of_one", None if of_one is None else of_one.memory
     yield "cache_per_position", None if cost is None else cost.position
     yield "read_share", None if cost is None else cost.read
     yield "measured", candidate.measured

@@ -27,7 +27,8 @@ class Draft:
     which is all mass on the token. confidences: one a token of the chain, or none at all. chances: the
     drafter's own probability of each token, before sampling parameters, for requests that tell it; none where
     it has no probabilities, and of the first tokens alone where another drafter without them went on.
-    sources: of each token of the chain, which drafter it comes from, 0 for a grammar."""
+    sources: of each token of the chain, which drafter it comes from, 0 for a grammar. steps: tokens that the
+    drafter said for those of the chain, where it has a vocabulary of its own; 0 where they are the same."""
 
     tokens: tuple[int, ...] = ()
     probs: NDArray[np.float64] | None = None
@@ -35,6 +36,7 @@ class Draft:
     chances: tuple[float, ...] = ()
     parents: tuple[int, ...] = ()
     sources: tuple[int, ...] = ()
+    steps: int = 0
 
     @property
     def source(self) -> int:
@@ -83,6 +85,7 @@ class Draft:
             self.chances + more.chances if len(self.chances) == depth else self.chances,
             (*range(-1, depth + added - 1), *beside) if beside else (),
             self.sources + more.sources,
+            self.steps,
         )
 
     def _sure(self) -> tuple[float, ...]:

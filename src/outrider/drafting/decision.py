@@ -67,7 +67,10 @@ def decide(known: Estimate, requests: Sequence[Request], load: Load) -> Decision
     used = [_worth_asking(known, request, target.row(step.rows), len(free)) for request in free]
     asked = [_asked(links, request, use) for request, use in zip(free, used, strict=True)]
     prospects = [_positions(known, request, chances) for request, chances in zip(free, asked, strict=True)]
-    depths = [[link.cost.fixed * chance for link, chance in zip(links, of, strict=True)] for of in asked]
+    depths = [
+        [link.deeper(request) * chance for link, chance in zip(links, of, strict=True)]
+        for request, of in zip(free, asked, strict=True)
+    ]
     allotment = allot(prospects, depths, step, target)
     # Costs that only steps with drafts were seen to have may be the drafts' or everybody's: look which.
     looks = load.rows == len(requests) and not least and target.doubtful(step.rows)

@@ -30,6 +30,9 @@ LIKELIHOOD_MEMORY = 0.9
 """The memory of how well each of these foretold the trials: the one that did best lately is believed most."""
 OWN_WEIGHT = 10.0
 """Trials that a factor of 1 is worth, against those of the request itself."""
+HOPELESS = 0.02
+"""The share of requests for which nothing stands, whatever does for others, as where a draft model of English
+is to go on in Chinese. A few tokens that fall show it; a factor of 1 is outvoted much later."""
 BASE_MEMORY = 0.995
 BASE_WEIGHT = 4.0
 """Trials that the average over all cells is worth in one of them."""
@@ -82,12 +85,14 @@ class Base:
 
 @dataclass(eq=False)
 class Factor:
-    """How much likelier than the base a request's tokens are to fall."""
+    """How much likelier than the base a request's tokens are to fall: what each memory says and, until a
+    token has stood, that nothing does, each weighed by how well it foretold the last trials."""
 
     value: float = 1.0
     _fell: list[float] = field(default_factory=lambda: [0.0] * len(MEMORIES))
     _expected: list[float] = field(default_factory=lambda: [0.0] * len(MEMORIES))
-    _weights: list[float] = field(default_factory=lambda: [1.0 / len(MEMORIES)] * len(MEMORIES))
+    _weights: list[float] = field(default_factory=lambda: [(1.0 - HOPELESS) / len(MEMORIES)] * len(MEMORIES))
+    _hopeless: float = field(default_factory=lambda: HOPELESS)
 
     def observe(self, hazards: Sequence[float], fell: bool) -> None:
         """Trials with these bases, of which the last fell or all stood. Their mean stands for each."""
@@ -105,7 +110,11 @@ class Factor:
             self._weights[i] = weight = weight if weight > 1e-9 else 1e-9
             total += weight
             value += weight * (own + prior) / (expected + prior)
+        weight = self._hopeless**forgotten if fell and tried == 1 else 0.0
+        total += weight
+        value += weight * MOST / mean
         self._weights = [weight / total for weight in self._weights]
+        self._hopeless = weight / total
         self.value = value / total
 
 

@@ -13,6 +13,7 @@ from outrider.drafting.base import Draft, Drafter
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import Outcome
+from outrider.drafting.pace import Paces
 
 if TYPE_CHECKING:
     from outrider.engine.request import Request
@@ -49,17 +50,26 @@ class Link:
     cost: DraftCost
     forecast: Forecast
     name: str = "drafter"
+    paces: Paces = field(default_factory=Paces, init=False, repr=False)
     _shown: Shown = field(default_factory=Shown, init=False, repr=False)
     _told: bool = field(default=False, init=False, repr=False)
+
+    def each(self, request: Request) -> float:
+        """Seconds of one more token for a request."""
+        return self.cost.each * self.paces.of(request)
+
+    def deeper(self, request: Request) -> float:
+        """Seconds of drafting one token deeper, whatever the number of requests that do so with it."""
+        return self.cost.fixed * self.paces.of(request)
 
     def positions(self, request: Request, asked: float) -> Iterator[Position]:
         """What the drafter promises a request, if it is asked with this chance."""
         steps = min(HORIZON, max(1, request.room))
         seconds = self.cost.first + self.cost.catch_up * self.drafter.behind(request) / steps
-        before = asked
+        before, each = asked, self.each(request)
         for survival, offered in self.forecast.curve(request):
             offered *= asked
-            yield Position(offered * survival, offered, seconds * asked + self.cost.each * before)
+            yield Position(offered * survival, offered, seconds * asked + each * before)
             before, seconds = offered, 0.0
 
     def worth(self, request: Request, *, rate: float, row: float, drafting: int) -> float:
@@ -67,7 +77,7 @@ class Link:
 
         rate: tokens a second that are had otherwise; row: seconds of one more row.
         """
-        fixed = self.cost.fixed / max(1, drafting)
+        fixed = self.deeper(request) / max(1, drafting)
         gains = (
             tokens / rate - rows * row - seconds - fixed
             for tokens, rows, seconds in self.positions(request, 1.0)
@@ -107,14 +117,17 @@ class Link:
             if request in reading:
                 continue  # still reading, which says nothing of what it will offer
             asked.append(request)
-            tokens += max(1, len(own))
-            depth = max(depth, 1, len(own))
+            said = draft.steps if began and draft.steps else len(own)
+            tokens += max(1, said)
+            depth = max(depth, 1, said)
             if own.start:
                 self.forecast.observe_behind(request, draft, own, verdict)
             if not others_began:
                 self.forecast.observe(request, draft if began else Draft(), length, verdict)
             if began:
                 self._shown.add(request, verdict.accepted)
+                if draft.steps:
+                    self.paces.observe(request, said, len(own))
         if asked:
             self.cost.observe(len(asked), tokens, depth, read, seconds)
         return asked
@@ -122,6 +135,7 @@ class Link:
     def end(self, request: Request) -> None:
         """The request has ended; what it taught about others stays."""
         self.forecast.forget(request)
+        self.paces.forget(request)
         self._shown.running.discard(request)
 
     def tell_if_useless(self, target: TargetCost) -> None:
@@ -137,7 +151,7 @@ class Link:
             shown.drafts,
             shown.requests,
             100 * shown.stood / shown.drafts,
-            1e3 * self.cost.foreseen(1, 1, 1, 0),
+            1e3 * self._foreseen(1),
             1e3 * (target.one_pass(1) + target.request),
         )
 
@@ -147,7 +161,11 @@ class Link:
         plain, tokens = target.one_pass(1) + target.request, 1.0
         for length, survival in enumerate(self.forecast.shared(), start=1):
             tokens += survival
-            drafting = self.cost.foreseen(1, length, length, 0)
-            if tokens * plain > target.one_pass(1 + length) + target.request + drafting:
+            if tokens * plain > target.one_pass(1 + length) + target.request + self._foreseen(length):
                 return True
         return False
+
+    def _foreseen(self, length: int) -> float:
+        """Seconds of a draft for a request that nobody knows yet."""
+        cost = self.cost
+        return cost.first + length * self.paces.usual * (cost.fixed + cost.each)

@@ -42,14 +42,15 @@ def _budget(
 ) -> Budget:
     if not (length or trial):
         return NOTHING
-    cost, forecast = known.links[number].cost, known.links[number].forecast
+    link = known.links[number]
+    forecast = link.forecast
     length = max(length, 1)
     if forecast.informed:  # it stops by itself
         length = min(2 * length + 2, known.bounds.most)
     row = decision.row + known.target.attention(0, len(request.tokens))
     price = Price(
         row=decision.rate * row,
-        token=decision.rate * (row + cost.each + cost.fixed / max(1, decision.drafting)),
+        token=decision.rate * (row + link.each(request) + link.deeper(request) / max(1, decision.drafting)),
         least=1 if trial else known.bounds.least,
         sure=forecast.sure(request),
         reached=forecast.reached(request),

@@ -63,6 +63,7 @@ class GrowingText(Growing):
             spelt.tokens[:count],
             confidences=spelt.shared(self.confidences)[:count],
             chances=spelt.shared(self.chances)[:count],
+            steps=len(self.tokens),
         )
 
     def _lane(self, span: Span, acceptance: Acceptance) -> Lane:

@@ -41,7 +41,8 @@ class Trials:
             idle = [request for request in lengths if not lengths[request][n]]
             tried: Collection[Request] = ()
             if idle:
-                shared = known.links[n].cost.fixed if len(idle) == len(lengths) else 0.0
+                link = known.links[n]
+                shared = min(map(link.deeper, idle)) if len(idle) == len(lengths) else 0.0
                 losses = [_loss(known, decision, n, request) for request in idle]
                 least = min(losses) + shared
                 probing.grant(least, plain)
@@ -91,7 +92,7 @@ def _loss(known: Estimate, decision: Decision, number: int, request: Request) ->
     link = known.links[number]
     survival, offered = link.forecast.first(request)
     row = decision.row + known.target.attention(0, len(request.tokens))
-    spent = link.cost.each + link.cost.first + link.cost.catch_up * link.drafter.behind(request)
+    spent = link.each(request) + link.cost.first + link.cost.catch_up * link.drafter.behind(request)
     spent += offered * row
     for behind in range(number + 1, len(known.links)):
         if decision.lengths[request][behind]:

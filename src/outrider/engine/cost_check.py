@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.engine.profile import DEPTH, FEW, MANY, READ, DraftTimer, Measuring, TargetTimer
+from outrider.engine.profile import DEPTH, FEW, MANY, READ, DraftTimer, Measuring, TargetTimer, Timed
 
 ROWS = (1, 4, 2, 8, 16)
 """The rows of the passes that are compared: most drafts are verified with these or between them."""
@@ -34,26 +34,35 @@ def costs_hold(
 def _passes_hold(cost: TargetCost, timer: TargetTimer, measuring: Measuring) -> bool:
     with timer.ready():
         rows = [n for n in ROWS if n <= timer.rows]
-        return all(_agrees(cost.one_pass(n), partial(timer.seconds, n), measuring) for n in rows)
+        return all(_agrees(partial(_passed, timer, cost, n), measuring) for n in rows)
+
+
+def _passed(timer: TargetTimer, cost: TargetCost, rows: int) -> tuple[float, float]:
+    return timer.seconds(rows), cost.one_pass(rows)
 
 
 def _drafts_hold(cost: DraftCost, timer: DraftTimer, measuring: Measuring) -> bool:
     with timer.ready():
         return all(
-            _agrees(cost.foreseen(n, n * DEPTH, DEPTH, 0), partial(timer.seconds, n, DEPTH), measuring)
+            _agrees(partial(_drafted, cost, n, 0, partial(timer.drafts, n, DEPTH)), measuring)
             for n in (FEW, MANY)
-        ) and _agrees(cost.foreseen(1, 1, 1, READ - 1), timer.reading, measuring)
+        ) and _agrees(partial(_drafted, cost, 1, READ - 1, timer.reading), measuring)
 
 
-def _agrees(foreseen: float, timed: Callable[[], float], measuring: Measuring) -> bool:
-    """Whether something takes about the seconds that are foreseen.
+def _drafted(cost: DraftCost, requests: int, read: int, draft: Callable[[], Timed]) -> tuple[float, float]:
+    timed = draft()
+    return timed.seconds, cost.foreseen(requests, timed.tokens, timed.steps, read)
+
+
+def _agrees(tried: Callable[[], tuple[float, float]], measuring: Measuring) -> bool:
+    """Whether something takes about the seconds that are foreseen. tried: the seconds of both.
 
     Other work makes nothing quicker, so that once too quick is enough. What is too slow may have been
     disturbed, and is tried again.
     """
     spent, tries = 0.0, 0
     while tries < TRIES or spent < SECONDS:
-        took = timed()
+        took, foreseen = tried()
         if took < foreseen / measuring.agrees - measuring.jitter:
             return False
         if took <= foreseen * measuring.agrees + measuring.jitter:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, cycle, islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -173,6 +174,15 @@ def target_cost(
     return TargetCost(counts, quickest, position=position, position_row=pair, request=1e-4)
 
 
+class Timed(NamedTuple):
+    """The seconds of drafts; steps: tokens that the drafter said for the longest, as many as were asked for
+    unless it has a vocabulary of its own; tokens: of all."""
+
+    seconds: float
+    steps: int
+    tokens: int
+
+
 class DraftTimer:
     """Drafts for made-up requests."""
 
@@ -191,25 +201,25 @@ class DraftTimer:
     def ready(self) -> Iterator[None]:
         """After a first pass, which allocates."""
         try:
-            self._seconds(self._requests, 1)
+            self._timed(self._requests, 1)
             yield
         finally:
             for request in [*self._requests, *self._newcomers]:
                 self._drafter.end(request)
                 request.table.truncate(0)
 
-    def seconds(self, requests: int, length: int) -> float:
-        """The seconds of a draft of so many tokens for each of so many requests, `MANY` at most."""
-        return self._seconds(self._requests[:requests], length)
+    def drafts(self, requests: int, length: int) -> Timed:
+        """A draft of so many tokens for each of so many requests, `MANY` at most."""
+        return self._timed(self._requests[:requests], length)
 
-    def reading(self) -> float:
-        """The seconds of a draft of a token for a request whose prompt of `READ` tokens was not read yet."""
+    def reading(self) -> Timed:
+        """A draft of a token for a request whose prompt of `READ` tokens was not read yet."""
         self._newcomers.append(self._made_up(READ))
-        return self._seconds(self._newcomers[-1:], 1)
+        return self._timed(self._newcomers[-1:], 1)
 
     def line_up(self) -> None:
         """All requests stand at the same place again, after a round of drafts for one and for all."""
-        self._seconds(self._requests[FEW:], 1)
+        self._timed(self._requests[FEW:], 1)
 
     def _made_up(self, prompt: int) -> Request:
         tokens = [self._token() for _ in range(prompt)]
@@ -230,17 +240,18 @@ class DraftTimer:
     def _token(self) -> int:
         return self._draw.randrange(self._target.model.config.vocab_size)
 
-    def _seconds(self, requests: Sequence[Request], length: int) -> float:
+    def _timed(self, requests: Sequence[Request], length: int) -> Timed:
         for request in requests:
             self._feed(request)
         began = self.clock()
-        self._drafter.draft(requests, [Budget(length, FREE)] * len(requests))
+        drafts = self._drafter.draft(requests, [Budget(length, FREE)] * len(requests))
         took = self.clock() - began
         token = self._token()
         self._drafter.observe(requests, [Verdict(0, (token,))] * len(requests))
         for request in requests:
             request.tokens.append(token)
-        return took
+        said = [draft.steps or length for draft in drafts]
+        return Timed(took, max(said), sum(said))
 
 
 def draft_cost(
@@ -254,26 +265,27 @@ def draft_cost(
     """Time a drafter on made-up requests, within about `seconds`."""
     deadline = clock() + seconds
     timer = DraftTimer(drafter, target, tokenizer, clock)
-    least: dict[tuple[int, int], float] = {}
-    reading: list[float] = []
+    drafts: dict[tuple[int, int], Timed] = {}
+    reading: list[Timed] = []
     with timer.ready():
         while not reading or (clock() < deadline and len(reading) < 9):
             reading.append(timer.reading())
             for requests in (FEW, MANY):
                 for length in (1, DEPTH):
-                    took = timer.seconds(requests, length)
-                    least[requests, length] = min(least.get((requests, length), math.inf), took)
+                    took = timer.drafts(requests, length)
+                    drafts[requests, length] = min(drafts.get((requests, length), took), took)
             timer.line_up()
-    # Asking n requests for a token, and for another.
-    first = [least[n, 1] for n in (FEW, MANY)]
+    # Asking n requests for a token, and another step of the drafter.
+    first = [drafts[n, 1] for n in (FEW, MANY)]
     another = [
-        max(0.0, least[n, DEPTH] - asking) / (DEPTH - 1) for n, asking in zip((FEW, MANY), first, strict=True)
+        max(0.0, drafts[n, DEPTH].seconds - asked.seconds) / max(1, drafts[n, DEPTH].steps - asked.steps)
+        for n, asked in zip((FEW, MANY), first, strict=True)
     ]
     each = max(0.0, another[1] - another[0]) / (MANY - FEW)
     fixed = max(0.0, another[0] - FEW * each)
-    asking = max(0.0, first[1] - fixed - MANY * each) / MANY
-    catch_up = max(0.0, min(reading) - first[0]) / (READ - 1)
-    return DraftCost(fixed, each, asking, catch_up)
+    alone, together = (asked.seconds - asked.steps * step for asked, step in zip(first, another, strict=True))
+    catching_up = min(timed.seconds - timed.steps * another[0] for timed in reading)
+    return DraftCost(fixed, each, max(0.0, together) / MANY, max(0.0, catching_up - alone) / (READ - 1))
 
 
 def _feeder(drafter: Drafter, hidden: int) -> Callable[[Request], None]:

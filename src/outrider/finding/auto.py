@@ -1,16 +1,16 @@
 """`speculative_model="auto"`: the chain of drafters that a target gets where nobody names one.
 
-Lookup stands first in it, since it costs nothing. Behind it stands the first candidate that suits the target:
-`FINDERS` say what there is, and a plan, which runs the loading code, whether it can be loaded beside the
-target. What then does not pay is switched off by the automatic draft length, so none is left out for being a
-poor guesser.
+Lookup stands first in it, since it costs nothing. Behind it stands the first candidate that suits the target,
+and behind a head the first draft model: `FINDERS` say what there is, and a plan, which runs the loading code,
+whether it can be loaded beside the target. What then does not pay is switched off by the automatic draft
+length, for each request, so none is left out for being a poor guesser.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,12 +44,28 @@ TOLD = 3
 
 @dataclass(frozen=True)
 class DraftCosts:
-    """What a drafter takes beside its target. memory: bytes, of all but its cache; position: bytes of its
-    cache for each position of a request; read: for a token, as a share of the bytes that the target reads."""
+    """What a drafter takes beside its target, and beside those before it in the chain.
 
+    weights: bytes; memory: of all but its cache, with so many requests at a time; position: bytes of its
+    cache for each position of a request; read: for a token, as a share of the bytes that the target reads.
+    """
+
+    weights: int
     memory: int
+    requests: int
     position: int
     read: float
+
+    @classmethod
+    def between(cls, before: MemoryPlan, plan: MemoryPlan) -> DraftCosts:
+        """What a plan has more than the one without the drafter."""
+        return cls(
+            weights=plan.drafts - before.drafts,
+            memory=plan.fixed - before.fixed,
+            requests=plan.max_num_seqs,
+            position=(plan.block - before.block) // plan.block_size,
+            read=(plan.drafts_read - before.drafts_read) / plan.read,
+        )
 
 
 class NoRoom(ConfigError):
@@ -60,17 +76,21 @@ class NoRoom(ConfigError):
 class Finding:
     """A candidate, and what becomes of it.
 
-    cost: what it takes; None where it cannot be planned. config: with which an engine is built; None where it
-    does not suit the target, and `reason` says why; instead: what may be tried in its place where nothing
-    else suits; lacks_room: it lacks nothing but memory.
+    cost: what it takes; None where it cannot be planned; of_one: the same where one request runs at a time.
+    plan, config: with which an engine is built, of the drafters before it as well; None where it does not
+    suit the target, and `reason` says why; instead: what may be tried in its place where nothing else suits;
+    lacks_room: it lacks nothing but memory. taken: it has a place in the chain.
     """
 
     candidate: Candidate
     cost: DraftCosts | None = None
+    of_one: DraftCosts | None = None
+    plan: MemoryPlan | None = None
     config: EngineConfig | None = None
     reason: str = ""
     instead: Candidate | None = None
     lacks_room: bool = False
+    taken: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ class Findings:
     """What was found for a target, and what was taken. skipped: candidates that do not suit it."""
 
     model: str
-    taken: Candidate | None = None
+    taken: tuple[Candidate, ...] = ()
     skipped: tuple[Finding, ...] = ()
 
     @property
@@ -88,10 +108,10 @@ class Findings:
 
     def __str__(self) -> str:
         """One line."""
-        if self.taken is None:
-            said = f"{LOOKUP.name} alone, since no head or smaller model that suits it was found"
-        else:
-            said = f"{LOOKUP.name}, then {self.taken.label} ({self.taken.kind} {self.taken.where})"
+        said = f"{LOOKUP.name} alone, since no head or smaller model that suits it was found"
+        if self.taken:
+            each = [f"then {one.label} ({one.kind} {one.where})" for one in self.taken]
+            said = ", ".join([LOOKUP.name, *each])
         more = len(self.skipped) - TOLD
         reasons = [
             f"not taken: {finding.candidate.label}: {finding.reason}" for finding in self.skipped[:TOLD]
@@ -110,21 +130,21 @@ def with_found(config: EngineConfig, *, listener: Listener = unheard) -> tuple[E
         return config, None
     listener(Loading(f"looking for drafts for {config.model}"))
     found = Findings(config.model)
-    for finding in weighed(config):
+    config, sought = _with(config, ()), config
+    for finding in weighed(sought):
         if finding.config is not None:
-            config, found = finding.config, replace(found, taken=finding.candidate)
-            break
-        found = replace(found, skipped=(*found.skipped, finding))
-    else:
-        config = _with(config, None)
+            config, found = finding.config, replace(found, taken=(*found.taken, finding.candidate))
+        else:
+            found = replace(found, skipped=(*found.skipped, finding))
     logger.info("%s", found)
     return config, found
 
 
-def weighed(config: EngineConfig) -> Iterator[Finding]:
+def weighed(config: EngineConfig, *, every: bool = False) -> Iterator[Finding]:
     """What becomes of each candidate for the target of a configuration, the best first; `TRIED` at most.
 
-    They are to stay within `memory_limit`, or what is free.
+    They are to stay within `memory_limit`, or what is free. every: those too for which there is no place any
+    more in the chain, as if they were taken alone; and what each takes for one request at a time.
 
     Nothing for a target that cannot be opened or planned: what is wrong with it is told where it is loaded.
     """
@@ -137,15 +157,22 @@ def weighed(config: EngineConfig) -> Iterator[Finding]:
             found = candidates(sought)
             if not found:
                 return
-            alone = make_plan(_with(here, None), ground)
+            weighing = _Weighing(sought, ground, make_plan(_with(here, ()), ground), every)
         except OutriderError:
             return
-    tried = deque(found[:TRIED])
+    tried, taken = deque(found[:TRIED]), list[Finding]()
     while tried:
+        candidate = tried.popleft()
+        fits = candidate.goes_behind([finding.candidate for finding in taken], sought)
+        if not (fits or every):
+            continue
         with _unsaid():
-            finding = _weigh(tried.popleft(), sought, ground, alone)
+            finding = weighing.weigh(candidate, taken if fits else ())
         if finding.config is not None:
-            finding = replace(finding, config=finding.config.model_copy(update={"model": config.model}))
+            named = finding.config.model_copy(update={"model": config.model})
+            finding = replace(finding, config=named, taken=fits)
+            if fits:
+                taken.append(finding)
         if finding.instead is not None:
             tried.append(finding.instead)
         yield finding
@@ -158,33 +185,50 @@ def candidates(sought: Sought) -> list[Candidate]:
     return sorted((c for c in found if once[c.drafter] is c), key=lambda candidate: candidate.rank)
 
 
-def _weigh(candidate: Candidate, sought: Sought, ground: Ground, alone: MemoryPlan) -> Finding:
-    config = _with(sought.config, candidate)
-    costs = None
-    try:
-        plan = make_plan(config, ground)
-        costs = DraftCosts(
-            memory=plan.fixed - alone.fixed,
-            position=(plan.block - alone.block) // plan.block_size,
-            read=plan.drafts_read / plan.read,
-        )
-        candidate.check(sought, plan)
-        config = _with_room(config, plan, alone)
-        _check_room(config, plan, alone)
-    except (OutriderError, OSError) as error:
-        instead, no_room = candidate.instead(error), isinstance(error, NoRoom)
-        return Finding(candidate, costs, None, reason(error), instead, no_room)
-    return Finding(candidate, costs, config)
+@dataclass(frozen=True)
+class _Weighing:
+    """What candidates are weighed by. alone: the plan of the target with lookup; of_one: whether it is told
+    what each takes for one request at a time."""
+
+    sought: Sought
+    ground: Ground
+    alone: MemoryPlan
+    of_one: bool
+
+    def weigh(self, candidate: Candidate, before: Sequence[Finding]) -> Finding:
+        """What becomes of a candidate behind those that were taken before it."""
+        chain = [finding.candidate for finding in before]
+        config = _with(self.sought.config, (*chain, candidate))
+        costs = of_one = None
+        try:
+            plan = make_plan(config, self.ground)
+            costs = DraftCosts.between((before[-1].plan if before else None) or self.alone, plan)
+            candidate.check(self.sought, costs.read)
+            if self.of_one:
+                of_one = self._of_one(chain, candidate)
+            config = _with_room(config, plan, self.alone)
+            _check_room(config, plan, self.alone)
+        except (OutriderError, OSError) as error:
+            instead, no_room = candidate.instead(error), isinstance(error, NoRoom)
+            return Finding(
+                candidate, costs, of_one, reason=reason(error), instead=instead, lacks_room=no_room
+            )
+        return Finding(candidate, costs, of_one, plan, config)
+
+    def _of_one(self, chain: Sequence[Candidate], candidate: Candidate) -> DraftCosts:
+        config = self.sought.config.model_copy(update={"max_num_seqs": 1})
+        before, plan = (make_plan(_with(config, each), self.ground) for each in (chain, (*chain, candidate)))
+        return DraftCosts.between(before, plan)
 
 
-def _with(config: EngineConfig, candidate: Candidate | None) -> EngineConfig:
-    """The configuration with lookup and this candidate as drafters."""
+def _with(config: EngineConfig, chain: Sequence[Candidate]) -> EngineConfig:
+    """The configuration with lookup and these candidates as drafters."""
     assert config.speculative is not None
-    changed: dict[str, Any] = {"drafters": (LOOKUP,)}
-    if candidate is None:
+    changed: dict[str, Any] = {"drafters": (LOOKUP, *(candidate.drafter for candidate in chain))}
+    for candidate in chain:
+        changed |= candidate.speculative
+    if not chain:
         changed["draft_quantization"] = None  # which is for the weights of a draft
-    else:
-        changed = {"drafters": (LOOKUP, candidate.drafter), **candidate.speculative}
     return config.model_copy(update={"speculative": config.speculative.model_copy(update=changed)})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ from outrider.errors import ModelError
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.gguf_split import part_names
 from outrider.models.spelling import unspeakable
-from outrider.planning.plan import MemoryPlan
 
 SMALLER = 2
 """A draft model reads so many times fewer bytes for a token than its target: with more it cannot pay."""
@@ -30,6 +29,12 @@ class Sought:
     checkpoint: Checkpoint
     path: Path
     open: Callable[[str], Checkpoint]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it is chosen for each request how much to draft, and so with which drafter."""
+        speculative = self.config.speculative
+        return speculative is not None and speculative.num_speculative_tokens == "auto"
 
     @cached_property
     def size(self) -> int:
@@ -65,10 +70,14 @@ class Candidate:
     speculative: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Options of speculation that it needs."""
 
-    def check(self, sought: Sought, plan: MemoryPlan) -> None:
+    def goes_behind(self, taken: Sequence[Candidate], sought: Sought) -> bool:
+        """Whether there is a place for it in a chain of lookup and these."""
+        return not taken
+
+    def check(self, sought: Sought, read: float) -> None:
         """Raise ModelError where it does not suit the target, though it was planned with it without an error.
 
-        plan: of the target with this drafter.
+        read: for a token, as a share of the bytes that the target reads.
         """
 
     def instead(self, error: Exception) -> Candidate | None:
@@ -107,12 +116,17 @@ class ModelCandidate(Candidate):
     kind: ClassVar[str] = "draft model"
     rank: ClassVar[int] = 2
 
-    def check(self, sought: Sought, plan: MemoryPlan) -> None:
+    def goes_behind(self, taken: Sequence[Candidate], sought: Sought) -> bool:
+        """Behind a head too, which costs less and is right less often, where the one that pays more is chosen
+        for each request."""
+        return not taken or (sought.chooses and not any(isinstance(each, ModelCandidate) for each in taken))
+
+    def check(self, sought: Sought, read: float) -> None:
         """Raises OtherVocabulary where that is all that is wrong with it."""
-        if plan.drafts_read * SMALLER > plan.read:
+        if read * SMALLER > 1:
             raise ModelError(
-                f"it reads {plan.drafts_read / plan.read:.0%} of its target's bytes for a token; a "
-                f"draft that can pay reads {1 / SMALLER:.0%} at most"
+                f"it reads {read:.0%} of its target's bytes for a token; a draft that can pay reads "
+                f"{1 / SMALLER:.0%} at most"
             )
         draft = self._opened(sought)
         own, target = draft.config.tree, sought.checkpoint.config.tree
@@ -139,9 +153,12 @@ class TextCandidate(ModelCandidate):
     rank: ClassVar[int] = 3
     speculative: ClassVar[Mapping[str, Any]] = MappingProxyType({"draft_vocabulary": "text"})
 
-    def check(self, sought: Sought, plan: MemoryPlan) -> None:
+    def goes_behind(self, taken: Sequence[Candidate], sought: Sought) -> bool:
+        return not taken
+
+    def check(self, sought: Sought, read: float) -> None:
         try:
-            super().check(sought, plan)
+            super().check(sought, read)
         except OtherVocabulary:
             for checkpoint in (sought.checkpoint, self._opened(sought)):
                 if (reason := unspeakable(checkpoint.tokenizer())) is not None:

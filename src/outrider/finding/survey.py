@@ -31,14 +31,14 @@ class DraftSurvey:
     head: Path
 
     @property
-    def taken(self) -> Finding | None:
+    def taken(self) -> list[Finding]:
         """What 'auto' takes beside lookup."""
-        return next((finding for finding in self.found if finding.config is not None), None)
+        return [finding for finding in self.found if finding.taken]
 
     @property
     def chain(self) -> list[str]:
         """The drafters of 'auto', by their names."""
-        return [LOOKUP.name, *([self.taken.candidate.drafter.name] if self.taken else [])]
+        return [LOOKUP.name, *(finding.candidate.drafter.name for finding in self.taken)]
 
 
 def survey_drafts(model: str, **options: object) -> DraftSurvey:
@@ -55,7 +55,7 @@ def survey_drafts(model: str, **options: object) -> DraftSurvey:
         config: EngineConfig = resolve(local, **{**options, "speculative_model": "auto"})
         architecture = open_checkpoint(local, tokenizer=config.tokenizer).config.architecture
         path = locate(local)
-        found = tuple(weighed(config))
+        found = tuple(weighed(config, every=True))
         names = [_bare(model), path.name, *filter(None, [cached_repository(path)])]
     return DraftSurvey(
         model=model,

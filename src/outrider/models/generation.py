@@ -50,6 +50,8 @@ GGUF_NAMES = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}
 """llama.cpp's names of what has another one here."""
 GGUF_NEUTRAL: dict[str, Any] = {"xtc_probability": 0, "mirostat": 0}
 """llama.cpp's samplers that generation_config.json does not know, and the values that switch them off."""
+GGUF_SUPPRESSED = "tokenizer.ggml.suppress_tokens"
+"""The key for `suppress_tokens` of generation_config.json."""
 GGUF_DETAILS = {"xtc_threshold", "mirostat_tau", "mirostat_eta"}
 """Settings of such a sampler. They say nothing that the sampler's own key does not."""
 
@@ -78,9 +80,8 @@ def gguf_sampling_defaults(metadata: Mapping[str, Any]) -> SamplingDefaults:
     given = {
         key.removeprefix(GGUF_PREFIX): value for key, value in metadata.items() if key.startswith(GGUF_PREFIX)
     }
-    return _defaults(
-        {GGUF_NAMES.get(key, key): _shortest(given[key]) for key in given if key not in GGUF_DETAILS}
-    )
+    told = {GGUF_NAMES.get(key, key): _shortest(given[key]) for key in given if key not in GGUF_DETAILS}
+    return _defaults(told | {"suppress_tokens": metadata.get(GGUF_SUPPRESSED) or None})
 
 
 def read_generation_config(path: str) -> Mapping[str, Any]:

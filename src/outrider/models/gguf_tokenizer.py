@@ -18,6 +18,7 @@ from outrider.messages import listed, shown
 from outrider.models.gguf_metadata import Metadata
 from outrider.models.gguf_vocabulary import (
     BYTE_LEVEL,
+    GEMMA4,
     MERGES,
     NAMED,
     SENTENCEPIECE,
@@ -35,7 +36,6 @@ BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 NEUTRAL: dict[str, Any] = {
     "tokenizer.ggml.remove_extra_whitespaces": False,
     "tokenizer.ggml.precompiled_charsmap": [],
-    "tokenizer.ggml.suppress_tokens": [],
 }
 """Keys that would change the tokens of a text or an answer, and the only values that change nothing."""
 OTHER_MODELS = {
@@ -43,7 +43,6 @@ OTHER_MODELS = {
     "t5": "unigram",
     "rwkv": "the longest token that fits",
     "plamo2": "unigram of its own",
-    "gemma4": "merges over SentencePiece's pieces",
     "whitespace": "words between spaces",
     "hybriddna": "DNA in pieces of six bases",
 }
@@ -110,10 +109,12 @@ def _parts(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
         return _byte_level(metadata, vocabulary)
     if kind == SENTENCEPIECE:
         return _sentencepiece(metadata, vocabulary)
+    if kind == GEMMA4:
+        return _gemma4(metadata, vocabulary)
     what = f" ({OTHER_MODELS[kind]})" if kind in OTHER_MODELS else ""
     raise ModelError(
         f"{metadata.source}: tokenizer {shown(kind)} is not supported{what}; supported are "
-        f"{BYTE_LEVEL!r} and {SENTENCEPIECE!r}; {GIVE}"
+        f"{listed((BYTE_LEVEL, SENTENCEPIECE, GEMMA4))}; {GIVE}"
     )
 
 
@@ -163,16 +164,36 @@ def _added(metadata: Metadata, vocabulary: TokenTable, ids: list[int], *, specia
 
 def _byte_level(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
     words = _pre_tokenizer(metadata)
+    model = _of_merges(metadata, vocabulary, ignore_merges=words.ignore_merges)
+    normalizer = normalizers.NFC() if words.nfc else None
+    return _Parts(model, decoders.ByteLevel(), normalizer, words.build(), words.bos)
+
+
+def _gemma4(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
+    """Pieces as SentencePiece writes them, and the merges of the model's tokenizer.json.
+
+    llama.cpp splits a text at line ends first. The model's own tokenizer does not, and no token goes over
+    one.
+    """
+    key = "tokenizer.ggml.add_space_prefix"
+    if metadata.flag(key, False):
+        raise metadata.wrong(key, f"no Gemma 4 puts a space before a text; {GIVE}")
+    unknown = vocabulary.tokens[vocabulary.special["unk"]] if "unk" in vocabulary.special else None
+    model = _of_merges(metadata, vocabulary, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    return _Parts(
+        model, decoders.Sequence(_restoring_spaces()), normalizers.Replace(" ", SPACE), None, bos=True
+    )
+
+
+def _of_merges(metadata: Metadata, vocabulary: TokenTable, **how: Any) -> Any:
+    """The BPE model of a file that lists its merges. Raises ModelError for a list that is none."""
     if MERGES not in metadata:
         raise ModelError(f"{metadata.source}: metadata {MERGES!r} is missing; {GIVE}")
     merges = metadata.strings(MERGES)
-    pairs = [merge.partition(" ")[::2] for merge in merges]
     try:
-        model = BPE(vocabulary.ids, pairs, ignore_merges=words.ignore_merges)
+        return BPE(vocabulary.ids, [merge.partition(" ")[::2] for merge in merges], **how)
     except Exception as error:
         raise _wrong_merge(metadata, vocabulary, merges) from error
-    normalizer = normalizers.NFC() if words.nfc else None
-    return _Parts(model, decoders.ByteLevel(), normalizer, words.build(), words.bos)
 
 
 def _wrong_merge(metadata: Metadata, vocabulary: TokenTable, merges: list[str]) -> ModelError:
@@ -219,8 +240,7 @@ def _sentencepiece(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
     merges = list(_merges(metadata, vocabulary))
     model = BPE(vocabulary.ids, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     prefix = metadata.flag("tokenizer.ggml.add_space_prefix", True)
-    restore = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    decoder = decoders.Sequence([*restore, *([decoders.Strip(" ", 1, 0)] if prefix else [])])
+    decoder = decoders.Sequence([*_restoring_spaces(), *([decoders.Strip(" ", 1, 0)] if prefix else [])])
     instruction = vocabulary.ids.get("[INST]")
     if prefix and instruction in vocabulary.control:
         first = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
@@ -229,6 +249,11 @@ def _sentencepiece(metadata: Metadata, vocabulary: TokenTable) -> _Parts:
     return _Parts(
         model, decoder, normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)]), None, bos=True
     )
+
+
+def _restoring_spaces() -> list[Any]:
+    """From pieces back to text."""
+    return [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
 
 
 def _merges(metadata: Metadata, vocabulary: TokenTable) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from outrider.models.gguf_metadata import Metadata
 TOKENS, MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.merges"
 UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED = range(5)  # values of tokenizer.ggml.token_type
 LONGEST = 1024  # characters of a token: what is done for one grows with its square
-BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # values of tokenizer.ggml.model
+BYTE_LEVEL, SENTENCEPIECE, GEMMA4 = "gpt2", "llama", "gemma4"  # values of tokenizer.ggml.model
 NAMED = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """The tokens that a tokenizer knows by a name, and what the file's keys call them."""
 ENDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")

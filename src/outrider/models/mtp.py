@@ -93,7 +93,7 @@ def mtp_of(checkpoint: Checkpoint, name: str) -> MtpParts:
     if parts is None:
         raise ModelError(
             f"speculative_model = 'mtp': {name!r} brings no layer for multi-token prediction (MTP), or "
-            "none of a kind that is known; give another drafter, such as 'ngram'"
+            "none of a kind that is known; give another drafter, such as 'suffix'"
         )
     checkpoint.check(parts)
     return parts
