@@ -184,7 +184,7 @@ class Subject:
 def latencies_of(outputs: Sequence[RequestOutput], times: Sequence[float]) -> Latencies:
     """What those who asked at these times have seen. A request that comes while a step is computed is added
     after it; the first one finds the engine idle, so the clock is set by that."""
-    first, gaps, ends = [], [], []
+    first, gaps, each, ends = [], [], [], []
     began = outputs[0].metrics.arrival_time - times[0]
     for output, time_of in zip(outputs, times, strict=True):
         metrics = output.metrics
@@ -192,9 +192,11 @@ def latencies_of(outputs: Sequence[RequestOutput], times: Sequence[float]) -> La
         assert metrics.finished_time is not None
         first.append(metrics.first_token_time - began - time_of)
         gaps += [after - before for (before, _), (after, _) in pairwise(metrics.token_times)]
+        after_first = metrics.token_times[-1][0] - metrics.first_token_time
+        each.append(after_first / (len(output.outputs[0].token_ids) - 1))
         ends.append(metrics.finished_time - began)
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    return latencies(tokens / (max(ends) - times[0]), first, gaps)
+    return latencies(tokens / (max(ends) - times[0]), first, gaps, each)
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ class Drafting:
 @dataclass(frozen=True)
 class Latencies:
     """Of requests that arrived one by one. Seconds; ITL is the time between two steps that gave a request
-    tokens."""
+    tokens, and TPOT a request's time from its first token to its last, over the tokens between."""
 
     tokens_per_second: float
     ttft_mean: float
@@ -83,10 +83,13 @@ class Latencies:
     itl_mean: float
     itl_p50: float
     itl_p99: float
+    tpot_mean: float
 
 
-def latencies(tokens_per_second: float, first: Sequence[float], gaps: Sequence[float]) -> Latencies:
-    """Of all times to a first token, and all times between two steps of a request."""
+def latencies(
+    tokens_per_second: float, first: Sequence[float], gaps: Sequence[float], each: Sequence[float]
+) -> Latencies:
+    """Of all times to a first token, all times between two steps of a request, and each request's TPOT."""
     first_p50, first_p99 = np.quantile(first, (0.5, 0.99)).tolist()
     gap_p50, gap_p99 = np.quantile(gaps, (0.5, 0.99)).tolist()
     return Latencies(
@@ -97,6 +100,7 @@ def latencies(tokens_per_second: float, first: Sequence[float], gaps: Sequence[f
         itl_mean=float(np.mean(gaps)),
         itl_p50=gap_p50,
         itl_p99=gap_p99,
+        tpot_mean=float(np.mean(each)),
     )
 
 
