@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ PODS = [(name, pod) for name, resource in STORED.items() for pod in templates(re
 SERVERS = [(name, pod) for name, pod in PODS if name.endswith("Deployment")]
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
 PORT = ServerConfig.model_fields["port"].default
+LLM_ALONE = {"speculative_model"}  # what makes a part of EngineConfig
 METRIC = r"outrider[:_]\w+"
 
 
@@ -51,6 +54,18 @@ def test_arguments_are_those_of_the_server(name: str, pod: Resource) -> None:
     given = COMMANDS["serve"].make_context("serve", list(container["args"])).params
     assert settings_of(given["setting"]).keys() <= EngineConfig.model_fields.keys()
     assert given["shutdown_timeout"] + 5 < ENDING < pod["spec"]["terminationGracePeriodSeconds"] - 5
+
+
+def test_the_application_of_replicas_has_its_arguments() -> None:
+    """As long as the cluster is not there, those of LLM among them."""
+    (config,) = (each["spec"]["serveConfigV2"] for name, each in STORED.items() if name == "ray/RayService")
+    (application,) = yaml.safe_load(config)["applications"]
+    assert application["import_path"] == "outrider.cluster.replicas:app"
+    arguments = application["args"]
+    assert arguments["options"].keys() <= EngineConfig.model_fields.keys() | LLM_ALONE
+    if importlib.util.find_spec("outrider.cluster") is not None:
+        given = importlib.import_module("outrider.cluster.config").ClusterConfig(**arguments)
+        assert given.replicas == 2
 
 
 def test_an_argument_that_there_is_not_is_found() -> None:

@@ -1,10 +1,20 @@
-{{/* Of `outrider.cluster.replicas:app`. */}}
+{{/* Fields of `outrider.cluster.config.ClusterConfig`. */}}
 {{- define "outrider.rayArguments" -}}
-{{- $arguments := dict "model" .Values.model "replicas" .Values.replicas }}
+{{- $arguments := dict "model" .Values.model "replicas" .Values.replicas "cores" (int .Values.ray.cores) }}
 {{- if eq .Values.autoscaling.kind "ray" }}
-{{- $arguments = dict "model" .Values.model "min_replicas" .Values.autoscaling.minReplicas "max_replicas" .Values.autoscaling.maxReplicas }}
+{{- $_ := set $arguments "replicas" .Values.autoscaling.minReplicas }}
+{{- $_ := set $arguments "max_replicas" .Values.autoscaling.maxReplicas }}
 {{- end }}
-{{- toYaml (merge $arguments .Values.options) }}
+{{- with .Values.gpus }}
+{{- $_ := set $arguments "gpus" . }}
+{{- end }}
+{{- with .Values.options }}
+{{- $_ := set $arguments "options" . }}
+{{- end }}
+{{- with .Values.server }}
+{{- $_ := set $arguments "server" . }}
+{{- end }}
+{{- toYaml $arguments }}
 {{- end }}
 
 {{/* The head needs no graphics processor: nothing that leads a pod to one is its. */}}
