@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 wheels clean
+.PHONY: demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-deploy wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
@@ -80,6 +80,10 @@ check-arm64:
 	qemu-aarch64-static -cpu neoverse-n1 build/check-arm64/check neon_dot
 	qemu-aarch64-static -cpu cortex-a72 build/check-arm64/check neon
 
+# The chart and its manifests, Compose's file and the Dockerfile, by Helm's own code and the schemas of Kubernetes.
+check-deploy: $(VENV)/.deploy
+	$(BIN)/python -m pytest tests/deploy
+
 # Wheels of this system in build/wheels, as the release workflow makes them: [tool.cibuildwheel] of pyproject.toml says
 # which. On Linux they are built in a container, for which Docker or Podman has to run.
 wheels: $(VENV)/.wheels
@@ -124,6 +128,10 @@ $(VENV)/.docs: $(VENV)/.package
 
 $(VENV)/.wheels: $(VENV)/bin/python
 	$(PIP) 'cibuildwheel>=4,<5'
+	touch $@
+
+$(VENV)/.deploy: $(VENV)/.test
+	$(PIP) --editable .[deploy]
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

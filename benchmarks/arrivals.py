@@ -28,6 +28,7 @@ from benchmarks.variants import cache_folder
 from outrider import RequestOutput, SamplingParams
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import LengthPolicy
+from outrider.engine.engine import Engine
 
 Arrival = tuple[float, list[int], int]
 """(second, prompt, tokens to generate)"""
@@ -48,10 +49,9 @@ class Summary:
 
 
 def serve(
-    bench: Bench, chain: Chain, policy: LengthPolicy, arrivals: Sequence[Arrival]
+    engine: Engine, chain: Chain, policy: LengthPolicy, arrivals: Sequence[Arrival]
 ) -> list[RequestOutput]:
     """Serve the requests as they arrive."""
-    engine = bench.llm.engine
     engine.drafters, engine.scheduler.policy = chain, policy
     ids: list[str] = []
     began = time.perf_counter()
@@ -96,12 +96,13 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Summary]:
     step = bench.record(prompts, args.tokens)
     drafter = bench.drafter(always(args.acceptance), args.cost, args.requests, step)
     chain, auto = Chain([drafter]), bench.auto(drafter)
+    engine = bench.llm.engine
     at_once = [(0.0, prompt, args.tokens) for prompt in prompts]
     began = time.perf_counter()
-    serve(bench, Chain(), PLAIN, at_once)
+    serve(engine, Chain(), PLAIN, at_once)
     capacity = args.requests / (time.perf_counter() - began)  # requests a second
     sys.stderr.write(f"capacity of the target alone: {capacity:.2f} requests/s\n")
-    serve(bench, chain, auto, at_once)  # to learn in
+    serve(engine, chain, auto, at_once)  # to learn in
     draw = random.Random(0)
     long = [draw.randrange(1000, 40000) for _ in range(args.long)]
     summaries = []
@@ -112,8 +113,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Summary]:
             arrivals: list[Arrival] = [(t, p, args.tokens) for t, p in zip(times, prompts, strict=True)]
             if args.long:
                 arrivals.insert(len(arrivals) // 2, (times[len(arrivals) // 2], long, 1))
-            results["target-only"].append(serve(bench, Chain(), PLAIN, arrivals))
-            results["auto"].append(serve(bench, chain, auto, arrivals))
+            results["target-only"].append(serve(engine, Chain(), PLAIN, arrivals))
+            results["auto"].append(serve(engine, chain, auto, arrivals))
             pairs = zip(results["target-only"][-1], results["auto"][-1], strict=True)
             assert all(a.outputs[0].token_ids == b.outputs[0].token_ids for a, b in pairs), "other tokens"
         summaries += [summary(load, name, rounds) for name, rounds in results.items()]

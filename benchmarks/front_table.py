@@ -178,7 +178,7 @@ def write_readmes(run: Run) -> None:
         path.write_text(placed(path.read_text(encoding="utf-8"), render(run, language)), encoding="utf-8")
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """The processor's name as Linux has it, and the widest instructions that the kernels know."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
@@ -188,7 +188,7 @@ def _cpu() -> str:
     return f"{name[1].strip() if name else platform.machine()}{widest}"
 
 
-def _revision() -> str:
+def revision() -> str:
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -210,10 +210,10 @@ def run_of(models: Sequence[tuple[str, Path, Sequence[str]]], tokens: int, round
     date = datetime.now(UTC).date().isoformat()
     return Run(
         date=date,
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cores=os.cpu_count() or 1,
         threads=default_threads(),
-        revision=_revision(),
+        revision=revision(),
         versions=versions,
         tokens=tokens,
         rounds=rounds,

@@ -50,22 +50,35 @@ def test_the_image_copies_what_there_is() -> None:
 
 
 def test_the_image_installs_extras_that_there_are() -> None:
-    (extras,) = re.findall(r"pip install [^&]*\.\[([a-z,]+)\]", " ".join(of("RUN")))
-    assert {*extras.split(",")} <= PROJECT["project"]["optional-dependencies"].keys()
-    (version,) = {re.split("[:-]", rest)[1] for rest in of("FROM")}
+    extras = re.findall(r"\.whl\)\[([a-z,]+)\]", " ".join(of("RUN")))
+    assert len(extras) == 4
+    assert {*",".join(extras).split(",")} <= PROJECT["project"]["optional-dependencies"].keys()
+    (version,) = {re.split("[:-]", rest)[1] for rest in of("FROM") if ":" in rest}
     assert f"cp{version.replace('.', '')}" == PROJECT["tool"]["scikit-build"]["wheel"]["py-api"]
 
 
+def test_stages_are_made_of_stages_that_there_are() -> None:
+    """The last one is what is built where none is named."""
+    stages = [re.fullmatch(r"(\S+) AS (\S+)", rest) for rest in of("FROM")]
+    names = [stage[2] for stage in stages if stage is not None]
+    bases = [stage[1] for stage in stages if stage is not None and ":" not in stage[1]]
+    copied = re.findall(r"--from=(\S+)", " ".join(of("COPY")))
+    assert len(names) == len(stages) == len({*names})
+    assert {*bases, *copied} <= {*names}
+    assert names[-1] == "cpu"
+
+
 def test_the_image_serves_as_nobody_in_particular() -> None:
-    """The command understands its words, and root is left before it."""
+    """The command understands its words, and every image that is run leaves root."""
     entry, default = (json.loads(of(name)[0]) for name in ("ENTRYPOINT", "CMD"))
     command, name, *options = entry + default
     assert command in PROJECT["project"]["scripts"]
     context = COMMANDS[name].make_context(name, options)
     assert context.params["host"] == "0.0.0.0"
-    names = [name for name, _ in instructions()]
-    assert names.index("USER") < names.index("ENTRYPOINT")
-    assert of("USER")[0] not in ("root", "0")
+    packages = [rest for rest in of("COPY") if "--from=" in rest]
+    users = of("USER")
+    assert len(users) == len(packages) == 4
+    assert {*users} == {"10001"}
 
 
 def test_the_health_of_the_image_is_the_servers() -> None:
@@ -89,7 +102,7 @@ def test_what_is_made_there_has_a_rule(path: Path) -> None:
 
 def test_ci_runs_every_kind_of_check() -> None:
     text = (ROOT / ".ci" / "run").read_text()
-    assert goals(text) >= {"lint", "test", "fuzz", "docs", "check-native", "sanitize"}
+    assert goals(text) >= {"lint", "test", "fuzz", "docs", "check-native", "check-deploy", "sanitize"}
     (chosen,) = re.findall(r'SANITIZED="(.*)"', text)
     for pattern in chosen.split():
         assert [*ROOT.glob(pattern)], pattern

@@ -1,0 +1,1 @@
+"""A fleet of replicas, simulated by discrete events from step times that were measured."""
