@@ -28,13 +28,15 @@ def show(service: Service, url: str) -> None:
 
 def facts(service: Service, url: str) -> list[tuple[str, str]]:
     """What is served, and where."""
-    llm, config = service.llm, service.config
-    drafters = ", ".join(service.drafters) or "none (plain decoding)"
-    cache = llm.config.kv_cache_memory
+    model, config = service.model, service.config
+    drafters = ", ".join(model.drafters) or "none (plain decoding)"
     rows = [
-        ("model", f"{config.model_name}, up to {service.max_model_len} tokens"),
+        ("model", f"{config.model_name}, up to {model.max_model_len} tokens"),
         ("drafters", drafters),
-        ("memory", f"{_size(psutil.Process().memory_info().rss)}; the cache may take {_size(cache)}"),
+        (
+            "memory",
+            f"{_size(psutil.Process().memory_info().rss)}; the cache may take {_size(model.kv_cache_memory)}",
+        ),
     ]
     if service.sampling_defaults:
         params = ", ".join(f"{name} {value}" for name, value in service.sampling_defaults.items())
@@ -44,7 +46,7 @@ def facts(service: Service, url: str) -> list[tuple[str, str]]:
 
 def curl(service: Service, url: str) -> str:
     """A command to copy."""
-    chats = service.llm.tokenizer.chat_template is not None
+    chats = service.model.tokenizer.chat_template is not None
     path, body = ("/v1/chat/completions", HELLO) if chats else ("/v1/completions", {"prompt": "Once"})
     key = ' -H "Authorization: Bearer $OUTRIDER_API_KEY"' if service.config.api_keys else ""
     header = "-H 'Content-Type: application/json'"

@@ -207,6 +207,7 @@ def serve(
         from outrider.adapting.footprint import learning_bytes
         from outrider.cli import banner
         from outrider.serving import logs, server
+        from outrider.serving.model import LocalEngine, ServedModel
         from outrider.serving.service import Service
         from outrider.serving.settings import ServerConfig, public_name
 
@@ -266,7 +267,9 @@ def serve(
             **{name: value for name, value in of_llm.items() if value is not None},
         )
         announce = banner.show if in_words else server.log_listening
-        asyncio.run(server.run(Service(llm, config), bound, announce))
+        engine = LocalEngine(llm, queue=config.max_queue, learning=config.learning)
+        service = Service(ServedModel.of(llm), engine, config)
+        asyncio.run(server.run(service, bound, announce))
 
 
 def _learning(adapt: bool, **options: Any) -> AdaptConfig | None:

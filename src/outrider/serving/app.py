@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -38,8 +38,7 @@ def build_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
-        with service.adapter or nullcontext():
-            yield
+        yield
         await service.engine.close()
 
     app = FastAPI(
