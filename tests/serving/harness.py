@@ -127,6 +127,13 @@ def running(llm: LLM, **options: Any) -> Iterator[Served]:
     config = ServerConfig(**defaults | options)
     engine = LocalEngine(llm, queue=config.max_queue, learning=config.learning)
     service = Service(ServedModel.of(llm), engine, config)
+    with serving(service, llm, engine) as served:
+        yield served
+
+
+@contextmanager
+def serving(service: Service, llm: LLM, engine: LocalEngine) -> Iterator[Served]:
+    """The server of a service."""
     server = http_server(service)
     with listen(service.config.host, service.config.port) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import psutil
@@ -12,6 +13,7 @@ from outrider import __version__
 from outrider.cli.console import stderr
 
 if TYPE_CHECKING:
+    from outrider.cluster.config import ClusterConfig
     from outrider.serving.service import Service
 
 HELLO = {"messages": [{"role": "user", "content": "Name three colours."}]}
@@ -19,11 +21,23 @@ HELLO = {"messages": [{"role": "user", "content": "Name three colours."}]}
 
 def show(service: Service, url: str) -> None:
     """The banner. url: where the server listens."""
-    stderr.print(Text(f"Outrider {__version__}", "bold"))
-    for name, value in facts(service, url):
-        stderr.print(Text.assemble((f"  {name:<11}", "dim"), value), soft_wrap=True)
+    _print(facts(service, url))
     stderr.print(Text("  try it:", "dim"))
     stderr.print(Text(curl(service, url)), soft_wrap=True)
+
+
+def show_replicas(config: ClusterConfig, url: str) -> None:
+    """The banner of replicas. url: where their ingress listens."""
+    many = f"{config.replicas}" if config.most == config.replicas else f"{config.replicas} to {config.most}"
+    each = f"{config.gpus:g} GPUs" if config.gpus else f"{config.cores} cores"
+    rows = [("model", config.server_config().model_name), ("replicas", f"{many}, each with {each}")]
+    _print([*rows, ("API", f"{url}/v1"), ("playground", f"{url}/"), ("metrics", f"{url}/metrics")])
+
+
+def _print(rows: Sequence[tuple[str, str]]) -> None:
+    stderr.print(Text(f"Outrider {__version__}", "bold"))
+    for name, value in rows:
+        stderr.print(Text.assemble((f"  {name:<11}", "dim"), value), soft_wrap=True)
 
 
 def facts(service: Service, url: str) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
@@ -37,11 +36,11 @@ HEALTH_SECONDS = 5.0
 class Replica:
     """One engine, in an actor."""
 
-    async def __init__(self, model: str, options: Mapping[str, Any]) -> None:
-        self._llm = await asyncio.to_thread(LLM, model, **options)
+    def __init__(self, model: str, options: Mapping[str, Any]) -> None:
+        self._llm = LLM(model, **options)
         self._name = str(serve.get_replica_context().replica_id.unique_id)
         self._engine = LocalEngine(self._llm, queue=math.inf)  # the ingress says how many may wait
-        self._engine.start()
+        self._engine.start()  # for the event loop that Serve calls all of this in
 
     async def check_health(self) -> None:
         """Raise EngineStopped where requests are not taken any more: Serve then starts another replica."""
@@ -116,7 +115,8 @@ class RayReplicas:
             raise ReplicaLost(_line(error)) from error
         if isinstance(found, Exception):
             raise found
-        return found
+        vector: Floats = found
+        return vector
 
     async def metrics(self, labels: dict[str, str]) -> list[Metric]:
         """Of those that are there. One that dies meanwhile is left out."""
@@ -125,7 +125,8 @@ class RayReplicas:
         return [metric for each in told if isinstance(each, list) for metric in each]
 
     async def card(self, name: str, modified: str) -> Card:
-        return await self._handle.card.remote(name, modified)
+        card: Card = await self._handle.card.remote(name, modified)
+        return card
 
 
 def app(arguments: Mapping[str, Any]) -> Application:

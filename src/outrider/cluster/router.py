@@ -16,7 +16,7 @@ from outrider.cluster.news import ReplicaCall
 from outrider.cluster.prefixes import PrefixTable
 
 
-class PrefixRouter(RequestRouter):
+class PrefixRouter(RequestRouter):  # type: ignore[misc]
     """Orders the replicas by `PrefixTable.ranked`. What they are asked besides generating goes anywhere."""
 
     def initialize_state(self, **options: Any) -> None:

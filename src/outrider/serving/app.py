@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from outrider import __version__
 from outrider.serving import embeddings, errors, generation, information, pages
+from outrider.serving.calls import REPLICA
 from outrider.serving.messages import routes as messages
 from outrider.serving.middleware import (
     IGNORED,
@@ -74,7 +75,7 @@ def build_app(service: Service) -> FastAPI:
             allow_origins=config.allowed_origins,
             allow_methods=["DELETE", "GET", "HEAD", "POST"],
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID, IGNORED, "retry-after"],
+            expose_headers=[REQUEST_ID, IGNORED, REPLICA, "retry-after"],
         )
     _describe(app)
     return app

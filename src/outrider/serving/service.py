@@ -96,7 +96,12 @@ class Service:
             log["user"] = body.user
         generation = self.engine.generate(prompts, self._limited(params), priority=body.priority or 0)
         call = Call(
-            generation, answer, deadline=request.state.deadline, log=log, counting=body.continuous_usage
+            generation,
+            answer,
+            deadline=request.state.deadline,
+            log=log,
+            counting=body.continuous_usage,
+            tracing=bool(body.speculation_trace),
         )
         return await call.respond(request, stream=bool(body.stream))
 
