@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
+from outrider.errors import ConfigError
 from outrider.serving.settings import ServerConfig, public_name
 from outrider.validation import Strict
 
@@ -72,7 +73,7 @@ class ClusterConfig(Strict):
         """
         given = dict(self.server)
         if given.get("learning") is not None:
-            raise ValueError("learning: each replica would learn by itself; leave it out")
+            raise ConfigError("learning: each replica would learn by itself; leave it out", "learning")
         if key := environment.get(API_KEY):
             given.setdefault("api_keys", [key])
         return ServerConfig(**{"host": "0.0.0.0", "model_name": public_name(self.model), **given})

@@ -6,12 +6,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray import serve
+from ray.serve import Application
 
 from outrider.cluster.config import ClusterConfig
 from outrider.cluster.replicas import app
@@ -21,6 +22,7 @@ from outrider.serving.server import listen
 
 logger = logging.getLogger(__name__)
 
+Builder = Callable[[Mapping[str, Any]], Application]
 APPLICATION = "outrider"
 OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory for a Ray of our own, which is about the least that it takes: nothing lies there."""
@@ -61,12 +63,12 @@ def cores_each(address: str | None, replicas: int) -> int:
 
 
 @contextmanager
-def deployed(arguments: Mapping[str, Any], host: str, port: int) -> Iterator[str]:
+def deployed(arguments: Mapping[str, Any], host: str, port: int, build: Builder) -> Iterator[str]:
     """The application, and the URL that it has once it answers. arguments: the fields of ClusterConfig.
 
     Raises ConfigError and ModelError for a model that cannot be served like this.
     """
-    application = app(arguments)
+    application = build(arguments)
     with listen(host, port):
         pass  # Serve would say less of a port that is taken
     serve.start(http_options={"host": host, "port": port})
@@ -81,7 +83,13 @@ def deployed(arguments: Mapping[str, Any], host: str, port: int) -> Iterator[str
 
 @contextmanager
 def replicated(
-    arguments: Mapping[str, Any], *, address: str | None, host: str, port: int, quiet: bool = True
+    arguments: Mapping[str, Any],
+    *,
+    address: str | None,
+    host: str,
+    port: int,
+    quiet: bool = True,
+    build: Builder = app,
 ) -> Iterator[tuple[ClusterConfig, str]]:
     """Replicas that serve, and their URL. In the end requests that run have the time that the configuration
     gives them.
@@ -98,7 +106,7 @@ def replicated(
         if address is not None:
             cores = arguments.get("cores") or cores_each(address, most)
         given = {**arguments, "cores": cores}
-        with deployed(given, host, port) as url:
+        with deployed(given, host, port, build) as url:
             yield ClusterConfig(**given), url
 
 
