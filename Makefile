@@ -4,10 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-deploy wheels clean
+.PHONY: demo cluster-demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-deploy wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
+
+# Two replicas on Ray under 32 clients, of which one is killed every 20 seconds: no stream may notice.
+DEMO_SECONDS ?= 120
+
+cluster-demo: $(VENV)/.cluster
+	$(BIN)/python -m benchmarks.cluster demo --seconds $(DEMO_SECONDS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -115,6 +121,12 @@ $(VENV)/.demo: $(VENV)/.package
 
 $(VENV)/.test: $(VENV)/.demo $(VENV)/.torch
 	$(PIP) --editable .[test]
+	touch $@
+
+# Ray does not start beside a package of AMD's that needs its driver, and that the extra `energy` brings.
+$(VENV)/.cluster: $(VENV)/.demo
+	$(PIP) --editable .[cluster]
+	$(BIN)/python -m pip --quiet uninstall --yes amdsmi
 	touch $@
 
 $(VENV)/.clients: $(VENV)/.test tests/clients/node/package.json

@@ -34,7 +34,19 @@ ON_PYTORCH = (
     "outrider.ops.torch", "outrider.training", "outrider.adapting.process", "outrider.adapting.rounds",
     "outrider.models.pickled", "outrider.__main__",
 )  # fmt: skip
-HEAVY = {"torch", "transformers", "llguidance", "matplotlib", "fastapi", "uvicorn", "zeus", "httpx", "jinja2"}
+ON_RAY = ("outrider.cluster.replicas", "outrider.cluster.router", "outrider.cluster.run")
+HEAVY = {
+    "ray",
+    "torch",
+    "transformers",
+    "llguidance",
+    "matplotlib",
+    "fastapi",
+    "uvicorn",
+    "zeus",
+    "httpx",
+    "jinja2",
+}
 
 
 def run(code: str, *arguments: str) -> str:
@@ -48,7 +60,8 @@ def test_nothing_needs_transformers(tmp_path: Path) -> None:
     """Every module is imported, and a model in Hugging Face's files generates."""
     write_model(tmp_path)
     found = walk_packages(outrider.__path__, "outrider.", onerror=pytest.fail)
-    modules = [module.name for module in found if not module.name.endswith("__main__")]
+    apart = (*ON_RAY, "outrider.__main__")
+    modules = [module.name for module in found if not module.name.startswith(apart)]
     assert "outrider.models.tokenizer" in modules
     blocking = BLOCKING.format(blocked={"transformers"})
     tokens = run(blocking + WHOLE.format(modules=modules, model=str(tmp_path)))
@@ -83,10 +96,10 @@ def test_importing_the_engine_imports_nothing_that_takes_long() -> None:
 def test_the_core_imports_no_pytorch() -> None:
     """Not one module of it, each imported where PyTorch cannot be."""
     found = walk_packages(outrider.__path__, "outrider.", onerror=pytest.fail)
-    core = [module.name for module in found if not module.name.startswith(ON_PYTORCH)]
+    core = [module.name for module in found if not module.name.startswith(ON_PYTORCH + ON_RAY)]
     assert {"outrider.engine.build", "outrider.serving.server", "outrider.planning.limit"} < set(core)
     code = f"from importlib import import_module\nfor name in {core!r}: import_module(name)"
-    run(BLOCKING.format(blocked={"torch", "transformers"}) + code)
+    run(BLOCKING.format(blocked={"torch", "transformers", "ray"}) + code)
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="this system does not say what a process takes")

@@ -48,6 +48,7 @@ TORCH = Extra(
     " (the CPU's build; without that index, gigabytes of CUDA come with it on Linux)",
 )
 SERVER = Extra("server", ("fastapi", "prometheus_client", "uvicorn"))
+CLUSTER = Extra("cluster", ("ray", "fastapi", "prometheus_client", "uvicorn"))
 PLOT = Extra("plot", ("matplotlib",))
 CHAT = Extra("chat", ("prompt_toolkit",))
 ENERGY = Extra("energy", ("zeus",))

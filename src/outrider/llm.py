@@ -89,7 +89,7 @@ class LLM:
         engine = build_engine(self.config, listener=listener, watchers=[self.tally])
         release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
         self.shared = SharedEngine(engine)
-        self.reader = PromptReader(self.shared)
+        self._reader = PromptReader(engine.tokenizer, engine.max_model_len)
 
     def __repr__(self) -> str:
         config, engine = self.config, self.engine
@@ -122,6 +122,12 @@ class LLM:
     def engine(self) -> Engine:
         """What computes, for whoever has it alone."""
         return self.shared.engine
+
+    @property
+    def reader(self) -> PromptReader:
+        """What reads prompts for the engine."""
+        self.shared.check_open()
+        return self._reader
 
     @property
     def tokenizer(self) -> Tokenizer:

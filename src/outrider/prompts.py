@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from outrider.aside import aside
-from outrider.engine.shared import SharedEngine
 from outrider.errors import RequestError
 from outrider.messages import shown
 from outrider.models.characters import bound_of
@@ -33,17 +32,16 @@ class ChatLayout(TypedDict, total=False):
 
 
 class PromptReader:
-    """Turns texts and conversations into token ids of the engine's target. Threads may share it."""
+    """Turns texts and conversations into token ids of a target. Threads may share it.
 
-    def __init__(self, shared: SharedEngine) -> None:
-        self._shared = shared
-        tokenizer = self._tokenizer
+    max_model_len: tokens of a prompt and its output.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_model_len: int) -> None:
+        self.tokenizer = tokenizer
+        self._max_model_len = max_model_len
         self._bound = aside(lambda: bound_of(tokenizer.backend))  # wanted by the first text
         self._warned_of_bos = False
-
-    @property
-    def _tokenizer(self) -> Tokenizer:
-        return self._shared.engine.tokenizer
 
     def read(self, prompt: Prompt, last: int | None = None) -> tuple[Sequence[int], str | None]:
         """The prompt's token ids, and its text if it was given as text. Raises RequestError.
@@ -78,21 +76,21 @@ class PromptReader:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text, as the model reads a prompt."""
-        ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        bos = self._tokenizer.bos_token_id
+        ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        bos = self.tokenizer.bos_token_id
         if add_special_tokens and bos is not None and ids[:2] == [bos, bos] and not self._warned_of_bos:
             self._warned_of_bos = True
             logger.warning(
                 "a prompt begins with %r and the tokenizer adds another one, which few models are used to; "
                 "leave it out of the text, or use `chat`",
-                self._tokenizer.bos_token,
+                self.tokenizer.bos_token,
             )
         return ids
 
     def check_length(self, text: str) -> None:
         """Raise RequestError for a text of more characters than the tokens of a prompt can hold. That costs
         nothing, and tokenizing megabytes takes seconds."""
-        limit = self._shared.engine.max_model_len
+        limit = self._max_model_len
         bound = self._bound.result()
         if bound is not None and bound.excludes(text, limit - 1):
             raise RequestError(
@@ -112,7 +110,7 @@ class PromptReader:
     ) -> str:
         """What `Tokenizer.lay_out` makes of a conversation. Raises what that does, and RequestError for a
         text that is too long."""
-        text = self._tokenizer.lay_out(
+        text = self.tokenizer.lay_out(
             messages,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,

@@ -84,7 +84,7 @@ def test_a_server_whose_head_learns(target: str, head: str, capfd: pytest.Captur
     llm = load(target, head, num_speculative_tokens=3, num_threads=1)
     params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
     with running(llm, learning=LEARNING) as served:
-        adapter = served.service.adapter
+        adapter = served.engine.adapter
         assert adapter is not None
         child = psutil.Process(adapter._trainer.id)  # type: ignore[attr-defined]
         with suppress(psutil.AccessDenied):  # who may, lends it priority, so that a busy machine trains too

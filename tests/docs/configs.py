@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from outrider.config import parse_bytes
+from outrider.cluster.config import ClusterConfig
 from outrider.serving.server import END_SECONDS
 from outrider.serving.settings import ServerConfig
 from tests.docs.shell import understand_outrider
@@ -32,9 +33,11 @@ def check_systemd(text: str) -> None:
 
 
 def check_yaml(text: str) -> None:
-    """Lists of words for a container are arguments of `outrider serve`."""
+    """Lists of words for a container are arguments of `outrider serve`, and mappings those of replicas."""
     for key, value in _pairs(yaml.safe_load(text)):
-        if key in ("command", "args"):
+        if key == "args" and isinstance(value, dict):
+            ClusterConfig(**value).server_config({})
+        elif key in ("command", "args"):
             understand_outrider(["outrider", "serve", *value])
         elif key in ("stop_grace_period", "terminationGracePeriodSeconds"):
             assert float(str(value).removesuffix("s")) > ENDING

@@ -14,6 +14,7 @@ import httpx
 from openai import OpenAI
 
 from outrider import LLM
+from outrider.serving.model import LocalEngine, ServedModel
 from outrider.serving.server import http_server, listen, url_of
 from outrider.serving.service import Service
 from outrider.serving.settings import ServerConfig
@@ -28,6 +29,8 @@ class Served:
 
     url: str
     service: Service
+    llm: LLM
+    engine: LocalEngine
     http: httpx.Client
 
     def client(self, **options: Any) -> OpenAI:
@@ -40,7 +43,7 @@ class Served:
 
     def until_idle(self) -> None:
         """Wait until no sequence has a place in the engine and every block is free."""
-        pool = self.service.llm.engine.target.pool
+        pool = self.llm.engine.target.pool
         until(lambda: not self.service.engine.num_sequences and pool.num_free == pool.num_blocks)
 
 
@@ -93,7 +96,7 @@ class Gate:
         self._open = threading.Event()
         self._open.set()
         self._left: int | None = None
-        step = served.service.llm.engine.step
+        step = served.llm.engine.step
 
         def gated() -> Any:
             assert self._open.wait(PATIENCE)
@@ -104,7 +107,7 @@ class Gate:
                     self.shut()
             return increments
 
-        served.service.llm.engine.step = gated  # type: ignore[method-assign]
+        served.llm.engine.step = gated  # type: ignore[method-assign]
 
     def shut(self, *, after: int | None = None) -> None:
         """after: how many steps that had work; None: now."""
@@ -121,7 +124,16 @@ class Gate:
 def running(llm: LLM, **options: Any) -> Iterator[Served]:
     """A server of this model. options: of ServerConfig."""
     defaults: dict[str, Any] = {"model_name": MODEL, "port": 0}
-    service = Service(llm, ServerConfig(**defaults | options))
+    config = ServerConfig(**defaults | options)
+    engine = LocalEngine(llm, queue=config.max_queue, learning=config.learning)
+    service = Service(ServedModel.of(llm), engine, config)
+    with serving(service, llm, engine) as served:
+        yield served
+
+
+@contextmanager
+def serving(service: Service, llm: LLM, engine: LocalEngine) -> Iterator[Served]:
+    """The server of a service."""
     server = http_server(service)
     with listen(service.config.host, service.config.port) as bound:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
@@ -130,7 +142,7 @@ def running(llm: LLM, **options: Any) -> Iterator[Served]:
         url = url_of(bound)
         try:
             with httpx.Client(base_url=url, timeout=PATIENCE) as http:
-                yield Served(url, service, http)
+                yield Served(url, service, llm, engine, http)
         finally:
             server.should_exit = True
             thread.join(PATIENCE)

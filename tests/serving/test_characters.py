@@ -31,7 +31,7 @@ def test_such_a_text_is_not_tokenized(served: Served, many: bool, monkeypatch: p
 
 
 def test_nor_is_such_a_conversation(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served.service.llm, "encode", unread)
+    monkeypatch.setattr(served.service.prompts, "of_texts", unread)
     answer = served.post("/v1/chat/completions", messages=[{"role": "user", "content": TOO_LONG}])
     assert answer.status_code == 400
     assert "tokens at most, and one is generated" in answer.json()["error"]["message"]
@@ -39,7 +39,7 @@ def test_nor_is_such_a_conversation(served: Served, monkeypatch: pytest.MonkeyPa
 
 def test_nor_offline(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = LLM(target, device="cpu", max_model_len=1024)
-    monkeypatch.setattr(llm, "encode", unread)
+    monkeypatch.setattr(llm.reader, "encode", unread)
     with pytest.raises(RequestError, match="tokens at most, and one is generated"):
         llm.generate(TOO_LONG, use_tqdm=False)
 

@@ -43,7 +43,7 @@ def test_who_watches_is_told_before_each_text(served: Served, monkeypatch: pytes
         def embedding(self) -> None:
             told.append("next")
 
-    engine = served.service.llm.engine
+    engine = served.llm.engine
     monkeypatch.setattr(engine, "watchers", [*engine.watchers, Listening()])
     assert len(served.post(PATH, input=["the end", "on"]).json()["data"]) == 2
     assert told == ["next", "next"]
@@ -87,7 +87,7 @@ def test_what_goes_wrong_in_the_engine(served: Served, monkeypatch: pytest.Monke
         def fail(*_: Any, error: Exception = error) -> Any:
             raise error
 
-        monkeypatch.setattr(served.service.llm.engine.embedder, "_pooled", fail)
+        monkeypatch.setattr(served.llm.engine.embedder, "_pooled", fail)
         error_of(served.post(PATH, input="on"), status)
     monkeypatch.undo()
     assert served.post(PATH, input="on").status_code == 200

@@ -135,7 +135,7 @@ def test_health_while_draining(target: str) -> None:
             200,
             {"status": "ok"},
         )
-        served.service.engine._stopped = "the server is shutting down"
+        served.engine._stopped = "the server is shutting down"
         health = served.http.get("/health")
         assert (health.status_code, health.json()) == (503, {"status": "the server is shutting down"})
         refused = served.post("/v1/completions", **SHORT)

@@ -135,15 +135,15 @@ def test_what_there_is(served: Served) -> None:
     assert model.details.family == "llama"
     assert model.details.quantization_level == "F32"
     shown = client(served).show(MODEL)
-    template = served.service.llm.tokenizer.chat_template
+    template = served.llm.tokenizer.chat_template
     assert template is not None
     assert shown.template == template.source
     assert shown.modelinfo is not None
-    assert shown.modelinfo["llama.context_length"] == served.service.max_model_len
+    assert shown.modelinfo["llama.context_length"] == served.service.model.max_model_len
     assert shown.modelinfo["general.parameter_count"] * 4 == model.size
     assert shown.capabilities == ["completion", "tools"]
     (running,) = client(served).ps().models
-    assert running.context_length == served.service.max_model_len
+    assert running.context_length == served.service.model.max_model_len
     assert running.digest == model.digest
     assert served.http.get("/api/version").json().keys() == {"version"}
 

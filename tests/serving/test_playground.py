@@ -127,13 +127,13 @@ def test_a_tokens_tooltip(chained: Served, page: Page) -> None:
 @pytest.mark.parametrize("seed", ["", "5"])
 def test_race(chained: Served, page: Page, offline: LLM, seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unseeded, one seed is drawn for both, and told."""
-    step = chained.service.llm.engine.step
+    step = chained.llm.engine.step
 
     def slowly() -> Any:
         time.sleep(0.005)  # else a busy browser gets all chunks at once, and has no time to tell
         return step()
 
-    monkeypatch.setattr(chained.service.llm.engine, "step", slowly)
+    monkeypatch.setattr(chained.llm.engine, "step", slowly)
     page.goto(chained.url)
     fill(page, most_tokens=60, temperature=1, seed=seed)
     never_end(page)

@@ -26,7 +26,7 @@ class Model:
         self.go = threading.Event()
         self.long = self.most = 0
 
-    def chat_text(self, messages: Any, **_: Any) -> str:
+    def lay_out(self, messages: Any, **_: Any) -> str:
         assert self.go.wait(PATIENCE)
         return "laid out"
 
@@ -45,7 +45,7 @@ def test_a_short_text_waits_for_no_long_ones(chat: bool, monkeypatch: pytest.Mon
     released: list[str] = []
     monkeypatch.setattr(module, "release_freed", lambda: released.append("memory"))
     model = Model()
-    prompts = Prompts(cast(Any, model))
+    prompts = Prompts(cast(Any, model), vocab_size=1)
 
     async def run() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))

@@ -49,7 +49,7 @@ def ask(served: Served, *, stream: bool = False, **fields: Any) -> Any:
 
 def push(served: Served, **biases: float) -> dict[str, float]:
     """Likelier tokens, by name."""
-    tokenizer = served.service.llm.tokenizer
+    tokenizer = served.llm.tokenizer
     names = {
         "space": "Ġ",
         "final": "f",

@@ -121,7 +121,7 @@ def test_vllms_form(served: Served, wanted: dict[str, Any], pattern: str) -> Non
 
 
 def test_json_object(served: Served) -> None:
-    close = {str(served.service.llm.tokenizer.encode(text)[0]): 8 for text in ("}", '"')}
+    close = {str(served.llm.tokenizer.encode(text)[0]): 8 for text in ("}", '"')}
     answer = served.client().chat.completions.create(
         model=MODEL, messages=MESSAGES, seed=1, max_tokens=80, logit_bias=close,
         response_format={"type": "json_object"},
@@ -208,7 +208,7 @@ def test_a_request_that_times_out_gives_its_grammar_up(target: str) -> None:
         answer = served.post("/v1/completions", prompt="x", structured_outputs=ENDLESS)
         assert answer.status_code == 504
         served.until_idle()
-        grammars = served.service.llm.engine.grammars
+        grammars = served.llm.engine.grammars
         until(lambda: grammars._workers._free._value == AT_ONCE)
         assert not grammars._workers.processes
 

@@ -50,7 +50,7 @@ def test_calls_that_have_to_be(calling: Served, choice: Any, seed: int) -> None:
 
 def test_auto_binds_from_the_mark_on(calling: Served) -> None:
     """A model that is pushed to the mark and to the end writes text, then calls that parse."""
-    tokenizer = calling.service.llm.tokenizer
+    tokenizer = calling.llm.tokenizer
     push = {str(tokenizer.token_to_id("<tool_call>")): 8, str(tokenizer.eos_token_id): 6}
     kinds = set()
     for seed in range(8):
@@ -66,14 +66,14 @@ def test_auto_binds_from_the_mark_on(calling: Served) -> None:
 
 
 def test_auto_may_answer(calling: Served) -> None:
-    never = {str(calling.service.llm.tokenizer.token_to_id("<tool_call>")): -100}
+    never = {str(calling.llm.tokenizer.token_to_id("<tool_call>")): -100}
     answer = ask(calling, logit_bias=never, max_tokens=20)
     assert answer.choices[0].message.tool_calls is None
     assert answer.choices[0].message.content
 
 
 def test_none_calls_nothing(calling: Served) -> None:
-    mark = calling.service.llm.tokenizer.token_to_id("<tool_call>")
+    mark = calling.llm.tokenizer.token_to_id("<tool_call>")
     answer = ask(calling, tool_choice="none", logit_bias={str(mark): 100}, max_tokens=20)
     assert answer.choices[0].message.tool_calls is None
     assert answer.choices[0].finish_reason in ("stop", "length")
@@ -143,13 +143,13 @@ def test_tokens_and_logprobs_of_calls(calling: Served, stream: bool) -> None:
     tokens = [token for choice in choices for token in getattr(choice, "token_ids", None) or ()]
     entries = [entry for choice in choices if choice.logprobs for entry in choice.logprobs.content]
     assert len(tokens) == len(entries)
-    text = calling.service.llm.tokenizer.decode(tokens)
+    text = calling.llm.tokenizer.decode(tokens)
     assert text.startswith('<tool_call>\n{"name": "weather"')
 
 
 def test_a_format_of_the_answer_stands_beside_calls(calling: Served) -> None:
     """Without a call the answer fits its format; with one it is a call."""
-    mark = str(calling.service.llm.tokenizer.token_to_id("<tool_call>"))
+    mark = str(calling.llm.tokenizer.token_to_id("<tool_call>"))
     choice: dict[str, Any] = {"extra_body": {"structured_outputs": {"choice": ["yes", "no"]}}}
     assert ask(calling, logit_bias={mark: -100}, **choice).choices[0].message.content in ("yes", "no")
     called = ask(calling, logit_bias={mark: 100}, parallel_tool_calls=False, **choice).choices[0]

@@ -92,4 +92,4 @@ def test_parsers_by_name(tmp_path: Path) -> None:
     for option in ("tool_call_parser", "reasoning_parser"):
         config: dict[str, Any] = {"model_name": MODEL, option: "mistrals"}
         with pytest.raises(ConfigError, match=f"{option} = 'mistrals' is not known; give one of "):
-            Service(served.service.llm, ServerConfig(**config))
+            Service(served.service.model, served.service.engine, ServerConfig(**config))

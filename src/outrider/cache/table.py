@@ -14,6 +14,16 @@ GIVEN_BACK = -1
 """Stands in a table for a block that no row to come sees."""
 
 
+def root_of(salt: str | None) -> bytes:
+    """What comes before the first block: of no salt nothing, of a salt what no digest of a block can be."""
+    return b"" if salt is None else b"salt" + sha256(salt.encode("utf-8", "surrogatepass")).digest()
+
+
+def digest_of(parent: bytes, block: Sequence[int]) -> bytes:
+    """Stands for the tokens of a block and all before them. parent: the digest of those, or the root."""
+    return sha256(parent + array("q", block).tobytes()).digest()
+
+
 class BlockTable:
     """`tables[g][i]` is the block in which the layers of group g keep positions `i * block_size` onwards.
 
@@ -45,8 +55,7 @@ class BlockTable:
         self._states = StateTable(states or BlockPool(0))
         self._has_states = states is not None
         self._prefix_caching = prefix_caching
-        # What comes before the first block: of no salt nothing, of a salt what no digest of a block can be.
-        self._root = b"" if salt is None else b"salt" + sha256(salt.encode("utf-8", "surrogatepass")).digest()
+        self._root = root_of(salt)
         self._digests: list[bytes] = []  # of the full blocks published or adopted so far
 
     @property
@@ -175,8 +184,7 @@ class BlockTable:
 
     def _digest(self, before: Sequence[bytes], tokens: Sequence[int], index: int) -> bytes:
         parent = before[index - 1] if index else self._root
-        block = tokens[index * self._block_size : (index + 1) * self._block_size]
-        return sha256(parent + array("q", block).tobytes()).digest()
+        return digest_of(parent, tokens[index * self._block_size : (index + 1) * self._block_size])
 
 
 class GroupTable:

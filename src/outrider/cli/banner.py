@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import psutil
@@ -12,6 +13,7 @@ from outrider import __version__
 from outrider.cli.console import stderr
 
 if TYPE_CHECKING:
+    from outrider.cluster.config import ClusterConfig
     from outrider.serving.service import Service
 
 HELLO = {"messages": [{"role": "user", "content": "Name three colours."}]}
@@ -19,23 +21,37 @@ HELLO = {"messages": [{"role": "user", "content": "Name three colours."}]}
 
 def show(service: Service, url: str) -> None:
     """The banner. url: where the server listens."""
-    stderr.print(Text(f"Outrider {__version__}", "bold"))
-    for name, value in facts(service, url):
-        stderr.print(Text.assemble((f"  {name:<11}", "dim"), value), soft_wrap=True)
+    _print(facts(service, url))
     stderr.print(Text("  try it:", "dim"))
     stderr.print(Text(curl(service, url)), soft_wrap=True)
 
 
+def show_replicas(config: ClusterConfig, url: str) -> None:
+    """The banner of replicas. url: where their ingress listens."""
+    many = f"{config.replicas}" if config.most == config.replicas else f"{config.replicas} to {config.most}"
+    each = f"{config.gpus:g} GPUs" if config.gpus else f"{config.cores} cores"
+    rows = [("model", config.server_config().model_name), ("replicas", f"{many}, each with {each}")]
+    _print([*rows, ("API", f"{url}/v1"), ("playground", f"{url}/"), ("metrics", f"{url}/metrics")])
+
+
+def _print(rows: Sequence[tuple[str, str]]) -> None:
+    stderr.print(Text(f"Outrider {__version__}", "bold"))
+    for name, value in rows:
+        stderr.print(Text.assemble((f"  {name:<11}", "dim"), value), soft_wrap=True)
+
+
 def facts(service: Service, url: str) -> list[tuple[str, str]]:
     """What is served, and where."""
-    llm, config = service.llm, service.config
-    drafters = ", ".join(service.drafters) or "none (plain decoding)"
-    cache = llm.config.kv_cache_memory
+    model, config = service.model, service.config
+    drafters = ", ".join(model.drafters) or "none (plain decoding)"
     rows = [
-        ("model", f"{config.model_name}, up to {service.max_model_len} tokens"),
+        ("model", f"{config.model_name}, up to {model.max_model_len} tokens"),
         ("drafters", drafters),
-        ("threads", service.threads),
-        ("memory", f"{_size(psutil.Process().memory_info().rss)}; the cache may take {_size(cache)}"),
+        ("threads", model.threads),
+        (
+            "memory",
+            f"{_size(psutil.Process().memory_info().rss)}; the cache may take {_size(model.kv_cache_memory)}",
+        ),
     ]
     if service.sampling_defaults:
         params = ", ".join(f"{name} {value}" for name, value in service.sampling_defaults.items())
@@ -45,7 +61,7 @@ def facts(service: Service, url: str) -> list[tuple[str, str]]:
 
 def curl(service: Service, url: str) -> str:
     """A command to copy."""
-    chats = service.llm.tokenizer.chat_template is not None
+    chats = service.model.tokenizer.chat_template is not None
     path, body = ("/v1/chat/completions", HELLO) if chats else ("/v1/completions", {"prompt": "Once"})
     key = ' -H "Authorization: Bearer $OUTRIDER_API_KEY"' if service.config.api_keys else ""
     header = "-H 'Content-Type: application/json'"

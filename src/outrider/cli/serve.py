@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,16 +22,18 @@ from outrider.cli.options import (
     WorkloadOption,
     load,
     mapping,
+    options_of,
 )
 from outrider.cli.startup import starting
 from outrider.cli.vllm_flags import ServeCommand
 from outrider.errors import ConfigError
-from outrider.extras import SERVER, TORCH
+from outrider.extras import CLUSTER, SERVER, TORCH
 
 if TYPE_CHECKING:
     from outrider.adapting.settings import AdaptConfig
 
 LEARNING = "Learning while serving"
+REPLICAS = "Replicas on Ray"
 FORMATS = ("auto", "text", "json")
 LEVELS = ("debug", "info", "warning", "error")
 command_class = ServeCommand
@@ -176,6 +179,44 @@ def serve(
             rich_help_panel=LEARNING,
         ),
     ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Engines to serve with, each a process of its own on Ray, behind one address.",
+            rich_help_panel=REPLICAS,
+        ),
+    ] = None,
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Start up to so many where requests queue up, and end them where they do not.",
+            rich_help_panel=REPLICAS,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A Ray cluster, as in 'auto' or '10.0.0.1:6379'; else one is started on this machine.",
+            rich_help_panel=REPLICAS,
+        ),
+    ] = None,
+    cores_per_replica: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Cores of each, which are its threads; else an equal share.",
+            rich_help_panel=REPLICAS,
+        ),
+    ] = None,
+    gpus_per_replica: Annotated[
+        float, typer.Option(min=0, metavar="N", help="GPUs of each.", rich_help_panel=REPLICAS)
+    ] = 0,
     shutdown_timeout: Annotated[
         float, typer.Option(help="Seconds that running requests have left once the server is told to stop.")
     ] = 60.0,
@@ -207,6 +248,7 @@ def serve(
         from outrider.adapting.footprint import learning_bytes
         from outrider.cli import banner
         from outrider.serving import logs, server
+        from outrider.serving.model import LocalEngine, ServedModel
         from outrider.serving.service import Service
         from outrider.serving.settings import ServerConfig, public_name
 
@@ -240,7 +282,6 @@ def serve(
     handler = ConsoleHandler() if in_words else logging.StreamHandler(sys.stderr)
     handler.setFormatter(logs.TextFormatter() if in_words else logs.JsonFormatter())
     logs.log_to(handler, log_level)
-    server.reserve_descriptors(config.max_connections)
     of_llm: dict[str, Any] = {
         "max_model_len": max_model_len,
         "dtype": dtype,
@@ -254,6 +295,38 @@ def serve(
         if speculative_config is None
         else mapping("speculative_config", speculative_config),
     }
+    given = {name: value for name, value in of_llm.items() if value is not None}
+    given["scheduling_policy"] = scheduling_policy
+    on_ray = {
+        "max_replicas": max_replicas,
+        "ray_address": ray_address,
+        "cores_per_replica": cores_per_replica,
+        "gpus_per_replica": gpus_per_replica or None,
+    }
+    if replicas is not None:
+        if adapt:
+            raise ConfigError("--adapt with --replicas: each would learn by itself; leave one out")
+        drafting = options_of(
+            speculative_model, num_speculative_tokens, workload, draft_quantization, setting, **given
+        )
+        _serve_replicas(
+            {
+                "model": model,
+                "replicas": replicas,
+                "max_replicas": max_replicas,
+                "gpus": gpus_per_replica,
+                "options": drafting,
+                "server": {name: value for name, value in options.items() if name != "learning"},
+            }
+            | ({} if cores_per_replica is None else {"cores": cores_per_replica}),
+            ray_address,
+            in_words=in_words,
+            quiet=log_level != "debug",
+        )
+        return
+    if alone := [name for name, value in on_ray.items() if value is not None]:
+        raise ConfigError(f"{alone[0]} is given without --replicas; add that, or drop it")
+    server.reserve_descriptors(config.max_connections)
     with server.listen(config.host, config.port) as bound:
         llm = load(
             model,
@@ -262,11 +335,30 @@ def serve(
             workload,
             draft_quantization,
             setting,
-            scheduling_policy=scheduling_policy,
-            **{name: value for name, value in of_llm.items() if value is not None},
+            **given,
         )
         announce = banner.show if in_words else server.log_listening
-        asyncio.run(server.run(Service(llm, config), bound, announce))
+        engine = LocalEngine(llm, queue=config.max_queue, learning=config.learning)
+        service = Service(ServedModel.of(llm), engine, config)
+        asyncio.run(server.run(service, bound, announce))
+
+
+def _serve_replicas(arguments: dict[str, Any], address: str | None, *, in_words: bool, quiet: bool) -> None:
+    CLUSTER.require("`outrider serve --replicas`")
+    with ExitStack() as serving:
+        with starting() as listener:
+            with importing():
+                from outrider.cli import banner
+                from outrider.cluster.run import log_replicas, replicated, until_told
+                from outrider.loading import Loading
+
+            listener(Loading("starting replicas"))
+            server = arguments["server"]
+            config, url = serving.enter_context(
+                replicated(arguments, address=address, host=server["host"], port=server["port"], quiet=quiet)
+            )
+        (banner.show_replicas if in_words else log_replicas)(config, url)
+        until_told()
 
 
 def _learning(adapt: bool, **options: Any) -> AdaptConfig | None:

@@ -14,20 +14,17 @@ from typing import TypeVar
 from outrider.aside import aside
 from outrider.engine.engine import Engine
 from outrider.engine.engine_thread import Delivery, EngineThread, answer
-from outrider.engine.generation import EngineFailed, EngineStopped, Generation, TextPrompt
+from outrider.engine.generation import MAX_UNREAD, EngineFailed, EngineStopped, Generation, TextPrompt
 from outrider.engine.request import RequestGroup
 from outrider.engine.seats import Seats
 from outrider.engine.watcher import Watcher
-from outrider.errors import INTERNAL_ERROR, OutriderError, RequestError
+from outrider.errors import INTERNAL_ERROR, OutriderError
 from outrider.formats.format import Floats
 from outrider.params import SamplingParams
 from outrider.sandbox.workers import GivenUp
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-MAX_UNREAD = 1024
-"""Increments of each of its sequences that a call may leave unread."""
 
 
 class AsyncEngine:
@@ -179,7 +176,11 @@ class AsyncEngine:
         try:
             return [
                 self._engine.prepare(
-                    prompt.token_ids, generation.params, prompt=prompt.text, priority=generation.priority
+                    prompt.token_ids,
+                    generation.params,
+                    prompt=prompt.text,
+                    priority=generation.priority,
+                    said=prompt.said,
                 )
                 for prompt in generation.prompts
             ]
@@ -196,20 +197,8 @@ class AsyncEngine:
             if item is None:
                 generation.outputs = [generation.taken[request_id] for request_id in generation.ids]
                 self._seats.free(generation, finished=True)  # also of a caller who is slow to read
-            if generation.inbox.qsize() < self._unread * generation.sequences:
-                generation.inbox.put_nowait(item)
-            else:
-                self._drop(generation)
-
-    def _drop(self, generation: Generation) -> None:
-        """Give up a call whose caller does not read, and whose answer would fill the memory."""
-        while not generation.inbox.empty():
-            generation.inbox.get_nowait()
-        unread = (
-            f"{self._unread} tokens of each sequence were not read, and the request was ended; read faster"
-        )
-        generation.inbox.put_nowait(RequestError(unread))
-        self.leave(generation)
+            if not generation.tell(item, self._unread):
+                self.leave(generation)
 
     def _die(self) -> None:
         self._stopped = "the engine has stopped after a fault; the log says more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from outrider.engine.generation import Said
 from outrider.engine.request import Request
 from outrider.engine.verify import Judged
 from outrider.errors import INTERNAL_ERROR
@@ -14,7 +15,7 @@ def begin(request: Request, now: float) -> None:
     """A step that computes tokens of the request begins; the first one tells how many the cache had."""
     if request.first_scheduled_time is None:
         request.first_scheduled_time = now
-        request.cached_tokens = request.table.filled
+        request.cached_tokens = min(request.table.filled, request.prompt_length)
 
 
 def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Increment:
@@ -29,13 +30,10 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
 
     before = request.num_output
     drafted = judged.draft.depth
+    count = request.params.logprobs
     for i, (token, origin) in enumerate(zip(verdict.tokens, _origins(judged), strict=True)):
-        request.tokens.append(token)
-        if request.params.logprobs is not None:
-            logprobs = _logprobs(judged, judged.row_of(i), token, request.params.logprobs, decode)
-            request.logprobs.append(logprobs)
-            request.cumulative_logprob += logprobs[token].logprob
-        _add_text(request, token, origin)
+        logprobs = None if count is None else _logprobs(judged, judged.row_of(i), token, count, decode)
+        _add(request, token, origin, logprobs)
         if request.finish_reason is not None:
             break
     added = request.num_output - before
@@ -48,6 +46,14 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
         request.finish_reason, request.error = "error", judged.error
     draft = _drafted(judged, before) if drafted and request.params.trace_drafts else None
     return _increment(request, added, drafted, accepted, now, draft)
+
+
+def resume(request: Request, said: Said, now: float) -> None:
+    """Begin a request behind what another engine has told of it: its state is what it would be if that had
+    been computed here, but for the cache, which it catches up with as after a preemption."""
+    for position, token in enumerate(said.token_ids):
+        _add(request, token, "target", None if request.params.logprobs is None else said.logprobs[position])
+    _increment(request, 0, 0, 0, now)  # what it would tell was told
 
 
 def abort(request: Request, now: float) -> Increment:
@@ -102,6 +108,15 @@ def _origins(judged: Judged) -> Sequence[Origin]:
         last = judged.verdict.path[-1] if judged.verdict.path else accepted - 1
         origins.append("bonus" if accepted and judged.draft.is_last(last) else "correction")
     return origins[: len(judged.verdict.tokens)]
+
+
+def _add(request: Request, token: int, origin: Origin, logprobs: Logprobs | None) -> None:
+    """Add a token and what it changes. logprobs: where the request asks for them."""
+    request.tokens.append(token)
+    if logprobs is not None:
+        request.logprobs.append(logprobs)
+        request.cumulative_logprob += logprobs[token].logprob
+    _add_text(request, token, origin)
 
 
 def _add_text(request: Request, token: int, origin: Origin) -> None:

@@ -16,8 +16,9 @@ from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
-from outrider.engine.commit import abort, begin, commit, fail
+from outrider.engine.commit import abort, begin, commit, fail, resume
 from outrider.engine.embedding import Embedder
+from outrider.engine.generation import Said
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
@@ -146,15 +147,17 @@ class Engine:
         *,
         prompt: str | None = None,
         priority: int = 0,
+        said: Sequence[Said] = (),
     ) -> RequestGroup:
         """A request that can be queued. Raises RequestError if it cannot run, ConfigError for a priority that
         it cannot have.
 
         Any thread may call it: what takes the longer the more a client sends need not be done between steps.
-        priority: lower goes first; see `outrider.engine.admission.admit`.
+        priority: lower goes first; see `outrider.engine.admission.admit`. said: what another engine has told
+        of each sequence, which then goes on behind that; the seed has to be the one that it was given there.
         """
         check_priority(priority, self._scheduling_policy)
-        return admit(
+        group = admit(
             str(next(self._numbers)),
             prompt_token_ids,
             params,
@@ -167,12 +170,16 @@ class Engine:
             priority=priority,
             now=self.now(),
         )
+        for request, told in zip(group.requests, said, strict=bool(said)):
+            resume(request, told, self.now())
+        return group
 
     def queue(self, group: RequestGroup) -> str:
         """Queue a request that was prepared; returns its id."""
         self._groups[group.id] = group
         for request in group.requests:
-            self.scheduler.add(request)
+            if request.finish_reason is None:  # one that is resumed may have ended already
+                self.scheduler.add(request)
         return group.id
 
     def add(

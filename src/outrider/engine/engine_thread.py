@@ -153,6 +153,10 @@ class EngineThread:
         self._tell(lambda: answer(queued, None))
         if generation.aborted:
             self._abort(generation)
+            return
+        ends = [end for group in groups if self._engine.finished(group.id) for end in self._take(group.id)]
+        if ends:
+            self._tell(lambda: self._deliver(ends))
 
     def _abort(self, generation: Generation) -> None:
         generation.aborted = True
@@ -182,11 +186,14 @@ class EngineThread:
             news.append((generation, (generation.ids.index(increment.request_id), increment)))
         for request_id in dict.fromkeys(i.request_id for i in increments if i.finish_reason is not None):
             if self._engine.finished(request_id):
-                generation = self._generations.pop(request_id)
-                generation.taken[request_id] = self._engine.take(request_id)
-                if len(generation.taken) == len(generation.ids):
-                    news.append((generation, None))
+                news += self._take(request_id)
         self._tell(lambda: self._deliver(news))
+
+    def _take(self, request_id: str) -> Delivery:
+        """Take the output of a request that has finished; the end of its call, if it is the last."""
+        generation = self._generations.pop(request_id)
+        generation.taken[request_id] = self._engine.take(request_id)
+        return [(generation, None)] if len(generation.taken) == len(generation.prompts) else []
 
     def _fail_running(self) -> None:
         """End the requests that a failed step may have harmed; if none ran yet, the one that was to start."""

@@ -9,10 +9,13 @@ from threading import Event
 from types import TracebackType
 from typing import Protocol, Self
 
-from outrider.errors import OutriderError
-from outrider.outputs import Increment, RequestOutput
+from outrider.errors import OutriderError, RequestError
+from outrider.outputs import Increment, Logprobs, RequestOutput
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammar
+
+MAX_UNREAD = 1024
+"""Increments of each of its sequences that a call may leave unread."""
 
 
 class QueueFull(OutriderError):
@@ -32,11 +35,23 @@ class EngineFailed(OutriderError):
 
 
 @dataclass(frozen=True)
+class Said:
+    """What another engine has already told of a sequence. logprobs: one a token, where they are asked for."""
+
+    token_ids: Sequence[int] = ()
+    logprobs: Sequence[Logprobs] = ()
+
+
+@dataclass(frozen=True)
 class TextPrompt:
-    """A prompt as the model reads it, and the text that it was made from, if it was text."""
+    """A prompt as the model reads it, and the text that it was made from, if it was text.
+
+    said: what was told of each of its sequences elsewhere; they go on behind that. Empty: of none.
+    """
 
     token_ids: Sequence[int]
     text: str | None = None
+    said: Sequence[Said] = ()
 
 
 News = tuple[int, Increment] | BaseException | None
@@ -77,6 +92,8 @@ class Generation:
     """Whether its requests are to end where they are; of the engine's thread."""
     queued: asyncio.Future[None] | None = None
     """Whether the engine has taken it, once it was asked."""
+    replicas: list[str] = field(default_factory=list)
+    """Who has answered, the last one last; nobody has a name where the engine is in this process."""
     given_up: Event = field(default_factory=Event)
     """Set once nobody waits for it any more, or the engine does no more for it."""
 
@@ -100,6 +117,19 @@ class Generation:
     def leave(self) -> None:
         """What `async with` does in the end; a second time it does nothing."""
         self.engine.leave(self)
+
+    def tell(self, news: News, unread: float) -> bool:
+        """Put news where the caller reads them. False, with an error in place of all, where he does not read
+        and the answer would fill the memory; the call is then to be given up. unread: increments of each of
+        its sequences that may wait."""
+        if self.inbox.qsize() < unread * self.sequences:
+            self.inbox.put_nowait(news)
+            return True
+        while not self.inbox.empty():
+            self.inbox.get_nowait()
+        late = f"{unread} tokens of each sequence were not read, and the request was ended; read faster"
+        self.inbox.put_nowait(RequestError(late))
+        return False
 
     def __aiter__(self) -> Self:
         return self

@@ -29,9 +29,14 @@ class SharedEngine:
     @property
     def engine(self) -> Engine:
         """The engine, for whoever has it alone. Raises ConfigError once it is closed."""
+        self.check_open()
+        assert self._engine is not None
+        return self._engine
+
+    def check_open(self) -> None:
+        """Raise ConfigError once it is closed."""
         if self._engine is None:
             raise ConfigError("this LLM has been shut down; make another one")
-        return self._engine
 
     def close(self) -> None:
         """End all requests, and let go of the engine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from outrider import __version__
 from outrider.serving import embeddings, errors, generation, information, pages
+from outrider.serving.calls import REPLICA
 from outrider.serving.messages import routes as messages
 from outrider.serving.middleware import (
     IGNORED,
@@ -38,8 +39,7 @@ def build_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
-        with service.adapter or nullcontext():
-            yield
+        yield
         await service.engine.close()
 
     app = FastAPI(
@@ -75,7 +75,7 @@ def build_app(service: Service) -> FastAPI:
             allow_origins=config.allowed_origins,
             allow_methods=["DELETE", "GET", "HEAD", "POST"],
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID, IGNORED, "retry-after"],
+            expose_headers=[REQUEST_ID, IGNORED, REPLICA, "retry-after"],
         )
     _describe(app)
     return app

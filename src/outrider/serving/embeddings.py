@@ -67,7 +67,7 @@ def routes(service: Service) -> APIRouter:
     async def create_embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """The embedding of a text, or of several."""
         service.check_model(body.model)
-        size = service.llm.engine.embedder.size
+        size = service.model.embedding_size
         if body.dimensions is not None and body.dimensions > size:
             raise ConfigError(
                 f"dimensions = {body.dimensions}: the model's embeddings have {size}", "dimensions"

@@ -29,7 +29,7 @@ def routes(service: Service) -> APIRouter:
             "object": "model",
             "created": service.created,
             "owned_by": "outrider",
-            "max_model_len": service.max_model_len,
+            "max_model_len": service.model.max_model_len,
             "default_sampling_params": dict(service.sampling_defaults),
         }
 
@@ -51,7 +51,7 @@ def routes(service: Service) -> APIRouter:
         prompt = await _prompt(service, body)
         form: Tokenized = {
             "count": len(prompt.token_ids),
-            "max_model_len": service.max_model_len,
+            "max_model_len": service.model.max_model_len,
             "tokens": list(prompt.token_ids),
         }
         if body.return_token_strs:
@@ -78,8 +78,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """For Prometheus."""
-        service.metrics.observe(service.llm.engine)
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

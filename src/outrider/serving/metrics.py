@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -11,25 +11,20 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from outrider.adapting.figures import HELP as LEARNING
-from outrider.adapting.figures import Figures
-from outrider.engine.engine import Engine
-from outrider.engine.watcher import Watcher
-from outrider.metrics import HELP, Counter, Gauge, Histogram, Metric, Tally, Vector
-from outrider.outputs import Increment, RequestOutput
+from outrider.metrics import HELP, Counter, Gauge, Histogram, Metric, Vector
+from outrider.serving.model import PREFIX, ServedEngine
 
-PREFIX = "outrider:"
 KNOWN = HELP | LEARNING
 KINDS = {Gauge: "gauge", Counter: "counter", Vector: "counter", Histogram: "histogram"}
 
 
-class Metrics(Collector, Watcher):
-    """A watcher of the engine that counts, for `/metrics` to show. One registry a server."""
+class Metrics(Collector):
+    """What the engine and the server have counted, for `/metrics` to show. One registry a server."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, engine: ServedEngine) -> None:
         self._labels = {"model_name": model}
-        self._tally = Tally()
+        self._engine = engine
         self._seen: list[Metric] = []
-        self._learning: Figures | None = None
         registry = self._registry = CollectorRegistry()
         registry.register(self)
         names = ["model_name", "path", "status"]
@@ -37,35 +32,17 @@ class Metrics(Collector, Watcher):
             PREFIX + "http_requests", "HTTP requests answered.", names, registry=registry
         )
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
-        """Count a step."""
-        self._tally.stepped(engine, increments)
-
-    def finished(self, output: RequestOutput) -> None:
-        """Count a request that has ended."""
-        self._tally.finished(output)
-
-    def also(self, figures: Figures) -> None:
-        """Show how the head learns as well."""
-        self._learning = figures
-
     def answered(self, path: str, status: int) -> None:
         """Count an HTTP request."""
         self._http.labels(self._labels["model_name"], path, str(status)).inc()
 
-    def observe(self, engine: Engine) -> None:
-        """Look at what is there now. May be called from another thread: it only reads."""
-        seen = self._tally.snapshot(engine, prefix=PREFIX, labels=self._labels)
-        if self._learning is not None:
-            seen += self._learning.snapshot(prefix=PREFIX, labels=self._labels)
-        self._seen = seen
-
-    def text(self) -> bytes:
-        """What `/metrics` shows: all as it was when `observe` looked, and HTTP requests as they are."""
+    async def text(self) -> bytes:
+        """What `/metrics` shows."""
+        self._seen = await self._engine.metrics(self._labels)
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Family]:
-        """What was observed, for the registry."""
+        """What the engine has counted, for the registry."""
         for name, metrics in groupby(self._seen, key=lambda metric: metric.name):
             first, *others = metrics
             family = Family(name, KNOWN[name.removeprefix(PREFIX)], KINDS[type(first)])

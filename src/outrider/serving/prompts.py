@@ -9,9 +9,8 @@ from typing import Any, cast
 from outrider.cache.pages import release_freed
 from outrider.engine.generation import TextPrompt
 from outrider.errors import RequestError
-from outrider.llm import LLM
 from outrider.models.chat_template import AT_ONCE
-from outrider.models.tokenizer import Tokenizer
+from outrider.prompts import PromptReader
 
 LONG = 2**18
 """Characters from which texts are tokenized one call after the other: 4 MB of them take seconds, and
@@ -19,20 +18,18 @@ hundreds of megabytes."""
 
 
 class Prompts:
-    """The target's tokenizer and chat template.
+    """The target's tokenizer and chat template. vocab_size: of its token ids.
 
     Tokenizing a long prompt takes long enough for the others' tokens to wait, so it is done in threads.
     """
 
-    def __init__(self, llm: LLM) -> None:
-        self._llm = llm
+    def __init__(self, reader: PromptReader, vocab_size: int) -> None:
+        self._reader = reader
+        self._tokenizer = reader.tokenizer
+        self._vocab_size = vocab_size
         # Who waits for these holds none of the threads that everybody needs.
         self._long = asyncio.Semaphore()
         self._layouts = asyncio.Semaphore(AT_ONCE)
-
-    @property
-    def _tokenizer(self) -> Tokenizer:
-        return self._llm.tokenizer
 
     async def of_input(
         self,
@@ -46,7 +43,7 @@ class Prompts:
         if not texts:
             return [TextPrompt(cast(Sequence[int], tokens)) for tokens in several]
         for text in texts:
-            self._llm.check_length(text)
+            self.check_length(text)
         return await self.of_texts(texts, add_special_tokens=add_special_tokens)
 
     async def of_texts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[TextPrompt]:
@@ -54,7 +51,7 @@ class Prompts:
 
         def encode() -> list[TextPrompt]:
             special = add_special_tokens
-            return [TextPrompt(self._llm.encode(text, add_special_tokens=special), text) for text in texts]
+            return [TextPrompt(self._reader.encode(text, add_special_tokens=special), text) for text in texts]
 
         if sum(map(len, texts)) < LONG:
             return await asyncio.to_thread(encode)
@@ -76,7 +73,7 @@ class Prompts:
             raise RequestError("the model has no chat template; use /v1/completions")
 
         def lay_out() -> str:
-            return self._llm.chat_text(
+            return self._reader.lay_out(
                 messages,
                 add_generation_prompt=add_generation_prompt,
                 tools=tools,
@@ -88,12 +85,16 @@ class Prompts:
         (prompt,) = await self.of_texts([text], add_special_tokens=False)  # the template has written them
         return prompt
 
+    def check_length(self, text: str) -> None:
+        """Raise RequestError for a text that is too long, as `PromptReader.check_length` does."""
+        self._reader.check_length(text)
+
     def text_of(self, tokens: Sequence[int]) -> str:
         """Special tokens included. Raises RequestError for a token id that the model does not have."""
-        vocab = self._llm.engine.target.model.config.vocab_size
         for token in tokens:
-            if token >= vocab:
-                raise RequestError(f"tokens holds token id {token}; the model's ids are 0 to {vocab - 1}")
+            if token >= self._vocab_size:
+                last = self._vocab_size - 1
+                raise RequestError(f"tokens holds token id {token}; the model's ids are 0 to {last}")
         return self._tokenizer.decode(tokens)
 
     def pieces_of(self, tokens: Sequence[int]) -> list[str]:

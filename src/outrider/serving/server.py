@@ -155,7 +155,7 @@ class Stopping:
 
 def log_listening(service: Service, url: str) -> None:
     """Say where the server is, on how many threads it computes, and by which defaults it samples."""
-    logger.info("listening", extra={"fields": {"url": url, "threads": service.threads}})
+    logger.info("listening", extra={"fields": {"url": url, "threads": service.model.threads}})
     if service.sampling_defaults:
         logger.info("sampling defaults", extra={"fields": {"params": dict(service.sampling_defaults)}})
 

@@ -9,64 +9,40 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from outrider.adapting.adapter import Adapter
-from outrider.adapting.attach import adapter_of
-from outrider.engine.async_engine import AsyncEngine
 from outrider.engine.generation import TextPrompt
 from outrider.errors import ConfigError
-from outrider.llm import LLM
-from outrider.machine.cores import threads_reason
 from outrider.params import SamplingParams
+from outrider.prompts import PromptReader
 from outrider.serving.answers import Answer, Asked, plain_text
 from outrider.serving.calls import Call
 from outrider.serving.errors import ApiError
 from outrider.serving.metrics import Metrics
+from outrider.serving.model import ServedEngine, ServedModel
 from outrider.serving.parsing.events import Parser
 from outrider.serving.prompts import Prompts
 from outrider.serving.requests import ChatRequest, Sampling
-from outrider.serving.settings import ServerConfig, public_name
+from outrider.serving.settings import ServerConfig
 from outrider.serving.traces import Tracer
 from outrider.serving.turns import Turns
 
 
 class Service:
-    """A model that is served under a name."""
+    """A model that is served under a name, and the engine that computes it."""
 
-    def __init__(self, llm: LLM, config: ServerConfig) -> None:
-        self.llm = llm
+    def __init__(self, model: ServedModel, engine: ServedEngine, config: ServerConfig) -> None:
+        self.model = model
+        self.engine = engine
         self.config = config
         self.created = int(time.time())
-        self.metrics = Metrics(config.model_name)
-        self.prompts = Prompts(llm)
-        self.sampling_defaults = _within(config.max_output_tokens, llm.engine.sampling_defaults)
+        self.metrics = Metrics(config.model_name, engine)
+        self.prompts = Prompts(PromptReader(model.tokenizer, model.max_model_len), model.vocab_size)
+        self.sampling_defaults = _within(config.max_output_tokens, model.sampling_defaults)
         """What a request is sampled with where it does not say, by the names of SamplingParams."""
-        self.turns = Turns(llm, config, self.prompts, self.sampling_defaults)
-        speculative = llm.config.speculative
-        self.drafters = [] if speculative is None else [public_name(d.name) for d in speculative.drafters]
-        """Their names, in the order in which they are asked."""
-        self.engine = AsyncEngine(
-            llm.engine, capacity=llm.config.max_num_seqs + config.max_queue, watcher=self.metrics
-        )
-        self.adapter: Adapter | None = None
-        """Has the head learn, where that was asked for."""
-        if config.learning is not None:
-            self.adapter = adapter_of(llm.engine, llm.config, config.learning, self.engine.between_steps)
-            self.metrics.also(self.adapter.figures)
-
-    @property
-    def max_model_len(self) -> int:
-        return self.llm.engine.max_model_len
-
-    @property
-    def threads(self) -> str:
-        """How many compute, and why."""
-        facts = self.llm.engine.facts
-        why = "PyTorch's" if facts.kernels is None else threads_reason(self.llm.config.num_threads)
-        return f"{facts.threads} ({why})"
+        self.turns = Turns(model.tokenizer, config, self.prompts, self.sampling_defaults)
 
     def _tracer(self, body: Sampling) -> Tracer | None:
         """What tells the drafts of a call, if it asks for that."""
-        return Tracer(self.drafters, self.prompts.pieces_of) if body.speculation_trace else None
+        return Tracer(self.model.drafters, self.prompts.pieces_of) if body.speculation_trace else None
 
     def check_model(self, name: str | None) -> None:
         """Raise ApiError for another model than the one that is served. No name means that one."""
@@ -120,7 +96,12 @@ class Service:
             log["user"] = body.user
         generation = self.engine.generate(prompts, self._limited(params), priority=body.priority or 0)
         call = Call(
-            generation, answer, deadline=request.state.deadline, log=log, counting=body.continuous_usage
+            generation,
+            answer,
+            deadline=request.state.deadline,
+            log=log,
+            counting=body.continuous_usage,
+            tracing=bool(body.speculation_trace),
         )
         return await call.respond(request, stream=bool(body.stream))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from outrider.engine.generation import TextPrompt
 from outrider.errors import ConfigError
-from outrider.llm import LLM
+from outrider.models.tokenizer import Tokenizer
 from outrider.models.tool_layout import in_text
 from outrider.params import SamplingParams
 from outrider.serving.answers import plain_text
@@ -47,16 +47,18 @@ class Turns:
     Raises ConfigError for parsers of the configuration that are not known, or do not fit the model.
     """
 
-    def __init__(self, llm: LLM, config: ServerConfig, prompts: Prompts, defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, config: ServerConfig, prompts: Prompts, defaults: Mapping[str, Any]
+    ) -> None:
         self._prompts = prompts
         self._defaults = defaults
         self._config = config
         self._defaults = defaults
-        self._template = llm.tokenizer.chat_template
+        self._template = tokenizer.chat_template
         self._source = "" if self._template is None else self._template.source
         self._form = format_of(self._source, config.tool_call_parser)
         self._plain = dialect_of(self._source, self._form or FALLBACK, config.reasoning_parser)
-        added = llm.tokenizer.backend.get_added_tokens_decoder()
+        added = tokenizer.backend.get_added_tokens_decoder()
         self._added = {token.content: number for number, token in added.items()}
         self._special = frozenset(token.content for token in added.values() if token.special)
 

@@ -14,7 +14,7 @@ from outrider.serving.errors import ApiError, OllamaErrorBody, generated, refusa
 from outrider.serving.framing import LINES
 from outrider.serving.ollama.answer import ChatLines, GenerateLines, moment
 from outrider.serving.ollama.bodies import Asked, ChatBody, GenerateBody, ShowBody
-from outrider.serving.ollama.card import API_VERSION, Card, card_of
+from outrider.serving.ollama.card import API_VERSION, Card
 from outrider.serving.ollama.convert import chat_of, generate_of
 from outrider.serving.service import Service
 
@@ -46,7 +46,7 @@ def routes(service: Service) -> APIRouter:
     async def card() -> Card:
         """Read once, when it is first asked for."""
         if not reading:
-            reading.append(asyncio.ensure_future(asyncio.to_thread(card_of, service.llm, name, created)))
+            reading.append(asyncio.ensure_future(service.engine.card(name, created)))
         return await asyncio.shield(reading[0])
 
     def check(asked: str | None) -> None:
@@ -79,7 +79,7 @@ def routes(service: Service) -> APIRouter:
         asked = generate_of(body)
         if not body.raw:
             return await service.chat(request, asked, GenerateLines)
-        service.llm.check_length(body.prompt)
+        service.prompts.check_length(body.prompt)
         params = asked.sampling_params(service.sampling_defaults)
         prompts = await service.prompts.of_texts([body.prompt])
         answer = GenerateLines(service.asked(request, asked, prompts, params))

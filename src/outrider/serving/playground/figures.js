@@ -14,6 +14,7 @@ export class Figures {
   #number = make("strong", {});
   #words = make("span", {});
   #passes = make("span", { className: "bar-passes" });
+  #replicas = make("p", { className: "note", hidden: true });
   #others = Object.keys(OTHERS).map(() => make("dd", {}));
 
   /** name: of the answer. */
@@ -26,16 +27,19 @@ export class Figures {
       make("p", { className: "headline" }, this.#number, " ", this.#words),
       bars,
       make("dl", { ariaLabel: `Figures of ${name}` }, ...pairs),
+      this.#replicas,
     );
     this.draw(0);
   }
 
   /** elapsed: ms since the request. */
   draw(elapsed) {
-    const { tokens, steps, saved } = this.reading;
+    const { tokens, steps, saved, replicas } = this.reading;
     this.#number.textContent = String(saved);
     this.#words.textContent = `${saved === 1 ? "pass" : "passes"} saved: ${tokens.length} tokens in ${steps.length} passes`;
     this.#passes.style.width = `${tokens.length ? (100 * steps.length) / tokens.length : 100}%`;
+    this.#replicas.hidden = !replicas.length;
+    this.#replicas.textContent = `Answered by replica ${replicas.join(", then by ")}.`;
     Object.values(OTHERS).forEach((figure, i) => (this.#others[i].textContent = figure(this.reading, elapsed)));
   }
 }

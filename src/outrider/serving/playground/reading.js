@@ -21,11 +21,14 @@ export class Reading {
   /** [ms since the request, chunk], to be read again. */
   chunks = [];
   finish = null;
+  /** Who has answered, where several could: the names of replicas, in order. */
+  replicas = [];
   #drafts = new Map();
 
   /** Take in a chunk. now: in ms since the request. */
   add(chunk, now) {
     this.chunks.push([now, chunk]);
+    if (chunk.replica && chunk.replica !== this.replicas.at(-1)) this.replicas.push(chunk.replica);
     const choice = chunk.choices[0];
     if (!choice) return;
     const { drafts, tokens } = choice.speculation_trace ?? { drafts: [], tokens: [] };
