@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from outrider.config import parse_bytes
 from outrider.cluster.config import ClusterConfig
+from outrider.config import parse_bytes
 from outrider.serving.server import END_SECONDS
 from outrider.serving.settings import ServerConfig
 from tests.docs.shell import understand_outrider
