@@ -2,15 +2,16 @@
 
 python -m benchmarks.cluster demo [--seconds 120] [--clients 32] [--kill-every 20] [--tokens 160]
 python -m benchmarks.cluster throughput [--model smollm2] [--clients 16] [--tokens 96]
-python -m benchmarks.cluster prefixes [--model smollm2] [--conversations 16] [--turns 6]
+python -m benchmarks.cluster latency [--model smollm2] [--rounds 60]
+python -m benchmarks.cluster prefixes [--model smollm2] [--conversations 12] [--memory 80MiB]
 
 demo: 2 replicas of one thread each; streaming clients ask one request after the other, and every so often
 a replica's process is killed (SIGKILL). Fails unless no request is lost, more than 10 streams went on
 elsewhere, and the tokens and log-probabilities of every stream are those of the offline engine.
-throughput: two replicas of one thread against one engine with two; and the time to the first token behind Ray
-and without it, one thread and one client, alternating.
-prefixes: tokens of prompts that were found in a cache, with conversations by prefix and round robin. The
-caches hold half of the conversations each, and all of them in a second run.
+throughput: two replicas of one thread against one engine with two.
+latency: the time to the first token behind Ray and without it, one thread and one client, alternating.
+prefixes: tokens of prompts that were found in a cache, with conversations of 6 turns by prefix and round
+robin. By default a cache holds about half of the conversations.
 Prints one JSON object. Each needs the extra `cluster`; clients run on the same machine.
 """
 
@@ -256,15 +257,20 @@ def throughput(args: argparse.Namespace) -> dict[str, Any]:
         one = asyncio.run(rate(url, args.clients, args.tokens))
     with replicas_of(args.model, 2, DRAFTS) as url:
         two = asyncio.run(rate(url, args.clients, args.tokens))
-    with (
-        server([args.model, *drafts, "-s", "num_threads=1"]) as (alone, _),
-        replicas_of(args.model, 1, DRAFTS) as url,
-    ):
-        without, behind = asyncio.run(first_tokens([alone, url], args.rounds))
     return {
         "one engine, two threads: tokens/s": round(one, 1),
         "two replicas, one thread each: tokens/s": round(two, 1),
         "two over one": round(two / one, 3),
+    }
+
+
+def latency(args: argparse.Namespace) -> dict[str, Any]:
+    with (
+        server([args.model, "-d", "suffix", "-s", "num_threads=1"]) as (alone, _),
+        replicas_of(args.model, 1, DRAFTS) as url,
+    ):
+        without, behind = asyncio.run(first_tokens([alone, url], args.rounds))
+    return {
         "ttft without Ray: p50 ms": round(without, 2),
         "ttft behind Ray: p50 ms": round(behind, 2),
         "overhead: ms": round(behind - without, 2),
@@ -281,7 +287,7 @@ async def cached_tokens(url: str, args: argparse.Namespace) -> tuple[int, int]:
             talk = talks[number]
             asked = TEXTS[(number + len(talk) * 7) % len(TEXTS)]
             talk.append({"role": "user", "content": f"({number}) {asked}"})
-            body = {"messages": talk, "max_tokens": 32, "temperature": 0, "ignore_eos": True}
+            body = {"messages": talk, "max_tokens": 24, "temperature": 0, "ignore_eos": True}
             answer = (await http.post("/v1/chat/completions", json=body)).json()
             talk.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
             return dict(answer["usage"])
@@ -297,28 +303,24 @@ async def cached_tokens(url: str, args: argparse.Namespace) -> tuple[int, int]:
 
 
 def prefixes(args: argparse.Namespace) -> dict[str, Any]:
-    told: dict[str, Any] = {}
-    for name, memory in (("caches of half of them", args.memory), ("caches of all", "512MiB")):
-        options = {**DRAFTS, "kv_cache_memory": memory}
-        hits = []
-        for router in (None, RequestRouterConfig(request_router_class=RoundRobin)):
-            with replicas_of(args.model, 2, options, router) as url:
-                prompts, found = asyncio.run(cached_tokens(url, args))
-                hits.append(found)
-        told[name] = {
-            "prompt tokens": prompts,
-            "found by prefix": hits[0],
-            "found round robin": hits[1],
-            "ratio": round(hits[0] / max(1, hits[1]), 2),
-        }
-    return told
+    hits = []
+    for router in (None, RequestRouterConfig(request_router_class=RoundRobin)):
+        with replicas_of(args.model, 2, {**DRAFTS, "kv_cache_memory": args.memory}, router) as url:
+            prompts, found = asyncio.run(cached_tokens(url, args))
+            hits.append(found)
+    return {
+        "prompt tokens": prompts,
+        "found by prefix": hits[0],
+        "found round robin": hits[1],
+        "ratio": round(hits[0] / max(1, hits[1]), 2),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["demo", "throughput", "prefixes"])
+    parser.add_argument("what", choices=["demo", "throughput", "latency", "prefixes"])
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--clients", type=int, default=None, help="32 in the demo, else 16")
@@ -326,14 +328,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=None, help="of an answer: 160 in the demo, else 96")
     parser.add_argument("--requests", type=int, default=48, help="different ones in the demo")
     parser.add_argument("--rounds", type=int, default=60, help="first tokens that are timed")
-    parser.add_argument("--conversations", type=int, default=16)
+    parser.add_argument("--conversations", type=int, default=12)
     parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--memory", default="128MiB", help="of a cache that holds half of the conversations")
+    parser.add_argument("--memory", default="80MiB", help="of the cache of each replica")
     args = parser.parse_args()
     is_demo = args.what == "demo"
     args.clients = args.clients or (32 if is_demo else 16)
     args.tokens = args.tokens or (160 if is_demo else 96)
-    told = {"demo": demo, "throughput": throughput, "prefixes": prefixes}[args.what](args)
+    told = {"demo": demo, "throughput": throughput, "latency": latency, "prefixes": prefixes}[args.what](args)
     sys.stdout.write(json.dumps(told, indent=1) + "\n")
 
 

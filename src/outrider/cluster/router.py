@@ -22,6 +22,11 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]
     def initialize_state(self, **options: Any) -> None:
         self._table = PrefixTable()
 
+    @property
+    def supports_rejection_protocol(self) -> bool:
+        """No: a replica queues whatever comes, and being asked first would delay the first token."""
+        return False
+
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
