@@ -135,11 +135,11 @@ def check_docker(words: Words) -> None:
     """This repository's image with what the server understands, or another that is told its address."""
     if words[1] == "build":
         *options, context = words[2:]
-        given = dict(zip(options[::2], options[1::2], strict=True))
-        assert given.keys() <= {"--tag", "--target"}
-        assert given["--tag"].split("/")[-1].startswith(IMAGE)
+        built = dict(zip(options[::2], options[1::2], strict=True))
+        assert built.keys() <= {"--tag", "--target"}
+        assert built["--tag"].split("/")[-1].startswith(IMAGE)
         assert context == "."
-        assert f" AS {given.get('--target', 'cpu')}\n" in (ROOT / "Dockerfile").read_text()
+        assert f" AS {built.get('--target', 'cpu')}\n" in (ROOT / "Dockerfile").read_text()
         return
     if words[1] in ("compose", "push"):
         _check_files(words)
