@@ -96,17 +96,21 @@ class PrefixAware:
         self._requests = 0  # of all replicas
 
     def choose(self, request: Request) -> int:
-        sent = self._sent.setdefault(request.conversation, {})
+        sent, blocks = self._sent.setdefault(request.conversation, {}), request.prompt // BLOCK
         least = self._least.least()
         fewest = self._replicas[least].load
         most = math.ceil(BOUND * (self._requests + 1) / len(self._replicas)) + SPARE
 
         def order(replica: int) -> tuple[bool, int, int]:
             load = self._replicas[replica].load
-            return load >= most, BLOCKS_OF_A_REQUEST * (load - fewest) - sent.get(replica, 0), load
+            return (
+                load >= most,
+                BLOCKS_OF_A_REQUEST * (load - fewest) - min(sent.get(replica, 0), blocks),
+                load,
+            )
 
         chosen = min([least, *sent], key=order)
-        sent[chosen] = request.prompt // BLOCK
+        sent[chosen] = max(sent.get(chosen, 0), blocks)
         self._requests += 1
         return chosen
 

@@ -134,8 +134,15 @@ def check_source(words: Words) -> None:
 def check_docker(words: Words) -> None:
     """This repository's image with what the server understands, or another that is told its address."""
     if words[1] == "build":
-        assert words[2:] == ["--tag", IMAGE, "."]
-        assert (ROOT / "Dockerfile").is_file()
+        *options, context = words[2:]
+        built = dict(zip(options[::2], options[1::2], strict=True))
+        assert built.keys() <= {"--tag", "--target"}
+        assert built["--tag"].split("/")[-1].startswith(IMAGE)
+        assert context == "."
+        assert f" AS {built.get('--target', 'cpu')}\n" in (ROOT / "Dockerfile").read_text()
+        return
+    if words[1] in ("compose", "push"):
+        _check_files(words)
         return
     parser = argparse.ArgumentParser()
     for option in ("--publish", "--stop-timeout", "--volume", "--add-host"):
@@ -156,8 +163,25 @@ def check_docker(words: Words) -> None:
         assert all(address.endswith(":8000/v1") for address in addresses)
 
 
+def _check_files(words: Words) -> None:
+    """What lies in deploy/ or docs/ by a command's words is there."""
+    for word in words:
+        path = word.split("=")[-1]
+        if path.startswith(("deploy/", "docs/")):
+            assert (ROOT / path).exists(), path
+
+
+def check_cluster(words: Words) -> None:
+    """helm, kubectl and gcloud are not there: of their commands, only files are looked at."""
+    assert len(words) > 2
+    _check_files(words)
+
+
 CHECKED: dict[str, Callable[[Words], None]] = {
     "docker": check_docker,
+    "gcloud": check_cluster,
+    "helm": check_cluster,
+    "kubectl": check_cluster,
     "make": check_make,
     "pip": check_pip,
     "python": check_module,
