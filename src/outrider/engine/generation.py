@@ -35,7 +35,7 @@ class EngineFailed(OutriderError):
 
 
 @dataclass(frozen=True)
-class Said:
+class Resumption:
     """What another engine has already told of a sequence. logprobs: one a token, where they are asked for."""
 
     token_ids: Sequence[int] = ()
@@ -51,7 +51,7 @@ class TextPrompt:
 
     token_ids: Sequence[int]
     text: str | None = None
-    said: Sequence[Said] = ()
+    said: Sequence[Resumption] = ()
 
 
 News = tuple[int, Increment] | BaseException | None
