@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from outrider.cluster.news import Refusal, ReplicaCall, ReplicaLost, ReplicaNews, Taken
+from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, ReplicaNews, Taken
 from outrider.engine.generation import Resumption
 from outrider.errors import RequestError
 from outrider.formats.format import Floats
@@ -66,7 +66,7 @@ class DyingReplicas:
             if left == -1:
                 raise ReplicaLost("it died before it had the call")
             if call.prompt.token_ids[0] == 0:
-                yield Refusal(RequestError(REFUSED))
+                yield NotServed(RequestError(REFUSED))
                 return
             yield Taken(f"replica-{len(self.calls)}")
             await self.gate.wait()

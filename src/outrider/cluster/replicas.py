@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from outrider.cluster.config import ClusterConfig
 from outrider.cluster.engine import ReplicatedEngine
 from outrider.cluster.headers import WithoutRequestId
-from outrider.cluster.news import Refusal, ReplicaCall, ReplicaLost, ReplicaNews, Taken
+from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, ReplicaNews, Taken
 from outrider.cluster.router import PrefixRouter
 from outrider.config import resolve
 from outrider.engine.generation import EngineStopped
@@ -60,7 +60,7 @@ class Replica:
                     yield increment
                 yield generation.outputs[0]
         except (RequestError, ConfigError) as error:
-            yield Refusal(error)
+            yield NotServed(error)
 
     async def embed(self, token_ids: Sequence[int]) -> Floats | RequestError | ConfigError:
         try:

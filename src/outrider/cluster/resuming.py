@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
-from outrider.cluster.news import Refusal, ReplicaCall, ReplicaLost, Replicas, Taken
+from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, Replicas, Taken
 from outrider.engine.generation import EngineFailed, Resumption
 from outrider.outputs import Increment, Logprobs, RequestOutput, SpeculationStats
 
@@ -72,7 +72,7 @@ async def resuming(
                         losses = 0
                         told[news.index].add(news)
                         yield news
-                    case Refusal(error):
+                    case NotServed(error):
                         raise error
                     case RequestOutput():
                         yield _with_all_drafts(news, told)
