@@ -17,7 +17,7 @@ from outrider.cluster.headers import WithoutRequestId
 from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, ReplicaNews, Taken
 from outrider.cluster.router import PrefixRouter
 from outrider.config import resolve
-from outrider.engine.generation import EngineStopped
+from outrider.engine.generation import EngineStopped, QueueFull
 from outrider.errors import ConfigError, RequestError
 from outrider.formats.format import Floats
 from outrider.llm import LLM
@@ -62,10 +62,11 @@ class Replica:
         except (RequestError, ConfigError) as error:
             yield NotServed(error)
 
-    async def embed(self, token_ids: Sequence[int]) -> Floats | RequestError | ConfigError:
+    async def embed(self, token_ids: Sequence[int]) -> Floats | RequestError | ConfigError | QueueFull:
+        """An embedding, or why there is none here or elsewhere."""
         try:
             return await self._engine.embed(token_ids)
-        except (RequestError, ConfigError) as error:
+        except (RequestError, ConfigError, QueueFull) as error:
             return error
 
     async def metrics(self, labels: dict[str, str]) -> list[Metric]:

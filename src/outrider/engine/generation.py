@@ -25,6 +25,9 @@ class QueueFull(OutriderError):
         super().__init__(message)
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[type[QueueFull], tuple[str, float]]:
+        return type(self), (str(self), self.retry_after)  # a replica may have said it
+
 
 class EngineStopped(OutriderError):
     """The engine is shutting down, or a fault that it could not confine has stopped it."""
