@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo cluster-demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-deploy wheels clean
+.PHONY: demo cluster cluster-demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-deploy wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
 
-# Two replicas on Ray under 32 clients, of which one is killed every 20 seconds: no stream may notice.
+# The tests of replicas with Ray, and two replicas under 32 clients, of which one is killed every 20 seconds.
 DEMO_SECONDS ?= 120
+
+cluster: $(VENV)/.test $(VENV)/.cluster
+	$(BIN)/python -m pytest tests/cluster
 
 cluster-demo: $(VENV)/.cluster
 	$(BIN)/python -m benchmarks.cluster demo --seconds $(DEMO_SECONDS)

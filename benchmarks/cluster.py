@@ -3,7 +3,7 @@
 python -m benchmarks.cluster demo [--seconds 120] [--clients 32] [--kill-every 20] [--tokens 160]
 python -m benchmarks.cluster throughput [--model smollm2] [--clients 16] [--tokens 96]
 python -m benchmarks.cluster latency [--model smollm2] [--rounds 60]
-python -m benchmarks.cluster prefixes [--model smollm2] [--conversations 12] [--memory 80MiB]
+python -m benchmarks.cluster prefixes [--model smollm2] [--conversations 12] [--memory 112MiB]
 
 demo: 2 replicas of one thread each; streaming clients ask one request after the other, and every so often
 a replica's process is killed (SIGKILL). Fails unless no request is lost, more than 10 streams went on
@@ -47,6 +47,7 @@ from outrider.measurement.prompts import BUILT_IN
 DRAFTS = {"speculative_model": "suffix"}
 TEXTS = [turn for conversation in BUILT_IN for turn in conversation.turns]
 RESUMED_AT_LEAST = 10
+BLOCK = 16  # tokens, as engines have them by default
 TITLE = "ray::ServeReplica:outrider:Replica"
 
 
@@ -277,9 +278,11 @@ def latency(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def cached_tokens(url: str, args: argparse.Namespace) -> tuple[int, int]:
-    """Of all turns: tokens of prompts, and those of them that were found in a cache."""
-    draw, prompts, hits = random.Random(1), 0, 0
+async def cached_tokens(url: str, args: argparse.Namespace) -> Counter[str]:
+    """Of all turns: tokens of prompts, those that were found in a cache, and turns after the first that found
+    the whole prompt of the turn before there (its full blocks)."""
+    draw, found = random.Random(1), Counter[str]()
+    before: Counter[int] = Counter()
     talks: list[list[dict[str, str]]] = [[] for _ in range(args.conversations)]
     async with client(url) as http:
 
@@ -296,24 +299,27 @@ async def cached_tokens(url: str, args: argparse.Namespace) -> tuple[int, int]:
             order = list(range(args.conversations))
             draw.shuffle(order)
             for at in range(0, len(order), 4):  # four people at a time
-                for usage in await asyncio.gather(*map(turn, order[at : at + 4])):
-                    prompts += usage["prompt_tokens"]
-                    hits += usage["prompt_tokens_details"]["cached_tokens"]
-    return prompts, hits
+                four = order[at : at + 4]
+                for number, usage in zip(four, await asyncio.gather(*map(turn, four)), strict=True):
+                    cached = usage["prompt_tokens_details"]["cached_tokens"]
+                    found["prompt tokens"] += usage["prompt_tokens"]
+                    found["tokens found"] += cached
+                    found["turns that found the one before"] += 0 < before[number] <= cached
+                    before[number] = usage["prompt_tokens"] // BLOCK * BLOCK
+    return found
 
 
 def prefixes(args: argparse.Namespace) -> dict[str, Any]:
-    hits = []
-    for router in (None, RequestRouterConfig(request_router_class=RoundRobin)):
+    told = {}
+    for name, router in (
+        ("by prefix", None),
+        ("round robin", RequestRouterConfig(request_router_class=RoundRobin)),
+    ):
         with replicas_of(args.model, 2, {**DRAFTS, "kv_cache_memory": args.memory}, router) as url:
-            prompts, found = asyncio.run(cached_tokens(url, args))
-            hits.append(found)
-    return {
-        "prompt tokens": prompts,
-        "found by prefix": hits[0],
-        "found round robin": hits[1],
-        "ratio": round(hits[0] / max(1, hits[1]), 2),
-    }
+            told[name] = asyncio.run(cached_tokens(url, args))
+    ours, theirs = told["by prefix"], told["round robin"]
+    ratios = {key: round(ours[key] / max(1, theirs[key]), 2) for key in list(ours)[1:]}
+    return {**told, "ratios": ratios}
 
 
 def main() -> None:
@@ -330,7 +336,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60, help="first tokens that are timed")
     parser.add_argument("--conversations", type=int, default=12)
     parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--memory", default="80MiB", help="of the cache of each replica")
+    parser.add_argument("--memory", default="112MiB", help="of the cache of each replica")
     args = parser.parse_args()
     is_demo = args.what == "demo"
     args.clients = args.clients or (32 if is_demo else 16)

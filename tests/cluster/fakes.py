@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from outrider.cluster.news import Refused, ReplicaCall, ReplicaLost, ReplicaNews, Taken
-from outrider.engine.generation import Said
+from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, ReplicaNews, Taken
+from outrider.engine.generation import Resumption
 from outrider.errors import RequestError
 from outrider.formats.format import Floats
 from outrider.metrics import Counter, Metric
@@ -66,7 +66,7 @@ class DyingReplicas:
             if left == -1:
                 raise ReplicaLost("it died before it had the call")
             if call.prompt.token_ids[0] == 0:
-                yield Refused(RequestError(REFUSED))
+                yield NotServed(RequestError(REFUSED))
                 return
             yield Taken(f"replica-{len(self.calls)}")
             await self.gate.wait()
@@ -85,7 +85,7 @@ class DyingReplicas:
         seed = call.params.seed
         assert seed is not None
         said = () if self._broken else call.prompt.said
-        done = [len(one.token_ids) for one in said or [Said()] * call.params.n]
+        done = [len(one.token_ids) for one in said or [Resumption()] * call.params.n]
         assert all(one.logprobs == tuple(map(logprobs_of, one.token_ids)) for one in said)
         while any(end < LENGTH for end in done):
             for index, end in enumerate(done):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from outrider import SamplingParams
 from outrider.cluster.engine import ReplicatedEngine
 from outrider.engine.generation import EngineFailed, EngineStopped, Generation, QueueFull, TextPrompt
-from outrider.errors import RequestError
+from outrider.errors import ConfigError, RequestError
 from outrider.serving.model import ServedModel
 from tests.cluster.fakes import REFUSED, DyingReplicas, answer
 
@@ -145,3 +146,9 @@ def test_embeddings_and_metrics() -> None:
         ]  # fmt: skip
 
     asyncio.run(run())
+
+
+def test_what_a_replica_says_can_be_sent() -> None:
+    for error in (QueueFull("full", 2.5), ConfigError("wrong", "field"), RequestError("no")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from outrider import LLM, SamplingParams
 from outrider.engine.engine import Engine
-from outrider.engine.generation import Said
+from outrider.engine.generation import Resumption
 from outrider.outputs import Increment, RequestOutput
 from tests.engine.helpers import load
 
@@ -29,7 +29,9 @@ def llm(target: str, draft: str) -> LLM:
     return load(target, draft, num_speculative_tokens=3)
 
 
-def run(engine: Engine, params: SamplingParams, said: list[Said]) -> tuple[list[Increment], RequestOutput]:
+def run(
+    engine: Engine, params: SamplingParams, said: list[Resumption]
+) -> tuple[list[Increment], RequestOutput]:
     """All increments, and the whole output."""
     group = engine.prepare(PROMPT, params, said=said)
     engine.queue(group)
@@ -48,7 +50,7 @@ def test_it_goes_on_at_the_very_token(llm: LLM, given_params: dict[str, Any], da
     whole_increments, whole = run(llm.engine, params, [])
     ends = [data.draw(st.integers(0, len(output.token_ids))) for output in whole.outputs]
     said = [
-        Said(output.token_ids[:end], (output.logprobs or ())[:end])
+        Resumption(output.token_ids[:end], (output.logprobs or ())[:end])
         for output, end in zip(whole.outputs, ends, strict=True)
     ]
     llm.reset_prefix_cache()
@@ -79,5 +81,5 @@ def _shown(rest: list[Increment], output: Any) -> int:
 def test_what_the_cache_has_of_the_output_is_none_of_the_prompt(llm: LLM) -> None:
     params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
     _, whole = run(llm.engine, params, [])
-    _, resumed = run(llm.engine, params, [Said(whole.outputs[0].token_ids[:30])])
+    _, resumed = run(llm.engine, params, [Resumption(whole.outputs[0].token_ids[:30])])
     assert resumed.num_cached_tokens <= len(PROMPT)

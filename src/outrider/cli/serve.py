@@ -349,8 +349,15 @@ def _serve_replicas(arguments: dict[str, Any], address: str | None, *, in_words:
         with starting() as listener:
             with importing():
                 from outrider.cli import banner
-                from outrider.cluster.run import log_replicas, replicated, until_told
                 from outrider.loading import Loading
+
+                try:
+                    from outrider.cluster.run import log_replicas, replicated, until_told
+                except (KeyError, OSError) as error:  # what `amdsmi` raises, which Ray imports
+                    raise ConfigError(
+                        f"Ray cannot be imported: {error}; where the package 'amdsmi' is installed without "
+                        "AMD's driver (the extra 'energy' brings it), uninstall it"
+                    ) from None
 
             listener(Loading("starting replicas"))
             server = arguments["server"]

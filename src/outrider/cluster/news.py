@@ -33,13 +33,13 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Refused:
+class NotServed:
     """The request cannot be served, here or elsewhere."""
 
     error: RequestError | ConfigError
 
 
-ReplicaNews = Taken | Increment | RequestOutput | Refused
+ReplicaNews = Taken | Increment | RequestOutput | NotServed
 """The increments come in order, and the whole output last."""
 
 

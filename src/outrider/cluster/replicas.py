@@ -14,10 +14,10 @@ from ray.serve.handle import DeploymentHandle
 from outrider.cluster.config import ClusterConfig
 from outrider.cluster.engine import ReplicatedEngine
 from outrider.cluster.headers import WithoutRequestId
-from outrider.cluster.news import Refused, ReplicaCall, ReplicaLost, ReplicaNews, Taken
+from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, ReplicaNews, Taken
 from outrider.cluster.router import PrefixRouter
 from outrider.config import resolve
-from outrider.engine.generation import EngineStopped
+from outrider.engine.generation import EngineStopped, QueueFull
 from outrider.errors import ConfigError, RequestError
 from outrider.formats.format import Floats
 from outrider.llm import LLM
@@ -60,12 +60,13 @@ class Replica:
                     yield increment
                 yield generation.outputs[0]
         except (RequestError, ConfigError) as error:
-            yield Refused(error)
+            yield NotServed(error)
 
-    async def embed(self, token_ids: Sequence[int]) -> Floats | RequestError | ConfigError:
+    async def embed(self, token_ids: Sequence[int]) -> Floats | RequestError | ConfigError | QueueFull:
+        """An embedding, or why there is none here or elsewhere."""
         try:
             return await self._engine.embed(token_ids)
-        except (RequestError, ConfigError) as error:
+        except (RequestError, ConfigError, QueueFull) as error:
             return error
 
     async def metrics(self, labels: dict[str, str]) -> list[Metric]:

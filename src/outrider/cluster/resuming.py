@@ -7,8 +7,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
-from outrider.cluster.news import Refused, ReplicaCall, ReplicaLost, Replicas, Taken
-from outrider.engine.generation import EngineFailed, Said
+from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, Replicas, Taken
+from outrider.engine.generation import EngineFailed, Resumption
 from outrider.outputs import Increment, Logprobs, RequestOutput, SpeculationStats
 
 logger = logging.getLogger(__name__)
@@ -33,10 +33,10 @@ class ToldSoFar:
         self._logprobs += increment.logprobs or ()
         self._drafts += SpeculationStats.of_draft(increment.drafted, increment.accepted)
 
-    def break_off(self) -> Said:
+    def break_off(self) -> Resumption:
         """What the next replica has to know."""
         self._lost_drafts, self._drafts = self._lost_drafts + self._drafts, SpeculationStats()
-        return Said(tuple(self._tokens), tuple(self._logprobs))
+        return Resumption(tuple(self._tokens), tuple(self._logprobs))
 
     def with_all_drafts(self, drafts: SpeculationStats) -> SpeculationStats:
         """drafts: of the last replica."""
@@ -72,7 +72,7 @@ async def resuming(
                         losses = 0
                         told[news.index].add(news)
                         yield news
-                    case Refused(error):
+                    case NotServed(error):
                         raise error
                     case RequestOutput():
                         yield _with_all_drafts(news, told)

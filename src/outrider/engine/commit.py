@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from outrider.engine.generation import Said
+from outrider.engine.generation import Resumption
 from outrider.engine.request import Request
 from outrider.engine.verify import Judged
 from outrider.errors import INTERNAL_ERROR
@@ -48,7 +48,7 @@ def commit(judged: Judged, now: float, decode: Callable[[int], str]) -> Incremen
     return _increment(request, added, drafted, accepted, now, draft)
 
 
-def resume(request: Request, said: Said, now: float) -> None:
+def resume(request: Request, said: Resumption, now: float) -> None:
     """Begin a request behind what another engine has told of it: its state is what it would be if that had
     been computed here, but for the cache, which it catches up with as after a preemption."""
     for position, token in enumerate(said.token_ids):

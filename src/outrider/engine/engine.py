@@ -18,7 +18,7 @@ from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, begin, commit, fail, resume
 from outrider.engine.embedding import Embedder
-from outrider.engine.generation import Said
+from outrider.engine.generation import Resumption
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
 from outrider.engine.scheduler import Schedule, Scheduler
@@ -147,7 +147,7 @@ class Engine:
         *,
         prompt: str | None = None,
         priority: int = 0,
-        said: Sequence[Said] = (),
+        said: Sequence[Resumption] = (),
     ) -> RequestGroup:
         """A request that can be queued. Raises RequestError if it cannot run, ConfigError for a priority that
         it cannot have.

@@ -25,6 +25,9 @@ class QueueFull(OutriderError):
         super().__init__(message)
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[type[QueueFull], tuple[str, float]]:
+        return type(self), (str(self), self.retry_after)  # a replica may have said it
+
 
 class EngineStopped(OutriderError):
     """The engine is shutting down, or a fault that it could not confine has stopped it."""
@@ -35,7 +38,7 @@ class EngineFailed(OutriderError):
 
 
 @dataclass(frozen=True)
-class Said:
+class Resumption:
     """What another engine has already told of a sequence. logprobs: one a token, where they are asked for."""
 
     token_ids: Sequence[int] = ()
@@ -51,7 +54,7 @@ class TextPrompt:
 
     token_ids: Sequence[int]
     text: str | None = None
-    said: Sequence[Said] = ()
+    said: Sequence[Resumption] = ()
 
 
 News = tuple[int, Increment] | BaseException | None
