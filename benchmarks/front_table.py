@@ -25,6 +25,7 @@ from statistics import median
 
 from pydantic import TypeAdapter
 
+from benchmarks.peers.base import PROMPT
 from benchmarks.peers.measure import OF_SMOLLM2, Measured, Plan, Result, measure
 from benchmarks.peers.prompts import long_prompt, token_ids
 from benchmarks.peers.registry import OWN
@@ -198,7 +199,7 @@ def run_of(models: Sequence[tuple[str, Path, Sequence[str]]], tokens: int, round
     entries, versions = [], {"python": platform.python_version(), "numpy": version("numpy")}
     for name, path, drafters in models:
         prompts = token_ids(str(path), BUILT_IN)
-        plan = Plan(prompts, long_prompt(str(path)), tokens, rounds, default_threads())
+        plan = Plan(prompts, long_prompt(str(path), PROMPT), tokens, rounds, default_threads())
         measured = measure(path, drafters, [OWN, PEER], plan)
         entries.append(entry(name, drafters, measured))
         versions |= {result.engine: result.about for result in measured.results}

@@ -11,28 +11,28 @@ inline void put_unit(uint32_t* unit, float value) { __builtin_memcpy(unit, &valu
 inline void put_unit(uint32_t* unit, int32_t value) { __builtin_memcpy(unit, &value, sizeof value); }
 
 // Symmetric int8 of one group. The sums of the codes come along for formats with a zero point or a minimum.
-// A group that holds NaN or an infinity gets the scale NaN, and so does the layer's row. One whose values are
-// too small for 127 / largest to be finite is zero.
+// A group that holds NaN or an infinity gets the scale NaN, and so does the layer's row: one of its codes is NaN
+// before it is stored, and so is their sum. One whose values are too small for 127 / largest to be finite is zero.
 inline void quantise(const float* x, uint32_t* slice) {
   const F32 low = load(x), high = load(x + kLanes);
   const float largest = reduce_max(max(abs(low), abs(high)));
-  const float not_finite = reduce_add(fma(low, set1(0), mul(high, set1(0))));  // NaN, or else 0
   const bool is_zero = !(largest >= 0x1p-121f);
-  const float scale = (is_zero ? 0.0f : largest / 127.0f) + not_finite;
-  const float inverse = is_zero ? 0.0f : 127.0f / largest;
-  const F32 a = round(mul(low, set1(inverse))), b = round(mul(high, set1(inverse)));
+  const F32 inverse = set1(is_zero ? 0.0f : 127.0f / largest);
+  const F32 a = round(mul(low, inverse)), b = round(mul(high, inverse));
   auto* codes = reinterpret_cast<int8_t*>(slice + kCodes);
   store_i8(codes, a);
   store_i8(codes + kLanes, b);
   const float sums[2] = {reduce_add(a), reduce_add(b)};  // exact: of integers
-  const float sum = sums[0] + sums[1];
+  const float sum = sums[0] + sums[1], not_finite = 0 * sum;
+  const float scale = (is_zero ? 0.0f : largest / 127.0f) + not_finite;
+  const int32_t whole[2] = {to_int(sums[0]), to_int(sums[1])};
   put_unit(slice + kScale, scale);
   put_unit(slice + kScaledSum, scale * sum);
-  put_unit(slice + kZero8, to_int(-8 * sum));
-  put_unit(slice + kZero128, to_int(-128 * sum));
+  put_unit(slice + kZero8, -8 * (whole[0] + whole[1]));
+  put_unit(slice + kZero128, -128 * (whole[0] + whole[1]));
   for (int half = 0; half < 2; ++half) {
     put_unit(slice + kScaledHalves + half, scale * sums[half]);
-    put_unit(slice + kZero32Halves + half, to_int(-32 * sums[half]));
+    put_unit(slice + kZero32Halves + half, -32 * whole[half]);
   }
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from tokenizers import pre_tokenizers
 
 from benchmarks.encoders import encoders
 from benchmarks.loading import Loaded, forget, rows
+from benchmarks.peers.base import PROMPT
+from benchmarks.peers.llamacpp import Batches
 from benchmarks.peers.measure import Measured, Result
 from benchmarks.peers.report import rows as peer_rows
 from benchmarks.peers.report import table
@@ -124,9 +128,13 @@ def test_files_stay_whole_when_their_pages_are_forgotten(tmp_path: Path) -> None
 def test_engines_are_compared_within_rounds() -> None:
     """And a share of the bandwidth stands where each token reads the weights once."""
     outputs: list[tuple[int, ...]] = [(1, 2), (3, 4)]
-    ours = Result("outrider", False, "", 1.0, [20.0, 10.0, 30.0], [100.0] * 3, outputs)
+    ours = Result(
+        "outrider", False, "", 1.0, [20.0, 10.0, 30.0], [100.0] * 3, outputs, {16: [90.0, 60.0, 80.0]}
+    )
     drafted = Result("outrider", True, "", 1.0, [40.0, 20.0, 60.0], [], outputs)
-    theirs = Result("llama.cpp", False, "", 1.0, [10.0, 4.0, 20.0], [50.0] * 3, [(1, 2), (3, 5)])
+    theirs = Result(
+        "llama.cpp", False, "", 1.0, [10.0, 4.0, 20.0], [50.0] * 3, [(1, 2), (3, 5)], {16: [30.0, 30.0, 20.0]}
+    )
     measured = Measured([ours, drafted, theirs], [], 0.0, bandwidth=100.0, token_bytes=4)
     found = {(row.engine, row.measure): row for row in peer_rows(measured)}
     plain = found["llama.cpp", "decode"]
@@ -134,7 +142,56 @@ def test_engines_are_compared_within_rounds() -> None:
     assert found["outrider", "speculation"].gain == 2.0
     assert found["outrider", "speculation"].bandwidth_share is None
     assert found["llama.cpp", "prompt"].outrider_times == 2.0
+    together = found["llama.cpp", "clients 16"]
+    assert (together.tokens_per_s, together.outrider_times) == (30.0, 3.0)
     assert "80%" in table("file", measured, 2)
+
+
+class Counting:
+    """In place of llama.cpp: the token after n is n + 1, wherever it stands. It keeps what it computed."""
+
+    def __init__(self) -> None:
+        self.seen: list[
+            dict[int, list[tuple[int, int]]]
+        ] = []  # of each batch: tokens and positions of a sequence
+
+    def llama_get_memory(self, context: str) -> str:
+        return context
+
+    def llama_memory_clear(self, memory: str, data: bool) -> None:
+        self.seen.clear()
+
+    def llama_decode(self, context: str, batch: SimpleNamespace) -> int:
+        rows: dict[int, list[tuple[int, int]]] = {}
+        for row in range(batch.n_tokens):
+            rows.setdefault(batch.seq_id[row][0], []).append((batch.token[row], batch.pos[row]))
+        self.seen.append(rows)
+        self.chosen = {row: batch.token[row] + 1 for row in range(batch.n_tokens) if batch.logits[row]}
+        return 0
+
+    def llama_get_logits_ith(self, context: str, row: int) -> Any:
+        logits = (ctypes.c_float * 999)()
+        logits[self.chosen[row]] = 1.0
+        return ctypes.cast(logits, ctypes.POINTER(ctypes.c_float))
+
+
+def test_llama_cpp_gets_the_batches_that_its_server_would_fill() -> None:
+    """Tokens that decode come first, prompts fill the rest, and every position is computed once, in order."""
+    library = Counting()
+    batches = Batches.__new__(Batches)
+    batches.library, batches.context, batches.vocab = library, "context", 999
+    batches.batch = SimpleNamespace(
+        n_tokens=0, **{name: [0] * PROMPT for name in ("token", "pos", "logits", "n_seq_id")}
+    )
+    batches.batch.seq_id = [[0] for _ in range(PROMPT)]
+    prompts = [[*range(first, first + 300)] for first in (0, 100, 200)]
+    outputs = batches.generate(prompts, 4)
+    assert outputs == [[*range(first + 300, first + 304)] for first in (0, 100, 200)]
+    assert [sum(map(len, rows.values())) for rows in library.seen] == [512, 1 + 388, 3, 3, 2]
+    assert next(iter(library.seen[1])) == 0  # it decodes
+    for n, first in enumerate((0, 100, 200)):
+        rows = [row for batch in library.seen for row in batch.get(n, [])]
+        assert rows == [(first + position, position) for position in range(303)]
 
 
 @pytest.mark.parametrize("name", encoders())

@@ -26,11 +26,11 @@ class Transformers:
         return f"{transformers.__version__} in bfloat16, torch {torch.__version__}"
 
     @torch.inference_mode()
-    def generate(self, prompt: Sequence[int], tokens: int) -> list[int]:
-        ids = torch.tensor([prompt])
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+        ids = torch.tensor(prompts)
         mask = torch.ones_like(ids)
         output = self.model.generate(
             ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, **self.options
         )
-        generated: list[int] = output[0, len(prompt) :].tolist()
+        generated: list[list[int]] = output[:, ids.shape[1] :].tolist()
         return generated

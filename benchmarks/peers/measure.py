@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from benchmarks.peers.base import PROMPT, Setup
+from benchmarks.peers.base import CLIENT_PROMPT, Setup
 from benchmarks.peers.registry import OWN, PEERS
 from benchmarks.peers.worker import Generation, Unavailable, Worker
 from benchmarks.stored import stored_bytes
@@ -22,21 +22,26 @@ PAUSE = 0.05  # seconds: idle threads of the last engine spin for milliseconds b
 
 @dataclass(frozen=True)
 class Plan:
-    """What every engine does in a round, `rounds` times after one round to warm up."""
+    """What every engine does in a round, `rounds` times after one round to warm up. clients: how many
+    requests come at once, one measure each; client_prompts: of the most of them."""
 
     prompts: Sequence[Sequence[int]]
     long_prompt: Sequence[int]
     tokens: int
     rounds: int
     threads: int
+    clients: Sequence[int] = ()
+    client_prompts: Sequence[Sequence[int]] = ()
 
 
 @dataclass
 class Round:
-    """Seconds of decoding, over all prompts, and of the long prompt; the tokens of each prompt."""
+    """Seconds of decoding, over all prompts, of the long prompt, and of so many clients; the tokens of each
+    prompt."""
 
     decode: float = 0.0
     prompt: float = 0.0
+    clients: dict[int, float] = field(default_factory=dict)
     outputs: list[tuple[int, ...]] = field(default_factory=list)
 
 
@@ -50,13 +55,13 @@ class Subject:
     rounds: list[Round] = field(default_factory=list)
     failure: str | None = None
 
-    def turn(self, *requests: tuple[Sequence[int], int]) -> list[Generation]:
+    def turn(self, *requests: tuple[Sequence[Sequence[int]], int]) -> list[Generation]:
         """The requests one after the other; nothing once one of this subject's has failed."""
         if self.failure is not None:
             return []
         time.sleep(PAUSE)
         try:
-            return [self.worker.generate(prompt, tokens) for prompt, tokens in requests]
+            return [self.worker.generate(prompts, tokens) for prompts, tokens in requests]
         except Unavailable as error:
             self.failure = str(error)
             return []
@@ -71,7 +76,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Result:
-    """Rates are tokens a second, one a round without the warm-up; prompt is empty with speculation.
+    """Rates are tokens a second, one a round without the warm-up; prompt is empty with speculation. clients:
+    tokens of output, of so many clients together.
 
     loading: seconds that building the engine took.
     """
@@ -83,6 +89,7 @@ class Result:
     decode: list[float]
     prompt: list[float]
     outputs: list[tuple[int, ...]]
+    clients: Mapping[int, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,16 @@ def measure(path: Path, drafters: Sequence[str], engines: Sequence[str], plan: P
     try:
         for engine in engines:
             for speculate in (False, True):
+                setup = Setup(
+                    path,
+                    plan.threads,
+                    speculate,
+                    tuple(drafters),
+                    clients=max(plan.clients, default=1),
+                    client_tokens=CLIENT_PROMPT + plan.tokens,
+                )
                 try:
-                    worker = Worker(PEERS[engine], Setup(path, plan.threads, speculate, tuple(drafters)))
+                    worker = Worker(PEERS[engine], setup)
                 except Unavailable as error:
                     skipped.append(_skip(engine, speculate, str(error)))
                 else:
@@ -129,7 +144,8 @@ def measure(path: Path, drafters: Sequence[str], engines: Sequence[str], plan: P
 
 
 def _round(subjects: Sequence[Subject], plan: Plan) -> None:
-    """Each prompt by every subject in turn, then the long prompt by every subject without speculation.
+    """Each prompt by every subject in turn, then the long prompt and the clients by every subject without
+    speculation.
 
     A short request goes before the timed ones: the CPU's caches hold another engine's weights, and what is
     too slow in generating the first token would be taken off the time of the others.
@@ -138,13 +154,19 @@ def _round(subjects: Sequence[Subject], plan: Plan) -> None:
         subject.rounds.append(Round())
     for prompt in plan.prompts:
         for subject in subjects:
-            if turn := subject.turn((prompt, 1), (prompt, 1), (prompt, plan.tokens)):
+            if turn := subject.turn(([prompt], 1), ([prompt], 1), ([prompt], plan.tokens)):
                 _, first, whole = turn
                 subject.rounds[-1].decode += whole.seconds - first.seconds
-                subject.rounds[-1].outputs.append(whole.tokens)
-    for subject in subjects:
-        if not subject.speculate and (turn := subject.turn((plan.prompts[0], 1), (plan.long_prompt, 1))):
+                subject.rounds[-1].outputs.extend(whole.tokens)
+    short = plan.prompts[:1], 1
+    plain = [subject for subject in subjects if not subject.speculate]
+    for subject in plain:
+        if turn := subject.turn(short, ([plan.long_prompt], 1)):
             subject.rounds[-1].prompt = turn[-1].seconds
+    for clients in plan.clients:
+        for subject in plain:
+            if turn := subject.turn(short, (plan.client_prompts[:clients], plan.tokens)):
+                subject.rounds[-1].clients[clients] = turn[-1].seconds
 
 
 def _bury(subjects: list[Subject]) -> list[Skipped]:
@@ -171,8 +193,9 @@ def _result(subject: Subject, plan: Plan) -> Result:
         subject.worker.loaded.about,
         subject.worker.loaded.seconds,
         [steps / each.decode for each in rounds],
-        [] if subject.speculate else [PROMPT / each.prompt for each in rounds],
+        [] if subject.speculate else [len(plan.long_prompt) / each.prompt for each in rounds],
         rounds[0].outputs,
+        {n: [n * plan.tokens / each.clients[n] for each in rounds] for n in rounds[0].clients},
     )
 
 

@@ -32,7 +32,7 @@ class OpenVINO:
     def about(self) -> str:
         return f"openvino-genai {self.genai.__version__}"
 
-    def generate(self, prompt: Sequence[int], tokens: int) -> list[int]:
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
         config = self.genai.GenerationConfig()
         config.max_new_tokens = tokens
         config.ignore_eos = True
@@ -41,6 +41,6 @@ class OpenVINO:
         if self.speculate:
             config.num_assistant_tokens = DRAFT_LENGTH
             config.max_ngram_size = NGRAM
-        ids = np.array([prompt], dtype=np.int64)
+        ids = np.array(prompts, dtype=np.int64)
         inputs = self.genai.TokenizedInputs(self.tensor(ids), self.tensor(np.ones_like(ids)))
-        return list(self.pipeline.generate(inputs, config).tokens[0])
+        return [list(one) for one in self.pipeline.generate(inputs, config).tokens]

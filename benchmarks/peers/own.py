@@ -28,6 +28,7 @@ class Outrider:
     def about(self) -> str:
         return version("outrider")
 
-    def generate(self, prompt: Sequence[int], tokens: int) -> list[int]:
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
         params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
-        return list(self.llm.generate(list(prompt), params, use_tqdm=False)[0].outputs[0].token_ids)
+        outputs = self.llm.generate([list(prompt) for prompt in prompts], params, use_tqdm=False)
+        return [list(output.outputs[0].token_ids) for output in outputs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain, cycle, islice
 
-from benchmarks.peers.base import PROMPT
+from benchmarks.peers.base import CLIENT_PROMPT
 from outrider.measurement.prompts import BUILT_IN, Conversation
 from outrider.models.checkpoint import open_checkpoint
 
@@ -22,6 +22,12 @@ def token_ids(model: str, conversations: Sequence[Conversation]) -> list[list[in
     return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
-def long_prompt(model: str) -> list[int]:
-    """The built-in prompts again and again, as far as the pass that is timed as prompt processing goes."""
-    return list(islice(cycle(chain.from_iterable(token_ids(model, BUILT_IN))), PROMPT))
+def long_prompt(model: str, tokens: int) -> list[int]:
+    """The built-in prompts again and again, `tokens` tokens of them."""
+    return list(islice(cycle(chain.from_iterable(token_ids(model, BUILT_IN))), tokens))
+
+
+def client_prompts(model: str, clients: int) -> list[list[int]]:
+    """A prompt for each client: pieces of the long one that begin at places of their own."""
+    text = long_prompt(model, CLIENT_PROMPT + clients)
+    return [text[client : client + CLIENT_PROMPT] for client in range(clients)]

@@ -61,6 +61,12 @@ def rows(measured: Measured) -> list[Row]:
             )
             for result in prompts
         ),
+        *(
+            Row(result.engine, f"clients {n}", median(rates), _ratio(found[OWN, False].clients[n], rates))
+            for n in found[OWN, False].clients
+            for result in prompts
+            if (rates := result.clients.get(n))
+        ),
     ]
 
 

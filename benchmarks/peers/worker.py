@@ -24,10 +24,10 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Generation:
-    """seconds: inside the engine, the pipe not counted."""
+    """seconds: inside the engine, the pipe not counted. tokens: of each prompt."""
 
     seconds: float
-    tokens: tuple[int, ...]
+    tokens: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,17 @@ class Worker:
             self.close()
             raise
 
-    def generate(self, prompt: Sequence[int], tokens: int) -> Generation:
+    def generate(self, prompts: Sequence[Sequence[int]], tokens: int) -> Generation:
         try:
-            self._pipe.send((list(prompt), tokens))
+            self._pipe.send((prompts, tokens))
         except BrokenPipeError:
             raise Unavailable(self._obituary()) from None
         generation: Generation = self._receive()
-        if len(generation.tokens) != tokens:
-            raise Unavailable(f"generated {len(generation.tokens)} tokens where {tokens} were asked for")
+        counts = [len(output) for output in generation.tokens]
+        if counts != [tokens] * len(prompts):
+            raise Unavailable(
+                f"generated {counts} tokens where {tokens} were asked for by {len(prompts)} prompts"
+            )
         return generation
 
     def cpu_seconds(self) -> float:
@@ -112,10 +115,10 @@ def _serve(pipe: Connection, build: Build, setup: Setup) -> None:
         peer = build(setup)
         pipe.send(Loaded(peer.about, time.perf_counter() - start))
         while True:
-            prompt, tokens = pipe.recv()
+            prompts, tokens = pipe.recv()
             start = time.perf_counter()
-            output = peer.generate(prompt, tokens)
-            pipe.send(Generation(time.perf_counter() - start, tuple(output)))
+            outputs = peer.generate(prompts, tokens)
+            pipe.send(Generation(time.perf_counter() - start, tuple(map(tuple, outputs))))
     except EOFError:
         return
     except ImportError as error:
