@@ -96,8 +96,8 @@ class Choosing:
         kernel: Any = kernels.pick
         kernel[self._grid](
             *self._scored, self._given["keys"], columns if self._ids is None else self._ids, least, last,
-            above, limits, counts, columns if without is None else without, values, columns, *self._sizes, TILE,
-            self._padded, self._by_k, self._by_p, self._ids is not None, without is not None,
+            above, limits, counts, columns if without is None else without, values, columns, *self._sizes,
+            TILE, self._padded, self._by_k, self._by_p, self._ids is not None, without is not None,
         )  # fmt: skip
         kernel = kernels.decide
         kernel[self._grid[:1]](values, columns, self._why, out, self._blocks, self._padded)
