@@ -8,7 +8,6 @@ tiles as a chain's. So a row's sums have one order, whatever rows are computed b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import triton
@@ -16,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
-from outrider.ops.cuda.device import INTERPRETED
+from outrider.ops.cuda.device import INTERPRETED, launch
 from outrider.ops.cuda.layout import PIECE, SPLIT, GpuBatch
 from outrider.ops.cuda.linear import TRITON_TYPES
 from outrider.ops.shapes import AttentionShape
@@ -138,15 +137,13 @@ def attend(
     for (first, end), pieces in _runs(batch, len(q), s.heads * splits * padded * 4):
         best, total = (q.new_empty((end - first, s.heads, splits), dtype=torch.float32) for _ in range(2))
         sums = q.new_empty((end - first, s.heads, splits, padded), dtype=torch.float32)
-        kernel: Any = _attend
-        kernel[(len(pieces), s.kv_heads, splits)](
+        launch(_attend, (len(pieces), s.kv_heads, splits),
             q, cache.keys, cache.values, best, total, sums, batch.positions, pieces, batch.paths, table,
             table.shape[1], first, s.scale, s.soft_cap or 1.0, window, s.heads, s.kv_heads, s.head_dim,
             padded, share, together, max(PIECE, triton.cdiv(16, together)), batch.block_size, KEYS, SPLIT,
             s.soft_cap is not None, windowed, operand, LEAST,
         )  # fmt: skip
-        kernel = _merge
-        kernel[(end - first, s.heads)](
+        launch(_merge, (end - first, s.heads),
             best, total, sums, out, batch.positions, q if sinks is None else sinks, first, window, splits,
             s.heads, s.head_dim, padded, SPLIT, windowed, sinks is not None, LEAST,
         )  # fmt: skip

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from outrider.ops.choice import Choice
 from outrider.ops.cuda import choice as kernels
-from outrider.ops.cuda.device import upload
+from outrider.ops.cuda.device import launch, upload
 from outrider.ops.noise import folded
 
 TILE = 1024  # tokens of a program
@@ -93,23 +92,21 @@ class Choosing:
         least, _, _ = self._search_k
         last, above, limits = self._search_p
         counts = self._ties if self._by_p else columns
-        kernel: Any = kernels.pick
-        kernel[self._grid](
+        launch(kernels.pick, self._grid,
             *self._scored, self._given["keys"], columns if self._ids is None else self._ids, least, last,
             above, limits, counts, columns if without is None else without, values, columns, *self._sizes,
             TILE, self._padded, self._by_k, self._by_p, self._ids is not None, without is not None,
         )  # fmt: skip
-        kernel = kernels.decide
-        kernel[self._grid[:1]](values, columns, self._why, out, self._blocks, self._padded)
+        launch(kernels.decide, self._grid[:1], values, columns, self._why, out, self._blocks, self._padded)
         return out[:, 0]
 
     def confidences(self) -> Tensor:
         """The probability of the likeliest token of each row: float32."""
         sums, out = self._room(torch.float32), self._room(torch.float32, 1)
-        kernel: Any = kernels.powers
-        kernel[self._grid](self._logits, self._given["rows"], self._top, sums, *self._sizes, TILE)
-        kernel = kernels.likeliest
-        kernel[self._grid[:1]](sums, self._why, out, self._blocks, self._padded)
+        launch(
+            kernels.powers, self._grid, self._logits, self._given["rows"], self._top, sums, *self._sizes, TILE
+        )
+        launch(kernels.likeliest, self._grid[:1], sums, self._why, out, self._blocks, self._padded)
         return out[:, 0]
 
     @property
@@ -132,10 +129,8 @@ class Choosing:
     def _peaks(self) -> tuple[Tensor, Tensor]:
         tops, nans = self._room(torch.float32), self._room(torch.int32)
         top, why = self._room(torch.float32, 1), self._room(torch.int32, 1)
-        kernel: Any = kernels.peaks
-        kernel[self._grid](self._logits, self._given["rows"], tops, nans, *self._sizes, TILE)
-        kernel = kernels.peak
-        kernel[self._grid[:1]](tops, nans, top, why, self._blocks, self._padded)
+        launch(kernels.peaks, self._grid, self._logits, self._given["rows"], tops, nans, *self._sizes, TILE)
+        launch(kernels.peak, self._grid[:1], tops, nans, top, why, self._blocks, self._padded)
         return top, why
 
     @cached_property
@@ -157,16 +152,35 @@ class Choosing:
         least = torch.zeros_like(found) if least is None else least
         sums = self._room(torch.int64, self._blocks * 16)
         for digit in range(DIGITS):
-            kernel: Any = kernels.tally
             shift = 4 * (DIGITS - 1 - digit)
-            kernel[self._grid](*self._scored, least, found, sums, *self._sizes, shift, TILE, by_mass)
-            kernel = kernels.narrow
-            kernel[self._grid[:1]](sums, found, above, limits, shares, self._blocks, digit == 0, self._padded)
+            launch(
+                kernels.tally,
+                self._grid,
+                *self._scored,
+                least,
+                found,
+                sums,
+                *self._sizes,
+                shift,
+                TILE,
+                by_mass,
+            )
+            launch(
+                kernels.narrow,
+                self._grid[:1],
+                sums,
+                found,
+                above,
+                limits,
+                shares,
+                self._blocks,
+                digit == 0,
+                self._padded,
+            )
         return found, above, limits
 
     @cached_property
     def _ties(self) -> Tensor:
-        counts, kernel = self._room(torch.int32), kernels.ties
-        launch: Any = kernel
-        launch[self._grid](*self._scored, self._search_p[0], counts, *self._sizes, TILE)
+        counts = self._room(torch.int32)
+        launch(kernels.ties, self._grid, *self._scored, self._search_p[0], counts, *self._sizes, TILE)
         return counts

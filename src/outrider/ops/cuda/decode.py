@@ -10,14 +10,16 @@ import triton.language as tl
 def floats(codes, at, real, kind: tl.constexpr):
     """Numbers of a dense matrix, without the scale of 'int8' and 'fp8'."""
     if kind == "":
-        return tl.load(codes + at, mask=real, other=0.0)
-    byte = tl.load(codes + at, mask=real, other=0)
-    if kind == "int8":
-        return byte.to(tl.int8, bitcast=True).to(tl.float32)
-    # float8_e4m3fn has four bits of exponent, float16 five: the same bits mean 256 times less there.
-    bits = ((byte & 128).to(tl.uint16) << 8) | ((byte & 127).to(tl.uint16) << 7)
-    value = bits.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
-    return tl.where((byte & 127) == 127, float("nan"), value)
+        value = tl.load(codes + at, mask=real, other=0.0)
+    elif kind == "int8":
+        value = tl.load(codes + at, mask=real, other=0).to(tl.int8, bitcast=True).to(tl.float32)
+    else:
+        # float8_e4m3fn has four bits of exponent, float16 five: the same bits mean 256 times less there.
+        byte = tl.load(codes + at, mask=real, other=0)
+        bits = ((byte & 128).to(tl.uint16) << 8) | ((byte & 127).to(tl.uint16) << 7)
+        value = bits.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
+        value = tl.where((byte & 127) == 127, float("nan"), value)
+    return value
 
 
 @triton.jit
@@ -43,11 +45,13 @@ def pair(codes, high, table, more, group, k, n, outputs, low_bits: tl.constexpr,
             first = first | upper(high, group, k, 0, n, outputs, high_bits)
             second = second | upper(high, group, k, 4, n, outputs, high_bits)
     if has_table:
-        return tl.load(table + first), tl.load(table + second)
-    if scales == "zero":
-        off = tl.load(more + (group // per) * outputs + n).to(tl.int32)
-        first, second = first - off, second - off
-    return (first - zero).to(tl.float32), (second - zero).to(tl.float32)
+        low, upper_half = tl.load(table + first), tl.load(table + second)
+    else:
+        off = zero
+        if scales == "zero":
+            off = tl.load(more + (group // per) * outputs + n).to(tl.int32)
+        low, upper_half = (first - off).to(tl.float32), (second - off).to(tl.float32)
+    return low, upper_half
 
 
 @triton.jit
@@ -68,19 +72,20 @@ def factors_of(scales, more, factors, group, n, outputs, kind: tl.constexpr, per
     if kind == "power":
         exponent = tl.load(scales + group * outputs + n).to(tl.int32)  # of twice the scale
         bits = tl.where(exponent > 1, (exponent - 1) << 23, 0x200000 << exponent)
-        scale = bits.to(tl.float32, bitcast=True)
-        return scale, scale, scale
-    if kind == "k":
-        factor, least = k_factor(factors, group, n, outputs)
-        scale = tl.load(scales + (group // 8) * outputs + n).to(tl.float32) * factor
-        return scale, scale, tl.load(more + (group // 8) * outputs + n).to(tl.float32) * least
-    if kind == "k6":
+        first = bits.to(tl.float32, bitcast=True)
+        second, least = first, first
+    elif kind == "k":
+        factor, off = k_factor(factors, group, n, outputs)
+        first = tl.load(scales + (group // 8) * outputs + n).to(tl.float32) * factor
+        second, least = first, tl.load(more + (group // 8) * outputs + n).to(tl.float32) * off
+    elif kind == "k6":
         whole = tl.load(scales + (group // 8) * outputs + n).to(tl.float32)
         at = factors + group * 2 * outputs + n
-        first = tl.load(at).to(tl.int8, bitcast=True).to(tl.float32)
-        second = tl.load(at + outputs).to(tl.int8, bitcast=True).to(tl.float32)
-        return whole * first, whole * second, whole
-    scale = tl.load(scales + (group // per) * outputs + n).to(tl.float32)
-    if kind == "minimum":
-        return scale, scale, -tl.load(more + group * outputs + n).to(tl.float32)
-    return scale, scale, scale
+        first = whole * tl.load(at).to(tl.int8, bitcast=True).to(tl.float32)
+        second, least = whole * tl.load(at + outputs).to(tl.int8, bitcast=True).to(tl.float32), whole
+    else:
+        first = tl.load(scales + (group // per) * outputs + n).to(tl.float32)
+        second, least = first, first
+        if kind == "minimum":
+            least = -tl.load(more + group * outputs + n).to(tl.float32)
+    return first, second, least

@@ -37,6 +37,15 @@ def model_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Run a kernel on a grid of programs.
+
+    Products and sums are not fused unless a kernel says so: else a compiler would decide it anew for each
+    number of rows.
+    """
+    kernel[grid](*arguments, **constants, enable_fp_fusion=False)
+
+
 def upload(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
     """Copies of the arrays on the device, in one transfer for which nobody waits."""
     sizes = [-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays.values()]

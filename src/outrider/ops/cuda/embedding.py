@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from outrider.ops.cuda.decode import factors_of, floats, pair
+from outrider.ops.cuda.device import launch
 from outrider.ops.cuda.matrix import GpuMatrix
 
 TILE = 256  # numbers of a program
@@ -48,8 +47,7 @@ def look_up(tokens: Tensor, table: GpuMatrix, scale: float) -> Tensor:
     """scale times the tokens' rows, float32 [rows, hidden]. tokens: int32 [rows]."""
     planes, form, width = table.planes, table.format, table.inputs
     out = torch.empty((len(tokens), width), dtype=torch.float32, device=tokens.device)
-    kernel: Any = _look_up
-    kernel[(len(tokens), triton.cdiv(width, TILE))](
+    launch(_look_up, (len(tokens), triton.cdiv(width, TILE)),
         tokens, out, planes.codes, *(
             out if plane is None else plane
             for plane in (planes.scales, planes.high, planes.more, planes.factors, planes.table)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from outrider.ops.cuda.device import launch
 from outrider.ops.cuda.gates import gate_by
 from outrider.ops.cuda.linear import STRIP, Mixture, linear
 from outrider.ops.cuda.matrix import GpuMatrix
@@ -86,8 +86,7 @@ def experts(
     outputs = linear(inner, [downs], mixture=replace(mixture, share=1))
     rows, width = len(x), downs.outputs
     out = outputs.new_empty((rows, width))
-    kernel: Any = _combine
-    kernel[(rows, triton.cdiv(width, TILE))](
+    launch(_combine, (rows, triton.cdiv(width, TILE)),
         outputs, weights, outputs if residual is None else residual, out, width, scale, routing.chosen,
         min(TILE, triton.next_power_of_2(width)), residual is not None,
     )  # fmt: skip
@@ -106,8 +105,7 @@ def _mixture(
     results, device = rows * chosen, scores.device
     expert_of = torch.empty(results, dtype=torch.int32, device=device)
     weights = torch.empty(results, dtype=torch.float32, device=device)
-    kernel: Any = _route
-    kernel[(rows,)](
+    launch(_route, (rows,),
         scores, weights if bias is None else bias, positions, expert_of, weights, routing.factor, count,
         chosen, triton.next_power_of_2(count), triton.next_power_of_2(chosen), routing.scoring == "softmax",
         routing.normalised, bias is not None,

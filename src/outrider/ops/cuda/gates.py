@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from outrider.ops.cuda.device import launch
 from outrider.ops.shapes import Activation, GateActivation
 
 TILE = 1024  # numbers of a program
@@ -59,8 +58,15 @@ def gate_by(
     """activation(gate) * x: [rows, width] in `dtype`. gate: [rows, width], or [rows, 1] for all columns."""
     rows, width = x.shape
     out = torch.empty_like(x, dtype=dtype)
-    kernel: Any = _gate
-    kernel[(rows, triton.cdiv(width, TILE))](
-        gate, x, out, width, gate.shape[1], activation or "none", min(TILE, triton.next_power_of_2(width))
+    launch(
+        _gate,
+        (rows, triton.cdiv(width, TILE)),
+        gate,
+        x,
+        out,
+        width,
+        gate.shape[1],
+        activation or "none",
+        min(TILE, triton.next_power_of_2(width)),
     )
     return out

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from outrider.cache.store import LayerCache
+from outrider.ops.cuda.device import launch
 from outrider.ops.cuda.layout import GpuBatch
 from outrider.ops.shapes import AttentionShape, HeadVectors
 
@@ -102,8 +101,7 @@ def place_heads(
     s, rope, growth = shape, shape.rope, shape.temperature
     q = qkv.new_empty((len(qkv), s.heads, s.head_dim), dtype=dtype)
     turns = "none" if rope is None else "near" if rope.interleaved else "far"
-    kernel: Any = _place
-    kernel[(len(qkv), s.heads + (s.kv_heads if s.stores else 0))](
+    launch(_place, (len(qkv), s.heads + (s.kv_heads if s.stores else 0)),
         qkv, q, cache.keys, cache.values, batch.slots[cache.group], batch.positions,
         q if vectors.q_norm is None else vectors.q_norm, q if vectors.k_norm is None else vectors.k_norm,
         inv_freq, qkv.shape[1], len(inv_freq), rope.ahead if rope else 0, rope.factor if rope else 1.0,

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from outrider.ops.cuda import products
-from outrider.ops.cuda.device import INTERPRETED
+from outrider.ops.cuda.device import INTERPRETED, launch
 from outrider.ops.cuda.matrix import GpuMatrix
 
 STRIP = 16  # rows of a product, the fewest that Triton multiplies
@@ -93,8 +93,7 @@ def _multiply(
     operand, precision = operand_of(x.dtype, planes.codes.dtype, dense=form.dense and not form.scales)
     ends = (residual if residual is not None else out, part.bias if part.bias is not None else out)
     flags = {"with_bias": part.bias is not None, "with_residual": residual is not None}
-    kernel: Any = products.multiply
-    kernel[(triton.cdiv(part.outputs, TILE), cut.splits, blocks)](
+    launch(products.multiply, (triton.cdiv(part.outputs, TILE), cut.splits, blocks),
         x, out, partial, *ends, planes.codes, *(
             out if plane is None else plane
             for plane in (planes.scales, planes.high, planes.more, planes.factors, planes.table)
@@ -106,8 +105,7 @@ def _multiply(
         mixture=mixture is not None, **flags,
     )  # fmt: skip
     if cut.splits > 1:
-        kernel = products.add_splits
-        kernel[(rows, triton.cdiv(part.outputs, FINISHED))](
+        launch(products.add_splits, (rows, triton.cdiv(part.outputs, FINISHED)),
             partial, out, *ends, out if mixture is None else mixture.expert_of, rows, part.outputs,
             out.shape[1], first, scale, splits=cut.splits, tile=FINISHED, mixture=mixture is not None,
             **flags,

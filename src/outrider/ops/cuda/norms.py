@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from outrider.ops.cuda.device import launch
 
 
 @triton.jit
@@ -33,8 +33,7 @@ def norm(
     """
     width = x.shape[1] // heads
     out = torch.empty_like(x, dtype=dtype if residual is None else torch.float32)
-    kernel: Any = _norm
-    kernel[(len(x) * heads,)](
+    launch(_norm, (len(x) * heads,),
         x, weight, x if residual is None else residual, out, width, heads, eps,
         triton.next_power_of_2(width), residual is not None,
     )  # fmt: skip

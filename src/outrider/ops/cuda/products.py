@@ -16,11 +16,12 @@ from outrider.ops.cuda.decode import factors_of, floats, pair
 @triton.jit
 def strip_rows(number, slots, rows, share: tl.constexpr, mixture: tl.constexpr):
     """The rows that a strip reads and writes, and which of them there are."""
-    place = number * 16 + tl.arange(0, 16)
+    written = number * 16 + tl.arange(0, 16)
+    read, there = written, written < rows
     if mixture:
-        written = tl.load(slots + place)
-        return written // share, written, written >= 0
-    return place, place, place < rows
+        written = tl.load(slots + written)
+        read, there = written // share, written >= 0
+    return read, written, there
 
 
 @triton.jit
@@ -69,7 +70,8 @@ def add_splits(partial, out, residual, bias, expert_of, rows, outputs, width, fi
 
 @triton.jit
 def add_tile(acc, x, low, high, scale, other, least, row, there, start, inputs, kind: tl.constexpr,
-             operand: tl.constexpr, precision: tl.constexpr, depth: tl.constexpr):  # fmt: skip
+             operand: tl.constexpr, precision: tl.constexpr, depth: tl.constexpr,
+             tile: tl.constexpr):  # fmt: skip
     """A strip's sums [16, tile] with those of a tile of inputs, which begins at `start`.
 
     low: of a dense weight [tile, depth]; in groups the codes [16, tile] of the first half, and `high` of the
@@ -78,26 +80,31 @@ def add_tile(acc, x, low, high, scale, other, least, row, there, start, inputs, 
     flat = row.to(tl.int64)[:, None] * inputs
     if depth > 0:
         k = start + tl.arange(0, depth)
-        there = there[:, None] & (k < inputs)[None, :]
-        read = tl.load(x + flat + k[None, :], mask=there, other=0.0).to(operand)
-        if kind != "fp8_block":
-            return tl.dot(read, tl.trans(low), acc, input_precision=precision)
-        part = tl.dot(read, tl.trans(low), tl.zeros(acc.shape, tl.float32), input_precision=precision)
-        return tl.fma(part, tl.broadcast_to(scale[None, :], acc.shape), acc)
-    k = start + tl.arange(0, 16)
-    first = tl.load(x + flat + k[None, :], mask=there[:, None] & (k < inputs)[None, :], other=0.0)
-    k += 16
-    second = tl.load(x + flat + k[None, :], mask=there[:, None] & (k < inputs)[None, :], other=0.0)
-    part = tl.dot(first.to(operand), low, tl.zeros(acc.shape, tl.float32), input_precision=precision)
-    if kind == "k6":  # a scale for each half
-        acc = tl.fma(part, tl.broadcast_to(scale[None, :], acc.shape), acc)
-        part = tl.zeros(acc.shape, tl.float32)
-    part = tl.dot(second.to(operand), high, part, input_precision=precision)
-    acc = tl.fma(part, tl.broadcast_to(other[None, :], acc.shape), acc)
-    if kind == "k" or kind == "minimum":
-        sums = tl.sum(first.to(tl.float32), 1) + tl.sum(second.to(tl.float32), 1)
-        off = tl.broadcast_to(-least[None, :], acc.shape)
-        acc = tl.fma(tl.broadcast_to(sums[:, None], acc.shape), off, acc)
+        read = tl.load(x + flat + k[None, :], mask=there[:, None] & (k < inputs)[None, :], other=0.0).to(
+            operand
+        )
+        if kind == "fp8_block":
+            zeros = tl.zeros([16, tile], tl.float32)
+            part = tl.dot(read, tl.trans(low), zeros, input_precision=precision)
+            acc = tl.fma(part, tl.broadcast_to(scale[None, :], [16, tile]), acc)
+        else:
+            acc = tl.dot(read, tl.trans(low), acc, input_precision=precision)
+    else:
+        k = start + tl.arange(0, 16)
+        first = tl.load(x + flat + k[None, :], mask=there[:, None] & (k < inputs)[None, :], other=0.0)
+        k += 16
+        second = tl.load(x + flat + k[None, :], mask=there[:, None] & (k < inputs)[None, :], other=0.0)
+        zeros = tl.zeros([16, tile], tl.float32)
+        part = tl.dot(first.to(operand), low, zeros, input_precision=precision)
+        if kind == "k6":  # a scale for each half
+            acc = tl.fma(part, tl.broadcast_to(scale[None, :], [16, tile]), acc)
+            part = zeros
+        part = tl.dot(second.to(operand), high, part, input_precision=precision)
+        acc = tl.fma(part, tl.broadcast_to(other[None, :], [16, tile]), acc)
+        if kind == "k" or kind == "minimum":
+            sums = tl.sum(first.to(tl.float32), 1) + tl.sum(second.to(tl.float32), 1)
+            off = tl.broadcast_to(-least[None, :], [16, tile])
+            acc = tl.fma(tl.broadcast_to(sums[:, None], [16, tile]), off, acc)
     return acc
 
 
@@ -149,15 +156,15 @@ def multiply(x, out, partial, residual, bias, codes, scales, high, more, factors
             low, upper = low.to(operand), upper.to(operand)
             scale, other, least = factors_of(scales, more, factors, group, weight, columns, kind, per)
         acc0 = add_tile(acc0, x, low, upper, scale, other, least, row0, there0, start, inputs, kind, operand,
-                        precision, depth)  # fmt: skip
+                        precision, depth, tile)  # fmt: skip
         if strips > 1:
             acc1 = add_tile(acc1, x, low, upper, scale, other, least, row1, there1, start, inputs, kind,
-                            operand, precision, depth)  # fmt: skip
+                            operand, precision, depth, tile)  # fmt: skip
         if strips > 2:
             acc2 = add_tile(acc2, x, low, upper, scale, other, least, row2, there2, start, inputs, kind,
-                            operand, precision, depth)  # fmt: skip
+                            operand, precision, depth, tile)  # fmt: skip
             acc3 = add_tile(acc3, x, low, upper, scale, other, least, row3, there3, start, inputs, kind,
-                            operand, precision, depth)  # fmt: skip
+                            operand, precision, depth, tile)  # fmt: skip
     if kind == "int8" or kind == "fp8":
         of_output = tl.load(scales + weight)[None, :]
         acc0 = acc0 * of_output
