@@ -20,8 +20,8 @@ class _Kept:
 
 @pytest.fixture(scope="session", autouse=True)
 def _language_patched_once() -> Iterator[None]:
-    """The interpreter puts functions of its own in place of the whole language's at each call of a kernel and of
-    each function that it calls, which takes most of the time of a small one."""
+    """The interpreter puts functions of its own in place of the whole language's at each call of a kernel and
+    of each function that it calls, which takes most of the time of a small one."""
     if ON_GPU:
         yield
         return

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from outrider.cache.store import LayerCache
 from outrider.ops.cuda import attention as attention_module
+from outrider.ops.cuda import layout as layout_module
 from outrider.ops.cuda.attention import attend
 from outrider.ops.cuda.heads import place_heads
 from outrider.ops.cuda.layout import GpuBatch
@@ -22,14 +23,25 @@ from tests.ops.cuda import DEVICE, ON_GPU
 from tests.ops.cuda.test_linear import numbers
 from tests.ops.oracle import Attention, Rope
 
-BLOCK, LENGTH = 16, 1200 if ON_GPU else 70
+BLOCK, LENGTH = 16, 1200 if ON_GPU else 40
 FREQUENCIES = np.float32(0.3) ** np.arange(4, dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the interpreter, tiles and splits of which a short text has several."""
+    if not ON_GPU:
+        monkeypatch.setattr(attention_module, "KEYS", 16)
+        for module in (attention_module, layout_module):
+            monkeypatch.setattr(module, "SPLIT", 32)
+
+
 PLAIN = Attention(4, 2, 8, 0.35, Rope(FREQUENCIES))
 LAYERS = {
     "as in Llama": PLAIN,
     "everything": Attention(
         6, 2, 12, 0.4, Rope(FREQUENCIES, 1.1, interleaved=True), 30, 5.0,
-        numbers(12).numpy(), numbers(24, seed=1).numpy(), sinks=numbers(6, seed=2).numpy(),
+        numbers(12).cpu().numpy(), numbers(24, seed=1).cpu().numpy(), sinks=numbers(6, seed=2).cpu().numpy(),
     ),
 }  # fmt: skip
 
@@ -46,7 +58,8 @@ class Layer:
         )
         blocks = 2 * -(-LENGTH // BLOCK) + 4
         size = (blocks * BLOCK, a.kv_heads, a.head_dim)
-        self.cache = LayerCache(*(torch.full(size, torch.nan, dtype=dtype, device=DEVICE) for _ in range(2)))
+        keys = torch.full(size, torch.nan, dtype=dtype, device=DEVICE)
+        self.cache = LayerCache(keys, keys.clone())
         vectors = (a.q_norm, a.k_norm, a.sinks)
         self.vectors = HeadVectors(*(None if v is None else torch.from_numpy(v).to(DEVICE) for v in vectors))
         self.free = [int(block) for block in np.random.default_rng(seed).permutation(blocks)]
@@ -92,18 +105,21 @@ def test_any_chunks_and_batch(name: str) -> None:
     wholes = [layer.run(x, [span(layer.table(), 0, LENGTH)]) for x in texts]
     other = Layer(a, seed=5)
     tables = [other.table() for _ in texts]
-    for cuts in ([(0, 50), (50, 51), (51, 60), (60, LENGTH)], [(0, 9), (9, 12), (12, 13), (13, LENGTH - 1)]):
-        for first, second in zip(cuts, ((0, 1), (1, 50), (50, 69), (69, LENGTH)), strict=True):
-            parts = [texts[0][slice(*first)], texts[1][slice(*second)]]
-            out = other.run(torch.cat(parts), [span(tables[0], *first), span(tables[1], *second)])
-            wanted = [wholes[0][slice(*first)], wholes[1][slice(*second)]]
-            assert torch.equal(out, torch.cat(wanted)), (first, second)
+    one, two = (
+        ((0, 9), (9, 10), (10, 33), (33, LENGTH)),
+        ((0, 1), (1, 31), (31, LENGTH - 1), (LENGTH - 1, LENGTH)),
+    )
+    for first, second in zip(one, two, strict=True):
+        parts = [texts[0][slice(*first)], texts[1][slice(*second)]]
+        out = other.run(torch.cat(parts), [span(tables[0], *first), span(tables[1], *second)])
+        wanted = [wholes[0][slice(*first)], wholes[1][slice(*second)]]
+        assert torch.equal(out, torch.cat(wanted)), (first, second)
 
 
 def test_a_path_of_a_tree_is_a_chain() -> None:
     """Rows that hang on any other see their own path alone, and are what they would be in a chain."""
-    a = replace(PLAIN, window=40)
-    layer, trunk = Layer(a), 62 if not ON_GPU else 1100
+    a = replace(PLAIN, window=25)
+    layer, trunk = Layer(a), 30 if not ON_GPU else 1100
     x = numbers(trunk + 5, a.width)
     parents = (-1, 0, 0, 1, -1)  # behind the last row of the trunk
     table = layer.table()
@@ -155,7 +171,7 @@ def test_planted_fault_tiles_by_the_first_row(monkeypatch: pytest.MonkeyPatch) -
     real = attention_module.attend
 
     def faulty(q: Tensor, *arguments: Any) -> Tensor:
-        monkeypatch.setattr(attention_module, "KEYS", 32 if len(q) > 8 else 64)
+        monkeypatch.setattr(attention_module, "KEYS", 16 if len(q) > 8 else 32)
         return real(q, *arguments)
 
     layer, x = Layer(PLAIN), numbers(LENGTH, PLAIN.width)
