@@ -49,7 +49,7 @@ def compile_only(target: GPUTarget) -> None:
 
         return compiled
 
-    driver.set_active(  # type: ignore[no-untyped-call]
+    driver.set_active(
         SimpleNamespace(
             get_current_target=lambda: target,
             get_current_device=lambda: 0,
@@ -68,15 +68,16 @@ def run() -> None:
     look_up(torch.zeros(1, dtype=torch.int32), q4, 1.0)
     shape = AttentionShape(8, 2, 64, 0.1, Rope((1.0,) * 32), window=100)
     batch = GpuBatch.of([Span([0] * 5, 7, ([0],), 1)], 16, CPU)
-    cache = LayerCache(*(torch.zeros(16, 2, 64, dtype=HALF) for _ in range(2)))
+    keys = torch.zeros(16, 2, 64, dtype=HALF)
+    cache = LayerCache(keys, keys)
     q = place_heads(torch.zeros(8, 768), batch, cache, shape, HeadVectors(), torch.zeros(32), HALF)
     attend(q, batch, cache, shape, torch.zeros(8))
     x = torch.zeros(2, 64)
     norm(x, torch.zeros(64), 1e-5, HALF)
     gate_by(x, x, "gelu_tanh", HALF)
     stacks = (weight(32, 64, "F8_E4M3", 4), weight(32, 64, "F8_E4M3", 4), weight(64, 32, "F8_E4M3", 4))
-    given = (x.to(HALF), torch.zeros(2, 4), stacks, Routing(4, 2, normalised=True), "silu")
-    experts(*given, torch.zeros(2, dtype=torch.int32), x, 1.0, None)
+    positions, routing = torch.zeros(2, dtype=torch.int32), Routing(4, 2, normalised=True)
+    experts(x.to(HALF), torch.zeros(2, 4), stacks, routing, "silu", positions, x, 1.0, None)
     choosing = Choosing(torch.zeros(1, 3000), [Asked(0, 1.0, 0.1, 5, 0.9, 7)])
     choosing.columns()
     choosing.confidences()

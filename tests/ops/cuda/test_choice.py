@@ -15,7 +15,7 @@ from outrider.ops.cuda import choose as choose_module
 from outrider.ops.cuda import noise
 from outrider.ops.cuda.backend import GpuBackend
 from outrider.ops.cuda.choose import Asked, Choosing, choose
-from outrider.ops.noise import GOLDEN, mix
+from outrider.ops.noise import GOLDEN, folded, mix
 from outrider.ops.span import Span
 from outrider.ops.torch.choose import choose as reference
 from outrider.ops.torch.choose import confidence
@@ -142,7 +142,6 @@ def test_spans_with_edits_skips_and_looks() -> None:
 
 
 def test_planted_fault_noise_of_another_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = choose_module.folded
-    monkeypatch.setattr(choose_module, "folded", lambda parts, key: real((parts[0] + 1,), key))
+    monkeypatch.setattr(choose_module, "folded", lambda parts, key: folded((parts[0] + 1,), key))
     with pytest.raises(AssertionError):
         test_the_tokens_of_the_reference(Filters(1.0))

@@ -144,8 +144,15 @@ class _Fetched:
 
     @classmethod
     def of(cls, made: _Pass) -> _Fetched:
-        numbers = (made.tokens, made.seconds, made.confidences, made.chances)
-        return cls(made.lanes, *(each.tolist() for each in numbers), made.spread, made.kept)
+        return cls(
+            made.lanes,
+            made.tokens.tolist(),
+            made.seconds.tolist(),
+            made.confidences.tolist(),
+            made.chances.tolist(),
+            made.spread,
+            made.kept,
+        )
 
 
 def _tokens(columns: Tensor, words: TorchWords) -> Tensor:
