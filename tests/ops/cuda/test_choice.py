@@ -81,8 +81,8 @@ def test_filters_keep_what_the_reference_keeps() -> None:
         Filters(1.0, 0.1),
         Filters(1.0, 0.1, 5, 0.8),
     ):
-        choice = Choice(40, filters, 99, 0)
-        rows = row.expand(40, -1)
+        choice = Choice(12, filters, 99, 0)
+        rows = row.expand(12, -1)
         asked = [
             Asked(0, *(getattr(one, n) for n in ("temperature", "min_p", "top_k", "top_p", "key")))
             for one in Asked.of(choice, 0)

@@ -47,6 +47,6 @@ def pack_matrix(
             f"{', '.join(GPU_FORMATS)}; give a file of one of these types, or backend = 'torch'"
         )
     rows = [part.data if part.order is None else part.data[part.order] for part in parts]
-    data = torch.cat([torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in rows])
+    data = torch.cat([torch.from_numpy(np.array(part)).to(device) for part in rows])
     columns = None if first.columns is None else torch.from_numpy(first.columns).to(device, torch.int64)
     return GpuMatrix(format, format.pack(data), len(data) // experts, first.inputs, experts, columns, bias)
