@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outrider.errors import ConfigError, ModelError
-from outrider.extras import ENERGY, PLOT, SERVER, TORCH, Extra
+from outrider.extras import CUDA, ENERGY, PLOT, SERVER, TORCH, Extra
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 
@@ -19,7 +19,7 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=\[]", each)[0].replace("-", "_") for each in requirements}
 
 
-@pytest.mark.parametrize("extra", [TORCH, SERVER, PLOT, ENERGY], ids=lambda extra: extra.name)
+@pytest.mark.parametrize("extra", [TORCH, CUDA, SERVER, PLOT, ENERGY], ids=lambda extra: extra.name)
 def test_it_brings_what_is_looked_for(extra: Extra) -> None:
     assert set(extra.modules) <= names(PROJECT["optional-dependencies"][extra.name])
     assert not set(extra.modules) & names(PROJECT["dependencies"])

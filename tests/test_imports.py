@@ -31,7 +31,8 @@ print(*(set(sys.modules) - before))
 """
 STATUS = Path("/proc/self/status")
 ON_PYTORCH = (
-    "outrider.ops.torch", "outrider.training", "outrider.adapting.process", "outrider.adapting.rounds",
+    "outrider.ops.torch", "outrider.ops.cuda",
+    "outrider.training", "outrider.adapting.process", "outrider.adapting.rounds",
     "outrider.models.pickled", "outrider.__main__",
 )  # fmt: skip
 ON_RAY = ("outrider.cluster.replicas", "outrider.cluster.router", "outrider.cluster.run")

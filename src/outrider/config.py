@@ -220,21 +220,22 @@ class EngineConfig(Strict):
     ] = "auto"
     """'auto': weights as they are stored; on PyTorch's CPU kernels float32."""
     quantization: Quantization | None = None
-    """Weights quantised when they are loaded, for the native CPU kernels, in place of `dtype`; None: as
-    `dtype` says."""
+    """Weights quantised when they are loaded, for the native CPU kernels or Triton's, in place of `dtype`;
+    None: as `dtype` says."""
     stored_quantization: str | None = None
     """The scheme that the model's files have to be quantised by, where `quantization` names one of vLLM's,
     such as 'awq'; None: whichever they are."""
     device: str = "auto"
-    backend: Literal["auto", "native", "torch"] = "auto"
-    """'auto': native kernels on the CPU, PyTorch elsewhere."""
+    backend: Literal["auto", "native", "triton", "torch"] = "auto"
+    """'auto': native kernels on the CPU, Triton's on a GPU where they have what the model needs, else
+    PyTorch."""
     num_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Of the native kernels; None: the cores that the process may use, as far as control groups allow."""
     instruction_set: InstructionSet = "auto"
     """Of the native kernels; 'auto': the best that the machine has."""
     kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with weights in
-    float32 or float16."""
+    float32 or float16; on Triton's the type of weights that are floats, else bfloat16."""
     max_model_len: Count | None = None
     """Prompt and output together; None: what the model and the cache allow."""
     max_num_seqs: Count = 64

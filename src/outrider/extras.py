@@ -47,6 +47,7 @@ TORCH = Extra(
     " --extra-index-url https://download.pytorch.org/whl/cpu",
     " (the CPU's build; without that index, gigabytes of CUDA come with it on Linux)",
 )
+CUDA = Extra("cuda", ("torch", "triton"))
 SERVER = Extra("server", ("fastapi", "prometheus_client", "uvicorn"))
 CLUSTER = Extra("cluster", ("ray", "fastapi", "prometheus_client", "uvicorn"))
 PLOT = Extra("plot", ("matplotlib",))

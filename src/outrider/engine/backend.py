@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
 from outrider.config import EngineConfig, Quantization
 from outrider.errors import ConfigError
-from outrider.extras import TORCH
+from outrider.extras import CUDA, TORCH
 from outrider.formats.format import Format
 from outrider.formats.quantization import QUANTIZED, FormatPair
 from outrider.formats.registry import FORMATS
@@ -24,9 +25,11 @@ logger = logging.getLogger(__name__)
 CPU = "cpu"
 FLOATS = ("F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
+TRITON_DTYPES = (*NATIVE_DTYPES, "float16")
 ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
     "float32": FormatPair(FORMATS["F32"], FORMATS["F32"]),
     "bfloat16": FormatPair(FORMATS["BF16"], FORMATS["BF16"]),
+    "float16": FormatPair(FORMATS["F16"], FORMATS["F16"]),
 }
 """What weights become by `quantization` or `dtype`."""
 
@@ -44,7 +47,8 @@ class WeightFormats(NamedTuple):
 
 
 def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
-    """The native kernels on the CPU, PyTorch elsewhere. Raises ConfigError for what no backend can do."""
+    """The native kernels on the CPU, Triton's on a GPU, PyTorch elsewhere. Raises ConfigError for what no
+    backend can do."""
     device = choose_device(config.device)
     if is_native(config, device):
         _tell_of_changes(config, checkpoint.stored_as)
@@ -56,13 +60,15 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
             num_threads=config.num_threads,
             instruction_set=config.instruction_set,
         )
+    if is_triton(config, device, checkpoint):
+        _check_options(config, device, "Triton's kernels", ("num_threads", "instruction_set"))
+        _tell_of_changes(config, checkpoint.stored_as)
+        linear, table, cache_dtype = triton_formats(config, checkpoint)
+        from outrider.ops.cuda.backend import GpuBackend  # it imports PyTorch
+
+        return GpuBackend(device, linear, table, cache_dtype=cache_dtype)
     _tell_of_pytorch(config, device)
-    for name in ("quantization", "num_threads", "instruction_set"):
-        if getattr(config, name) not in (None, "auto"):
-            raise ConfigError(
-                f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses PyTorch "
-                f"on {device} (backend = {config.backend!r}, dtype = {config.dtype!r})"
-            )
+    _check_options(config, device, "PyTorch", ("quantization", "num_threads", "instruction_set"))
     dtype = torch_dtype(config, checkpoint, device)
     if config.kv_cache_dtype not in ("auto", dtype):
         raise ConfigError(
@@ -100,7 +106,7 @@ def draft_formats(
     """What a draft is loaded as beside a target of these facts; otherwise like `draft_backend`."""
     if target.exact:
         own = config.model_copy(update={"quantization": quantization, "dtype": "auto"})
-        return native_formats(own, checkpoint)
+        return (native_formats if target.device == CPU else triton_formats)(own, checkpoint)
     if quantization is not None:
         raise ConfigError(
             f"{option} is for the native CPU kernels; this engine uses PyTorch on {target.device} "
@@ -116,6 +122,52 @@ def native_formats(config: EngineConfig, checkpoint: Checkpoint) -> WeightFormat
     return WeightFormats(linear, table, _native_cache_dtype(config, checkpoint))
 
 
+def triton_formats(config: EngineConfig, checkpoint: Checkpoint) -> WeightFormats:
+    """What Triton's kernels load a model as. Linear layers read the type of K and V, which so is that of
+    weights that are floats."""
+    linear, table = ASKED_FOR.get(config.quantization or config.dtype, (None, None))
+    if config.kv_cache_dtype != "auto":
+        return WeightFormats(linear, table, config.kv_cache_dtype)
+    stored = checkpoint.stored_as if linear is None else linear.name
+    return WeightFormats(linear, table, {"F32": "float32", "F16": "float16"}.get(stored, "bfloat16"))
+
+
+def is_triton(config: EngineConfig, device: str, checkpoint: Checkpoint) -> bool:
+    """Whether Triton's kernels compute, where the native ones do not. Raises ConfigError where they are asked
+    for and cannot."""
+    if config.backend == "triton":
+        CUDA.require("backend = 'triton'")
+        if config.dtype not in TRITON_DTYPES:
+            raise ConfigError(
+                f"backend = 'triton' with dtype = {config.dtype!r}: Triton's kernels take "
+                f"{', '.join(TRITON_DTYPES)}"
+            )
+        return True
+    lacks = _lack_of_triton(config, checkpoint)
+    if config.backend != "auto" or device == CPU:
+        return False
+    if lacks:
+        logger.warning(
+            "%s: %s, so PyTorch is used on %s: slower, and equal tokens with and without speculation only up "
+            "to rounding",
+            config.model,
+            lacks,
+            device,
+        )
+    return not lacks
+
+
+def _lack_of_triton(config: EngineConfig, checkpoint: Checkpoint) -> str | None:
+    """Why Triton's kernels cannot compute a model."""
+    if CUDA.missing:
+        return f"the package {CUDA.missing!r} is not installed ({CUDA.command})"
+    if config.dtype not in TRITON_DTYPES:
+        return f"dtype = {config.dtype!r} is not for Triton's kernels"
+    if len(checkpoint.config.tree.cached) > len(checkpoint.config.tree.attention_shapes):
+        return "layers that keep states have no kernels in Triton"
+    return None
+
+
 def is_native(config: EngineConfig, device: str) -> bool:
     """Whether the native kernels compute, or PyTorch. Raises ConfigError where they are asked for and cannot,
     and where PyTorch would have to and is not installed."""
@@ -128,6 +180,8 @@ def is_native(config: EngineConfig, device: str) -> bool:
             )
         extension.require()
         return True
+    if config.backend == "triton":
+        return False
     if config.backend == "auto" and fits and extension.native is not None:
         return True
     if config.backend == "auto" and fits and TORCH.missing:
@@ -141,7 +195,7 @@ def choose_device(name: str) -> str:
 
     PyTorch takes seconds to import, so it is not asked where the answer is known without it.
     """
-    if name == CPU or (name == "auto" and (not _may_have_gpu() or TORCH.missing)):
+    if name == CPU or (name == "auto" and (not may_have_gpu() or TORCH.missing)):
         return CPU
     TORCH.require(f"device = {name!r}")
     import torch
@@ -171,7 +225,7 @@ def _why_pytorch(config: EngineConfig, device: str) -> str:
     return f"dtype = {config.dtype!r}" if device == CPU else f"device = {device!r}"
 
 
-def _may_have_gpu() -> bool:
+def may_have_gpu() -> bool:
     return any(Path(shown).exists() for shown in GPUS) or which("nvidia-smi") is not None
 
 
@@ -183,6 +237,16 @@ def _native_cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> str:
         return "float32"
     exact = config.quantization is None and config.dtype == "auto" and checkpoint.stored_as in FLOATS[:2]
     return "float32" if exact else "bfloat16"
+
+
+def _check_options(config: EngineConfig, device: str, used: str, names: Sequence[str]) -> None:
+    """Raise ConfigError for an option that only the native kernels have."""
+    for name in names:
+        if getattr(config, name) not in (None, "auto"):
+            raise ConfigError(
+                f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses {used} "
+                f"on {device} (backend = {config.backend!r}, dtype = {config.dtype!r})"
+            )
 
 
 def _tell_of_pytorch(config: EngineConfig, device: str) -> None:

@@ -73,7 +73,7 @@ def build_engine(
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choose_backend(config, checkpoint)
     facts = backend.facts
-    prompt_rows = prompt_rows_of(config, exact=facts.exact)
+    prompt_rows = prompt_rows_of(config, exact=facts.exact and facts.device == CPU)
     model = Model(checkpoint, backend, name=config.model, listener=listener)
     listener(Loading("reading the tokenizer"))
     tokenizer = making.result()

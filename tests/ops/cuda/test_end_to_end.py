@@ -1,0 +1,120 @@
+"""A tiny model through `LLM` on the GPU's kernels: the reference's tokens, and the same with any draft."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from outrider import LLM, ConfigError, SamplingParams, SpeculationStats
+from outrider.engine import backend
+from outrider.ops.cuda import device as device_module
+from outrider.ops.cuda.layout import GpuBatch
+from tests.ops.cuda import DEVICE
+
+PROMPTS = ((10, 20, 30), (5, 6, 7, 5, 6, 7, 5), tuple(range(20, 33)))
+OPTIONS: dict[str, Any] = {
+    "device": DEVICE,
+    "max_num_seqs": 4,
+    "max_model_len": 64,
+    "kv_cache_memory": 2**20,
+    "enable_prefix_caching": False,
+}
+
+
+@cache
+def loaded(target: str, kernels: str, drafter: str = "none") -> LLM:
+    length = {} if drafter == "none" else {"num_speculative_tokens": 3}
+    return LLM(target, backend=kernels, speculative_model=drafter, **length, **OPTIONS)
+
+
+def requests(count: int) -> list[SamplingParams]:
+    """Greedy, and drawn from all or from some tokens."""
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {"temperature": 0.8},
+        {"temperature": 1.0, "top_k": 20, "top_p": 0.9},
+    ]
+    return [SamplingParams(seed=n, max_tokens=5, ignore_eos=True, **kinds[n % 3]) for n in range(count)]
+
+
+def tokens(llm: LLM, prompts: Any, params: Any) -> list[tuple[int, ...]]:
+    return [output.outputs[0].token_ids for output in llm.generate(prompts, params, use_tqdm=False)]
+
+
+def test_the_tokens_of_the_reference(target: str) -> None:
+    found, wanted = (tokens(loaded(target, kernels), PROMPTS, requests(3)) for kernels in ("triton", "torch"))
+    assert found == wanted
+    assert loaded(target, "triton").engine.facts.exact
+
+
+@cache
+def alone(target: str) -> list[tuple[int, ...]]:
+    """Each request by itself, without drafts."""
+    plain = loaded(target, "triton")
+    return [tokens(plain, prompt, one)[0] for prompt, one in zip(PROMPTS, requests(3), strict=True)]
+
+
+@pytest.mark.parametrize("drafter", ["draft", "head"])
+def test_plain_and_speculative_are_equal(target: str, drafter: str, request: pytest.FixtureRequest) -> None:
+    """A batch of drafts, and each request alone without one. The drafts are the reference's."""
+    path = request.getfixturevalue(drafter)
+    outputs, others = (
+        loaded(target, kernels, path).generate(list(PROMPTS), requests(3), use_tqdm=False)
+        for kernels in ("triton", "torch")
+    )
+    assert [output.outputs[0].token_ids for output in outputs] == alone(target)
+    stats, wanted = (
+        sum((output.outputs[0].speculation for output in each), SpeculationStats())
+        for each in (outputs, others)
+    )
+    assert stats.drafted_by_position == wanted.drafted_by_position
+    assert stats.accepted_by_position == wanted.accepted_by_position
+    assert stats.drafted > 5
+    assert stats.accepted > 0 or drafter == "head"
+
+
+def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str, monkeypatch: Any) -> None:
+    """Positions of drafted rows that are one short are seen by the equality above."""
+    real = GpuBatch.of
+
+    def faulty(spans: Any, *arguments: Any) -> GpuBatch:
+        batch = real(spans, *arguments)
+        if any(1 < len(span.tokens) == span.logit_rows for span in spans):
+            batch.positions[1 : batch.rows] -= 1
+        return batch
+
+    plain = tokens(loaded(target, "triton"), PROMPTS[:1], requests(1))
+    monkeypatch.setattr(GpuBatch, "of", faulty)
+    assert tokens(loaded(target, "triton", draft), PROMPTS[:1], requests(1)) != plain
+
+
+def test_states_are_refused_by_name() -> None:
+    from outrider.errors import ModelError
+    from outrider.ops.cuda.backend import GpuBackend
+    from outrider.ops.shapes import ConvShape
+
+    made = GpuBackend(DEVICE, cache_dtype="float32")
+    with pytest.raises(ModelError, match=r"layers that keep states .* backend = 'torch'"):
+        made.new_states(3, [ConvShape(4, 2)])
+
+
+def test_what_cannot_be_is_refused(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="dtype = 'float64': Triton's kernels take"):
+        LLM(target, device=DEVICE, backend="triton", dtype="float64")
+    with pytest.raises(
+        ConfigError, match="num_threads = 2 is for the native CPU kernels; this engine uses Tri"
+    ):
+        LLM(target, device=DEVICE, backend="triton", num_threads=2)
+    monkeypatch.setattr(device_module, "INTERPRETED", False)
+    with pytest.raises(ConfigError, match="run on a GPU; give device = 'cuda', or set TRITON_INTERPRET=1"):
+        LLM(target, device="cpu", backend="triton")
+    monkeypatch.setattr(backend, "CUDA", backend.CUDA.__class__("cuda", ("no_such_module",)))
+    with pytest.raises(ConfigError, match="backend = 'triton' needs the package 'no_such_module'"):
+        LLM(target, device=DEVICE, backend="triton")
+
+
+def test_device_without_a_gpu() -> None:
+    assert device_module.model_name(torch.device("cpu")) == ""
