@@ -11,6 +11,7 @@ import pytest
 
 from outrider import LLM, ConfigError, ModelError, SamplingParams
 from outrider.config import LOOKUP, EngineConfig, resolve
+from outrider.finding import auto
 from outrider.finding.auto import Findings, with_found
 from outrider.models.checkpoint import open_checkpoint
 from tests.engine.helpers import PROMPTS
@@ -63,6 +64,30 @@ def test_a_head_in_the_folder_a_head_beside_it_a_model(target_of_four: Path, hub
     chain, findings = found(target_of_four)
     assert chain == ["suffix", str(inside)]
     assert str(findings).endswith(f"suffix, then {inside} (EAGLE-3 head beside the target)")
+
+
+def test_a_draft_that_reads_much_is_quantised(
+    target_of_four: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless somebody has said what it is to be, it reads little as it is, or PyTorch computes."""
+
+    def quantization(**options: Any) -> str | None:
+        config, findings = with_found(sought(target_of_four, **options))
+        assert config.speculative is not None
+        assert findings is not None
+        assert config.speculative.drafters[-1].name == str(model)
+        assert ("as int" in str(findings)) == (config.speculative.draft_quantization is not None)
+        return config.speculative.draft_quantization
+
+    model = small_model(target_of_four.with_name("tiny-1l"))
+    assert quantization() == "int4"
+    assert quantization(draft_quantization="int8") == "int8"
+    assert quantization(backend="torch") is None
+    monkeypatch.setattr(auto, "LIGHT", 0.9)
+    assert quantization() is None
+    monkeypatch.setattr(auto, "LIGHT", 0)
+    monkeypatch.setattr(auto, "WORTH", 100)
+    assert quantization() is None
 
 
 def test_the_nearest_name_and_then_the_smallest(target_of_four: Path, hub: Path) -> None:

@@ -101,6 +101,8 @@ def _of_candidate(finding: Finding) -> list[str]:
     candidate, cost = finding.candidate, finding.cost
     size = "" if candidate.size is None else f", {_size(candidate.size)}"
     said = [f"{candidate.kind} {candidate.where}{size}"]
+    if finding.quantization is not None:
+        said.append(f"becomes {finding.quantization} when it is loaded")
     if cost is not None:
         said.append(
             f"takes {_size(cost.memory)} of memory and {_size(cost.position)} a position, and reads "
@@ -156,6 +158,7 @@ def _candidate_as_json(finding: Finding) -> Iterator[tuple[str, Any]]:
     yield "bytes", candidate.size
     yield "fits", finding.config is not None
     yield "reason", finding.reason or None
+    yield "draft_quantization", finding.quantization
     yield "memory_bytes", None if cost is None else cost.memory
     yield "cache_per_position", None if cost is None else cost.position
     yield "read_share", None if cost is None else cost.read
