@@ -8,6 +8,7 @@ namespace {
 
 // Stored rows, and which of them each output has; None: all, as they are.
 using Part = std::pair<Input, std::optional<Input>>;
+using Names = std::vector<std::string>;
 
 std::vector<int32_t> numbers(const Input& array, const std::string& name, int64_t count, int64_t below) {
   const auto* first = static_cast<const int32_t*>(checked(array, name, nb::dtype<int32_t>(), {count}));
@@ -19,8 +20,8 @@ std::vector<int32_t> numbers(const Input& array, const std::string& name, int64_
 }
 
 // Appends where the row of each output of a part begins.
-void add_rows(const Part& part, const std::string& name, const Layout& layout, int inputs,
-              std::vector<const uint8_t*>& rows) {
+void add_rows(const Part& part, const std::string& name, Format format, int inputs, std::vector<Row>& rows) {
+  const Layout& layout = layout_of(format);
   const auto& [data, order] = part;
   if (data.dtype() != nb::dtype<uint8_t>())
     throw nb::type_error((name + " is " + name_of(data.dtype()) + "; it has to be uint8").c_str());
@@ -31,7 +32,7 @@ void add_rows(const Part& part, const std::string& name, const Layout& layout, i
            std::to_string(inputs) + " inputs has " + std::to_string(bytes));
   if (data.shape(1) > 1 && data.stride(1) != 1) refuse(name + " has rows that are not contiguous");
   const auto* first = static_cast<const uint8_t*>(data.data());
-  const auto row = [&](int i) { return first + data.stride(0) * i; };
+  const auto row = [&](int i) { return Row{first + data.stride(0) * i, format}; };
   if (order) {
     for (const int32_t i : numbers(*order, "order of " + name, -1, stored)) rows.push_back(row(i));
   } else {
@@ -58,14 +59,19 @@ int checked_size(int64_t n, const char* name, int bits) {
 
 std::shared_ptr<Matrix> pack(Threads& threads, const std::string& format, const std::vector<Part>& weights,
                              int64_t inputs, const std::optional<Input>& columns,
-                             const std::optional<Input>& bias) {
+                             const std::optional<Input>& bias, const std::optional<Names>& stored) {
+  if (stored && stored->size() != weights.size())
+    refuse("stored has " + std::to_string(stored->size()) + " formats; parts has " + std::to_string(weights.size()));
   Parts parts{.format = format_named(format),
               .inputs = checked_size(inputs, "inputs", kMostInputBits),
               .rows = {},
               .bias = {},
               .columns = {}};
-  for (size_t i = 0; i < weights.size(); ++i)
-    add_rows(weights[i], "part " + std::to_string(i), layout_of(parts.format), parts.inputs, parts.rows);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Format from = stored ? format_named((*stored)[i]) : parts.format;
+    if (from != parts.format && !is_made(parts.format)) refuse("format = '" + format + "': nothing is turned into it");
+    add_rows(weights[i], "part " + std::to_string(i), from, parts.inputs, parts.rows);
+  }
   const int outputs = size_of(parts.rows.size(), "parts", "outputs");
   if (columns) parts.columns = permutation(*columns, parts.inputs);
   if (bias) {
@@ -105,11 +111,12 @@ void bind_matrix(nb::module_& m) {
 
   nb::class_<Matrix>(m, "Matrix", "A packed weight [outputs, inputs].")
       .def_static("pack", pack, "threads"_a, "format"_a, "parts"_a, "inputs"_a, "columns"_a = nb::none(),
-                  "bias"_a = nb::none(),
+                  "bias"_a = nb::none(), "stored"_a = nb::none(),
                   "The matrix of weights one below the other, packed by `threads` from rows as files have them.\n"
                   "parts: uint8 [rows, bytes of a row] each, with int32 [outputs], the row of each output, or\n"
                   "None. columns: int32 [inputs], the input that each column of a row is multiplied with. bias:\n"
-                  "float32 [outputs].")
+                  "float32 [outputs]. stored: the format of each part, which is turned into `format` if it is\n"
+                  "another; None: all have that.")
       .def_static("bytes_of", bytes_of, "format"_a, "outputs"_a, "inputs"_a,
                   "What `nbytes` of such a matrix will be.")
       .def("dequantize", dequantize, "float32 [outputs, inputs].")

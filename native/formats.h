@@ -99,6 +99,11 @@ OUTRIDER_INLINE constexpr const Layout& layout_of(Format format) {
   return kLayouts[static_cast<int>(format)];
 }
 
+// Whether weights of other formats are turned into this one.
+inline constexpr bool is_made(Format format) {
+  return format == Format::kF32 || format == Format::kBF16 || format == Format::kQ8_CHANNEL || format == Format::kQ4_0;
+}
+
 // A packed weight.
 struct MatrixView {
   Format format;

@@ -16,6 +16,7 @@
 #include "kernels_cache.h"
 #include "kernels_attention.h"
 #include "kernels_linear.h"
+#include "kernels_encode.h"
 #include "kernels_rows.h"
 #include "kernels_sample.h"
 #include "kernels_states.h"
@@ -32,6 +33,7 @@ const Kernels& kernels() {
       .linear = linear,
       .prepare = prepare,
       .pack = pack,
+      .encode = encode,
       .weight_row = weight_row,
       .rms_norm = rms_norm,
       .soft_cap = soft_cap,

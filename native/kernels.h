@@ -99,6 +99,9 @@ struct Kernels {
   void (*prepare)(Form form, const Source& source, float* scratch, Slices slices);
   // Packs 16 rows of a file, each `Layout::row_bytes(inputs)` long.
   void (*pack)(Format format, const uint8_t* const* rows, int inputs, uint8_t* panel);
+  // The nearest rows of a file in one of the formats that weights are turned into (`is_made`), of up to 16 rows x
+  // [rows, inputs].
+  void (*encode)(Format to, const float* x, int rows, int inputs, uint8_t* out);
   // The weights [inputs] of one output.
   void (*weight_row)(const MatrixView& weight, int output, float* y);
   // residual + the normed x; residual may be null, and y may be x.

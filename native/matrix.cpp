@@ -19,6 +19,69 @@ namespace {
 constexpr size_t kHugePage = size_t{1} << 21;
 constexpr size_t kMapping = size_t{1} << 26;
 
+// The rows of a panel as a file of the matrix's format would have them.
+class Turned {
+ public:
+  // columns: of the rows, or empty.
+  Turned(const Kernels& kernels, const Parts& parts, const std::vector<int32_t>& columns)
+      : kernels_(kernels), parts_(parts), columns_(columns), row_bytes_(layout_of(parts.format).row_bytes(parts.inputs)) {
+    size_t longest = row_bytes_;
+    for (const Row& row : parts.rows) longest = std::max(longest, layout_of(row.format).row_bytes(parts.inputs));
+    zeros_.resize(longest);
+  }
+
+  // 16 rows, of zeros where there are no more; until the next call.
+  const uint8_t* const* panel(size_t first) {
+    const size_t count = std::min<size_t>(kLanes, parts_.rows.size() - first);
+    std::fill_n(rows_, kLanes, zeros_.data());
+    for (size_t i = 0; i < count;) {
+      const Row* const run = &parts_.rows[first + i];
+      size_t length = 1;
+      while (i + length < count && run[length].format == run->format) ++length;
+      if (run->format == parts_.format && columns_.empty())
+        for (size_t r = 0; r < length; ++r) rows_[i + r] = run[r].bytes;
+      else
+        turn(run, i, length);
+      i += length;
+    }
+    return rows_;
+  }
+
+ private:
+  void turn(const Row* run, size_t at, size_t length) {
+    const auto width = static_cast<size_t>(parts_.inputs);
+    const Layout& layout = layout_of(run->format);
+    values_.resize(kLanes * width);
+    bytes_.resize(kLanes * row_bytes_);
+    const uint8_t* stored[kLanes];
+    std::fill_n(stored, kLanes, zeros_.data());
+    for (size_t r = 0; r < length; ++r) stored[r] = run[r].bytes;
+    const size_t panel_bytes = layout.panel_bytes(parts_.inputs);
+    if (panel_bytes > packed_bytes_) packed_ = aligned<uint8_t>(packed_bytes_ = panel_bytes);
+    kernels_.pack(run->format, stored, parts_.inputs, packed_.get());
+    const MatrixView view{.format = run->format,
+                          .outputs = kLanes,
+                          .inputs = parts_.inputs,
+                          .data = packed_.get(),
+                          .panel_bytes = panel_bytes,
+                          .bias = nullptr,
+                          .columns = columns_.empty() ? nullptr : columns_.data()};
+    for (size_t r = 0; r < length; ++r) kernels_.weight_row(view, static_cast<int>(r), values_.data() + width * r);
+    kernels_.encode(parts_.format, values_.data(), static_cast<int>(length), parts_.inputs, bytes_.data() + row_bytes_ * at);
+    for (size_t r = 0; r < length; ++r) rows_[at + r] = bytes_.data() + row_bytes_ * (at + r);
+  }
+
+  const Kernels& kernels_;
+  const Parts& parts_;
+  const std::vector<int32_t>& columns_;
+  const size_t row_bytes_;
+  std::vector<uint8_t> zeros_, bytes_;
+  std::vector<float> values_;
+  Aligned<uint8_t> packed_;
+  size_t packed_bytes_ = 0;
+  const uint8_t* rows_[kLanes];
+};
+
 }  // namespace
 
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
@@ -71,7 +134,12 @@ size_t Matrix::bytes_of(Format format, int outputs, int inputs) {
   return panels * layout_of(format).panel_bytes(inputs);
 }
 
-Matrix::Matrix(Threads& threads, Parts parts) : bias_(std::move(parts.bias)), columns_(std::move(parts.columns)) {
+Matrix::Matrix(Threads& threads, Parts parts) : bias_(std::move(parts.bias)) {
+  const bool turns = std::any_of(parts.rows.begin(), parts.rows.end(),
+                                 [&](const Row& row) { return row.format != parts.format; });
+  // Rows that are turned into another format get their inputs in order by that.
+  const std::vector<int32_t> stored_columns = turns ? std::move(parts.columns) : std::vector<int32_t>();
+  if (!turns) columns_ = std::move(parts.columns);
   const Layout& layout = layout_of(parts.format);
   view_ = {.format = parts.format,
            .outputs = static_cast<int>(parts.rows.size()),
@@ -87,13 +155,13 @@ Matrix::Matrix(Threads& threads, Parts parts) : bias_(std::move(parts.bias)), co
   }
   data_ = weight_memory(bytes());
   view_.data = data_.get();
-  const std::vector<uint8_t> zeros(layout.row_bytes(parts.inputs));  // outputs that there are not
-  parts.rows.resize(padded_outputs, zeros.data());
-  const auto pack = kernels_named(supported().front()).pack;  // all pack the same bytes
+  const Kernels& kernels = kernels_named(supported().front());  // all pack the same bytes
   threads.run({view_.panels()}, [&](int, int first, int last, int) {
+    Turned turned(kernels, parts, stored_columns);
     for (int p = first; p < last; ++p) {
       const auto panel = static_cast<size_t>(p);
-      pack(view_.format, parts.rows.data() + panel * kLanes, view_.inputs, data_.get() + panel * view_.panel_bytes);
+      const uint8_t* const* rows = turned.panel(panel * kLanes);
+      kernels.pack(view_.format, rows, view_.inputs, data_.get() + panel * view_.panel_bytes);
     }
   });
 }

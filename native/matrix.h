@@ -34,13 +34,19 @@ std::shared_ptr<uint8_t[]> weight_memory(size_t bytes);
 
 Format format_named(const std::string& name);  // throws std::invalid_argument
 
-// What a matrix is made of. rows: where each output's row begins, which has `Layout::row_bytes(inputs)` bytes
-// as a file has them; they are read while it is packed, and no longer. bias: empty, or one an output. columns:
-// empty, or the input that each column of a row is multiplied with, each once.
+// Where the row of an output begins, which has `Layout::row_bytes(inputs)` bytes as a file has them.
+struct Row {
+  const uint8_t* bytes;
+  Format format;
+};
+
+// What a matrix is made of. format: its own; rows of others are turned into it, which has to be one that `is_made`. rows:
+// one an output; they are read while it is packed, and no longer. bias: empty, or one an output. columns: empty, or
+// the input that each column of a row is multiplied with, each once.
 struct Parts {
   Format format;
   int inputs;
-  std::vector<const uint8_t*> rows;
+  std::vector<Row> rows;
   std::vector<float> bias;
   std::vector<int32_t> columns;
 };

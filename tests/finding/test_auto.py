@@ -11,6 +11,7 @@ import pytest
 
 from outrider import LLM, ConfigError, ModelError, SamplingParams
 from outrider.config import LOOKUP, EngineConfig, resolve
+from outrider.finding import auto
 from outrider.finding.auto import Findings, weighed, with_found
 from outrider.models.checkpoint import open_checkpoint
 from tests.engine.helpers import PROMPTS
@@ -97,6 +98,30 @@ def test_memory_is_planned_for_both(target_of_four: Path, hub: Path) -> None:
     chain, findings = found(target_of_four, max_num_seqs=2, memory_limit=tight)
     assert chain == ["suffix", str(target_of_four / "head")]
     assert "with the target, and there are" in reasons(findings)["tiny-1l"]
+
+
+def test_a_draft_that_reads_much_is_quantised(
+    target_of_four: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless somebody has said what it is to be, it reads little as it is, or PyTorch computes."""
+
+    def quantization(**options: Any) -> str | None:
+        config, findings = with_found(sought(target_of_four, **options))
+        assert config.speculative is not None
+        assert findings is not None
+        assert config.speculative.drafters[-1].name == str(model)
+        assert ("as int" in str(findings)) == (config.speculative.draft_quantization is not None)
+        return config.speculative.draft_quantization
+
+    model = small_model(target_of_four.with_name("tiny-1l"))
+    assert quantization() == "int4"
+    assert quantization(draft_quantization="int8") == "int8"
+    assert quantization(backend="torch") is None
+    monkeypatch.setattr(auto, "LIGHT", 0.9)
+    assert quantization() is None
+    monkeypatch.setattr(auto, "LIGHT", 0)
+    monkeypatch.setattr(auto, "WORTH", 100)
+    assert quantization() is None
 
 
 def test_the_nearest_name_and_then_the_smallest(target_of_four: Path, hub: Path) -> None:

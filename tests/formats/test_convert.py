@@ -77,7 +77,7 @@ def test_converted_a_few_rows_at_a_time(name: str) -> None:
 
 
 def test_four_bits_choose_the_scale_of_least_error() -> None:
-    """Nine shares of the range are tried; the whole range alone loses more."""
+    """Codes for shares of the range are tried; those for the whole range alone lose more."""
     values = normal(64, 256)
     groups = values.reshape(-1, 32)
     largest = np.take_along_axis(groups, np.abs(groups).argmax(-1)[:, None], -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +11,6 @@ from gguf import GGMLQuantizationType
 
 from outrider.config import resolve
 from outrider.engine.backend import choose_backend
-from outrider.formats.convert import SLAB, convert
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
@@ -25,7 +23,7 @@ from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.ops.shapes import AttentionShape
 from outrider.planning.footprint import Footprint, model_footprint
-from outrider.planning.ledger import COPIES, NativeLedger, Outline, TorchLedger, ledger_of
+from outrider.planning.ledger import NativeLedger, Outline, TorchLedger, ledger_of
 from outrider.planning.passes import PassSize
 from outrider.planning.plan import Ground, make_plan
 from tests.models.factories import tiny_config, write_gguf, write_hf
@@ -149,18 +147,6 @@ def test_what_passes_counts_while_it_is_there() -> None:
     assert (ledger.stays, ledger.peak) == (alone + 128, 3 * alone)
 
 
-@pytest.mark.parametrize("format", ["BF16", "Q8_0", "Q4_1"])
-@pytest.mark.parametrize("to", ["F32", "Q8_CHANNEL", "Q4_0"])
-def test_a_conversion_has_no_more_copies_than_are_counted(format: str, to: str) -> None:
-    values = np.random.default_rng(0).normal(size=(600, 1024)).astype(np.float32)
-    weight = convert(Weight(FORMATS["F32"], values.view(np.uint8), 1024), FORMATS[format])
-    tracemalloc.start()
-    made = convert(weight, FORMATS[to])
-    beside = tracemalloc.get_traced_memory()[1] - made.data.nbytes
-    tracemalloc.stop()
-    assert 0.4 * COPIES * 4 * SLAB < beside < COPIES * 4 * SLAB
-
-
 def test_attention_in_pytorch_counts_what_it_holds() -> None:
     """Keys, values and scores of a chunk of a prompt, or of many requests that decode."""
     shape = AttentionShape(heads=4, kv_heads=2, head_dim=8, scale=1.0, rope=None)
@@ -175,7 +161,7 @@ def test_attention_in_pytorch_counts_what_it_holds() -> None:
     assert counted(512, 64) == 64 * (2 * 4 * 32 * 100 * 4 + 2 * repeated + stored)
 
 
-def test_a_weight_that_is_not_converted_is_packed_from_the_file() -> None:
+def test_a_weight_is_packed_from_the_file_whatever_it_becomes() -> None:
     packed = extension.require().Matrix.bytes_of("F32", 16, 32)
     ledger = NativeLedger(None, None, "float32")
     ledger.pack([matrix(16, 32)])
@@ -183,7 +169,7 @@ def test_a_weight_that_is_not_converted_is_packed_from_the_file() -> None:
     converting = NativeLedger(FORMATS["Q4_0"], None, "float32")
     converting.pack([matrix(16, 32)])
     assert converting.stays < packed
-    assert converting.peak > converting.stays + 16 * 32 * 4 + 16 * 18
+    assert converting.peak == converting.stays + 16 * 32 * 4
 
 
 def test_threads_have_room_for_the_row_that_they_choose_from() -> None:

@@ -101,6 +101,8 @@ def _of_candidate(finding: Finding) -> list[str]:
     candidate, cost, of_one = finding.candidate, finding.cost, finding.of_one
     size = "" if candidate.size is None else f", {_size(candidate.size)}"
     said = [f"{candidate.kind} {candidate.where}{size}"]
+    if finding.quantization is not None:
+        said.append(f"becomes {finding.quantization} when it is loaded")
     if cost is not None and of_one is not None:
         more = f", {_size(cost.memory)} for {cost.requests} at a time" if cost.requests > 1 else ""
         said.append(
@@ -158,6 +160,7 @@ def _candidate_as_json(finding: Finding) -> Iterator[tuple[str, Any]]:
     yield "fits", finding.config is not None
     yield "reason", finding.reason or None
     yield "taken", finding.taken
+    yield "draft_quantization", finding.quantization
     yield "weights_bytes", None if cost is None else cost.weights
     yield "memory_bytes", None if cost is None else cost.memory
     yield "requests", None if cost is None else cost.requests

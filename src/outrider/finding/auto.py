@@ -38,6 +38,11 @@ TRIED = 8
 """Candidates that are tried at most: opening one with a large vocabulary takes a second."""
 CONTEXT = 0.75
 """The share of a request's context that drafts have to leave, where memory for K and V is bounded."""
+LIGHT = 0.05
+"""The share of its target's bytes that a drafter may read for a token as it is stored. One that reads more is
+quantised: at four bits it guesses nearly as well, and sooner."""
+WORTH = 1.25
+"""Times fewer bytes that a quantised drafter has to read."""
 TOLD = 3
 """Candidates that do not fit and are told of in one line."""
 
@@ -92,13 +97,22 @@ class Finding:
     lacks_room: bool = False
     taken: bool = False
 
+    @property
+    def quantization(self) -> str | None:
+        """What the weights of the drafter become when they are loaded, if anything."""
+        if self.config is None or self.config.speculative is None:
+            return None
+        return self.config.speculative.draft_quantization
+
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found for a target, and what was taken. skipped: candidates that do not suit it."""
+    """What was found for a target, and what was taken. quantization: what its weights become, if anything;
+    skipped: candidates that do not suit the target."""
 
     model: str
     taken: tuple[Candidate, ...] = ()
+    quantization: str | None = None
     skipped: tuple[Finding, ...] = ()
 
     @property
@@ -112,6 +126,8 @@ class Findings:
         if self.taken:
             each = [f"then {one.label} ({one.kind} {one.where})" for one in self.taken]
             said = ", ".join([LOOKUP.name, *each])
+        if self.quantization is not None:
+            said += f", as {self.quantization}"
         more = len(self.skipped) - TOLD
         reasons = [
             f"not taken: {finding.candidate.label}: {finding.reason}" for finding in self.skipped[:TOLD]
@@ -133,7 +149,8 @@ def with_found(config: EngineConfig, *, listener: Listener = unheard) -> tuple[E
     config, sought = _with(config, ()), config
     for finding in weighed(sought):
         if finding.config is not None:
-            config, found = finding.config, replace(found, taken=(*found.taken, finding.candidate))
+            config, taken = finding.config, (*found.taken, finding.candidate)
+            found = replace(found, taken=taken, quantization=finding.quantization)
         else:
             found = replace(found, skipped=(*found.skipped, finding))
     logger.info("%s", found)
@@ -201,11 +218,11 @@ class _Weighing:
         config = _with(self.sought.config, (*chain, candidate))
         costs = of_one = None
         try:
-            plan = make_plan(config, self.ground)
+            config, plan = _quantised(config, make_plan(config, self.ground), self.ground)
             costs = DraftCosts.between((before[-1].plan if before else None) or self.alone, plan)
             candidate.check(self.sought, costs.read)
             if self.of_one:
-                of_one = self._of_one(chain, candidate)
+                of_one = self._of_one(config, chain)
             config = _with_room(config, plan, self.alone)
             _check_room(config, plan, self.alone)
         except (OutriderError, OSError) as error:
@@ -215,10 +232,25 @@ class _Weighing:
             )
         return Finding(candidate, costs, of_one, plan, config)
 
-    def _of_one(self, chain: Sequence[Candidate], candidate: Candidate) -> DraftCosts:
-        config = self.sought.config.model_copy(update={"max_num_seqs": 1})
-        before, plan = (make_plan(_with(config, each), self.ground) for each in (chain, (*chain, candidate)))
+    def _of_one(self, config: EngineConfig, chain: Sequence[Candidate]) -> DraftCosts:
+        """What the last drafter of a configuration takes behind those of the chain."""
+        one = config.model_copy(update={"max_num_seqs": 1})
+        before, plan = (make_plan(each, self.ground) for each in (_with(one, chain), one))
         return DraftCosts.between(before, plan)
+
+
+def _quantised(config: EngineConfig, plan: MemoryPlan, ground: Ground) -> tuple[EngineConfig, MemoryPlan]:
+    """The drafters at four bits, where that pays and nobody has said what their weights are to be."""
+    assert config.speculative is not None
+    if config.speculative.draft_quantization is not None or plan.drafts_read <= LIGHT * plan.read:
+        return config, plan
+    speculative = config.speculative.model_copy(update={"draft_quantization": "int4"})
+    fewer = config.model_copy(update={"speculative": speculative})
+    try:
+        lighter = make_plan(fewer, ground)
+    except ConfigError:  # on PyTorch
+        return config, plan
+    return (fewer, lighter) if lighter.drafts_read * WORTH < plan.drafts_read else (config, plan)
 
 
 def _with(config: EngineConfig, chain: Sequence[Candidate]) -> EngineConfig:

@@ -70,8 +70,8 @@ class Weight:
         return replace(self, data=data, inputs=last - first)
 
 
-def neighbours(weights: Sequence[Weight]) -> Iterator[tuple[Weight, ...]]:
+def neighbours(weights: Sequence[Weight], to: Format | None = None) -> Iterator[tuple[Weight, ...]]:
     """Weights one below the other, cut where the format or the order of inputs changes: what can
-    lie in one matrix."""
-    for _, alike in groupby(weights, lambda weight: (weight.format, id(weight.columns))):
+    lie in one matrix. to: the format that all of them become, if any."""
+    for _, alike in groupby(weights, lambda weight: (to or weight.format, id(weight.columns))):
         yield tuple(alike)

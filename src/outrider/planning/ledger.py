@@ -7,7 +7,7 @@ Nothing of a weight is read but where it lies and in which format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import numpy as np
@@ -22,7 +22,6 @@ from outrider.engine.backend import (
     torch_dtype,
 )
 from outrider.errors import ConfigError
-from outrider.formats.convert import SLAB
 from outrider.formats.format import Floats, Format
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight, neighbours
@@ -38,7 +37,7 @@ from outrider.planning.passes import PassSize, cut_attention, padded_attention
 HUGE_PAGE, MAPPING = 2**21, 2**26  # bytes of what native/matrix.cpp lays weights in
 KEPT = 112 * 2**20  # bytes: oneDNN's kernels for every number of rows, and what the C library keeps of values
 NOTHING = np.zeros(1, np.uint8)
-COPIES = 4  # in float32, of the slab that is being converted, and of a row that is chosen from, at most
+COPIES = 4  # in float32, of a row that is chosen from, at most
 
 
 @dataclass(frozen=True)
@@ -136,19 +135,13 @@ class NativeLedger(_Counting):
         return 2 * 4 * vocab * self.facts.threads  # a row that is edited, and one to choose from
 
     def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
-        """Each is packed from the file's pages, or converted before."""
+        """Packed from the file's pages, whatever they become."""
         bytes_of = extension.require().Matrix.bytes_of
-        made = [weight if wanted is None else replace(weight, format=wanted) for weight in weights]
         entries = []
-        for parts in neighbours(made):
-            outputs, format = sum(part.shape[0] for part in parts), parts[0].format
+        for parts in neighbours(weights, wanted):
+            outputs, format = sum(part.shape[0] for part in parts), wanted or parts[0].format
             entries.append(Entry(format.name, bytes_of(format.name, outputs, parts[0].inputs)))
-        read = sum(map(_stored, weights))
-        converted = sum(
-            _stored(new) for new, old in zip(made, weights, strict=True) if new.format != old.format
-        )
-        slab = 4 * COPIES * min(SLAB, max(w.shape[0] * w.inputs for w in weights)) if converted else 0
-        self.count(sum(entry.nbytes for entry in entries), read + converted + slab)
+        self.count(sum(entry.nbytes for entry in entries), sum(map(_stored, weights)))
         return tuple(entries)
 
 

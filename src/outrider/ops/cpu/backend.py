@@ -15,7 +15,6 @@ from numpy.typing import DTypeLike, NDArray
 from outrider.cache.pages import release_pages
 from outrider.cache.store import LayerCache, StateCache
 from outrider.errors import ModelError, OutriderError
-from outrider.formats.convert import convert
 from outrider.formats.format import Floats, Format
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight, neighbours
@@ -79,31 +78,29 @@ class NativeBackend:
         self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
     ) -> tuple[Any, ...]:
         to = FORMATS["F32"] if float32 else self._linear
-        converted = [_converted(weight, to) for weight in weights]
         packed, first = [], 0
-        for parts in neighbours(converted):
+        for parts in neighbours(weights, to):
             last = first + sum(part.shape[0] for part in parts)
-            packed.append(self._pack(parts, None if bias is None else bias[first:last]))
+            packed.append(self._pack(parts, None if bias is None else bias[first:last], to))
             first = last
         return tuple(packed)
 
     def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Any:
-        converted = [_converted(weight, self._linear) for weight in weights]
-        formats = sorted({weight.format.name for weight in converted})
+        formats = sorted({(self._linear or weight.format).name for weight in weights})
         if len(formats) > 1:
             raise ModelError(f"experts of one layer are {', '.join(formats)}; they have to be of one format")
-        if any(weight.columns is not None for weight in converted):
+        if any(weight.columns is not None for weight in weights):
             raise ModelError(
                 "experts have inputs in an order of their own (act-order), which is not supported"
             )
-        if converted[0].shape[0] % LANES:
+        if weights[0].shape[0] % LANES:
             raise ModelError(
-                f"experts have {converted[0].shape[0]} outputs; they have to be a multiple of {LANES}"
+                f"experts have {weights[0].shape[0]} outputs; they have to be a multiple of {LANES}"
             )
-        return self._pack(converted, bias)
+        return self._pack(weights, bias, self._linear)
 
     def table(self, weight: Weight) -> Any:
-        return self._pack((_converted(weight, self._table),))
+        return self._pack((weight,), None, self._table)
 
     def tied(self, table: Any) -> tuple[Any, ...]:
         return (table,)
@@ -148,22 +145,20 @@ class NativeBackend:
         assert isinstance(then, NativeForward)
         return NativeChain(first, then, words, in_place=in_place)
 
-    def _pack(self, parts: Sequence[Weight], bias: Floats | None = None) -> Any:
+    def _pack(self, parts: Sequence[Weight], bias: Floats | None, to: Format | None) -> Any:
+        """One below the other, in the format `to`; None: in their own, which is the same."""
         first = parts[0]
         packed = self._native.Matrix.pack(
             self._threads,
-            first.format.name,
+            (to or first.format).name,
             [(part.data, part.order) for part in parts],
             first.inputs,
             columns=first.columns,
             bias=bias,
+            stored=[part.format.name for part in parts],
         )
         self.weight_bytes += packed.nbytes
         return packed
-
-
-def _converted(weight: Weight, format: Format | None) -> Weight:
-    return weight if format is None else convert(weight, format)
 
 
 def _untouched(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
