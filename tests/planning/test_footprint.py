@@ -149,6 +149,14 @@ def test_what_passes_counts_while_it_is_there() -> None:
     assert (ledger.stays, ledger.peak) == (alone + 128, 3 * alone)
 
 
+def test_a_cache_of_8_bits_changes_no_weight() -> None:
+    wide, narrow = TorchLedger("float32"), TorchLedger("float32", "int8")
+    for ledger in (wide, narrow):
+        ledger.pack([matrix(16, 32)])
+    assert narrow.stays == wide.stays
+    assert (wide.facts.head_bytes(64), narrow.facts.head_bytes(64)) == (256, 68)
+
+
 @pytest.mark.parametrize("format", ["BF16", "Q8_0", "Q4_1"])
 @pytest.mark.parametrize("to", ["F32", "Q8_CHANNEL", "Q4_0"])
 def test_a_conversion_has_no_more_copies_than_are_counted(format: str, to: str) -> None:
