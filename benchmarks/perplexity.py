@@ -1,6 +1,7 @@
 """What the weight formats and the rounding of activations cost in quality: perplexity of SmolLM2.
 
 python -m benchmarks.perplexity [--json] [--tokens 4096] [--text FILE] [--model FILE] [--formats [NAME ...]]
+python -m benchmarks.perplexity --caches [--json] [--tokens 4096] [--text FILE] [--model FILE]
 
 The model is run as it is stored, and with the weights of its linear layers brought into every format that
 there is, each twice: by the format's own kernel, which rounds activations to the weights' precision group by
@@ -8,8 +9,12 @@ group, and with the very same weights dequantised and everything computed in flo
 kernel loses against that, with its standard error over tokens; it should stay within 0.5 %. "format" is what
 the format loses against the model as it is stored. The table of tokens, which is SmolLM2's output layer too,
 has 8 bits beside GGUF's quantised formats and 16 beside those of safetensors, as quantisers leave it.
-`--formats` without names leaves all but the first row out. The text is the documentation that comes with
-Python, or a file.
+`--formats` without names leaves all but the first row out. `--caches` compares types of K and V in place of
+formats,
+for the model as it is stored, with those in float32: perplexity, and how far the distributions of the next
+token are
+from each other (Kullback-Leibler divergence, in nats, the mean over tokens). The text is the documentation
+that comes with Python, or a file.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ from outrider.formats.weight import Weight
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
-from outrider.ops.cpu.backend import NativeBackend
+from outrider.ops.cpu.backend import STORED, NativeBackend
 from outrider.ops.span import Span
 
 WINDOW = 512  # tokens, of which the first predicts only
@@ -109,17 +114,53 @@ def _rounded(weight: Weight, format: Format | None) -> Weight:
 
 def losses(model: str, backend: NativeBackend, windows: Sequence[Sequence[int]]) -> Tensor:
     """Negative log-likelihoods of all tokens but each window's first."""
+    return torch.cat(
+        [
+            F.cross_entropy(logits[:-1], torch.tensor(window[1:]), reduction="none")
+            for window, logits in zip(windows, logits_of(model, backend, windows), strict=True)
+        ]
+    ).double()
+
+
+def logits_of(model: str, backend: NativeBackend, windows: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    """Logits [tokens, vocab] of each window."""
     target = Model(open_checkpoint(model), backend)
     runner = ModelRunner(target, num_blocks=WINDOW // BLOCK, block_size=BLOCK, prefix_caching=False)
     blocks = runner.table()
     blocks.extend(WINDOW)
-    found = []
     for window in windows:
-        logits = runner.forward([Span(window, 0, blocks.tables, len(window))])
-        found.append(
-            F.cross_entropy(torch.from_numpy(logits[:-1]), torch.tensor(window[1:]), reduction="none")
-        )
-    return torch.cat(found).double()
+        yield torch.from_numpy(runner.forward([Span(window, 0, blocks.tables, len(window))]))
+
+
+@dataclass(frozen=True)
+class CacheQuality:
+    """Of a type of K and V: perplexity, that over float32's, its standard error, and the divergence from
+    it."""
+
+    cache: str
+    perplexity: float
+    ratio: float
+    error: float
+    divergence: float
+
+
+def measure_caches(model: str, windows: Sequence[Sequence[int]]) -> Iterator[CacheQuality]:
+    """Of all types that native kernels have."""
+    backends = {name: NativeBackend(cache_dtype=name) for name in STORED}
+    losses: dict[str, list[Tensor]] = {name: [] for name in backends}
+    apart: dict[str, list[Tensor]] = {name: [] for name in backends}
+    streams = {name: logits_of(model, backend, windows) for name, backend in backends.items()}
+    for window, *rows in zip(windows, *streams.values(), strict=True):
+        scores = [logits.double().log_softmax(dim=-1) for logits in rows]
+        for name, own in zip(backends, scores, strict=True):
+            losses[name].append(-own[:-1].gather(1, torch.tensor(window[1:])[:, None])[:, 0])
+            apart[name].append((scores[0].exp() * (scores[0] - own)).sum(dim=-1))
+    exact = torch.cat(losses["float32"])
+    for name in backends:
+        own = torch.cat(losses[name])
+        error = float((own - exact).std()) / math.sqrt(len(own))
+        ratio = math.exp(own.mean() - exact.mean())
+        yield CacheQuality(name, math.exp(own.mean()), ratio, error, float(torch.cat(apart[name]).mean()))
 
 
 def text_windows(model: str, text: str, tokens: int) -> list[list[int]]:
@@ -143,9 +184,13 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="a text file")
     parser.add_argument("--model", default="smollm2", help="a GGUF file, or what `outrider generate` takes")
     parser.add_argument("--formats", nargs="*", choices=list(FORMATS), metavar="NAME")
+    parser.add_argument("--caches", action="store_true", help="compare types of K and V in place of formats")
     args = parser.parse_args()
     text = args.text.read_text() if args.text else "\n\n".join(topics.values())
     windows = text_windows(args.model, text, args.tokens)
+    if args.caches:
+        _tell_of_caches(list(measure_caches(args.model, windows)), as_json=args.json)
+        return
     found: list[Quality] = []
     if not args.json:
         sys.stdout.write(
@@ -167,6 +212,17 @@ def main() -> None:
         results = [asdict(q) | {"of_rounding": q.of_rounding, "of_format": q.float32 / base} for q in found]
         json.dump({"tokens": sum(map(len, windows)), "results": results}, sys.stdout, indent=2)
         sys.stdout.write("\n")
+
+
+def _tell_of_caches(found: Sequence[CacheQuality], *, as_json: bool) -> None:
+    if as_json:
+        json.dump([asdict(one) for one in found], sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    sys.stdout.write(f"{'cache':9} {'perplexity':>10} {'change':>8} {'+-':>6} {'divergence':>10}\n")
+    for one in found:
+        change = f"{one.ratio - 1:+8.2%} {one.error:6.2%}"
+        sys.stdout.write(f"{one.cache:9} {one.perplexity:10.3f} {change} {one.divergence:10.1e}\n")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ inline std::string name_of(nb::dlpack::dtype t) {
   if (t == nb::dtype<float>()) return "float32";
   if (t == kF16) return "float16";
   if (t == kBf16) return "bfloat16";
+  if (t == nb::dtype<int8_t>()) return "int8";
   if (t == nb::dtype<uint8_t>()) return "uint8";
   if (t == nb::dtype<int32_t>()) return "int32";
   if (t == nb::dtype<uint16_t>()) return "uint16";

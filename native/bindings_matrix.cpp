@@ -82,7 +82,7 @@ std::shared_ptr<Matrix> pack(Threads& threads, const std::string& format, const 
   return std::make_shared<Matrix>(threads, std::move(parts));
 }
 
-size_t bytes_of(const std::string& format, int64_t outputs, int64_t inputs) {
+size_t packed_bytes(const std::string& format, int64_t outputs, int64_t inputs) {
   return Matrix::bytes_of(format_named(format), checked_size(outputs, "outputs", kMostBits),
                           checked_size(inputs, "inputs", kMostInputBits));
 }
@@ -117,7 +117,7 @@ void bind_matrix(nb::module_& m) {
                   "None. columns: int32 [inputs], the input that each column of a row is multiplied with. bias:\n"
                   "float32 [outputs]. stored: the format of each part, which is turned into `format` if it is\n"
                   "another; None: all have that.")
-      .def_static("bytes_of", bytes_of, "format"_a, "outputs"_a, "inputs"_a,
+      .def_static("bytes_of", packed_bytes, "format"_a, "outputs"_a, "inputs"_a,
                   "What `nbytes` of such a matrix will be.")
       .def("dequantize", dequantize, "float32 [outputs, inputs].")
       .def_prop_ro("outputs", [](const Matrix& w) { return w.view().outputs; })

@@ -156,7 +156,9 @@ void bind_program(nb::module_& m) {
            "group"_a = 0, "kv"_a = "own", "v_norm"_a = nb::none(),
            "Norms q and k, turns them, writes k and v to the cache, and attends: [rows, heads * head_dim].\n"
            "qkv: [rows, (heads + 2 kv_heads) * head_dim]. keys: [blocks, kv_heads, head_dim, block_size];\n"
-           "values: the last two the other way round; float32, bfloat16, or uint16 as bfloat16. window: keys\n"
+           "values: the last two the other way round; float32, bfloat16, or uint16 as bfloat16. Or both int8:\n"
+           "[blocks, kv_heads, (head_dim + 4) * block_size], codes in that order, and behind them what those of\n"
+           "each position are multiplied with, float32; k and q are spread over their dimensions before. window: keys\n"
            "that a row sees at most, its own among them. q_norm, k_norm: float32 [head_dim], of each head by\n"
            "itself, or [heads * head_dim], of all together. temperature: (beta, length), by which scores grow\n"
            "with 1 + beta * ln(1 + position // length). sinks: float32 [heads], logits that take part in\n"

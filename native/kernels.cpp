@@ -41,6 +41,7 @@ const Kernels& kernels() {
       .convolve = convolve,
       .delta = delta,
       .rotate = rotate,
+      .spread = spread,
       .store = store_kv,
       .attend = attend,
       .merge = merge,

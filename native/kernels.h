@@ -45,17 +45,30 @@ struct Slices {
   int row;
 };
 
+// How the numbers of K and V are stored. kInt8: as codes, and behind those of a block and head, of each position the
+// float32 that its codes are multiplied with.
+enum class Stored : int { kFloat32, kBfloat16, kInt8 };
+
 // K and V of one layer. keys: [blocks, kv_heads, head_dim, block_size], so that one load takes the same
 // dimension of 16 neighbouring positions; values: [blocks, kv_heads, block_size, head_dim].
 struct CacheView {
   void* keys;
   void* values;
-  bool bfloat16;
+  Stored stored;
   int blocks;
   int block_size;
   int kv_heads;
   int head_dim;
 };
+
+OUTRIDER_INLINE constexpr size_t bytes_of(Stored stored) {
+  return stored == Stored::kFloat32 ? 4 : stored == Stored::kBfloat16 ? 2 : 1;
+}
+// The bytes of K, or of V, of one head in one block.
+OUTRIDER_INLINE constexpr size_t part_bytes(const CacheView& c) {
+  const size_t dim = static_cast<size_t>(c.head_dim), scales = c.stored == Stored::kInt8 ? 4 : 0;
+  return (dim * bytes_of(c.stored) + scales) * static_cast<size_t>(c.block_size);
+}
 
 inline constexpr int kTile = 32;    // keys whose scores are computed together
 inline constexpr int kChunk = 128;  // keys after which partial results are merged: where threads may split
@@ -121,6 +134,8 @@ struct Kernels {
   // Turns the first 2 * pairs dimensions of `heads` heads of one row, in place. cos, sin: [pairs].
   void (*rotate)(float* x, const float* cos, const float* sin, int pairs, bool interleaved, int heads,
                  int head_dim);
+  // Turns heads so that 8 bits hold them better, q's as well as k's; see `spread`.
+  void (*spread)(float* x, int heads, int head_dim);
   void (*store)(const CacheView& cache, int block, int offset, const float* k, const float* v);
   void (*attend)(const AttendTask& task);
   void (*merge)(float* state, const float* other, int head_dim);

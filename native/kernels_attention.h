@@ -34,25 +34,27 @@ struct Scores {
   F32 low, high;  // of keys 0..15 and 16..31 of a tile
 };
 
-template <int R>
-inline void scores(const Query (&queries)[R], const float* keys, int dim, Scores (&out)[R]) {
-  for (int r = 0; r < R; ++r) out[r].low = out[r].high = set1(0);
-  for (int d = 0; d < dim; ++d, keys += kTile) {
-    const F32 low = load(keys), high = load(keys + kLanes);
-#pragma GCC unroll 4
+template <int R, typename Numbers>
+inline void scores(const Query (&queries)[R], const Tile<Numbers>& tile, int dim, Scores (&out)[R]) {
+  F32 low[R], high[R];
+  for (int r = 0; r < R; ++r) low[r] = high[r] = set1(0);
+  Numbers a = tile.keys[0], b = tile.keys[1];
+  for (int d = 0; d < dim; ++d, a = a + tile.key_stride, b = b + tile.key_stride) {
+    const F32 x = a.sixteen(0), y = b.sixteen(0);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const F32 x = set1(queries[r].q[d]);
-      out[r].low = fma(low, x, out[r].low);
-      out[r].high = fma(high, x, out[r].high);
+      const F32 q = set1(queries[r].q[d]);
+      low[r] = fma(x, q, low[r]);
+      high[r] = fma(y, q, high[r]);
     }
   }
+  for (int r = 0; r < R; ++r) out[r] = {low[r], high[r]};
 }
 
 // N registers of the weighted sums of values from dimension `d` on: sum * decay + sum over keys of
 // weight * value, each query over its own keys in order.
-template <int R, int N>
-inline void weigh(const Query* queries, const float* values, int padded, int d) {
-  const size_t stride = static_cast<size_t>(padded);
+template <int R, int N, typename Numbers>
+inline void weigh(const Query* queries, const Tile<Numbers>& tile, size_t d) {
   F32 sum[R][N];
   int from = queries[0].first, to = queries[0].last;  // keys that all of the queries see
   for (int r = 0; r < R; ++r) {
@@ -63,24 +65,26 @@ inline void weigh(const Query* queries, const float* values, int padded, int d) 
     to = query.last < to ? query.last : to;
   }
   if (to < from) to = from;
-  values += d;
   const auto alone = [&](int r, int begin, int end) {
     for (int key = begin; key < end; ++key) {
-      const float* row = values + static_cast<size_t>(key) * stride;
+      const Numbers row = tile.values[key / kLanes] + static_cast<size_t>(key % kLanes) * tile.value_stride + d;
       for (int n = 0; n < N; ++n)
-        sum[r][n] = fma(set1(queries[r].weights[key]), load(row + n * kLanes), sum[r][n]);
+        sum[r][n] = fma(set1(queries[r].weights[key]), row.sixteen(static_cast<size_t>(n * kLanes)), sum[r][n]);
     }
   };
   for (int r = 0; r < R; ++r) alone(r, queries[r].first, from < queries[r].last ? from : queries[r].last);
-  for (int key = from; key < to; ++key) {
-    const float* row = values + static_cast<size_t>(key) * stride;
-    F32 weight[R];
-    for (int r = 0; r < R; ++r) weight[r] = set1(queries[r].weights[key]);
+  for (int half = 0; half < 2; ++half) {
+    const int begin = clamp(from - half * kLanes, 0, kLanes), end = clamp(to - half * kLanes, 0, kLanes);
+    Numbers row = tile.values[half] + static_cast<size_t>(begin) * tile.value_stride + d;
+    for (int key = begin; key < end; ++key, row = row + tile.value_stride) {
+      F32 weight[R];
+      for (int r = 0; r < R; ++r) weight[r] = set1(queries[r].weights[half * kLanes + key]);
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      const F32 value = load(row + n * kLanes);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sum[r][n] = fma(weight[r], value, sum[r][n]);
+      for (int n = 0; n < N; ++n) {
+        const F32 value = row.sixteen(static_cast<size_t>(n * kLanes));
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) sum[r][n] = fma(weight[r], value, sum[r][n]);
+      }
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -89,18 +93,20 @@ inline void weigh(const Query* queries, const float* values, int padded, int d) 
   }
 }
 
-template <int R>
-inline void weigh_all(const Query* queries, const float* values, int padded) {
-  int d = 0;
-  for (; d + 4 * kLanes <= padded; d += 4 * kLanes) weigh<R, 4>(queries, values, padded, d);
-  for (; d < padded; d += kLanes) weigh<R, 1>(queries, values, padded, d);
+template <int R, typename Numbers>
+inline void weigh_all(const Query* queries, const Tile<Numbers>& tile, size_t padded) {
+  size_t d = 0;
+  for (; d + 4 * kLanes <= padded; d += 4 * kLanes) weigh<R, 4>(queries, tile, d);
+  for (; d < padded; d += kLanes) weigh<R, 1>(queries, tile, d);
 }
+
+// Queries that meet a tile together: as many as registers hold the sums of.
+constexpr int kTogether = kMaxRows >= 12 ? 6 : 4;
 
 // R queries meet the keys of the tile that begins at position `start`. A query that sees none of them is left
 // as it was.
-template <int R>
-inline void tile(const AttendTask& t, const float* q, int query, int start, const float* keys,
-                 const float* values, float* states) {
+template <int R, typename Numbers>
+inline void meet(const AttendTask& t, const float* q, int query, int start, const Tile<Numbers>& tile, float* states) {
   const int dim = t.cache->head_dim, padded = padded_dim(dim);
   Query queries[R];
   for (int r = 0; r < R; ++r) {
@@ -113,22 +119,29 @@ inline void tile(const AttendTask& t, const float* q, int query, int start, cons
     if (mine.first >= mine.last) mine.first = mine.last = 0;
   }
   Scores s[R];
-  scores<R>(queries, keys, dim, s);
+  scores<R>(queries, tile, dim, s);
 
   alignas(64) float decays[kLanes] = {}, sums[R] = {};
   const F32 lowest = set1(kLowest);
   for (int r = 0; r < R; ++r) {
     Query& mine = queries[r];
     if (mine.first == mine.last) continue;
+    if (tile.scales != nullptr)
+      s[r] = {mul(s[r].low, load(tile.scales->keys)), mul(s[r].high, load(tile.scales->keys + kLanes))};
     if (t.soft_cap > 0) s[r] = {soft_cap(s[r].low, t.soft_cap), soft_cap(s[r].high, t.soft_cap)};
     const F32 low = select_range(s[r].low, mine.first, mine.last, lowest);
     const F32 high = select_range(s[r].high, mine.first - kLanes, mine.last - kLanes, lowest);
     const float before = mine.state[0], here = reduce_max(max(low, high));
     const float now = here > before ? here : before;
     const F32 a = exp(sub(low, set1(now))), b = exp(sub(high, set1(now)));
-    store(mine.weights, a);
-    store(mine.weights + kLanes, b);
     sums[r] = reduce_add(add(a, b));
+    if (tile.scales != nullptr) {
+      store(mine.weights, mul(a, load(tile.scales->values)));
+      store(mine.weights + kLanes, mul(b, load(tile.scales->values + kLanes)));
+    } else {
+      store(mine.weights, a);
+      store(mine.weights + kLanes, b);
+    }
     decays[r] = before - now;
     mine.state[0] = now;
   }
@@ -138,8 +151,16 @@ inline void tile(const AttendTask& t, const float* q, int query, int start, cons
     mine.decay = decays[r];
     mine.state[1] = mine.state[1] * mine.decay + sums[r];
   }
-  constexpr int kTogether = R % 2 == 0 ? 2 : R;
-  for (int r = 0; r < R; r += kTogether) weigh_all<kTogether>(queries + r, values, padded);
+  constexpr int kSums = kTogether == 4 && R % 2 == 0 ? 2 : R;
+  for (int r = 0; r < R; r += kSums) weigh_all<kSums>(queries + r, tile, static_cast<size_t>(padded));
+}
+
+// `count` queries, up to R, meet it.
+template <int R, typename Numbers>
+inline void meet_up_to(const AttendTask& t, const float* q, int query, int count, int start, const Tile<Numbers>& tile,
+                       float* states) {
+  if (count >= R) return meet<R>(t, q, query, start, tile, states);
+  if constexpr (R > 1) meet_up_to<R - 1>(t, q, query, count, start, tile, states);
 }
 
 void merge(float* state, const float* other, int head_dim) {
@@ -156,12 +177,30 @@ void merge(float* state, const float* other, int head_dim) {
     store(state + d, fma(load(other + d), set1(theirs), mul(load(state + d), set1(mine))));
 }
 
-void attend(const AttendTask& t) {
+// All queries meet the tile that begins at position `start`. Few read it where it lies, as they go, so that memory is
+// read while they compute; for many it is turned into floats once, in `room`.
+template <typename Numbers>
+inline void meet_all(const AttendTask& t, const float* q, int queries, int start, float* room, float* states) {
+  Scales scales;
+  const Scales* used = nullptr;
+  if (t.cache->stored == Stored::kInt8) {
+    load_scales(t, start, scales);
+    used = &scales;
+  }
+  if (queries <= kTogether && is_straight(t, start)) {
+    meet_up_to<kTogether>(t, q, 0, queries, start, straight_tile<Numbers>(t, start, used), states);
+    return;
+  }
+  const Tile<Floats> tile = copied_tile<Numbers>(t, start, used, room);
+  for (int query = 0; query < queries; query += kTogether)
+    meet_up_to<kTogether>(t, q, query, queries - query, start, tile, states);
+}
+
+template <typename Numbers>
+inline void attend_to(const AttendTask& t) {
   const int dim = t.cache->head_dim, padded = padded_dim(dim), queries = t.rows * t.share;
   const size_t state = static_cast<size_t>(state_size(dim));
-  float* keys = t.scratch;
-  float* values = keys + kTile * padded;
-  float* q = values + kTile * padded;
+  float* q = t.scratch + 2 * kTile * padded;
   float* partial = q + static_cast<size_t>(queries * padded);
   for (int i = 0; i < queries; ++i) {
     const float* row = t.q + static_cast<size_t>(i / t.share) * t.q_stride;
@@ -171,20 +210,18 @@ void attend(const AttendTask& t) {
   for (int i = 0; i < queries; ++i) clear(t.state + static_cast<size_t>(i) * state, dim);
   for (int chunk = t.first_key / kChunk * kChunk; chunk < t.last_key; chunk += kChunk) {
     for (int i = 0; i < queries; ++i) clear(partial + static_cast<size_t>(i) * state, dim);
-    for (int first = chunk; first < chunk + kChunk && first < t.last_key; first += kTile) {
-      if (first + kTile <= t.first_key) continue;
-      prefetch_tile(t, first + kTile, clamp(t.last_key < t.branch ? t.last_key : t.branch, 0, first + 2 * kTile));
-      load_tile(t, first, keys, values);
-      int query = 0;
-      for (; query + 4 <= queries; query += 4) tile<4>(t, q, query, first, keys, values, partial);
-      switch (queries - query) {
-        case 3: tile<3>(t, q, query, first, keys, values, partial); break;
-        case 2: tile<2>(t, q, query, first, keys, values, partial); break;
-        case 1: tile<1>(t, q, query, first, keys, values, partial); break;
-      }
-    }
+    for (int first = chunk; first < chunk + kChunk && first < t.last_key; first += kTile)
+      if (first + kTile > t.first_key) meet_all<Numbers>(t, q, queries, first, t.scratch, partial);
     for (int i = 0; i < queries; ++i)
       merge(t.state + static_cast<size_t>(i) * state, partial + static_cast<size_t>(i) * state, dim);
+  }
+}
+
+void attend(const AttendTask& t) {
+  switch (t.cache->stored) {
+    case Stored::kFloat32: return attend_to<Floats>(t);
+    case Stored::kBfloat16: return attend_to<Bfloats>(t);
+    case Stored::kInt8: return attend_to<Codes>(t);
   }
 }
 

@@ -26,6 +26,7 @@ class Store : public OneByOne {
       const float growth = 1 + a_.temperature->beta * std::log(static_cast<float>(lengths + 1));
       for (int i = 0; i < a_.q_width(); ++i) q[i] *= growth;
     }
+    spread(pass, a_.heads, q);
     if (!a_.stores()) return;
     const size_t bytes = sizeof(float) * static_cast<size_t>(a_.kv_width());
     float* v = k + a_.kv_width();
@@ -34,6 +35,7 @@ class Store : public OneByOne {
     norm(pass, a_.k_norm, a_.kv_width(), k);
     norm(pass, a_.v_norm, a_.kv_width(), v);
     turn(pass, row, a_.kv_heads, k);
+    spread(pass, a_.kv_heads, k);
     const Places& places = pass.batch().places[static_cast<size_t>(a_.group)];
     const auto at = static_cast<size_t>(row);
     pass.kernels().store(cache_, places.blocks[at], places.offsets[at], k, v);
@@ -52,6 +54,11 @@ class Store : public OneByOne {
     const size_t first = rope.inv_freq.size() * static_cast<size_t>(row);
     pass.kernels().rotate(x, &turns.cos[first], &turns.sin[first], rope.pairs(), rope.interleaved, heads,
                           a_.head_dim);
+  }
+
+  // What q and k go through before they meet, where k is rounded to 8 bits.
+  void spread(const Pass& pass, int heads, float* x) const {
+    if (cache_.stored == Stored::kInt8) pass.kernels().spread(x, heads, a_.head_dim);
   }
 
   const Attention& a_;

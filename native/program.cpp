@@ -1,29 +1,36 @@
 #include "program.h"
 
+#include <cstring>
+
 #include "instruction_sets.h"
 
 namespace outrider {
 namespace {
 
-template <typename Stored>
-void move_stored(const CacheView& c, int old_block, int old_offset, int block, int offset) {
+// One position's K and V of one layer, and what its codes are multiplied with.
+void move_kv(const CacheView& c, int old_block, int old_offset, int block, int offset) {
   const size_t dim = static_cast<size_t>(c.head_dim), size = static_cast<size_t>(c.block_size);
-  const size_t heads = static_cast<size_t>(c.kv_heads);
-  auto *keys = static_cast<Stored*>(c.keys), *values = static_cast<Stored*>(c.values);
-  for (size_t head = 0; head < heads; ++head) {
-    const size_t from = (static_cast<size_t>(old_block) * heads + head) * dim * size;
-    const size_t to = (static_cast<size_t>(block) * heads + head) * dim * size;
-    for (size_t d = 0; d < dim; ++d) {
-      keys[to + d * size + static_cast<size_t>(offset)] = keys[from + d * size + static_cast<size_t>(old_offset)];
-      values[to + static_cast<size_t>(offset) * dim + d] = values[from + static_cast<size_t>(old_offset) * dim + d];
-    }
+  const size_t bytes = bytes_of(c.stored), scales = dim * size * bytes;
+  const auto from = static_cast<size_t>(old_offset), to = static_cast<size_t>(offset);
+  for (int head = 0; head < c.kv_heads; ++head) {
+    const auto part = [&](void* array, int of) {
+      return static_cast<uint8_t*>(array) + (static_cast<size_t>(of) * static_cast<size_t>(c.kv_heads) +
+                                             static_cast<size_t>(head)) * part_bytes(c);
+    };
+    const uint8_t *old_keys = part(c.keys, old_block), *old_values = part(c.values, old_block);
+    uint8_t *keys = part(c.keys, block), *values = part(c.values, block);
+    for (size_t d = 0; d < dim; ++d)
+      std::memmove(keys + (d * size + to) * bytes, old_keys + (d * size + from) * bytes, bytes);
+    std::memmove(values + to * dim * bytes, old_values + from * dim * bytes, dim * bytes);
+    if (part_bytes(c) == scales) continue;
+    std::memmove(keys + scales + 4 * to, old_keys + scales + 4 * from, 4);
+    std::memmove(values + scales + 4 * to, old_values + scales + 4 * from, 4);
   }
 }
 
-// One position's K and V of one layer.
-void move_kv(const CacheView& cache, int old_block, int old_offset, int block, int offset) {
-  if (cache.bfloat16) move_stored<uint16_t>(cache, old_block, old_offset, block, offset);
-  else move_stored<float>(cache, old_block, old_offset, block, offset);
+Stored stored_as(nb::dlpack::dtype type) {
+  if (type == kBf16 || type == nb::dtype<uint16_t>()) return Stored::kBfloat16;
+  return type == nb::dtype<int8_t>() ? Stored::kInt8 : Stored::kFloat32;
 }
 
 }  // namespace
@@ -49,22 +56,27 @@ Program::Program(std::shared_ptr<Threads> threads, const std::string& instructio
     : threads_(std::move(threads)), kernels_(kernels_named(instruction_set)) {}
 
 CacheView Program::cache(const Array& keys, const Array& values, int kv_heads, int head_dim) {
-  const auto type = keys.dtype();
-  const bool bfloat16 = type == kBf16 || type == nb::dtype<uint16_t>();
-  const auto wanted = bfloat16 ? type : nb::dtype<float>();
-  void* k = checked(keys, "keys", wanted, {-1, kv_heads, head_dim, -1});
-  const int blocks = size_of(keys.shape(0), "keys", "blocks");
-  const int block_size = size_of(keys.shape(3), "keys", "positions a block");
-  void* v = checked(values, "values", wanted, {blocks, kv_heads, block_size, head_dim});
+  const Stored stored = stored_as(keys.dtype());
+  const auto wanted = stored == Stored::kFloat32 ? nb::dtype<float>() : keys.dtype();
+  CacheView cache{.keys = nullptr, .values = nullptr, .stored = stored, .blocks = 0, .block_size = 0,
+                  .kv_heads = kv_heads, .head_dim = head_dim};
+  if (stored == Stored::kInt8) {
+    cache.keys = checked(keys, "keys", wanted, {-1, kv_heads, -1});
+    const int position = head_dim + 4, bytes = size_of(keys.shape(2), "keys", "bytes a block");
+    if (bytes % position)
+      refuse("keys has " + std::to_string(bytes) + " bytes a block; a position takes " + std::to_string(position));
+    cache.block_size = bytes / position;
+    cache.blocks = size_of(keys.shape(0), "keys", "blocks");
+    cache.values = checked(values, "values", wanted, {cache.blocks, kv_heads, bytes});
+  } else {
+    cache.keys = checked(keys, "keys", wanted, {-1, kv_heads, head_dim, -1});
+    cache.blocks = size_of(keys.shape(0), "keys", "blocks");
+    cache.block_size = size_of(keys.shape(3), "keys", "positions a block");
+    cache.values = checked(values, "values", wanted, {cache.blocks, kv_heads, cache.block_size, head_dim});
+  }
   arrays_.push_back(keys);
   arrays_.push_back(values);
-  return {.keys = k,
-          .values = v,
-          .bfloat16 = bfloat16,
-          .blocks = blocks,
-          .block_size = block_size,
-          .kv_heads = kv_heads,
-          .head_dim = head_dim};
+  return cache;
 }
 
 StateView Program::states(const Array& array, size_t floats) {

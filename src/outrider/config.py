@@ -70,6 +70,14 @@ def _dtype(value: object) -> object:
     return {"half": "float16", "float": "float32"}.get(name, name)
 
 
+def _cache_dtype(value: object) -> object:
+    """vLLM's other names. Its caches of fewer bits than these are refused."""
+    name = _dtype(value)
+    if str(name).startswith(("fp8", "int4", "nvfp4", "turboquant")):
+        raise ValueError("give 'int8', which takes a byte for each number of K and V, or 'auto'")
+    return "int8" if name == "int8_per_token_head" else name
+
+
 Bytes = Annotated[int, Field(gt=0, lt=2**63), BeforeValidator(parse_bytes)]
 Count = Annotated[int, Field(gt=0, lt=2**31)]
 LookupLength = Annotated[int, Field(gt=0, le=64)]
@@ -233,9 +241,12 @@ class EngineConfig(Strict):
     """Of the native kernels; None: the cores that the process may use, as far as control groups allow."""
     instruction_set: InstructionSet = "auto"
     """Of the native kernels; 'auto': the best that the machine has."""
-    kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    kv_cache_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16", "float64", "int8"], BeforeValidator(_cache_dtype)
+    ] = "auto"
     """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with weights in
-    float32 or float16; on Triton's the type of weights that are floats, else bfloat16."""
+    float32 or float16; on Triton's the type of weights that are floats, else bfloat16. 'int8': K and V of each
+    position and head in 8 bits, with a scale of their own; half of the memory of bfloat16."""
     max_model_len: Count | None = None
     """Prompt and output together; None: what the model and the cache allow."""
     max_num_seqs: Count = 64

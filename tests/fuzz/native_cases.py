@@ -242,7 +242,7 @@ def attention(draw: random.Random) -> None:
         alone = replace(layer, blocks=-(-len(x) // layer.block_size), seed=draw.getrandbits(16), tables={})
         whole = alone.whole(x)
         assert np.array_equal(np.concatenate(parts), whole)
-        exact = layer.attention(x, rounded(layer.kind))
+        exact = layer.attention(x, *rounded(layer.kind))
         error = np.abs(whole - exact).max() / np.abs(x).max()
         assert error < (2e-5 if layer.kind == "float32" else 2e-2), error
 
@@ -271,7 +271,7 @@ def some_layer(draw: random.Random) -> Layer:
             sinks=draw.choice((None, numbers(heads))),
         ),
         draw.choice((1, 5, 16, 24, 32, 48)),
-        draw.choice(("float32", "bfloat16")),
+        draw.choice(("float32", "bfloat16", "int8")),
         draw.choice(INSTRUCTION_SETS),
         draw.randint(1, MOST_THREADS),
     )

@@ -70,6 +70,8 @@ def test_stored_type(saved: Path, name: str, monkeypatch: pytest.MonkeyPatch) ->
         ("Q8_0.gguf", {}, "bfloat16"),
         ("F32", {"quantization": "int8"}, "bfloat16"),
         ("F32", {"kv_cache_dtype": "bfloat16"}, "bfloat16"),
+        ("F32", {"kv_cache_dtype": "int8"}, "int8"),
+        ("F32", {"kv_cache_dtype": "int8", "backend": "torch"}, "int8"),
         ("BF16", {"dtype": "float32"}, "float32"),
         ("BF16", {"backend": "torch"}, "float32"),
         ("F32", {"dtype": "float16"}, "float16"),

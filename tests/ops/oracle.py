@@ -48,6 +48,27 @@ def as_bfloat16(x: Array) -> Array:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
+def spread(x: Array) -> Array:
+    """x [..., head_dim] times an orthogonal matrix, over as many dimensions at a time as a power of two
+    divides head_dim into."""
+    size = x.shape[-1] & -x.shape[-1]
+    hadamard: Array = np.ones((1, 1))
+    while len(hadamard) < size:
+        hadamard = np.kron([[1, 1], [1, -1]], hadamard)
+    return np.asarray((x.reshape(-1, size) @ hadamard / math.sqrt(size)).reshape(x.shape))
+
+
+def as_int8(x: Array) -> Array:
+    """Each head rounded to 255 steps, of the same size for all of its numbers."""
+    step = np.abs(x).max(axis=-1, keepdims=True) / 127
+    return np.asarray(np.rint(x / np.where(step > 0, step, 1)) * step)
+
+
+def spread_as_int8(x: Array) -> Array:
+    """The same, of what is spread meanwhile."""
+    return spread(as_int8(spread(x)))  # the matrix is its own inverse
+
+
 @dataclass(frozen=True)
 class Rope:
     """inv_freq: float32 [pairs]."""
@@ -90,14 +111,16 @@ class Attention:
     def width(self) -> int:
         return (self.heads + 2 * self.kv_heads) * self.head_dim
 
-    def __call__(self, qkv: Array, stored: Callable[[Array], Array]) -> Array:
-        """[positions, heads * head_dim]. stored: how the cache rounds K and V."""
+    def __call__(
+        self, qkv: Array, stored: Callable[[Array], Array], keys: Callable[[Array], Array] | None = None
+    ) -> Array:
+        """[positions, heads * head_dim]. stored: how the cache rounds K and V; keys: how it rounds K, if
+        another way."""
         x = qkv.astype(np.float64).reshape(len(qkv), -1, self.head_dim)
         q, k, v = np.split(x, [self.heads, self.heads + self.kv_heads], axis=1)
         q, k = self._placed(q, self.q_norm), self._placed(k, self.k_norm)
-        k, v = (
-            stored(part).astype(np.float64).repeat(self.heads // self.kv_heads, axis=1) for part in (k, v)
-        )
+        k, v = (keys or stored)(k), stored(v)
+        k, v = (part.astype(np.float64).repeat(self.heads // self.kv_heads, axis=1) for part in (k, v))
         scores = np.einsum("qhd,khd->hqk", q, k) * self.scale
         if self.soft_cap is not None:
             scores = soft_cap(scores, self.soft_cap)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from outrider.ops.cpu import extension
-from tests.ops.oracle import Array, Attention, as_bfloat16
+from tests.ops.oracle import Array, Attention, as_bfloat16, as_int8, spread_as_int8
 
 native = extension.require()
 INSTRUCTION_SETS: list[str] = native.instruction_sets()
@@ -72,24 +72,34 @@ def row_depends_on_others(f: Callable[[Array], Array], x: Array) -> list[int]:
     return found
 
 
-Kind = Literal["float32", "bfloat16"]
+Kind = Literal["float32", "bfloat16", "int8"]
+ROUNDING: dict[Kind, tuple[Callable[[Array], Array], ...]] = {
+    "float32": (lambda x: x.astype(np.float32),),
+    "bfloat16": (as_bfloat16,),
+    "int8": (as_int8, spread_as_int8),
+}
+NAN: dict[Kind, Any] = {
+    "float32": np.nan,
+    "bfloat16": 0x7FC0,
+    "int8": -1,
+}  # four bytes of -1 are a scale of NaN
+DTYPES: dict[Kind, Any] = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 
 
-def rounded(kind: Kind) -> Callable[[Array], Array]:
-    """How a cache of this type rounds K and V."""
-    return as_bfloat16 if kind == "bfloat16" else lambda x: x.astype(np.float32)
+def rounded(kind: Kind) -> tuple[Callable[[Array], Array], ...]:
+    """How a cache of this type rounds K and V, and then K alone if that is another way."""
+    return ROUNDING[kind]
 
 
 def new_cache(
     attention: Attention, blocks: int, block_size: int, kind: Kind = "float32"
 ) -> tuple[Array, Array]:
     """Keys and values that are NaN until they are written."""
-    dtype, nan = (np.float32, np.nan) if kind == "float32" else (np.uint16, 0x7FC0)
-    shape = (blocks, attention.kv_heads)
-    return (
-        np.full((*shape, attention.head_dim, block_size), nan, dtype),
-        np.full((*shape, block_size, attention.head_dim), nan, dtype),
-    )
+    shape, dim = (blocks, attention.kv_heads), attention.head_dim
+    keys, values = ((dim, block_size), (block_size, dim))
+    if kind == "int8":
+        keys = values = (block_size * (dim + 4),)  # type: ignore[assignment]
+    return tuple(np.full((*shape, *last), NAN[kind], DTYPES[kind]) for last in (keys, values))  # type: ignore[return-value]
 
 
 def attend(p: Any, qkv: int, attention: Attention, keys: Any, values: Any, *, group: int = 0) -> int:
@@ -168,12 +178,8 @@ class Layer:
         behind = max(0, piece.start - (self.attention.window or piece.start + 1) + 1) // self.block_size
         for at, block in enumerate(table[:behind]):
             if block >= 0:
-                self.keys[block], self.values[block] = self._nan, self._nan
+                self.keys[block] = self.values[block] = NAN[self.kind]
                 self.free.append(block)
                 table[at] = -1
         while len(table) * self.block_size < piece.end:
             table.append(self.free.pop())
-
-    @property
-    def _nan(self) -> Any:
-        return np.nan if self.kind == "float32" else 0x7FC0

@@ -29,7 +29,7 @@ from tests.ops.programs import (
 )
 
 every_set = pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
-LIMITS: dict[Kind, float] = {"float32": 1e-5, "bfloat16": 1e-2}
+LIMITS: dict[Kind, float] = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 1e-2}
 
 
 def rope(pairs: int, *, factor: float = 1.0, interleaved: bool = False) -> Rope:
@@ -79,7 +79,7 @@ def test_by_definition(name: str, kind: Kind, instruction_set: str) -> None:
     attention = LAYERS[name]
     x = qkv(attention, 150, 3)
     got = Layer(attention, kind=kind, instruction_set=instruction_set, threads=2).whole(x)
-    assert relative_error(got, attention(x, rounded(kind))) < LIMITS[kind]
+    assert relative_error(got, attention(x, *rounded(kind))) < LIMITS[kind]
 
 
 @st.composite
@@ -148,7 +148,7 @@ def test_any_batch_any_chunks(layer: Layer, lengths: list[int], seed: int) -> No
         other = Layer(layer.attention, 16, layer.kind, layer.instruction_set, 1, seed=1)
         whole = other.whole(x)
         assert np.array_equal(np.concatenate(rows[i]), whole)
-        error = np.abs(whole - layer.attention(x, rounded(layer.kind))).max()
+        error = np.abs(whole - layer.attention(x, *rounded(layer.kind))).max()
         assert error < 2 * LIMITS[layer.kind] * np.abs(x).max()
 
 
@@ -176,17 +176,18 @@ def test_a_request_alone_or_among_many(
 
 
 @every_set
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 @pytest.mark.parametrize("name", ["as in Llama", "sinks", "soft cap", "all of it"])
-def test_long_context_decoded_row_by_row(name: str, instruction_set: str) -> None:
+def test_long_context_decoded_row_by_row(name: str, kind: Kind, instruction_set: str) -> None:
     """Split over threads at fixed positions, or not: the same bits, and by definition."""
     attention = replace(LAYERS[name], window=None if name != "all of it" else 600)
     x = qkv(attention, 700, 5)
-    layer = Layer(attention, kind="bfloat16", instruction_set=instruction_set, threads=3)
-    whole = Layer(attention, kind="bfloat16", instruction_set=instruction_set, seed=1).whole(x)
+    layer = Layer(attention, kind=kind, instruction_set=instruction_set, threads=3)
+    whole = Layer(attention, kind=kind, instruction_set=instruction_set, seed=1).whole(x)
     layer.run([Piece(0, x, 0, 690)])
     single = np.concatenate([layer.run([Piece(0, x, p, p + 1)])[0] for p in range(690, 700)])
     assert np.array_equal(single, whole[690:])
-    assert relative_error(whole[600:], attention(x, rounded("bfloat16"))[600:]) < 1e-2
+    assert relative_error(whole[600:], attention(x, *rounded(kind))[600:]) < LIMITS[kind]
 
 
 def test_blocks_behind_the_window_are_not_read() -> None:
@@ -224,7 +225,7 @@ def test_layers_of_one_program_have_attention_of_their_own() -> None:
         return np.asarray(p.run([0] * (end - start), [start], [end - start], [given], [0], x[start:end]))
 
     whole = run(0, length)
-    stored = rounded("float32")
+    (stored,) = rounded("float32")
     expected = third(second(first(x, stored) @ a.T, stored) @ b.T, stored)
     assert relative_error(whole, expected) < 1e-5
     parts = np.concatenate([run(p, p + 20) for p in range(0, length, 20)])
@@ -280,7 +281,7 @@ def test_many_kv_heads() -> None:
     """More of them than all else that a thread needs room for."""
     attention = Attention(512, 512, 16, 0.25, rope(8))
     x = qkv(attention, 3, 0)
-    assert relative_error(Layer(attention, blocks=1).whole(x), attention(x, rounded("float32"))) < 1e-5
+    assert relative_error(Layer(attention, blocks=1).whole(x), attention(x, *rounded("float32"))) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["as in Llama", "all of it"])
@@ -317,7 +318,7 @@ def faulty(x: Array, attention: Attention) -> dict[str, Array]:
         "no norm of k": {"k_norm": None},
         "another eps": {"norm_eps": 1e-3},
     }
-    return {name: replace(attention, **change)(x, rounded("float32")) for name, change in wrong.items()}
+    return {name: replace(attention, **change)(x, *rounded("float32")) for name, change in wrong.items()}
 
 
 def test_the_definition_notices_mistakes() -> None:

@@ -73,7 +73,7 @@ def trees(draw: Any) -> Tree:
 @given(
     parents=trees(),
     name=st.sampled_from(sorted(LAYERS)),
-    kind=st.sampled_from(["float32", "bfloat16"]),
+    kind=st.sampled_from(["float32", "bfloat16", "int8"]),
     context=st.integers(0, 300),
     trunk=st.integers(1, 20),
     size=st.sampled_from([8, 16, 32]),
@@ -97,7 +97,7 @@ def test_each_path_as_if_it_were_alone(
 
 @every_set
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(parents=trees(), kind=st.sampled_from(["float32", "bfloat16"]), data=st.data())
+@given(parents=trees(), kind=st.sampled_from(["float32", "bfloat16", "int8"]), data=st.data())
 def test_a_path_that_is_kept_is_as_a_chain(
     instruction_set: str, parents: Tree, kind: Kind, data: st.DataObject
 ) -> None:

@@ -147,6 +147,14 @@ def test_what_passes_counts_while_it_is_there() -> None:
     assert (ledger.stays, ledger.peak) == (alone + 128, 3 * alone)
 
 
+def test_a_cache_of_8_bits_changes_no_weight() -> None:
+    wide, narrow = TorchLedger("float32"), TorchLedger("float32", "int8")
+    for ledger in (wide, narrow):
+        ledger.pack([matrix(16, 32)])
+    assert narrow.stays == wide.stays
+    assert (wide.facts.head_bytes(64), narrow.facts.head_bytes(64)) == (256, 68)
+
+
 def test_attention_in_pytorch_counts_what_it_holds() -> None:
     """Keys, values and scores of a chunk of a prompt, or of many requests that decode."""
     shape = AttentionShape(heads=4, kv_heads=2, head_dim=8, scale=1.0, rope=None)

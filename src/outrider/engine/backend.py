@@ -18,12 +18,13 @@ from outrider.messages import reason
 from outrider.models.checkpoint import Checkpoint
 from outrider.ops.base import Backend, Facts
 from outrider.ops.cpu import extension
-from outrider.ops.cpu.backend import NativeBackend
+from outrider.ops.cpu.backend import STORED, NativeBackend
 
 logger = logging.getLogger(__name__)
 
 CPU = "cpu"
 FLOATS = ("F32", "F16", "BF16")  # types of a checkpoint that are not quantised
+NATIVE_CACHES = tuple(STORED)
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
 TRITON_DTYPES = (*NATIVE_DTYPES, "float16")
 ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
@@ -70,13 +71,10 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     _tell_of_pytorch(config, device)
     _check_options(config, device, "PyTorch", ("quantization", "num_threads", "instruction_set"))
     dtype = torch_dtype(config, checkpoint, device)
-    if config.kv_cache_dtype not in ("auto", dtype):
-        raise ConfigError(
-            f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype"
-        )
+    cache_dtype = torch_cache_dtype(config, dtype)
     from outrider.ops.torch import TorchBackend  # it takes seconds, and memory that a plan counts
 
-    return TorchBackend(device, dtype)
+    return TorchBackend(device, dtype, cache_dtype=cache_dtype)
 
 
 def draft_backend(
@@ -218,6 +216,18 @@ def torch_dtype(config: EngineConfig, checkpoint: Checkpoint, device: str) -> st
     return "float32" if device == CPU else checkpoint.config.dtype
 
 
+def torch_cache_dtype(config: EngineConfig, dtype: str) -> str:
+    """The type of K and V on PyTorch, of a model of this dtype. Raises ConfigError for another."""
+    if config.kv_cache_dtype == "int8":
+        return "int8"
+    if config.kv_cache_dtype not in ("auto", dtype):
+        raise ConfigError(
+            f"kv_cache_dtype = {config.kv_cache_dtype!r}: on PyTorch the cache has the model's dtype, "
+            f"{dtype}, or 'int8'"
+        )
+    return dtype
+
+
 def _why_pytorch(config: EngineConfig, device: str) -> str:
     """What asks for it, as an error names it."""
     if config.backend == "torch":
@@ -231,8 +241,13 @@ def may_have_gpu() -> bool:
 
 def _native_cache_dtype(config: EngineConfig, checkpoint: Checkpoint) -> str:
     """The type of K and V: float32 with weights in float32 or float16, else bfloat16."""
-    if config.kv_cache_dtype != "auto":
+    if config.kv_cache_dtype in NATIVE_CACHES:
         return config.kv_cache_dtype
+    if config.kv_cache_dtype != "auto":
+        raise ConfigError(
+            f"kv_cache_dtype = {config.kv_cache_dtype!r}: the native kernels keep K and V as "
+            f"{', '.join(NATIVE_CACHES)}"
+        )
     if config.quantization is None and config.dtype == "float32":
         return "float32"
     exact = config.quantization is None and config.dtype == "auto" and checkpoint.stored_as in FLOATS[:2]

@@ -252,8 +252,8 @@ def group_sizes(model: Cached, block_size: int, ahead: int, drafted: int) -> tup
     ahead: positions that a request adds at most until its next commit: a chunk of its prompt, and a draft;
     drafted: of the draft alone. Raises ModelError for a model whose layers all keep states.
     """
-    itemsize = model.backend.facts.cache_bytes
-    layers = [2 * block_size * shape.kv_heads * shape.head_dim * itemsize for shape in model.shapes]
+    head_bytes = model.backend.facts.head_bytes
+    layers = [2 * block_size * shape.kv_heads * head_bytes(shape.head_dim) for shape in model.shapes]
     if not layers:
         raise ModelError("no layer of the model attends; one at least has to keep K and V")
     groups = tuple(

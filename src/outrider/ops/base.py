@@ -40,6 +40,13 @@ Packed = TypeVar("Packed", contravariant=True)
 Table = TypeVar("Table", contravariant=True)
 """An embedding table [vocab, hidden], in the backend's own layout."""
 
+SCALE_BYTES = 4  # of what the 8-bit numbers of one position and head are multiplied by
+
+
+def bytes_of(dtype: str) -> int:
+    """The bytes of a number of this type, as `Facts` names types."""
+    return {"float64": 8, "float32": 4, "int8": 1}.get(dtype, 2)
+
 
 class Ops(Protocol[Value, Packed, Table]):
     """One pass over the rows of a batch; every row is computed from itself and its own K/V history."""
@@ -142,8 +149,8 @@ class Facts:
     exact: whether a row comes out the same, to the last bit, in any batch. device: where it computes, as
     PyTorch names it; model: the name of that device, if it has one. kernels: the instruction set of native
     kernels; None where there are none. threads: of the processor, that compute. cache_dtype: of K and V:
-    'float64', 'float32', 'bfloat16' or 'float16'. lazy: whether a cache takes memory as it is used, and can
-    give it back.
+    'float64', 'float32', 'bfloat16', 'float16' or 'int8'. lazy: whether a cache takes memory as it is used,
+    and can give it back.
     """
 
     exact: bool
@@ -157,7 +164,11 @@ class Facts:
     @property
     def cache_bytes(self) -> int:
         """The bytes of a number of K or V."""
-        return {"float64": 8, "float32": 4}.get(self.cache_dtype, 2)
+        return bytes_of(self.cache_dtype)
+
+    def head_bytes(self, head_dim: int) -> int:
+        """The bytes of K, or of V, of one position and head, with what 8-bit numbers are multiplied by."""
+        return head_dim * self.cache_bytes + (SCALE_BYTES if self.cache_dtype == "int8" else 0)
 
 
 class Passed(NamedTuple):

@@ -19,6 +19,7 @@ from outrider.engine.backend import (
     draft_formats,
     is_native,
     native_formats,
+    torch_cache_dtype,
     torch_dtype,
 )
 from outrider.errors import ConfigError
@@ -29,7 +30,7 @@ from outrider.machine.cores import default_threads
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.config import ModelConfig
 from outrider.models.tensors import Tensor
-from outrider.ops.base import Backend, Facts
+from outrider.ops.base import Backend, Facts, bytes_of
 from outrider.ops.cpu import extension
 from outrider.ops.shapes import AttentionShape
 from outrider.planning.passes import PassSize, cut_attention, padded_attention
@@ -153,11 +154,12 @@ def _stored(weight: Weight) -> int:
 class TorchLedger(_Counting):
     """Every weight in one float type; oneDNN's packed copy of a tied table lies beside the table."""
 
-    def __init__(self, cache_dtype: str) -> None:
-        super().__init__(cache_dtype, exact=False)
+    def __init__(self, dtype: str, cache_dtype: str | None = None) -> None:
+        super().__init__(cache_dtype or dtype, exact=False)
+        self._dtype = dtype
 
     def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> TorchLedger:
-        return TorchLedger(cache_dtype)
+        return TorchLedger(self._dtype, cache_dtype)
 
     def pack(
         self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
@@ -186,7 +188,7 @@ class TorchLedger(_Counting):
     def _made(self, weights: Sequence[Weight], copies: int) -> tuple[Entry, ...]:
         sizes = [weight.shape[0] * weight.inputs for weight in weights]
         read = sum(weight.data.nbytes for weight in weights)
-        entry = Entry("", sum(sizes) * self.facts.cache_bytes)
+        entry = Entry("", sum(sizes) * bytes_of(self._dtype))
         self.count(entry.nbytes, read + 4 * copies * sum(sizes))
         return (entry,)
 
@@ -229,7 +231,8 @@ def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
     if is_native(config, device):
         threads = config.num_threads or default_threads()
         return NativeLedger(*native_formats(config, checkpoint), threads=threads)
-    return TorchLedger(torch_dtype(config, checkpoint, device))
+    dtype = torch_dtype(config, checkpoint, device)
+    return TorchLedger(dtype, torch_cache_dtype(config, dtype))
 
 
 def draft_ledger(

@@ -28,7 +28,7 @@ from outrider.ops.shapes import AttentionShape, StateShape
 
 LANES = 16
 """Outputs that kernels compute together; an expert's have to be a multiple."""
-STORED = {"float32": np.float32, "bfloat16": np.uint16}
+STORED: dict[str, DTypeLike] = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 """The types in which K and V lie: NumPy has no bfloat16."""
 
 
@@ -36,7 +36,7 @@ class NativeBackend:
     """Native kernels on the CPU. Activations are float32; see `outrider.ops.base.Backend`.
 
     linear, table: the formats that linear layers and tables of tokens become; None: they stay as they are
-    stored. cache_dtype: 'float32' or 'bfloat16'. instruction_set: 'auto' or one of
+    stored. cache_dtype: one of `STORED`. instruction_set: 'auto' or one of
     `extension.require().instruction_sets()`. Raises ConfigError where the extension or the instruction set is
     missing.
     """
@@ -111,13 +111,17 @@ class NativeBackend:
     def new_cache(
         self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
     ) -> Sequence[LayerCache]:
-        """keys: [blocks, kv_heads, head_dim, block_size]; values: the last two the other way round."""
-        stored = STORED[self.facts.cache_dtype]
+        """keys: [blocks, kv_heads, head_dim, block_size]; values: the last two the other way round. With 8
+        bits these are the first numbers of [blocks, kv_heads, size], and the others are the bytes of
+        float32 [block_size], by which the numbers of each position are multiplied."""
+        name = self.facts.cache_dtype
+
+        def room(shape: AttentionShape, *last: int) -> NDArray[Any]:
+            size = (block_size * self.facts.head_bytes(shape.head_dim),)
+            return _untouched((blocks, shape.kv_heads, *(size if name == "int8" else last)), STORED[name])
+
         return tuple(
-            LayerCache(
-                keys=_untouched((blocks, s.kv_heads, s.head_dim, block_size), stored),
-                values=_untouched((blocks, s.kv_heads, block_size, s.head_dim), stored),
-            )
+            LayerCache(keys=room(s, s.head_dim, block_size), values=room(s, block_size, s.head_dim))
             for s in shapes
         )
 

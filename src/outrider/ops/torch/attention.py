@@ -13,6 +13,7 @@ from outrider.cache.store import LayerCache
 from outrider.ops.shapes import AttentionShape
 from outrider.ops.span import Span
 from outrider.ops.torch.batch import Batch
+from outrider.ops.torch.codes import unpacked
 
 FEW_ROWS = 32  # requests with at most this many rows are padded into one group
 
@@ -111,7 +112,7 @@ def attend(
             q.index_select(0, group.rows).view(requests, -1, shape.heads, shape.head_dim).transpose(1, 2)
         )
         keys, values = (  # [requests, heads, L, head_dim]
-            stored[group.slots].transpose(1, 2).to(q.dtype).repeat_interleave(share, dim=1)
+            _read(stored[group.slots], q.dtype).transpose(1, 2).repeat_interleave(share, dim=1)
             for stored in (cache.keys, cache.values)
         )
         scores = queries @ keys.transpose(-1, -2) * shape.scale  # [requests, heads, Q, L]
@@ -124,3 +125,8 @@ def attend(
         weights = scores.softmax(dim=-1)[..., : keys.shape[2]]
         outputs.append((weights @ values).transpose(1, 2).reshape(-1, shape.heads, shape.head_dim))
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+
+def _read(stored: Tensor, dtype: torch.dtype) -> Tensor:
+    """K or V as a cache keeps them."""
+    return (unpacked(stored) if stored.dtype == torch.int8 else stored).to(dtype)

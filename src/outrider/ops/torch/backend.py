@@ -30,10 +30,11 @@ from outrider.ops.torch.ops import TorchOps
 class TorchBackend:
     """PyTorch on one device in one dtype. See `outrider.ops.base.Backend` for the contract.
 
-    device, dtype: as PyTorch names them. Raises ConfigError for a device that cannot be used.
+    device, dtype: as PyTorch names them. cache_dtype: of K and V, 'int8' or the same as dtype; None: the
+    same. Raises ConfigError for a device that cannot be used.
     """
 
-    def __init__(self, device: str, dtype: str) -> None:
+    def __init__(self, device: str, dtype: str, cache_dtype: str | None = None) -> None:
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.facts = Facts(
@@ -41,7 +42,7 @@ class TorchBackend:
             device=str(self.device),
             kernels=None,
             threads=torch.get_num_threads(),
-            cache_dtype=dtype,
+            cache_dtype=cache_dtype or dtype,
             lazy=self.device.type == "cpu",
             model=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "",
         )
@@ -80,11 +81,16 @@ class TorchBackend:
     def new_cache(
         self, blocks: int, block_size: int, shapes: Sequence[AttentionShape]
     ) -> Sequence[LayerCache]:
-        """keys and values: [slots, kv_heads, head_dim]; a slot is `block * block_size + offset`."""
+        """keys and values: [slots, kv_heads, bytes of a head as numbers]; a slot is `block * block_size +
+        offset`. With 8 bits, the last numbers of a head are the bytes of a float32: see
+        `outrider.ops.torch.codes`."""
+        dtype: torch.dtype = getattr(torch, self.facts.cache_dtype)
 
         def room(shape: AttentionShape) -> Tensor:
-            size = (blocks * block_size, shape.kv_heads, shape.head_dim)
-            data = torch.empty(size, dtype=self.dtype, device=self.device)
+            numbers = self.facts.head_bytes(shape.head_dim) // self.facts.cache_bytes
+            data = torch.empty(
+                (blocks * block_size, shape.kv_heads, numbers), dtype=dtype, device=self.device
+            )
             data[:block_size] = 0
             return data
 

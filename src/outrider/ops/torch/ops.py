@@ -24,6 +24,7 @@ from outrider.ops.shapes import (
 from outrider.ops.torch import states
 from outrider.ops.torch.attention import AttentionGroup, attend, group_requests
 from outrider.ops.torch.batch import Batch
+from outrider.ops.torch.codes import packed, spread
 from outrider.ops.torch.linear import Linear
 
 
@@ -99,6 +100,8 @@ class TorchOps:
         q = self._turned(self._normed(q, vectors.q_norm, shape), shape.rope)
         if shape.temperature is not None:
             q = q * self._growth(shape.temperature)
+        if cache.keys.dtype == torch.int8:
+            q = spread(q)
         if shape.stores:
             self._store(k, k if shape.kv == "keys" else v, cache, shape, vectors)
         groups, unpad = self._groups(shape.window, cache.group)
@@ -112,8 +115,10 @@ class TorchOps:
         v = v.reshape(k.shape)
         if shape.values_normed:
             v = F.rms_norm(v, v.shape[2:], eps=shape.norm_eps)
-        cache.keys[slots] = k.to(cache.keys.dtype)
-        cache.values[slots] = v.to(cache.values.dtype)
+        if cache.keys.dtype == torch.int8:
+            cache.keys[slots], cache.values[slots] = packed(spread(k)), packed(v)
+        else:
+            cache.keys[slots], cache.values[slots] = k.to(cache.keys.dtype), v.to(cache.values.dtype)
 
     def scale(self, x: Tensor, factor: Tensor) -> Tensor:
         return x * factor.to(x)
