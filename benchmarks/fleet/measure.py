@@ -41,8 +41,8 @@ from outrider.drafting.length import FixedLength, LengthPolicy
 from outrider.engine.engine import Engine
 from outrider.engine.profile import TargetTimer, draft_cost
 from outrider.engine.watcher import Watcher
+from outrider.machine.cores import default_threads
 from outrider.measurement.prompts import BUILT_IN
-from outrider.ops.cpu.extension import physical_cores
 from outrider.outputs import Increment
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
@@ -215,7 +215,7 @@ def main() -> None:
     machine = Machine(
         cpu=cpu_name(),
         cores=os.cpu_count() or 1,
-        threads=physical_cores(),
+        threads=default_threads(),
         date=datetime.now(UTC).date().isoformat(),
         revision=revision(),
         command=f"python -m benchmarks.fleet.measure MODEL {' '.join(shown)}",

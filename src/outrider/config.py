@@ -245,8 +245,8 @@ class EngineConfig(Strict):
         Literal["auto", "float32", "bfloat16", "float16", "float64", "int8"], BeforeValidator(_cache_dtype)
     ] = "auto"
     """'auto': the model's dtype on PyTorch; on native kernels bfloat16, or float32 with weights in
-    float32 or float16; on Triton's the type of weights that are floats, else bfloat16. 'int8': K and V of each
-    position and head in 8 bits, with a scale of their own; half of the memory of bfloat16."""
+    float32 or float16; on Triton's the type of weights that are floats, else bfloat16. 'int8': K and V of
+    each position and head in 8 bits, with a scale of their own; half of the memory of bfloat16."""
     max_model_len: Count | None = None
     """Prompt and output together; None: what the model and the cache allow."""
     max_num_seqs: Count = 64

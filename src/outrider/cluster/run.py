@@ -17,7 +17,7 @@ from ray.serve import Application
 from outrider.cluster.config import ClusterConfig
 from outrider.cluster.replicas import app
 from outrider.errors import ConfigError, ModelError
-from outrider.ops.cpu.extension import physical_cores
+from outrider.machine.cores import default_threads
 from outrider.serving.server import listen
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def ray_of(address: str | None, *, cores: int, quiet: bool) -> Iterator[None]:
 
 def cores_each(address: str | None, replicas: int) -> int:
     """An equal share of the cores that there are: of this machine, or of the Ray that is connected."""
-    there = physical_cores() if address is None else int(ray.cluster_resources().get("CPU", 1))
+    there = default_threads() if address is None else int(ray.cluster_resources().get("CPU", 1))
     return max(1, there // replicas)
 
 
