@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -55,6 +55,8 @@ def ray_of(address: str | None, *, cores: int, quiet: bool) -> Iterator[None]:
             f"ray_address = {address!r}: {_line(error)}; start one with 'ray start --head', or leave it "
             "out for one on this machine"
         ) from None
+    # Ray's own handler of SIGTERM aborts the process, and would leave all others running.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -63,6 +65,7 @@ def ray_of(address: str | None, *, cores: int, quiet: bool) -> Iterator[None]:
         else:
             serve.delete(APPLICATION)
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def cores_each(address: str | None, replicas: int) -> int:
@@ -126,11 +129,9 @@ def log_replicas(config: ClusterConfig, url: str) -> None:
 
 
 def until_told() -> None:
-    """Wait for SIGINT or SIGTERM."""
-    told = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told.set())
-    told.wait()
+    """Wait for SIGINT or SIGTERM, while Ray runs."""
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
     logger.info("stopping")
 
 

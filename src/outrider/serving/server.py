@@ -170,6 +170,7 @@ def http_server(service: Service, announce: Callable[[Service, str], None] = log
             build_app(service),
             http=protocol,
             ws="none",
+            loop="asyncio",  # also where uvloop is installed, as Ray Serve has it
             h11_max_incomplete_event_size=MAX_HEADER,
             log_config=None,
             access_log=False,
