@@ -26,7 +26,7 @@ CPU = "cpu"
 FLOATS = ("F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_CACHES = tuple(STORED)
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
-TRITON_DTYPES = (*NATIVE_DTYPES, "float16")
+TRITON_TYPES = dict.fromkeys(("dtype", "kv_cache_dtype"), (*NATIVE_DTYPES, "float16"))
 ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
     "float32": FormatPair(FORMATS["F32"], FORMATS["F32"]),
     "bfloat16": FormatPair(FORMATS["BF16"], FORMATS["BF16"]),
@@ -135,11 +135,12 @@ def is_triton(config: EngineConfig, device: str, checkpoint: Checkpoint) -> bool
     for and cannot."""
     if config.backend == "triton":
         CUDA.require("backend = 'triton'")
-        if config.dtype not in TRITON_DTYPES:
-            raise ConfigError(
-                f"backend = 'triton' with dtype = {config.dtype!r}: Triton's kernels take "
-                f"{', '.join(TRITON_DTYPES)}"
-            )
+        for name, known in TRITON_TYPES.items():
+            if getattr(config, name) not in known:
+                raise ConfigError(
+                    f"backend = 'triton' with {name} = {getattr(config, name)!r}: Triton's kernels take "
+                    f"{', '.join(known)}"
+                )
         return True
     lacks = _lack_of_triton(config, checkpoint)
     if config.backend != "auto" or device == CPU:
@@ -159,8 +160,9 @@ def _lack_of_triton(config: EngineConfig, checkpoint: Checkpoint) -> str | None:
     """Why Triton's kernels cannot compute a model."""
     if CUDA.missing:
         return f"the package {CUDA.missing!r} is not installed ({CUDA.command})"
-    if config.dtype not in TRITON_DTYPES:
-        return f"dtype = {config.dtype!r} is not for Triton's kernels"
+    for name, known in TRITON_TYPES.items():
+        if getattr(config, name) not in known:
+            return f"{name} = {getattr(config, name)!r} is not for Triton's kernels"
     if len(checkpoint.config.tree.cached) > len(checkpoint.config.tree.attention_shapes):
         return "layers that keep states have no kernels in Triton"
     return None

@@ -104,6 +104,8 @@ def test_states_are_refused_by_name() -> None:
 def test_what_cannot_be_is_refused(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="dtype = 'float64': Triton's kernels take"):
         LLM(target, device=DEVICE, backend="triton", dtype="float64")
+    with pytest.raises(ConfigError, match="kv_cache_dtype = 'int8': Triton's kernels take"):
+        LLM(target, device=DEVICE, backend="triton", kv_cache_dtype="int8")
     with pytest.raises(
         ConfigError, match="num_threads = 2 is for the native CPU kernels; this engine uses Tri"
     ):
