@@ -19,6 +19,20 @@ inline constexpr uint8_t kCentre = 0;
 inline constexpr uint8_t kCentre = 128;
 #endif
 
+// Codes of a group lie in lines of 64 bytes, four inputs of each output in a word: inputs 4 j .. 4 j + 3 are line j on
+// x86. ARM's registers hold four outputs, so there the lines of four outputs follow each other; and two lines take
+// turns word by word, so that a register holds eight inputs of two outputs, or with its neighbour in one load four
+// inputs of four.
+#ifdef __aarch64__
+inline constexpr bool kWholeLines = false;
+OUTRIDER_INLINE constexpr int code_word(int lines, int j, int lane) {
+  return lane / 4 * 4 * lines + j / 2 * 8 + lane % 4 * 2 + j % 2;
+}
+#else
+inline constexpr bool kWholeLines = true;
+OUTRIDER_INLINE constexpr int code_word(int, int j, int lane) { return j * kLanes + lane; }
+#endif
+
 enum class Format : int {
   kF32,
   kF16,

@@ -92,13 +92,16 @@ bool has_feature(const char* name) {
 
 bool has_dot() { return has_feature("hw.optional.arm.FEAT_DotProd"); }
 bool has_bf16() { return has_dot() && has_feature("hw.optional.arm.FEAT_BF16"); }
+bool has_i8mm() { return has_bf16() && has_feature("hw.optional.arm.FEAT_I8MM"); }
 #elif defined(__linux__)
 // Bits of the kernel's documentation of ELF hwcaps, which older headers lack.
 bool has_dot() { return getauxval(AT_HWCAP) >> 20 & 1; }  // asimddp
-bool has_bf16() { return has_dot() && (getauxval(AT_HWCAP2) >> 14 & 1); }  // bf16
+bool has_bf16() { return has_dot() && (getauxval(AT_HWCAP2) >> 14 & 1); }   // bf16
+bool has_i8mm() { return has_bf16() && (getauxval(AT_HWCAP2) >> 13 & 1); }  // i8mm
 #else
 bool has_dot() { return false; }
 bool has_bf16() { return false; }
+bool has_i8mm() { return false; }
 #endif
 #endif
 
@@ -116,6 +119,7 @@ constexpr InstructionSet kSets[] = {
     {"avx2", avx2::kernels, has_avx2},
 #endif
 #ifdef OUTRIDER_ARM64
+    {"neon_i8mm", neon_i8mm::kernels, has_i8mm},
     {"neon_bf16", neon_bf16::kernels, has_bf16},
     {"neon_dot", neon_dot::kernels, has_dot},
     {"neon", neon::kernels, [] { return true; }},  // every ARM64 has it

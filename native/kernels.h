@@ -161,6 +161,7 @@ namespace amx { const Kernels& kernels(); }
 #ifdef OUTRIDER_ARM64
 namespace neon { const Kernels& kernels(); }
 namespace neon_dot { const Kernels& kernels(); }
+namespace neon_i8mm { const Kernels& kernels(); }
 namespace neon_bf16 { const Kernels& kernels(); }
 #endif
 

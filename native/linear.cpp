@@ -9,7 +9,7 @@
 
 int main(int argc, char** argv) {
   using namespace outrider;
-  constexpr int kOutputs = 256, kInputs = 1536;
+  constexpr int kOutputs = 1536, kInputs = 1536;
   if (argc != 5) {
     std::fprintf(stderr, "linear SET FORMAT ROWS TIMES\n");
     return 2;

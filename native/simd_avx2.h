@@ -131,11 +131,6 @@ inline I32 load_line(const void* p) {
 }
 template <class>
 I32 load_as(const void* p) { return load_line(p); }
-inline void store_line(void* p, I32 x) {
-  auto* q = static_cast<__m256i*>(p);
-  _mm256_storeu_si256(q, x.a);
-  _mm256_storeu_si256(q + 1, x.b);
-}
 inline __m128i load_8(const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); }
 inline I32 load_u8(const uint8_t* p) {
   return {_mm256_cvtepu8_epi32(load_8(p)), _mm256_cvtepu8_epi32(load_8(p + 8))};

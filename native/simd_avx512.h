@@ -85,7 +85,6 @@ inline float reduce_add(F32 x) { return _mm512_reduce_add_ps(x.v); }
 inline I32 load_line(const void* p) { return {_mm512_loadu_si512(p)}; }
 template <class>
 I32 load_as(const void* p) { return load_line(p); }
-inline void store_line(void* p, I32 x) { _mm512_storeu_si512(p, x.v); }
 inline I32 load_u8(const uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }

@@ -1,4 +1,5 @@
-// Sixteen lanes as four NEON registers, with dot products of bytes and of bfloat16 where the machine has them.
+// Sixteen lanes as four NEON registers, with dot products of bytes and of bfloat16, and products of two rows by two
+// outputs (i8mm), where the machine has them.
 #pragma once
 
 #include <arm_neon.h>
@@ -84,9 +85,10 @@ inline void store_bf16(uint16_t* p, F32 x) {
   vst1q_u16(p + 8, vcombine_u16(round_bf16(x.of[2].v), round_bf16(x.of[3].v)));
 }
 inline float32x4_t float_of_half(uint16x4_t x) { return vcvt_f32_f16(vreinterpret_f16_u16(x)); }
+inline float32x4_t float_of_upper(uint16x8_t x) { return vcvt_high_f32_f16(vreinterpretq_f16_u16(x)); }
 inline F32 float_of_half(uint16x8_t low, uint16x8_t high) {
-  return floats(float_of_half(vget_low_u16(low)), float_of_half(vget_high_u16(low)),
-                float_of_half(vget_low_u16(high)), float_of_half(vget_high_u16(high)));
+  return floats(float_of_half(vget_low_u16(low)), float_of_upper(low), float_of_half(vget_low_u16(high)),
+                float_of_upper(high));
 }
 inline F32 load_f16(const uint16_t* p) { return float_of_half(vld1q_u16(p), vld1q_u16(p + 8)); }
 
@@ -157,8 +159,10 @@ inline I32 load_as(const void* p) {
   return {{load_as<I32Part>(q), load_as<I32Part>(q + 16), load_as<I32Part>(q + 32), load_as<I32Part>(q + 48)}};
 }
 inline I32 load_line(const void* p) { return load_as<I32>(p); }
-inline void store_line(void* p, I32 x) {
-  for (int i = 0; i < kParts; ++i) vst1q_u8(static_cast<uint8_t*>(p) + 16 * i, vreinterpretq_u8_u32(x.of[i].v));
+// Words 0, 2, 4 and 6 from p on, or 1, 3, 5 and 7.
+template <class V>
+V load_every_other(const uint8_t* p, int first) {
+  return {vld2q_u32(reinterpret_cast<const uint32_t*>(p)).val[first]};
 }
 inline I32 widen(uint16x8_t low, uint16x8_t high) {
   return words(vmovl_u16(vget_low_u16(low)), vmovl_u16(vget_high_u16(low)), vmovl_u16(vget_low_u16(high)),
@@ -236,6 +240,42 @@ static_assert(kCentre == 0);
 inline I32Part begin_centred(int32_t) { return repeat<I32Part>(0); }
 inline I32Part dot4_centred(I32Part acc, I32Part w, Codes16 x, int j) { return dot4(acc, w, x, j); }
 #undef OUTRIDER_WORD
+
+#ifdef __ARM_FEATURE_MATMUL_INT8
+// Two rows, a and b, by two outputs: a register has (a, 0), (a, 1), (b, 0), (b, 1) of (row, output).
+
+// Codes of eight inputs of each row.
+struct PairCodes { int8x16_t v; };
+// Those of 16 inputs: the first eight, and the others.
+inline void interleave(Codes16 a, Codes16 b, PairCodes* to) {
+  const int64x2_t x = vreinterpretq_s64_s8(a.v), y = vreinterpretq_s64_s8(b.v);
+  to[0] = {vreinterpretq_s8_s64(vzip1q_s64(x, y))};
+  to[1] = {vreinterpretq_s8_s64(vzip2q_s64(x, y))};
+}
+inline F32Part pair_of_floats(const uint32_t* a, const uint32_t* b) {
+  return {vreinterpretq_f32_u32(vcombine_u32(vld1_dup_u32(a), vld1_dup_u32(b)))};
+}
+inline I32Part pair_of(int32_t a, int32_t b) {
+  return {vreinterpretq_u32_s32(vcombine_s32(vdup_n_s32(a), vdup_n_s32(b)))};
+}
+// Outputs 2 h and 2 h + 1 of four, for both rows.
+inline F32Part twice(F32Part x, int h) {
+  const float64x2_t both = vreinterpretq_f64_f32(x.v);
+  return {vreinterpretq_f32_f64(h == 0 ? vdupq_laneq_f64(both, 0) : vdupq_laneq_f64(both, 1))};
+}
+// Words 2 h and 2 h + 1 of x and of y, in turn.
+inline I32Part zip(I32Part x, I32Part y, int h) { return {h == 0 ? vzip1q_u32(x.v, y.v) : vzip2q_u32(x.v, y.v)}; }
+// One row of four outputs, from those of two and two.
+inline F32Part row_of(F32Part x, F32Part y, int row) {
+  return {row == 0 ? vcombine_f32(vget_low_f32(x.v), vget_low_f32(y.v))
+                   : vcombine_f32(vget_high_f32(x.v), vget_high_f32(y.v))};
+}
+// acc += the products of eight inputs; w: of each output, signed.
+inline I32Part multiply_pairs(I32Part acc, I32Part w, PairCodes x) {
+  return {vreinterpretq_u32_s32(vmmlaq_s32(vreinterpretq_s32_u32(acc.v), x.v, vreinterpretq_s8_u32(w.v)))};
+}
+#endif
+
 // acc[i] += sum over j < 2 of w[2 i + j] * x[j], both bfloat16
 inline float32x4_t dot2(float32x4_t acc, uint32x4_t pairs, uint32x4_t x) {
 #ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
@@ -257,7 +297,8 @@ template <class T>
 OUTRIDER_HOT void keep_in_memory(T& sums) {
   if constexpr (sizeof(T) > 2 * sizeof(F32)) asm volatile("" : "+m"(sums));
 }
+// One step: these machines' own prefetchers follow a stream from memory.
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
-inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
+inline void prefetch_far(const void*) {}
 
 }  // namespace outrider::OUTRIDER_ISA

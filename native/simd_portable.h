@@ -104,7 +104,6 @@ inline float reduce_add(F32 a) {
 inline I32 load_line(const void* p) { I32 r; std::memcpy(r.v, p, 64); return r; }
 template <class>
 I32 load_as(const void* p) { return load_line(p); }
-inline void store_line(void* p, I32 a) { std::memcpy(p, a.v, 64); }
 inline I32 load_u8(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = p[i]; return r; }
 inline I32 load_i8(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = static_cast<int8_t>(p[i]); return r; }
 inline I32 load_u16(const uint8_t* p) { I32 r; OUTRIDER_EACH r.v[i] = p[2 * i] | p[2 * i + 1] << 8; return r; }

@@ -36,7 +36,7 @@ ggml_backend_buffer_type_t memory_for(ggml_backend_dev_t device, ggml_tensor* we
 }  // namespace
 
 int main(int argc, char** argv) {
-  constexpr int kOutputs = 256, kInputs = 1536;
+  constexpr int kOutputs = 1536, kInputs = 1536;
   if (argc != 4) {
     std::fprintf(stderr, "llama_linear FORMAT ROWS TIMES\n");
     return 2;

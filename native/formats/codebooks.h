@@ -17,8 +17,9 @@ inline constexpr Codebook kTwiceE2M1(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4,
 template <class V, const Codebook& kTable>
 struct NamedCodes {
   NibbleCodes<V> names;
-  OUTRIDER_HOT explicit NamedCodes(const uint8_t* codes) : names(codes) {}
+  OUTRIDER_HOT NamedCodes(const uint8_t* codes, int p) : names(codes, p) {}
   OUTRIDER_HOT V line(int j) const { return look_up(kTable.codes, names.line(j)); }
+  OUTRIDER_HOT V pair(int t, int h) const { return look_up(kTable.codes, names.pair(t, h)); }
 };
 
 template <Format kFormat, const Codebook& kTable>

@@ -8,8 +8,9 @@
 //   kZero        the code that means 0 where there is no minimum: w = scale * (code - kZero); 128 stands for `kCentre`
 //   kCodesAt     where a block's codes begin; each group has kGroupBytes of them
 //   Scales       reads the scales and mins of a block: `scale(i)`, `least(i)`
-//   Codes        reads the codes of a group: `line(j)` is inputs 4 j .. 4 j + 3 of each output, a byte each, of all
-//                outputs or of those in one register
+//   Codes        reads the codes of a group for the outputs in register p of `kParts`: `line(j)` is inputs
+//                4 j .. 4 j + 3 of each, a byte each; `pair(t, h)`, where there is one, is inputs 8 t .. 8 t + 7 of
+//                outputs 2 h and 2 h + 1
 // and `Integer` adds `dot` and `decode`, which are the same for all.
 #pragma once
 
@@ -68,13 +69,33 @@ struct HalfScales {
   F32 scale(int) const { return of; }
 };
 
+// Register p of a line.
+template <class V>
+OUTRIDER_HOT V load_part(const uint8_t* line, int p) { return load_as<V>(line + p * (kLine / kParts)); }
+
+// Lines of codes: see `code_word`.
+template <class V, int kCount>
+struct CodeLines {
+  const uint8_t* codes;
+  OUTRIDER_HOT CodeLines(const uint8_t* lines, int p) : codes(lines + p * (kCount * kLine / kParts)) {}
+  OUTRIDER_HOT V line(int j) const {
+    if constexpr (kWholeLines) {
+      return load_as<V>(codes + j * kLine);
+    } else if constexpr (kParts > 1) {
+      return load_every_other<V>(codes + j / 2 * 2 * sizeof(V), j % 2);
+    } else {
+      Line line;
+      for (int lane = 0; lane < kLanes; ++lane)
+        __builtin_memcpy(&line.of[lane], codes + sizeof(Lane) * code_word(kCount, j, lane), sizeof(Lane));
+      return load_as<V>(line.of);
+    }
+  }
+  OUTRIDER_HOT V pair(int t, int h) const { return load_as<V>(codes + (2 * t + h) * sizeof(V)); }
+};
+
 // The codes of one group are eight lines of bytes.
 template <class V>
-struct ByteCodes {
-  const uint8_t* lines;
-  OUTRIDER_HOT explicit ByteCodes(const uint8_t* codes) : lines(codes) {}
-  OUTRIDER_HOT V line(int j) const { return load_as<V>(lines + j * kLine); }
-};
+using ByteCodes = CodeLines<V, 8>;
 
 // Shifts go over 32 bits; what comes in from the next byte is masked away.
 template <class V>
@@ -83,12 +104,13 @@ OUTRIDER_HOT V every_byte(int mask) { return repeat<V>(mask * 0x01010101); }
 // Four lines: inputs 4 j .. 4 j + 3 in the low nibbles and 16 + 4 j .. in the high ones.
 template <class V>
 struct NibbleCodes {
-  const uint8_t* lines;
-  OUTRIDER_HOT explicit NibbleCodes(const uint8_t* codes) : lines(codes) {}
-  OUTRIDER_HOT V line(int j) const {
-    const V both = load_as<V>(lines + j % 4 * kLine);
-    return j < 4 ? both & every_byte<V>(15) : high_nibbles(both);
-  }
+  CodeLines<V, 4> both;
+  OUTRIDER_HOT NibbleCodes(const uint8_t* codes, int p) : both(codes, p) {}
+  OUTRIDER_HOT V line(int j) const { return nibbles(both.line(j % 4), j < 4); }
+  OUTRIDER_HOT V pair(int t, int h) const { return nibbles(both.pair(t % 2, h), t < 2); }
+
+ private:
+  OUTRIDER_HOT static V nibbles(V both, bool low) { return low ? both & every_byte<V>(15) : high_nibbles(both); }
 };
 
 // What most of them say.
@@ -102,6 +124,13 @@ struct IntegerFormat {
   static constexpr int kCodesAt = kLayout.head ? 0 : 2 * kLanes;  // after a float16 scale of each output
 };
 
+#ifdef __ARM_FEATURE_MATMUL_INT8
+namespace pairs {
+template <class T, int M>
+Sums<M> dot(const Panel& panel, const uint32_t* x);
+}
+#endif
+
 // What all of them do.
 template <class T>
 struct Integer : T {
@@ -110,6 +139,9 @@ struct Integer : T {
 
   template <int M>
   static Sums<M> dot(const Panel& panel, const uint32_t* x) {
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    if constexpr (M > 1) return pairs::dot<T, M>(panel, x);
+#endif
     Sums<M> total;
     clear(total);
     const uint8_t* block = panel.blocks;
@@ -135,12 +167,14 @@ struct Integer : T {
   static void decode(const Panel& panel, int b, int lane, float* y) {
     const uint8_t* block = panel.block(kLayout, b);
     const typename T::Scales scales(block);
+    constexpr int kWidth = kLanes / kParts;  // outputs of a register
     for (int g = 0; g < T::kGroups; ++g) {
-      const typename T::template Codes<I32> codes(block + T::kCodesAt + g * T::kGroupBytes);
+      const typename T::template Codes<I32Part> codes(block + T::kCodesAt + g * T::kGroupBytes, lane / kWidth);
       for (int j = 0; j < 8; ++j, y += 4) {
-        alignas(64) uint8_t bytes[kLine];
         alignas(64) float scale[kLanes], least[kLanes];
-        store_line(bytes, codes.line(j));
+        const I32Part line = codes.line(j);
+        uint8_t bytes[sizeof line];
+        __builtin_memcpy(bytes, &line, sizeof line);
         const int s = g * T::kScales + j * T::kScales / 8;
         if constexpr (T::kRowScales) {
           store(scale, load_floats(panel.heads));
@@ -149,7 +183,7 @@ struct Integer : T {
         }
         if constexpr (T::kMins) store(least, scales.least(s));
         for (int i = 0; i < 4; ++i) {
-          const uint8_t code = bytes[4 * lane + i];
+          const uint8_t code = bytes[4 * (lane % kWidth) + i];
           if constexpr (T::kMins) {
             y[i] = scale[lane] * static_cast<float>(code) + least[lane];
           } else if constexpr (T::kZero == 128) {
@@ -175,7 +209,7 @@ struct Integer : T {
     }
     OUTRIDER_UNROLL(4)
     for (int p = 0; p < kParts; ++p) {
-      const typename T::template Codes<I32Part> some(codes + p * (kLine / kParts));
+      const typename T::template Codes<I32Part> some(codes, p);
       add_part<M>(total, scales, g, some, halves, x, p);
     }
   }

@@ -5,6 +5,9 @@
 #include "lines.h"
 // In this order: they build on each other.
 #include "codes.h"
+#ifdef __ARM_FEATURE_MATMUL_INT8
+#include "pairs.h"
+#endif
 #include "floats.h"
 #include "floats8.h"
 #include "q8.h"

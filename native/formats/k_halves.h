@@ -8,9 +8,10 @@ namespace {
 template <class V>
 struct Pairs {
   const uint8_t* lines;
+  int p;
   // Two bits of inputs 4 j .. 4 j + 3, as bits `at` and `at` + 1.
   OUTRIDER_HOT V line(int j, int at) const {
-    const V pairs = load_as<V>(lines + j / 4 * kLine);
+    const V pairs = load_part<V>(lines + j / 4 * kLine, p);
     const int from = j % 4 * 2;
     return (from < at ? shift_left(pairs, at - from) : shift_right(pairs, from - at)) & every_byte<V>(3 << at);
   }
@@ -54,7 +55,7 @@ struct Q6_K : IntegerFormat<Format::kQ6_K> {
   struct Codes {
     Pairs<V> high;
     NibbleCodes<V> low;
-    OUTRIDER_HOT explicit Codes(const uint8_t* codes) : high{codes}, low(codes + 2 * kLine) {}
+    OUTRIDER_HOT Codes(const uint8_t* codes, int p) : high{codes, p}, low(codes + 2 * kLine, p) {}
     OUTRIDER_HOT V line(int j) const { return low.line(j) | high.line(j, 4); }
   };
 
@@ -69,11 +70,9 @@ struct Q6_K : IntegerFormat<Format::kQ6_K> {
       // Of 128 inputs the nibbles of groups 0 and 2 share bytes, and those of 1 and 3.
       const Line* nibbles = words + g / 4 * 16 + g % 2 * 8;
       const int shift = g % 4 / 2 * 4;
-      for (int j = 0; j < 4; ++j)
-        fill_line(codes + (2 + j) * kLine, [&](int lane) {
-          return (nibbles[j].of[lane] >> shift & 0x0f0f0f0f) |
-                 (nibbles[j + 4].of[lane] >> shift & 0x0f0f0f0f) << 4;
-        });
+      fill_codes<4>(codes + 2 * kLine, [&](int j, int lane) {
+        return (nibbles[j].of[lane] >> shift & 0x0f0f0f0f) | (nibbles[j + 4].of[lane] >> shift & 0x0f0f0f0f) << 4;
+      });
     }
   }
 };
@@ -101,7 +100,7 @@ struct Q2_K : IntegerFormat<Format::kQ2_K> {
   template <class V>
   struct Codes {
     Pairs<V> pairs;
-    OUTRIDER_HOT explicit Codes(const uint8_t* codes) : pairs{codes} {}
+    OUTRIDER_HOT Codes(const uint8_t* codes, int p) : pairs{codes, p} {}
     OUTRIDER_HOT V line(int j) const { return pairs.line(j, 0); }
   };
 
@@ -132,7 +131,7 @@ struct Q3_K : IntegerFormat<Format::kQ3_K> {
   struct Codes {
     Pairs<V> pairs;
     V high;
-    OUTRIDER_HOT explicit Codes(const uint8_t* codes) : pairs{codes}, high(load_as<V>(codes + 2 * kLine)) {}
+    OUTRIDER_HOT Codes(const uint8_t* codes, int p) : pairs{codes, p}, high(load_part<V>(codes + 2 * kLine, p)) {}
     OUTRIDER_HOT V line(int j) const {
       const V bit = j < 2 ? shift_left(high, 2 - j) : shift_right(high, j - 2);
       return pairs.line(j, 0) | (bit & every_byte<V>(4));

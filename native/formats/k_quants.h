@@ -64,10 +64,9 @@ struct KScalesAndMins {
 inline void pack_k_nibbles(const Line* words, int g, uint8_t* lines) {
   const Line* pair = words + g / 2 * 8;
   const int shift = g % 2 * 4;
-  for (int j = 0; j < 4; ++j)
-    fill_line(lines + j * kLine, [&](int lane) {
-      return (pair[j].of[lane] >> shift & 0x0f0f0f0f) | (pair[j + 4].of[lane] >> shift & 0x0f0f0f0f) << 4;
-    });
+  fill_codes<4>(lines, [&](int j, int lane) {
+    return (pair[j].of[lane] >> shift & 0x0f0f0f0f) | (pair[j + 4].of[lane] >> shift & 0x0f0f0f0f) << 4;
+  });
 }
 
 // Of bytes that hold one bit of each group, input by input: those of group g, bit j of byte i being that of

@@ -68,6 +68,15 @@ inline void fill_line(uint8_t* to, F f) {
   put_line(to, line);
 }
 
+// `kCount` lines of codes, in the order that kernels read: lane `lane` of line j is f(j, lane).
+template <int kCount, typename F>
+inline void fill_codes(uint8_t* to, F f) {
+  Lane words[kCount * kLanes];
+  for (int j = 0; j < kCount; ++j)
+    for (int lane = 0; lane < kLanes; ++lane) words[code_word(kCount, j, lane)] = f(j, lane);
+  __builtin_memcpy(to, words, sizeof words);
+}
+
 // Where a block goes, of a panel that has the heads of its rows already.
 struct Place {
   uint8_t* heads;

@@ -21,7 +21,7 @@ inline void pack_scales_and_mins(Rows rows, uint8_t* block) {
 inline void pack_nibbles(Rows rows, size_t at, uint8_t* block) {
   Line lines[4];
   load_lines<4>(rows, at, lines);
-  for (int j = 0; j < 4; ++j) put_line(block + j * kLine, lines[j]);
+  fill_codes<4>(block, [&](int j, int lane) { return lines[j].of[lane]; });
 }
 
 // Bit j of byte i of a line is the fifth bit of input 4 j + i; nibbles follow.
@@ -29,7 +29,7 @@ template <class V>
 struct FiveBitCodes {
   NibbleCodes<V> low;
   V high;
-  OUTRIDER_HOT explicit FiveBitCodes(const uint8_t* codes) : low(codes + kLine), high(load_as<V>(codes)) {}
+  OUTRIDER_HOT FiveBitCodes(const uint8_t* codes, int p) : low(codes + kLine, p), high(load_part<V>(codes, p)) {}
   OUTRIDER_HOT V line(int j) const {
     const V bit = j < 4 ? shift_left(high, 4 - j) : shift_right(high, j - 4);
     return low.line(j) | (bit & every_byte<V>(16));

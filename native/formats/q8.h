@@ -13,8 +13,7 @@ struct ByteFormat : IntegerFormat<kFormat> {
   static void pack_codes(Rows rows, size_t at, uint8_t* block) {
     Line lines[8];
     load_lines<8>(rows, at, lines);
-    for (int j = 0; j < 8; ++j)
-      fill_line(block + j * kLine, [&](int lane) { return lines[j].of[lane] ^ kCentre * 0x01010101u; });
+    fill_codes<8>(block, [&](int j, int lane) { return lines[j].of[lane] ^ kCentre * 0x01010101u; });
   }
 };
 

@@ -93,6 +93,7 @@ InstructionSet = Literal[
     "avx512_vnni",
     "avx_vnni",
     "avx2",
+    "neon_i8mm",
     "neon_bf16",
     "neon_dot",
     "neon",
