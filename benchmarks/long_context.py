@@ -22,11 +22,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
+from outrider.machine.cores import default_threads
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner, group_sizes
 from outrider.ops.cpu.backend import NativeBackend
-from outrider.ops.cpu.extension import physical_cores
 from outrider.ops.span import Span
 from outrider.planning.bandwidth import read_bandwidth
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--contexts", default="8192,32768", help="positions in the cache")
     parser.add_argument("--caches", default="bfloat16,int8", help="values of kv_cache_dtype")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--threads", type=int, default=default_threads())
     args = parser.parse_args()
     contexts = [int(one) for one in args.contexts.split(",")]
     subjects = [Subject(args.model, cache, max(contexts), args.threads) for cache in args.caches.split(",")]

@@ -20,7 +20,7 @@ class EngineOptions(TypedDict, total=False):
     dtype: str | None
     quantization: str | None
     device: str | None
-    backend: Literal["auto", "native", "torch"] | None
+    backend: Literal["auto", "native", "triton", "torch"] | None
     num_threads: int | None
     instruction_set: InstructionSet | None
     kv_cache_dtype: str | None

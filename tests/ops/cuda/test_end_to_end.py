@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from outrider import LLM, ConfigError, SamplingParams, SpeculationStats
 from outrider.engine import backend
+from outrider.extras import CUDA
 from outrider.ops.cuda import device as device_module
 from outrider.ops.cuda.layout import GpuBatch
 from tests.ops.cuda import DEVICE
 
+Kernels = Literal["triton", "torch"]
 PROMPTS = ((10, 20, 30), (5, 6, 7, 5, 6, 7, 5), tuple(range(20, 33)))
 OPTIONS: dict[str, Any] = {
     "device": DEVICE,
@@ -25,8 +27,8 @@ OPTIONS: dict[str, Any] = {
 
 
 @cache
-def loaded(target: str, kernels: str, drafter: str = "none") -> LLM:
-    length = {} if drafter == "none" else {"num_speculative_tokens": 3}
+def loaded(target: str, kernels: Kernels, drafter: str = "none") -> LLM:
+    length: dict[str, Any] = {} if drafter == "none" else {"num_speculative_tokens": 3}
     return LLM(target, backend=kernels, speculative_model=drafter, **length, **OPTIONS)
 
 
@@ -113,7 +115,7 @@ def test_what_cannot_be_is_refused(target: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(device_module, "INTERPRETED", False)
     with pytest.raises(ConfigError, match="run on a GPU; give device = 'cuda', or set TRITON_INTERPRET=1"):
         LLM(target, device="cpu", backend="triton")
-    monkeypatch.setattr(backend, "CUDA", backend.CUDA.__class__("cuda", ("no_such_module",)))
+    monkeypatch.setattr(backend, "CUDA", CUDA.__class__("cuda", ("no_such_module",)))
     with pytest.raises(ConfigError, match="backend = 'triton' needs the package 'no_such_module'"):
         LLM(target, device=DEVICE, backend="triton")
 
