@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo cluster cluster-demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-deploy wheels clean
+.PHONY: demo cluster cluster-demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-arm64-python check-deploy wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
@@ -88,6 +88,13 @@ check-arm64:
 	qemu-aarch64-static -cpu max build/check-arm64/check
 	qemu-aarch64-static -cpu neoverse-n1 build/check-arm64/check neon_dot
 	qemu-aarch64-static -cpu cortex-a72 build/check-arm64/check neon
+
+# The tests of operations by such a machine's Python. It takes what `check-arm64` needs, and a Debian system whose Python
+# is this one's version. ARM64_TESTED names other tests.
+ARM64_TESTED ?= tests/ops
+
+check-arm64-python: | $(VENV)/bin/python
+	tests/arm64.sh build/arm64 $(BIN)/python --timeout 1200 $(ARM64_TESTED)
 
 # The chart and its manifests, Compose's file and the Dockerfile, by Helm's own code and the schemas of Kubernetes.
 check-deploy: $(VENV)/.deploy
