@@ -66,7 +66,7 @@ def test_a_head_in_the_folder_a_head_beside_it_a_model(target_of_four: Path, hub
     assert chain == ["suffix", str(inside), str(model)]
     assert str(findings).endswith(
         f"suffix, then {inside} (EAGLE-3 head beside the target), "
-        f"then {model} (draft model beside the target)"
+        f"then {model} (draft model beside the target), as int4"
     )
 
 
@@ -176,7 +176,7 @@ def test_what_the_checkpoint_brings_comes_first(tmp_path: Path, hub: Path) -> No
     head_for(tmp_path / "own" / "m-head", tmp_path / "own" / "m")
     chain, findings = found(tmp_path / "own" / "m")
     assert chain == ["suffix", "mtp"]
-    assert str(findings).endswith("then mtp (MTP layer in the target's own files)")
+    assert str(findings).endswith("then mtp (MTP layer in the target's own files), as int4")
     write_hf(tmp_path / "plain" / "m", FAMILIES["qwen3.5"].config())
     assert found(tmp_path / "plain" / "m")[0] == ["suffix"]
 
@@ -267,7 +267,7 @@ def test_drafts_leave_requests_their_context(target_of_four: Path, hub: Path) ->
     small_model(big, layers=12)
     config, _ = with_found(sought(target_of_four))
     assert config.kv_cache_memory > 2**30
-    named: dict[str, Any] = {"kv_cache_memory": 300_000, "max_num_seqs": 1, "max_model_len": 200}
+    named: dict[str, Any] = {"kv_cache_memory": 220_000, "max_num_seqs": 1, "max_model_len": 200}
     chain, findings = found(target_of_four, **named)
     assert chain == ["suffix"]
     assert "raise kv_cache_memory" in reasons(findings)["tiny-1l"]

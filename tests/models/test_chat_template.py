@@ -307,10 +307,10 @@ def test_chat_refuses_in_one_line(target: str) -> None:
     for messages in empty:
         with pytest.raises(RequestError, match="the conversation is empty"):
             llm.chat(messages)
-    llm.engine.tokenizer = replace(llm.tokenizer, templates={"default": "{{"})
+    llm.reader.tokenizer = replace(llm.tokenizer, templates={"default": "{{"})
     with pytest.raises(RequestError, match="chat template cannot lay out these messages: line 1 of it"):
         llm.chat(USER)
-    llm.engine.tokenizer = replace(llm.tokenizer, templates={})
+    llm.reader.tokenizer = replace(llm.tokenizer, templates={})
     with pytest.raises(ConfigError, match=r"has no chat template; .* `generate`"):
         llm.chat(USER)
 

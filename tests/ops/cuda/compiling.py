@@ -19,7 +19,7 @@ from outrider.cache.store import LayerCache
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
 from outrider.ops.cuda.attention import attend
-from outrider.ops.cuda.choose import Asked, Choosing
+from outrider.ops.cuda.choose import Choosing, RowDraw
 from outrider.ops.cuda.embedding import look_up
 from outrider.ops.cuda.experts import experts
 from outrider.ops.cuda.gates import gate_by
@@ -78,7 +78,7 @@ def run() -> None:
     stacks = (weight(32, 64, "F8_E4M3", 4), weight(32, 64, "F8_E4M3", 4), weight(64, 32, "F8_E4M3", 4))
     positions, routing = torch.zeros(2, dtype=torch.int32), Routing(4, 2, normalised=True)
     experts(x.to(HALF), torch.zeros(2, 4), stacks, routing, "silu", positions, x, 1.0, None)
-    choosing = Choosing(torch.zeros(1, 3000), [Asked(0, 1.0, 0.1, 5, 0.9, 7)])
+    choosing = Choosing(torch.zeros(1, 3000), [RowDraw(0, 1.0, 0.1, 5, 0.9, 7)])
     choosing.columns()
     choosing.confidences()
 

@@ -14,7 +14,7 @@ from outrider.ops.choice import Bar, Choice, Filters
 from outrider.ops.cuda import choose as choose_module
 from outrider.ops.cuda import noise
 from outrider.ops.cuda.backend import GpuBackend
-from outrider.ops.cuda.choose import Asked, Choosing, choose
+from outrider.ops.cuda.choose import Choosing, RowDraw, choose
 from outrider.ops.noise import GOLDEN, folded, mix
 from outrider.ops.span import Span
 from outrider.ops.torch.choose import choose as reference
@@ -69,7 +69,7 @@ def test_the_tokens_of_the_reference(filters: Filters | None) -> None:
     given = logits(3)
     given[2] = 1.0  # all alike
     choice = Choice(3, filters, 12345678901234567890, 5)
-    assert choose(given, Asked.of(choice, 0)).tolist() == reference(given.cpu(), choice)
+    assert choose(given, RowDraw.of(choice, 0)).tolist() == reference(given.cpu(), choice)
 
 
 def test_filters_keep_what_the_reference_keeps() -> None:
@@ -84,8 +84,8 @@ def test_filters_keep_what_the_reference_keeps() -> None:
         choice = Choice(12, filters, 99, 0)
         rows = row.expand(12, -1)
         asked = [
-            Asked(0, *(getattr(one, n) for n in ("temperature", "min_p", "top_k", "top_p", "key")))
-            for one in Asked.of(choice, 0)
+            RowDraw(0, *(getattr(one, n) for n in ("temperature", "min_p", "top_k", "top_p", "key")))
+            for one in RowDraw.of(choice, 0)
         ]
         assert choose(row, asked).tolist() == reference(rows.cpu(), choice), filters
 
@@ -94,7 +94,7 @@ def test_a_row_is_chosen_from_alone_or_beside_others() -> None:
     """Rows with other filters beside it, and the reasons why a row has no token."""
     given = logits(6)
     given[3, 7], given[4, 9], given[5] = torch.nan, torch.inf, -torch.inf
-    asked = [one for n, filters in enumerate(FILTERS) for one in Asked.of(Choice(1, filters, 7, n), n)]
+    asked = [one for n, filters in enumerate(FILTERS) for one in RowDraw.of(Choice(1, filters, 7, n), n)]
     together = choose(given, asked).tolist()
     assert together[3:] == [-1, -2, -3]
     assert together == [choose(given, [one]).tolist()[0] for one in asked]
@@ -106,7 +106,7 @@ def test_a_row_is_chosen_from_alone_or_beside_others() -> None:
 def test_columns_that_stand_for_tokens_and_columns_left_out() -> None:
     given, ids = logits(2)[:, :50].contiguous(), torch.arange(50, device=DEVICE) * 3 + 5
     choice = Choice(2, Filters(1.0), 3, 8)
-    choosing = Choosing(given, Asked.of(choice, 0), ids, 40)
+    choosing = Choosing(given, RowDraw.of(choice, 0), ids, 40)
     first = choosing.columns()
     assert first.tolist() == reference(given[:, :40].cpu(), choice, ids[:40].cpu())
     again = given.clone()
@@ -118,7 +118,7 @@ def test_columns_that_stand_for_tokens_and_columns_left_out() -> None:
 
 
 def _keys(choice: Choice) -> list[int]:
-    return [one.key for one in Asked.of(choice, 0)]
+    return [one.key for one in RowDraw.of(choice, 0)]
 
 
 def test_spans_with_edits_skips_and_looks() -> None:

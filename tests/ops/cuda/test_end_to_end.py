@@ -88,9 +88,9 @@ def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str,
             batch.positions[1 : batch.rows] -= 1
         return batch
 
-    plain = tokens(loaded(target, "triton"), PROMPTS[:1], requests(1))
+    plain = tokens(loaded(target, "triton"), PROMPTS, requests(3))
     monkeypatch.setattr(GpuBatch, "of", faulty)
-    assert tokens(loaded(target, "triton", draft), PROMPTS[:1], requests(1)) != plain
+    assert tokens(loaded(target, "triton", draft), PROMPTS, requests(3)) != plain
 
 
 def test_states_are_refused_by_name() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from outrider.ops.budget import Meter
-from outrider.ops.cuda.choose import Asked, Choosing, choose
+from outrider.ops.cuda.choose import Choosing, RowDraw, choose
 from outrider.ops.cuda.forward import GpuForward
 from outrider.ops.lane import Grown, Lane, Words
 from outrider.ops.span import Span
@@ -74,7 +74,7 @@ class GpuChain:
             replace(growing[lane].choice, position=growing[lane].choice.position + number) for lane in active
         ]
         asked = [
-            one for row, choice in enumerate(choices) for one in Asked.of(replace(choice, edits=()), row)
+            one for row, choice in enumerate(choices) for one in RowDraw.of(replace(choice, edits=()), row)
         ]
         choosing = Choosing(logits, asked, words.ids, words.columns)
         columns = choosing.columns()
@@ -86,7 +86,7 @@ class GpuChain:
         }
         for row, choice in enumerate(choices):
             if choice.edits:
-                tokens[row : row + 1] = choose(edited(spread[active[row]], choice), Asked.of(choice, 0))
+                tokens[row : row + 1] = choose(edited(spread[active[row]], choice), RowDraw.of(choice, 0))
         siblings = any(growing[lane].budget.siblings for lane in active)
         seconds = _tokens(choosing.columns(columns), words) if siblings else torch.full_like(tokens, -1)
         chances = confidences.new_zeros(len(tokens))

@@ -22,7 +22,7 @@ DIGITS = 8  # of 4 bits in a key
 
 
 @dataclass(frozen=True)
-class Asked:
+class RowDraw:
     """How the token of one row is chosen. row: of the logits; temperature: 0 for the first of the largest
     logits; min_p, top_k, top_p: see `outrider.ops.choice.Filters`; key: of the noise, position included."""
 
@@ -34,7 +34,7 @@ class Asked:
     key: int = 0
 
     @classmethod
-    def of(cls, choice: Choice, first: int) -> list[Asked]:
+    def of(cls, choice: Choice, first: int) -> list[RowDraw]:
         """Those of a choice, whose rows begin at `first`."""
         rows, filters = range(first, first + choice.rows), choice.filters
         if filters is None:
@@ -48,7 +48,7 @@ class Asked:
 
 
 def choose(
-    logits: Tensor, asked: Sequence[Asked], ids: Tensor | None = None, vocab: int | None = None
+    logits: Tensor, asked: Sequence[RowDraw], ids: Tensor | None = None, vocab: int | None = None
 ) -> Tensor:
     """A column for each, or a `NoToken`: int32 [len(asked)], on the device.
 
@@ -62,7 +62,7 @@ class Choosing:
     """What is known of some rows of logits while tokens are chosen from them; see `choose`."""
 
     def __init__(
-        self, logits: Tensor, asked: Sequence[Asked], ids: Tensor | None = None, vocab: int | None = None
+        self, logits: Tensor, asked: Sequence[RowDraw], ids: Tensor | None = None, vocab: int | None = None
     ) -> None:
         self._logits, self._asked, self._ids = logits, asked, ids
         self._vocab = logits.shape[1] if vocab is None else vocab

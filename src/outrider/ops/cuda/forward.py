@@ -12,7 +12,7 @@ from torch import Tensor
 from outrider.cache.store import LayerCache
 from outrider.ops.base import Cache, Definition, Passed
 from outrider.ops.choice import Choice, Stepped
-from outrider.ops.cuda.choose import Asked, choose
+from outrider.ops.cuda.choose import RowDraw, choose
 from outrider.ops.cuda.layout import GpuBatch
 from outrider.ops.cuda.ops import GpuOps
 from outrider.ops.shapes import Rope
@@ -79,7 +79,7 @@ class GpuForward:
     ) -> Stepped:
         logits, kept = self.run(spans, input)
         ends = [*accumulate((span.logit_rows for span in spans), initial=0)]
-        asked, changed = list[Asked](), list[Tensor]()
+        asked, changed = list[RowDraw](), list[Tensor]()
         for first, choice in zip(ends, choices, strict=False):
             if choice is None:
                 continue
@@ -87,7 +87,7 @@ class GpuForward:
             if choice.edits:
                 changed.append(edited(logits[first:], choice))
                 at = len(logits) + sum(len(rows) for rows in changed[:-1])
-            asked += Asked.of(choice, at)
+            asked += RowDraw.of(choice, at)
         chosen = iter(
             choose(torch.cat([logits, *changed]) if changed else logits, asked).tolist() if asked else ()
         )

@@ -14,7 +14,7 @@ export class Figures {
   #number = make("strong", {});
   #words = make("span", {});
   #passes = make("span", { className: "bar-passes" });
-  #replicas = make("p", { className: "note", hidden: true });
+  #replicas = make("p", { className: "replicas", hidden: true });
   #others = Object.keys(OTHERS).map(() => make("dd", {}));
 
   /** name: of the answer. */
