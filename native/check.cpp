@@ -95,7 +95,7 @@ struct RandomWeight {
       if (layout.head) put(row, uniform(random, 1)[0]);
       for (size_t at = static_cast<size_t>(layout.head); at < bytes; at += size)
         put_scales(format, row + at, random);
-      parts.rows.push_back(row);
+      parts.rows.push_back({row, parts.format});
     }
     Threads threads(2);
     packed = std::make_shared<Matrix>(threads, std::move(parts));

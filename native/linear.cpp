@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
   std::vector<uint8_t> data(kOutputs * layout.row_bytes(kInputs));
   for (uint8_t& byte : data) byte = static_cast<uint8_t>(random() % 64);  // scales are small numbers
   Parts parts{format, kInputs, {}, {}, {}};
-  for (int o = 0; o < kOutputs; ++o) parts.rows.push_back(data.data() + layout.row_bytes(kInputs) * static_cast<size_t>(o));
+  for (int o = 0; o < kOutputs; ++o) parts.rows.push_back({data.data() + layout.row_bytes(kInputs) * static_cast<size_t>(o), parts.format});
   Threads threads(1);
   const Matrix weight(threads, std::move(parts));
   const size_t units = static_cast<size_t>(units_of(layout.form, kInputs));
