@@ -279,8 +279,8 @@ def latency(args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def cached_tokens(url: str, args: argparse.Namespace) -> Counter[str]:
-    """Of all turns: tokens of prompts, those that were found in a cache, and turns after the first that found
-    the whole prompt of the turn before there (its full blocks)."""
+    """Counts over all turns: tokens of prompts, those that were found in a cache, and turns after the first
+    that found the whole prompt of the turn before there (its full blocks)."""
     draw, found = random.Random(1), Counter[str]()
     before: Counter[int] = Counter()
     talks: list[list[dict[str, str]]] = [[] for _ in range(args.conversations)]

@@ -134,8 +134,8 @@ def logits_of(model: str, backend: NativeBackend, windows: Sequence[Sequence[int
 
 @dataclass(frozen=True)
 class CacheQuality:
-    """Of a type of K and V: perplexity, that over float32's, its standard error, and the divergence from
-    it."""
+    """What a type of K and V costs: perplexity, that over float32's, its standard error, and the divergence
+    from it."""
 
     cache: str
     perplexity: float
@@ -145,7 +145,7 @@ class CacheQuality:
 
 
 def measure_caches(model: str, windows: Sequence[Sequence[int]]) -> Iterator[CacheQuality]:
-    """Of all types that native kernels have."""
+    """The quality of each type that native kernels have."""
     backends = {name: NativeBackend(cache_dtype=name) for name in STORED}
     losses: dict[str, list[Tensor]] = {name: [] for name in backends}
     apart: dict[str, list[Tensor]] = {name: [] for name in backends}

@@ -19,16 +19,14 @@ namespace {
 constexpr size_t kHugePage = size_t{1} << 21;
 constexpr size_t kMapping = size_t{1} << 26;
 
-// The rows of a panel as a file of the matrix's format would have them.
+// The rows of a panel as a file of the matrix's format would have them, by one thread.
 class Turned {
  public:
-  // columns: of the rows, or empty.
-  Turned(const Kernels& kernels, const Parts& parts, const std::vector<int32_t>& columns)
-      : kernels_(kernels), parts_(parts), columns_(columns), row_bytes_(layout_of(parts.format).row_bytes(parts.inputs)) {
-    size_t longest = row_bytes_;
-    for (const Row& row : parts.rows) longest = std::max(longest, layout_of(row.format).row_bytes(parts.inputs));
-    zeros_.resize(longest);
-  }
+  // columns: of the rows, or empty; zeros: as many as the longest row has bytes.
+  Turned(const Kernels& kernels, const Parts& parts, const std::vector<int32_t>& columns,
+         const std::vector<uint8_t>& zeros)
+      : kernels_(kernels), parts_(parts), columns_(columns), zeros_(zeros),
+        row_bytes_(layout_of(parts.format).row_bytes(parts.inputs)) {}
 
   // 16 rows, of zeros where there are no more; until the next call.
   const uint8_t* const* panel(size_t first) {
@@ -74,8 +72,9 @@ class Turned {
   const Kernels& kernels_;
   const Parts& parts_;
   const std::vector<int32_t>& columns_;
+  const std::vector<uint8_t>& zeros_;
   const size_t row_bytes_;
-  std::vector<uint8_t> zeros_, bytes_;
+  std::vector<uint8_t> bytes_;
   std::vector<float> values_;
   Aligned<uint8_t> packed_;
   size_t packed_bytes_ = 0;
@@ -135,8 +134,12 @@ size_t Matrix::bytes_of(Format format, int outputs, int inputs) {
 }
 
 Matrix::Matrix(Threads& threads, Parts parts) : bias_(std::move(parts.bias)) {
-  const bool turns = std::any_of(parts.rows.begin(), parts.rows.end(),
-                                 [&](const Row& row) { return row.format != parts.format; });
+  bool turns = false;
+  size_t longest = layout_of(parts.format).row_bytes(parts.inputs);
+  for (const Row& row : parts.rows) {
+    turns = turns || row.format != parts.format;
+    longest = std::max(longest, layout_of(row.format).row_bytes(parts.inputs));
+  }
   // Rows that are turned into another format get their inputs in order by that.
   const std::vector<int32_t> stored_columns = turns ? std::move(parts.columns) : std::vector<int32_t>();
   if (!turns) columns_ = std::move(parts.columns);
@@ -156,11 +159,13 @@ Matrix::Matrix(Threads& threads, Parts parts) : bias_(std::move(parts.bias)) {
   data_ = weight_memory(bytes());
   view_.data = data_.get();
   const Kernels& kernels = kernels_named(supported().front());  // all pack the same bytes
-  threads.run({view_.panels()}, [&](int, int first, int last, int) {
-    Turned turned(kernels, parts, stored_columns);
+  const std::vector<uint8_t> zeros(longest);
+  std::vector<Turned> turned;
+  for (int thread = 0; thread < threads.count(); ++thread) turned.emplace_back(kernels, parts, stored_columns, zeros);
+  threads.run({view_.panels()}, [&](int, int first, int last, int thread) {
     for (int p = first; p < last; ++p) {
       const auto panel = static_cast<size_t>(p);
-      const uint8_t* const* rows = turned.panel(panel * kLanes);
+      const uint8_t* const* rows = turned[static_cast<size_t>(thread)].panel(panel * kLanes);
       kernels.pack(view_.format, rows, view_.inputs, data_.get() + panel * view_.panel_bytes);
     }
   });

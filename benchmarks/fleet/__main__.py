@@ -32,7 +32,7 @@ WARM_UP = 0.5  # of the time in which conversations begin: caches fill
 
 @dataclass(frozen=True)
 class Prices:
-    """Of a replica: money an hour, and watts while it waits and while it computes."""
+    """What a replica takes: money an hour, and watts while it waits and while it computes."""
 
     price: float
     idle_watts: float

@@ -73,8 +73,8 @@ class Drafting:
 
 @dataclass(frozen=True)
 class Latencies:
-    """Of requests that arrived one by one. Seconds; ITL is the time between two steps that gave a request
-    tokens, and TPOT a request's time from its first token to its last, over the tokens between."""
+    """How long requests took that arrived one by one. Seconds; ITL is the time between two steps that gave a
+    request tokens, and TPOT a request's time from its first token to its last, over the tokens between."""
 
     tokens_per_second: float
     ttft_mean: float
@@ -89,7 +89,7 @@ class Latencies:
 def latencies(
     tokens_per_second: float, first: Sequence[float], gaps: Sequence[float], each: Sequence[float]
 ) -> Latencies:
-    """Of all times to a first token, all times between two steps of a request, and each request's TPOT."""
+    """What is told of times to a first token, times between two steps of a request, and requests' TPOT."""
     first_p50, first_p99 = np.quantile(first, (0.5, 0.99)).tolist()
     gap_p50, gap_p99 = np.quantile(gaps, (0.5, 0.99)).tolist()
     return Latencies(

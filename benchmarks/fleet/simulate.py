@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.fleet.costs import Costs, Length
+from benchmarks.fleet.measured import Latencies
 from benchmarks.fleet.replica import Done, Replica
 from benchmarks.fleet.routers import Router
 from benchmarks.fleet.workload import Request, Workload
@@ -36,19 +37,11 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was seen of a fleet in a while. Seconds; busy: the share of the replicas' time that they computed;
-    cached: of the prompts' tokens; length: tokens that a request got in a step."""
+class Seen(Latencies):
+    """What was seen of a fleet in a while. busy: the share of the replicas' time that they computed; cached:
+    of the prompts' tokens; length: tokens that a request got in a step."""
 
     requests: int
-    tokens_per_second: float
-    ttft_mean: float
-    ttft_p50: float
-    ttft_p99: float
-    itl_mean: float
-    itl_p50: float
-    itl_p99: float
-    tpot_mean: float
     busy: float
     cached: float
     length: float
@@ -66,7 +59,7 @@ class Ran:
     system: float = 0.0
 
     def seen(self, since: float, until: float) -> Seen:
-        """Of requests that came in that time, and of steps that ended in it."""
+        """What was seen of the requests that came in that time, and of the steps that ended in it."""
         requests = [request for request in self.requests if since <= request.arrived <= until]
         first = np.array([request.first - request.arrived for request in requests])
         done = [each for each in self.done if since <= each.end <= until]

@@ -46,7 +46,7 @@ class Workload:
 
     @property
     def mean_prompt(self) -> float:
-        """Of all turns."""
+        """The tokens of a prompt, as the mean over all turns."""
         return self.prompt + (self.turns - 1) / 2 * (self.question + self.answer)
 
     def first(self, conversation: int, now: float, random: np.random.Generator) -> Request:

@@ -27,7 +27,7 @@ def engine_of(replicas: DyingReplicas, capacity: float = 8) -> ReplicatedEngine:
 
 
 async def tokens_of(generation: Generation) -> list[tuple[int, ...]]:
-    """Of each sequence of each prompt, as a stream tells them."""
+    """The tokens of each sequence of each prompt, as a stream tells them."""
     told: dict[tuple[int, int], tuple[int, ...]] = {}
     async with generation:
         async for number, increment in generation:

@@ -44,7 +44,7 @@ def url(target: str) -> Iterator[str]:
 
 
 def processes() -> list[psutil.Process]:
-    """Of the replicas."""
+    """The processes of the replicas."""
     there = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):

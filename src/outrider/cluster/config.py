@@ -34,10 +34,10 @@ class ClusterConfig(Strict):
     ingresses: PositiveInt = 1
     """Processes that read requests and tell answers."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Of `LLM`."""
+    """Options of `LLM`."""
     server: dict[str, Any] = Field(default_factory=dict)
-    """Of `ServerConfig`. Without `model_name`: the name of the model's file or folder; without `api_keys`:
-    what OUTRIDER_API_KEY says where the application is built."""
+    """Options of `ServerConfig`. Without `model_name`: the name of the model's file or folder; without
+    `api_keys`: what OUTRIDER_API_KEY says where the application is built."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -67,7 +67,8 @@ class ClusterConfig(Strict):
         return {**threads, **self.options}
 
     def server_config(self, environment: Mapping[str, str] = os.environ) -> ServerConfig:
-        """Of the ingress. Its clients call it whatever Ray's proxies are called, unless `server` says more.
+        """How the ingress serves. Its clients call it whatever Ray's proxies are called, unless `server` says
+        more.
 
         Raises ConfigError for what it cannot be.
         """

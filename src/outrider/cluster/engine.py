@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MOST_BLOCKS = 1024
 """Blocks at the beginning of a prompt by which a replica is chosen."""
 DIGEST_BYTES = 8
-"""Of each that is sent along: a mistake would only make a cache miss."""
+"""Bytes of the digest of each that are sent along: a mistake would only make a cache miss."""
 
 
 class ReplicatedEngine:

@@ -120,7 +120,7 @@ class RayReplicas:
         return vector
 
     async def metrics(self, labels: dict[str, str]) -> list[Metric]:
-        """Of those that are there. One that dies meanwhile is left out."""
+        """The figures of those that are there. One that dies meanwhile is left out."""
         asked = self._handle.broadcast("metrics", labels)
         told = await asked.results_async(timeout_s=METRICS_SECONDS, return_exceptions=True)
         return [metric for each in told if isinstance(each, list) for metric in each]

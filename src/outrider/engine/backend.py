@@ -26,7 +26,7 @@ CPU = "cpu"
 FLOATS = ("F32", "F16", "BF16")  # types of a checkpoint that are not quantised
 NATIVE_CACHES = tuple(STORED)
 NATIVE_DTYPES = ("auto", "float32", "bfloat16")
-TRITON_TYPES = dict.fromkeys(("dtype", "kv_cache_dtype"), (*NATIVE_DTYPES, "float16"))
+TRITON_DTYPES = (*NATIVE_DTYPES, "float16")  # of weights, and of K and V
 ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
     "float32": FormatPair(FORMATS["F32"], FORMATS["F32"]),
     "bfloat16": FormatPair(FORMATS["BF16"], FORMATS["BF16"]),
@@ -135,12 +135,11 @@ def is_triton(config: EngineConfig, device: str, checkpoint: Checkpoint) -> bool
     for and cannot."""
     if config.backend == "triton":
         CUDA.require("backend = 'triton'")
-        for name, known in TRITON_TYPES.items():
-            if getattr(config, name) not in known:
-                raise ConfigError(
-                    f"backend = 'triton' with {name} = {getattr(config, name)!r}: Triton's kernels take "
-                    f"{', '.join(known)}"
-                )
+        if name := _unknown_to_triton(config):
+            raise ConfigError(
+                f"backend = 'triton' with {name} = {getattr(config, name)!r}: Triton's kernels take "
+                f"{', '.join(TRITON_DTYPES)}"
+            )
         return True
     lacks = _lack_of_triton(config, checkpoint)
     if config.backend != "auto" or device == CPU:
@@ -156,13 +155,18 @@ def is_triton(config: EngineConfig, device: str, checkpoint: Checkpoint) -> bool
     return not lacks
 
 
+def _unknown_to_triton(config: EngineConfig) -> str | None:
+    """The option that names a type which Triton's kernels do not have."""
+    names = ("dtype", "kv_cache_dtype")
+    return next((name for name in names if getattr(config, name) not in TRITON_DTYPES), None)
+
+
 def _lack_of_triton(config: EngineConfig, checkpoint: Checkpoint) -> str | None:
     """Why Triton's kernels cannot compute a model."""
     if CUDA.missing:
         return f"the package {CUDA.missing!r} is not installed ({CUDA.command})"
-    for name, known in TRITON_TYPES.items():
-        if getattr(config, name) not in known:
-            return f"{name} = {getattr(config, name)!r} is not for Triton's kernels"
+    if name := _unknown_to_triton(config):
+        return f"{name} = {getattr(config, name)!r} is not for Triton's kernels"
     if len(checkpoint.config.tree.cached) > len(checkpoint.config.tree.attention_shapes):
         return "layers that keep states have no kernels in Triton"
     return None

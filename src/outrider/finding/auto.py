@@ -17,6 +17,7 @@ from typing import Any
 
 from outrider import models
 from outrider.config import LOOKUP, DrafterConfig, EngineConfig
+from outrider.drafting.self_draft import WORTH
 from outrider.errors import ConfigError, OutriderError
 from outrider.finding.candidate import Candidate, Finder, Sought
 from outrider.finding.folders import beside, in_hub_cache
@@ -41,8 +42,6 @@ CONTEXT = 0.75
 LIGHT = 0.05
 """The share of its target's bytes that a drafter may read for a token as it is stored. One that reads more is
 quantised: at four bits it guesses nearly as well, and sooner."""
-WORTH = 1.25
-"""Times fewer bytes that a quantised drafter has to read."""
 TOLD = 3
 """Candidates that do not fit and are told of in one line."""
 

@@ -19,8 +19,8 @@ MEMORY = (
     (("memory.max", "memory.high"), "memory.current", "inactive_file"),
     (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Of both versions: limits, what is used, and the name in `memory.stat` of pages of files that nobody
-has used for a while."""
+"""The files of both versions: limits, what is used, and the name in `memory.stat` of pages of files that
+nobody has used for a while."""
 
 
 def cpu_quota(mounted: Path = MOUNTED, own: Path = OWN) -> float:

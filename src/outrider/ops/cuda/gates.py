@@ -20,7 +20,7 @@ def sigmoid(x):
 
 @triton.jit
 def tanh(x):
-    """Of large magnitudes, whose exponentials overflow, too."""
+    """The hyperbolic tangent, also of large magnitudes, whose exponentials overflow."""
     return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
 
 
