@@ -19,6 +19,10 @@ from outrider.errors import ConfigError
 ALIGNED = 8  # bytes: the largest number that is staged
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton runs kernels in Python on the CPU. It decides so when a kernel is defined."""
+if INTERPRETED:
+    from outrider.ops.cuda.interpreter import multiply_rows_alone
+
+    multiply_rows_alone()
 
 
 def open_device(name: str) -> torch.device:
