@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from outrider.ops.cuda.decode import factors_of, floats, pair
+from outrider.ops.cuda.decode import factors_of, floats, pair, takes_off
 from outrider.ops.cuda.device import launch
 from outrider.ops.cuda.matrix import GpuMatrix
 
@@ -36,10 +36,10 @@ def _look_up(tokens, out, codes, scales, high, more, factors, table, outputs: tl
         group, half = inside // 32, inside % 32 // 16
         low, upper = pair(codes, high, table, more, group, inside % 16, token, outputs, low_bits, high_bits,
                           zero, kind, per, has_table)  # fmt: skip
-        scale, other, least = factors_of(scales, more, factors, group, token, outputs, kind, per)
+        scale, other, least, less = factors_of(scales, more, factors, group, token, outputs, kind, per)
         value = tl.where(half == 0, low * scale, upper * other)
-        if kind == "k" or kind == "minimum":
-            value = value - least
+        if takes_off(kind):
+            value = value - tl.where(half == 0, least, less)
     tl.store(out + row.to(tl.int64) * inputs + k, value * factor, mask=real)
 
 

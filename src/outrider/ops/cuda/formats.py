@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class Planes:
     """The bytes of a matrix [outputs, inputs], taken apart by what they mean.
 
     codes: of a dense matrix [outputs, inputs]; of one in groups uint8 [bytes of all inputs, outputs], so that
-    neighbours are loaded together. high: bits of codes above the lower four. scales, more: factors of groups
+    neighbours are loaded together. high: bits of codes above those in `codes`. scales, more: factors of groups
     and what belongs to them. table: the values of codes. A plane that a format does not have is None.
     """
 
@@ -90,7 +90,7 @@ def _q4_1(data: Tensor) -> Planes:
 def _q5_0(data: Tensor) -> Planes:
     blocks = data.view(len(data), -1, 22)
     return Planes(
-        _down(blocks[..., 6:]), _halves(blocks[..., :2]), high=_high(_bits(blocks[..., 2:6], 1, 8), 1)
+        _down(blocks[..., 6:]), _halves(blocks[..., :2]), high=_fields(_bits(blocks[..., 2:6], 1, 8), 1)
     )
 
 
@@ -99,7 +99,7 @@ def _q5_1(data: Tensor) -> Planes:
     return Planes(
         _down(blocks[..., 8:]),
         _halves(blocks[..., :2]),
-        _high(_bits(blocks[..., 4:8], 1, 8), 1),
+        _fields(_bits(blocks[..., 4:8], 1, 8), 1),
         _halves(blocks[..., 2:4]),
     )
 
@@ -121,8 +121,7 @@ def _q4_k(data: Tensor) -> Planes:
 def _q5_k(data: Tensor) -> Planes:
     blocks = data.view(len(data), -1, 176)
     codes = _nibbles(blocks[..., 48:].reshape(*blocks.shape[:2], 4, 32))
-    fifth = blocks[..., None, 16:48] >> torch.arange(8, dtype=torch.uint8, device=data.device)[:, None] & 1
-    return _k_planes(blocks, _paired(codes), _high(fifth, 1))
+    return _k_planes(blocks, _paired(codes), _fields(_ones(blocks[..., 16:48]), 1))
 
 
 def _k_planes(blocks: Tensor, codes: Tensor, high: Tensor | None) -> Planes:
@@ -134,17 +133,33 @@ def _k_planes(blocks: Tensor, codes: Tensor, high: Tensor | None) -> Planes:
 def _q6_k(data: Tensor) -> Planes:
     blocks = data.view(len(data), -1, 210)
     low = _nibbles(blocks[..., :128].reshape(*blocks.shape[:2], 2, 64))
-    shifts = torch.arange(0, 8, 2, dtype=torch.uint8, device=data.device)[:, None]
-    high = blocks[..., 128:192].reshape(*blocks.shape[:2], 2, 1, 32) >> shifts & 3
-    return Planes(
-        _paired(low), _halves(blocks[..., 208:]), _high(high, 2), factors=_down(blocks[..., 192:208])
-    )
+    high = _fields(_twos(blocks[..., 128:192]), 2)
+    return Planes(_paired(low), _halves(blocks[..., 208:]), high, factors=_down(blocks[..., 192:208]))
+
+
+def _q2_k(data: Tensor) -> Planes:
+    blocks = data.view(len(data), -1, 84)
+    codes = _fields(_twos(blocks[..., 16:80]), 2)
+    scale, least = _halves(blocks[..., 80:82]), _halves(blocks[..., 82:])
+    return Planes(codes, scale, more=least, factors=_down(blocks[..., :16]))
+
+
+def _q3_k(data: Tensor) -> Planes:
+    blocks = data.view(len(data), -1, 110)
+    third = _fields(_ones(blocks[..., :32]), 1)
+    codes = _fields(_twos(blocks[..., 32:96]), 2)
+    return Planes(codes, _halves(blocks[..., 108:]), third, factors=_down(blocks[..., 96:108]))
+
+
+def _iq4_xs(data: Tensor) -> Planes:
+    blocks = data.view(len(data), -1, 136)
+    return Planes(_down(blocks[..., 8:]), _halves(blocks[..., :2]), factors=_down(blocks[..., 2:8]))
 
 
 def _with_table(pack: Callable[[Tensor], Planes], values: Tensor) -> Callable[[Tensor], Planes]:
     def packed(data: Tensor) -> Planes:
         planes = pack(data)
-        return Planes(planes.codes, planes.scales, table=values.to(data.device))
+        return replace(planes, table=values.to(data.device))
 
     return packed
 
@@ -175,13 +190,24 @@ def _bits(data: Tensor, width: int, count: int) -> Tensor:
     return (data[..., None] >> shifts & (1 << width) - 1).flatten(-2)
 
 
+def _ones(data: Tensor) -> Tensor:
+    """Bits by input: the lowest of all bytes [outputs, blocks, 32], then the next."""
+    return data[..., None, :] >> torch.arange(8, dtype=torch.uint8, device=data.device)[:, None] & 1
+
+
+def _twos(data: Tensor) -> Tensor:
+    """Numbers of 2 bits, by input: in bytes [outputs, blocks, 64] those of the first 32, then of the others."""
+    shifts = torch.arange(0, 8, 2, dtype=torch.uint8, device=data.device)[:, None]
+    return data.reshape(*data.shape[:2], 2, 1, 32) >> shifts & 3
+
+
 def _paired(codes: Tensor) -> Tensor:
     """Codes of 4 bits, by input, as Q4_0 has them: those of a group's second half in the upper nibbles."""
     groups = codes.reshape(len(codes), -1, 2, GROUP // 2)
     return _down(groups[:, :, 0] | groups[:, :, 1] << 4)
 
 
-def _high(values: Tensor, bits: int) -> Tensor:
+def _fields(values: Tensor, bits: int) -> Tensor:
     """Numbers of so many bits, by input, in 4 * bits bytes a group.
 
     Input k of a half lies in byte k % bytes, the first half in the lower nibble.
@@ -206,10 +232,13 @@ GPU_FORMATS: dict[str, GpuFormat] = {
     "Q4_1": GpuFormat(_q4_1, "minimum"),
     "Q5_0": GpuFormat(_q5_0, "half", bits=(4, 1), zero=16),
     "Q5_1": GpuFormat(_q5_1, "minimum", bits=(4, 1)),
+    "Q2_K": GpuFormat(_q2_k, "k2", bits=(2, 0)),
+    "Q3_K": GpuFormat(_q3_k, "k3", bits=(2, 1), zero=4),
     "Q4_K": GpuFormat(_q4_k, "k"),
     "Q5_K": GpuFormat(_q5_k, "k", bits=(4, 1)),
     "Q6_K": GpuFormat(_q6_k, "k6", bits=(4, 2), zero=32),
     "IQ4_NL": GpuFormat(_with_table(_q4_0, torch.from_numpy(IQ4_VALUES)), "half"),
+    "IQ4_XS": GpuFormat(_with_table(_iq4_xs, torch.from_numpy(IQ4_VALUES)), "xs"),
     "MXFP4": GpuFormat(_with_table(_mxfp4, torch.from_numpy(E2M1_DOUBLES)), "power"),
     "U4_32": GpuFormat(_u4(32), "zero"),
     "U4_64": GpuFormat(_u4(64), "zero", per=2),

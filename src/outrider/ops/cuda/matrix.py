@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from outrider.errors import ModelError
 from outrider.formats.weight import Weight
 from outrider.ops.cuda.formats import GPU_FORMATS, GpuFormat, Planes
 
@@ -38,14 +37,9 @@ class GpuMatrix:
 def pack_matrix(
     parts: Sequence[Weight], device: torch.device, bias: Tensor | None = None, *, experts: int = 1
 ) -> GpuMatrix:
-    """Weights of one format, one below the other. Raises ModelError for a format without kernels."""
+    """Weights of one format, one below the other."""
     first = parts[0]
-    format = GPU_FORMATS.get(first.format.name)
-    if format is None:
-        raise ModelError(
-            f"weights of type {first.format.name} have no GPU kernels; there are such for "
-            f"{', '.join(GPU_FORMATS)}; give a file of one of these types, or backend = 'torch'"
-        )
+    format = GPU_FORMATS[first.format.name]
     rows = [part.data if part.order is None else part.data[part.order] for part in parts]
     data = torch.cat([torch.from_numpy(np.array(part)).to(device) for part in rows])
     columns = None if first.columns is None else torch.from_numpy(first.columns).to(device, torch.int64)

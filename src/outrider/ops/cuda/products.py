@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from outrider.ops.cuda.decode import factors_of, floats, pair
+from outrider.ops.cuda.decode import by_halves, factors_of, floats, pair, takes_off
 
 
 @triton.jit
@@ -69,7 +69,7 @@ def add_splits(partial, out, residual, bias, expert_of, rows, outputs, width, fi
 
 
 @triton.jit
-def add_tile(acc, x, low, high, scale, other, least, row, there, start, inputs, kind: tl.constexpr,
+def add_tile(acc, x, low, high, scale, other, least, less, row, there, start, inputs, kind: tl.constexpr,
              operand: tl.constexpr, precision: tl.constexpr, depth: tl.constexpr,
              tile: tl.constexpr):  # fmt: skip
     """A strip's sums [16, tile] with those of a tile of inputs, which begins at `start`.
@@ -96,15 +96,19 @@ def add_tile(acc, x, low, high, scale, other, least, row, there, start, inputs, 
         second = tl.load(x + flat + k[None, :], mask=there[:, None] & (k < inputs)[None, :], other=0.0)
         zeros = tl.zeros([16, tile], tl.float32)
         part = tl.dot(first.to(operand), low, zeros, input_precision=precision)
-        if kind == "k6":  # a scale for each half
+        if by_halves(kind):
             acc = tl.fma(part, tl.broadcast_to(scale[None, :], [16, tile]), acc)
             part = zeros
         part = tl.dot(second.to(operand), high, part, input_precision=precision)
         acc = tl.fma(part, tl.broadcast_to(other[None, :], [16, tile]), acc)
-        if kind == "k" or kind == "minimum":
-            sums = tl.sum(first.to(tl.float32), 1) + tl.sum(second.to(tl.float32), 1)
-            off = tl.broadcast_to(-least[None, :], [16, tile])
-            acc = tl.fma(tl.broadcast_to(sums[:, None], [16, tile]), off, acc)
+        if takes_off(kind):
+            sums, others = tl.sum(first.to(tl.float32), 1), tl.sum(second.to(tl.float32), 1)
+            if by_halves(kind):
+                off = tl.broadcast_to(-least[None, :], [16, tile])
+                acc = tl.fma(tl.broadcast_to(sums[:, None], [16, tile]), off, acc)
+                sums = tl.zeros([16], tl.float32)
+            off = tl.broadcast_to(-less[None, :], [16, tile])
+            acc = tl.fma(tl.broadcast_to((sums + others)[:, None], [16, tile]), off, acc)
     return acc
 
 
@@ -148,22 +152,22 @@ def multiply(x, out, partial, residual, bias, codes, scales, high, more, factors
             upper, scale = low, tl.zeros([tile], tl.float32)
             if kind == "fp8_block":
                 scale = tl.load(scales + weight * ((inputs + depth - 1) // depth) + start // depth)
-            other, least = scale, scale
+            other, least, less = scale, scale, scale
         else:
             group = start // 32
             low, upper = pair(codes, high, table, more, group, tl.arange(0, 16)[:, None], weight[None, :],
                               columns, low_bits, high_bits, zero, kind, per, has_table)  # fmt: skip
             low, upper = low.to(operand), upper.to(operand)
-            scale, other, least = factors_of(scales, more, factors, group, weight, columns, kind, per)
-        acc0 = add_tile(acc0, x, low, upper, scale, other, least, row0, there0, start, inputs, kind, operand,
+            scale, other, least, less = factors_of(scales, more, factors, group, weight, columns, kind, per)
+        acc0 = add_tile(acc0, x, low, upper, scale, other, least, less, row0, there0, start, inputs, kind, operand,
                         precision, depth, tile)  # fmt: skip
         if strips > 1:
-            acc1 = add_tile(acc1, x, low, upper, scale, other, least, row1, there1, start, inputs, kind,
+            acc1 = add_tile(acc1, x, low, upper, scale, other, least, less, row1, there1, start, inputs, kind,
                             operand, precision, depth, tile)  # fmt: skip
         if strips > 2:
-            acc2 = add_tile(acc2, x, low, upper, scale, other, least, row2, there2, start, inputs, kind,
+            acc2 = add_tile(acc2, x, low, upper, scale, other, least, less, row2, there2, start, inputs, kind,
                             operand, precision, depth, tile)  # fmt: skip
-            acc3 = add_tile(acc3, x, low, upper, scale, other, least, row3, there3, start, inputs, kind,
+            acc3 = add_tile(acc3, x, low, upper, scale, other, least, less, row3, there3, start, inputs, kind,
                             operand, precision, depth, tile)  # fmt: skip
     if kind == "int8" or kind == "fp8":
         of_output = tl.load(scales + weight)[None, :]
