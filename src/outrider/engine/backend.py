@@ -61,7 +61,7 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
             num_threads=config.num_threads,
             instruction_set=config.instruction_set,
         )
-    if is_triton(config, device, checkpoint):
+    if is_triton(config, device):
         _check_options(config, device, "Triton's kernels", ("num_threads", "instruction_set"))
         _tell_of_changes(config, checkpoint.stored_as)
         linear, table, cache_dtype = triton_formats(config, checkpoint)
@@ -130,7 +130,7 @@ def triton_formats(config: EngineConfig, checkpoint: Checkpoint) -> WeightFormat
     return WeightFormats(linear, table, {"F32": "float32", "F16": "float16"}.get(stored, "bfloat16"))
 
 
-def is_triton(config: EngineConfig, device: str, checkpoint: Checkpoint) -> bool:
+def is_triton(config: EngineConfig, device: str) -> bool:
     """Whether Triton's kernels compute, where the native ones do not. Raises ConfigError where they are asked
     for and cannot."""
     if config.backend == "triton":
@@ -141,7 +141,7 @@ def is_triton(config: EngineConfig, device: str, checkpoint: Checkpoint) -> bool
                 f"{', '.join(TRITON_DTYPES)}"
             )
         return True
-    lacks = _lack_of_triton(config, checkpoint)
+    lacks = _lack_of_triton(config)
     if config.backend != "auto" or device == CPU:
         return False
     if lacks:
@@ -161,14 +161,12 @@ def _unknown_to_triton(config: EngineConfig) -> str | None:
     return next((name for name in names if getattr(config, name) not in TRITON_DTYPES), None)
 
 
-def _lack_of_triton(config: EngineConfig, checkpoint: Checkpoint) -> str | None:
-    """Why Triton's kernels cannot compute a model."""
+def _lack_of_triton(config: EngineConfig) -> str | None:
+    """Why Triton's kernels cannot compute."""
     if CUDA.missing:
         return f"the package {CUDA.missing!r} is not installed ({CUDA.command})"
     if name := _unknown_to_triton(config):
         return f"{name} = {getattr(config, name)!r} is not for Triton's kernels"
-    if len(checkpoint.config.tree.cached) > len(checkpoint.config.tree.attention_shapes):
-        return "layers that keep states have no kernels in Triton"
     return None
 
 

@@ -15,9 +15,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from outrider.cache.store import LayerCache
+from outrider.cache.store import LayerCache, StateCache
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
+from outrider.ops.cuda import states
 from outrider.ops.cuda.attention import attend
 from outrider.ops.cuda.choose import Choosing, RowDraw
 from outrider.ops.cuda.embedding import look_up
@@ -28,7 +29,7 @@ from outrider.ops.cuda.layout import GpuBatch
 from outrider.ops.cuda.linear import linear
 from outrider.ops.cuda.matrix import GpuMatrix, pack_matrix
 from outrider.ops.cuda.norms import norm
-from outrider.ops.shapes import AttentionShape, HeadVectors, Rope, Routing
+from outrider.ops.shapes import AttentionShape, ConvShape, DeltaShape, HeadVectors, Rope, Routing
 from outrider.ops.span import Span
 
 CPU, HALF = torch.device("cpu"), torch.bfloat16
@@ -64,7 +65,8 @@ def compile_only(target: GPUTarget) -> None:
 def run() -> None:
     matrix, q4 = weight(64, 512, "BF16"), weight(64, 256, "Q4_K")
     linear(torch.zeros(40, 512, dtype=HALF), [matrix], torch.zeros(40, 64))
-    linear(torch.zeros(1, 256, dtype=HALF), [q4])
+    for format in FORMATS:
+        linear(torch.zeros(1, 256, dtype=HALF), [weight(64, 256, format)])
     look_up(torch.zeros(1, dtype=torch.int32), q4, 1.0)
     shape = AttentionShape(8, 2, 64, 0.1, Rope((1.0,) * 32), window=100)
     batch = GpuBatch.of([Span([0] * 5, 7, ([0],), 1)], 16, CPU)
@@ -78,6 +80,12 @@ def run() -> None:
     stacks = (weight(32, 64, "F8_E4M3", 4), weight(32, 64, "F8_E4M3", 4), weight(64, 32, "F8_E4M3", 4))
     positions, routing = torch.zeros(2, dtype=torch.int32), Routing(4, 2, normalised=True)
     experts(x.to(HALF), torch.zeros(2, 4), stacks, routing, "silu", positions, x, 1.0, None)
+    wide = torch.zeros(8, 1024)
+    convolution, rule = ConvShape(1024, 4, silu=True), DeltaShape(2, 4, 128, 128)
+    slots = [StateCache(torch.zeros(3, *shape.state)) for shape in (convolution, rule)]
+    states.convolve(wide, torch.zeros(1024, 4), None, slots[0], convolution, batch.states)
+    gates = torch.zeros(8, 4)
+    states.delta(wide, gates, gates, gates[0], gates[0], slots[1], rule, batch.states)
     choosing = Choosing(torch.zeros(1, 3000), [RowDraw(0, 1.0, 0.1, 5, 0.9, 7)])
     choosing.columns()
     choosing.confidences()

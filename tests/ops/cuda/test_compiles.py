@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from outrider.ops.cuda import attention, choice, embedding, experts, gates, heads, norms, products
+from outrider.ops.cuda import attention, choice, embedding, experts, gates, heads, norms, products, states
 
 KERNELS = {
     "multiply": products, "add_splits": products, "_attend": attention, "_merge": attention, "_place": heads,
     "_norm": norms, "_gate": gates, "_look_up": embedding, "_route": experts, "_combine": experts,
+    "_convolve": states, "_delta": states,
     "peaks": choice, "peak": choice, "tally": choice, "narrow": choice, "ties": choice, "pick": choice,
     "decide": choice, "powers": choice, "likeliest": choice,
 }  # fmt: skip

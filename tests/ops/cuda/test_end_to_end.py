@@ -93,16 +93,6 @@ def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str,
     assert tokens(loaded(target, "triton", draft), PROMPTS, requests(3)) != plain
 
 
-def test_states_are_refused_by_name() -> None:
-    from outrider.errors import ModelError
-    from outrider.ops.cuda.backend import GpuBackend
-    from outrider.ops.shapes import ConvShape
-
-    made = GpuBackend(DEVICE, cache_dtype="float32")
-    with pytest.raises(ModelError, match=r"layers that keep states .* backend = 'torch'"):
-        made.new_states(3, [ConvShape(4, 2)])
-
-
 def test_what_cannot_be_is_refused(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="dtype = 'float64': Triton's kernels take"):
         LLM(target, device=DEVICE, backend="triton", dtype="float64")

@@ -22,7 +22,6 @@ from outrider.ops.cuda.chain import GpuChain
 from outrider.ops.cuda.device import model_name, open_device
 from outrider.ops.cuda.forward import GpuForward
 from outrider.ops.cuda.matrix import GpuMatrix, pack_matrix
-from outrider.ops.cuda.ops import NO_STATES
 from outrider.ops.lane import DraftChain, Words
 from outrider.ops.shapes import AttentionShape, Rope, StateShape
 
@@ -112,9 +111,7 @@ class GpuBackend:
         return tuple(LayerCache(keys=room(shape), values=room(shape)) for shape in shapes)
 
     def new_states(self, slots: int, shapes: Sequence[StateShape]) -> Sequence[StateCache]:
-        if shapes:
-            raise ModelError(NO_STATES)
-        return ()
+        return tuple(StateCache(torch.empty((slots, *shape.state), device=self.device)) for shape in shapes)
 
     def release(self, values: Tensor, first: int) -> None:
         """A GPU's memory is taken at once."""

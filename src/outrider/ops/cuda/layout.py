@@ -25,6 +25,21 @@ Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
+class StateRows:
+    """What layers that keep states are told of the rows: int32 [padded rows], and of the requests.
+
+    follows: the row that a row follows, or -1. begins, ends: the slots of the state before the request's
+    first row, and of that after the row; -1 where it is zero, or not kept. walks: int32 [requests, 2], the
+    first row and how many.
+    """
+
+    follows: Tensor
+    begins: Tensor
+    ends: Tensor
+    walks: Tensor
+
+
+@dataclass(frozen=True)
 class GpuBatch:
     """rows, logit_rows: real ones; arrays go on with padding, which is computed and not read.
 
@@ -32,7 +47,7 @@ class GpuBatch:
     int32 [padded rows], where K and V go, or -1. tables: for each group int32 [requests, blocks]. selected:
     int32 [padded rows with logits]. pieces: int32 [pieces, 5], the first row and how many, the request, the
     place where its tree begins, and where in `paths` the row's path begins. starts: the first row of each
-    piece. splits: of the longest context.
+    piece. splits: of the longest context. states: see `StateRows`.
     """
 
     rows: int
@@ -47,6 +62,7 @@ class GpuBatch:
     starts: tuple[int, ...]
     splits: int
     block_size: int
+    states: StateRows
 
     @classmethod
     def of(
@@ -80,6 +96,7 @@ class GpuBatch:
             starts,
             splits,
             block_size,
+            StateRows(*(there[name] for name in ("follows", "begins", "ends", "walks"))),
         )
 
 
@@ -109,8 +126,8 @@ def _arrays(spans: Sequence[Span], block_size: int) -> tuple[dict[str, Ints], tu
             -1,
         )
     pieces, paths = _pieces(spans, offsets)
-    arrays["pieces"] = np.zeros((padded(len(pieces)), 5), np.int32)
-    arrays["pieces"][: len(pieces)] = pieces
+    arrays["pieces"] = _rows_of(pieces, 5)
+    arrays |= _states(spans, offsets)
     arrays["paths"] = _filled(paths, 0)
     longest = max(max(span.positions) + 1 for span in spans)
     return arrays, tuple(piece[0] for piece in pieces), padded(-(-longest // SPLIT))
@@ -121,6 +138,24 @@ def _filled(values: object, padding: int) -> Ints:
     array = np.full(max(1, padded(len(numbers))), padding, np.int32)
     array[: len(numbers)] = numbers
     return array
+
+
+def _rows_of(values: Sequence[Sequence[int]], width: int) -> Ints:
+    array = np.zeros((padded(len(values)), width), np.int32)
+    array[: len(values)] = values
+    return array
+
+
+def _states(spans: Sequence[Span], offsets: Sequence[int]) -> dict[str, Ints]:
+    follows, begins, ends = list[int](), list[int](), list[int]()
+    for span, first in zip(spans, offsets, strict=False):
+        follows += [first + before if before >= 0 else -1 for before in span.follows]
+        begins += [span.states.get(span.start, -1) if span.start else -1] * len(span.tokens)
+        after = span.new_states
+        ends += [after.get(row, -1) for row in range(len(span.tokens))]
+    walks = [(first, len(span.tokens)) for span, first in zip(spans, offsets, strict=False)]
+    each = {"follows": follows, "begins": begins, "ends": ends}
+    return {name: _filled(values, -1) for name, values in each.items()} | {"walks": _rows_of(walks, 2)}
 
 
 def _tables(tables: Sequence[Sequence[int]]) -> Ints:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from outrider.cache.store import LayerCache, StateCache
-from outrider.errors import ModelError
+from outrider.ops.cuda import states
 from outrider.ops.cuda.attention import attend
 from outrider.ops.cuda.embedding import look_up
 from outrider.ops.cuda.experts import experts
@@ -107,7 +107,7 @@ class GpuOps:
     def convolve(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, cache: StateCache, shape: ConvShape
     ) -> Tensor:
-        raise ModelError(NO_STATES)
+        return states.convolve(x, weight, bias, cache, shape, self.batch.states)
 
     def delta(
         self,
@@ -119,7 +119,7 @@ class GpuOps:
         cache: StateCache,
         shape: DeltaShape,
     ) -> Tensor:
-        raise ModelError(NO_STATES)
+        return states.delta(qkv, forget, write, rates, bias, cache, shape, self.batch.states)
 
     def norm_heads(self, x: Tensor, weight: Tensor, heads: int, eps: float) -> Tensor:
         return norm(x, weight, eps, self._dtype, heads=heads)
@@ -134,7 +134,3 @@ class GpuOps:
     def keep(self, x: Tensor) -> None:
         self.kept.append(x[: self._real])
 
-
-NO_STATES = (
-    "layers that keep states (convolutions and delta rules) have no kernels in Triton; give backend = 'torch'"
-)
