@@ -20,12 +20,13 @@ from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
 from outrider.ops.cuda import states
 from outrider.ops.cuda.attention import attend
-from outrider.ops.cuda.choose import Choosing, RowDraw
+from outrider.ops.cuda.choose import Choosing, Draws, RowDraw
+from outrider.ops.cuda.device import upload
 from outrider.ops.cuda.embedding import look_up
 from outrider.ops.cuda.experts import experts
 from outrider.ops.cuda.gates import gate_by
 from outrider.ops.cuda.heads import place_heads
-from outrider.ops.cuda.layout import GpuBatch
+from outrider.ops.cuda.layout import Layout
 from outrider.ops.cuda.linear import linear
 from outrider.ops.cuda.matrix import GpuMatrix, pack_matrix
 from outrider.ops.cuda.norms import norm
@@ -69,7 +70,8 @@ def run() -> None:
         linear(torch.zeros(1, 256, dtype=HALF), [weight(64, 256, format)])
     look_up(torch.zeros(1, dtype=torch.int32), q4, 1.0)
     shape = AttentionShape(8, 2, 64, 0.1, Rope((1.0,) * 32), window=100)
-    batch = GpuBatch.of([Span([0] * 5, 7, ([0],), 1)], 16, CPU)
+    laid = Layout.of([Span([0] * 5, 7, ([0],), 1)], 16)
+    batch = laid.batch(upload(laid.arrays, CPU))
     keys = torch.zeros(16, 2, 64, dtype=HALF)
     cache = LayerCache(keys, keys)
     q = place_heads(torch.zeros(8, 768), batch, cache, shape, HeadVectors(), torch.zeros(32), HALF)
@@ -86,7 +88,8 @@ def run() -> None:
     states.convolve(wide, torch.zeros(1024, 4), None, slots[0], convolution, batch.states)
     gates = torch.zeros(8, 4)
     states.delta(wide, gates, gates, gates[0], gates[0], slots[1], rule, batch.states)
-    choosing = Choosing(torch.zeros(1, 3000), [RowDraw(0, 1.0, 0.1, 5, 0.9, 7)])
+    draws = Draws.of([RowDraw(0, 1.0, 0.1, 5, 0.9, 7)], 3000)
+    choosing = Choosing(torch.zeros(1, 3000), draws, upload(draws.arrays, CPU))
     choosing.columns()
     choosing.confidences()
 

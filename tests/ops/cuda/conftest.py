@@ -1,4 +1,4 @@
-"""Triton's interpreter, made fast enough to test with."""
+"""Triton's interpreter, made fast enough to test with, and tapes in place of graphs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from triton.runtime import interpreter
 
 from outrider.ops.cuda import norms
 from tests.ops.cuda import ON_GPU
+from tests.ops.cuda.tape import record_on_tapes
 
 
 class _Kept:
@@ -19,9 +20,9 @@ class _Kept:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _language_patched_once() -> Iterator[None]:
+def _interpreter() -> Iterator[None]:
     """The interpreter puts functions of its own in place of the whole language's at each call of a kernel and
-    of each function that it calls, which takes most of the time of a small one."""
+    of each function that it calls, which takes most of the time of a small one. Here it does so once."""
     if ON_GPU:
         yield
         return
@@ -29,6 +30,7 @@ def _language_patched_once() -> Iterator[None]:
     scopes, kept = [interpreter._patch_lang(function.fn) for function in functions], _Kept()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_patch_lang", lambda fn: kept)
+        record_on_tapes(patch)
         yield
     for scope in reversed(scopes):
         scope.restore()

@@ -15,11 +15,10 @@ from outrider.ops.cuda import attention as attention_module
 from outrider.ops.cuda import layout as layout_module
 from outrider.ops.cuda.attention import attend
 from outrider.ops.cuda.heads import place_heads
-from outrider.ops.cuda.layout import GpuBatch
 from outrider.ops.shapes import AttentionShape, HeadVectors, Temperature
 from outrider.ops.shapes import Rope as RopeShape
 from outrider.ops.span import Span
-from tests.ops.cuda import DEVICE, ON_GPU
+from tests.ops.cuda import DEVICE, ON_GPU, batch_of
 from tests.ops.cuda.test_linear import numbers
 from tests.ops.oracle import Attention, Rope
 
@@ -71,7 +70,7 @@ class Layer:
         return [self.free.pop() for _ in range(-(-LENGTH // BLOCK))]
 
     def run(self, qkv: Tensor, spans: list[Span]) -> Tensor:
-        batch = GpuBatch.of(spans, BLOCK, torch.device(DEVICE))
+        batch = batch_of(spans, BLOCK)
         rows = torch.zeros((len(batch.tokens), qkv.shape[1]), device=DEVICE)
         rows[: len(qkv)] = qkv
         q = place_heads(rows, batch, self.cache, self.shape, self.vectors, self.frequencies, self.dtype)
@@ -162,7 +161,7 @@ def test_many_rows_are_computed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch)
     layer, x = Layer(PLAIN), numbers(LENGTH, PLAIN.width)
     table = layer.table()
     whole = layer.run(x, [span(table, 0, LENGTH)])
-    monkeypatch.setattr(attention_module, "SCRATCH", 2**12)
+    monkeypatch.setattr(layout_module, "SCRATCH", 1)
     assert torch.equal(layer.run(x, [span(table, 0, LENGTH)]), whole)
 
 

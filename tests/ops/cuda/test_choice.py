@@ -14,7 +14,8 @@ from outrider.ops.choice import Bar, Choice, Filters
 from outrider.ops.cuda import choose as choose_module
 from outrider.ops.cuda import noise
 from outrider.ops.cuda.backend import GpuBackend
-from outrider.ops.cuda.choose import Choosing, RowDraw, choose
+from outrider.ops.cuda.choose import Choosing, Draws, RowDraw, choose
+from outrider.ops.cuda.device import upload
 from outrider.ops.noise import GOLDEN, folded, mix
 from outrider.ops.span import Span
 from outrider.ops.torch.choose import choose as reference
@@ -98,7 +99,8 @@ def test_a_row_is_chosen_from_alone_or_beside_others() -> None:
     together = choose(given, asked).tolist()
     assert together[3:] == [-1, -2, -3]
     assert together == [choose(given, [one]).tolist()[0] for one in asked]
-    sure = Choosing(given, asked).confidences()
+    draws = Draws.of(asked, VOCAB)
+    sure = Choosing(given, draws, upload(draws.arrays, given.device)).confidences()[: draws.count]
     assert sure[3:].tolist() == [0.0, 0.0, 0.0]
     assert sure[0].item() == pytest.approx(confidence(given[:1].cpu()), rel=1e-5)
 
@@ -106,7 +108,8 @@ def test_a_row_is_chosen_from_alone_or_beside_others() -> None:
 def test_columns_that_stand_for_tokens_and_columns_left_out() -> None:
     given, ids = logits(2)[:, :50].contiguous(), torch.arange(50, device=DEVICE) * 3 + 5
     choice = Choice(2, Filters(1.0), 3, 8)
-    choosing = Choosing(given, RowDraw.of(choice, 0), ids, 40)
+    draws = Draws.of(RowDraw.of(choice, 0), 40)
+    choosing = Choosing(given, draws, upload(draws.arrays, given.device), ids)
     first = choosing.columns()
     assert first.tolist() == reference(given[:, :40].cpu(), choice, ids[:40].cpu())
     again = given.clone()

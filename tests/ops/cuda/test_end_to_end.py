@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -12,10 +13,14 @@ from outrider import LLM, ConfigError, SamplingParams, SpeculationStats
 from outrider.engine import backend
 from outrider.extras import CUDA
 from outrider.ops.cuda import device as device_module
-from outrider.ops.cuda.layout import GpuBatch
+from outrider.ops.cuda.layout import Layout
+from tests.factories import write_noisy_copy
+from tests.models.factories import write_hf
+from tests.models.families.table import FAMILIES
 from tests.ops.cuda import DEVICE
 
 Kernels = Literal["triton", "torch"]
+KERNELS: tuple[Kernels, ...] = ("triton", "torch")
 PROMPTS = ((10, 20, 30), (5, 6, 7, 5, 6, 7, 5), tuple(range(20, 33)))
 OPTIONS: dict[str, Any] = {
     "device": DEVICE,
@@ -80,17 +85,31 @@ def test_plain_and_speculative_are_equal(target: str, drafter: str, request: pyt
 
 def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str, monkeypatch: Any) -> None:
     """Positions of drafted rows that are one short are seen by the equality above."""
-    real = GpuBatch.of
+    real = Layout.of
 
-    def faulty(spans: Any, *arguments: Any) -> GpuBatch:
-        batch = real(spans, *arguments)
+    def faulty(spans: Any, block_size: int) -> Layout:
+        laid = real(spans, block_size)
         if any(1 < len(span.tokens) == span.logit_rows for span in spans):
-            batch.positions[1 : batch.rows] -= 1
-        return batch
+            laid.arrays["positions"][1 : laid.rows] -= 1
+        return laid
 
     plain = tokens(loaded(target, "triton"), PROMPTS, requests(3))
-    monkeypatch.setattr(GpuBatch, "of", faulty)
+    monkeypatch.setattr(Layout, "of", faulty)
     assert tokens(loaded(target, "triton", draft), PROMPTS, requests(3)) != plain
+
+
+def test_layers_that_keep_states(tmp_path: Path) -> None:
+    """A delta rule's and a convolution's states after a draft are those of rows that came one at a time."""
+    target, draft = str(tmp_path / "target"), str(tmp_path / "draft")
+    write_noisy_copy(Path(draft), write_hf(Path(target), FAMILIES["qwen3.5"].config()), noise=0.05)
+    params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+    (plain,), (reference,) = (
+        tokens(LLM(target, backend=kernels, **OPTIONS), [PROMPTS[0]], params) for kernels in KERNELS
+    )
+    drafting = LLM(target, backend="triton", speculative_model=draft, num_speculative_tokens=2, **OPTIONS)
+    (output,) = drafting.generate([PROMPTS[0]], params, use_tqdm=False)
+    assert output.outputs[0].token_ids == plain == reference
+    assert output.outputs[0].speculation.drafted > 0
 
 
 def test_what_cannot_be_is_refused(target: str, monkeypatch: pytest.MonkeyPatch) -> None:

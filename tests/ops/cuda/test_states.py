@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from outrider.cache.store import StateCache
+from outrider.ops.cuda import layout as layout_module
 from outrider.ops.cuda import states
-from outrider.ops.cuda.layout import GpuBatch
 from outrider.ops.shapes import ConvShape
-from tests.ops.cuda import DEVICE, ON_GPU
+from tests.ops.cuda import DEVICE, ON_GPU, batch_of
 from tests.ops.oracle import relative_error
 from tests.ops.programs import numbers
 from tests.ops.test_program_state_trees import differing
@@ -33,7 +33,6 @@ from tests.ops.test_program_states import (
     every_layer,
     whole,
 )
-
 
 every_kind = pytest.mark.parametrize("name", ["convolution", "delta"])
 
@@ -55,7 +54,7 @@ def on_gpu(layer: StateLayer) -> Run:
 
     def run(parts: Sequence[Part]) -> list[Any]:
         rows = [len(part.x) for part in parts]
-        batch = GpuBatch.of([part.span for part in parts], 1, torch.device(DEVICE))
+        batch = batch_of([part.span for part in parts], 1)
         x = torch.zeros((len(batch.tokens), layer.width), device=DEVICE)
         x[: sum(rows)] = there(np.concatenate([part.x for part in parts]))
         if isinstance(layer.shape, ConvShape):
@@ -98,15 +97,15 @@ def test_each_path_of_a_tree_as_if_it_were_alone(name: str) -> None:
 @every_kind
 def test_planted_fault_rows_follow_the_one_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row of a tree that begins with the state of its neighbour is seen by the test above."""
-    real, layer = GpuBatch.of, LAYERS[name]
+    real, layer = layout_module._states, LAYERS[name]
 
-    def faulty(*arguments: Any) -> GpuBatch:
-        batch = real(*arguments)
-        if arguments[0][0].parents:
-            batch.states.follows[1:] = torch.arange(len(batch.tokens) - 1)
-        return batch
+    def faulty(spans: Any, offsets: Any) -> Any:
+        arrays = real(spans, offsets)
+        if spans[0].parents:
+            arrays["follows"][1:] = np.arange(len(arrays["follows"]) - 1)
+        return arrays
 
-    monkeypatch.setattr(GpuBatch, "of", faulty)
+    monkeypatch.setattr(layout_module, "_states", faulty)
     assert differing(on_gpu(layer), on_gpu(layer), layer, [-1, -1]) == [1]
 
 

@@ -7,8 +7,6 @@ tiles as a chain's. So a row's sums have one order, whatever rows are computed b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import triton
 import triton.language as tl
@@ -16,11 +14,10 @@ from torch import Tensor
 
 from outrider.cache.store import LayerCache
 from outrider.ops.cuda.device import INTERPRETED, launch
-from outrider.ops.cuda.layout import PIECE, SPLIT, GpuBatch
+from outrider.ops.cuda.layout import PIECE, SPLIT, GpuBatch, run_rows
 from outrider.ops.cuda.linear import TRITON_TYPES
 from outrider.ops.shapes import AttentionShape
 
-SCRATCH = 2**26  # bytes of partial sums, at most, unless one row needs more
 KEYS = 64  # of a tile; a split has a whole number of them
 LEAST = -1e30  # in place of minus infinity, whose differences are no numbers
 
@@ -133,32 +130,19 @@ def attend(
     window, windowed = s.window or 0, s.window is not None
     operand = tl.float32 if INTERPRETED else TRITON_TYPES[cache.keys.dtype]
     table = batch.tables[cache.group]
-    out = torch.empty_like(q).view(len(q), -1)
-    for (first, end), pieces in _runs(batch, len(q), s.heads * splits * padded * 4):
-        best, total = (q.new_empty((end - first, s.heads, splits), dtype=torch.float32) for _ in range(2))
-        sums = q.new_empty((end - first, s.heads, splits, padded), dtype=torch.float32)
+    out, at_once = torch.empty_like(q).view(len(q), -1), run_rows(splits)
+    for first, pieces in zip(range(0, len(q), at_once), batch.pieces, strict=True):
+        count = min(at_once, len(q) - first)
+        best, total = (q.new_empty((count, s.heads, splits), dtype=torch.float32) for _ in range(2))
+        sums = q.new_empty((count, s.heads, splits, padded), dtype=torch.float32)
         launch(_attend, (len(pieces), s.kv_heads, splits),
             q, cache.keys, cache.values, best, total, sums, batch.positions, pieces, batch.paths, table,
             table.shape[1], first, s.scale, s.soft_cap or 1.0, window, s.heads, s.kv_heads, s.head_dim,
             padded, share, together, max(PIECE, triton.cdiv(16, together)), batch.block_size, KEYS, SPLIT,
             s.soft_cap is not None, windowed, operand, LEAST,
         )  # fmt: skip
-        launch(_merge, (end - first, s.heads),
+        launch(_merge, (count, s.heads),
             best, total, sums, out, batch.positions, q if sinks is None else sinks, first, window, splits,
             s.heads, s.head_dim, padded, SPLIT, windowed, sinks is not None, LEAST,
         )  # fmt: skip
     return out
-
-
-def _runs(batch: GpuBatch, rows: int, row_bytes: int) -> Iterator[tuple[tuple[int, int], Tensor]]:
-    """Rows first..end and their pieces, a few at a time: long prompts over long contexts have partial sums
-    for all splits of all rows."""
-    starts, most = (*batch.starts, rows), max(PIECE, SCRATCH // row_bytes)
-    at = 0
-    while at < len(batch.starts):
-        to = at + 1
-        while to < len(batch.starts) and starts[to + 1] - starts[at] <= most:
-            to += 1
-        last = to == len(batch.starts)
-        yield (starts[at], starts[to]), batch.pieces[at:] if last else batch.pieces[at:to]
-        at = to

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 import triton
+from numpy.typing import NDArray
 from torch import Tensor
 
 from outrider.ops.choice import Choice
 from outrider.ops.cuda import choice as kernels
-from outrider.ops.cuda.device import launch, upload
+from outrider.ops.cuda.device import launch, send, upload
+from outrider.ops.cuda.layout import padded
 from outrider.ops.noise import folded
+from outrider.ops.torch import choose as reference
 
 TILE = 1024  # tokens of a program
 DIGITS = 8  # of 4 bits in a key
@@ -47,42 +51,62 @@ class RowDraw:
         ]
 
 
-def choose(
-    logits: Tensor, asked: Sequence[RowDraw], ids: Tensor | None = None, vocab: int | None = None
-) -> Tensor:
-    """A column for each, or a `NoToken`: int32 [len(asked)], on the device.
+@dataclass(frozen=True)
+class Draws:
+    """How the tokens of some rows are chosen, as arrays of the host, which go on with padding.
 
-    logits: float32 [rows, columns]; vocab: columns that can be chosen; None: all. ids: int64 [vocab], the
-    tokens whose noise columns have; None: their own.
+    count: draws that there are. vocab: columns that can be chosen. by_k, by_p: whether any row is filtered
+    by top-k, by top-p.
     """
-    return Choosing(logits, asked, ids, vocab).columns()
+
+    arrays: Mapping[str, NDArray[Any]]
+    count: int
+    vocab: int
+    by_k: bool
+    by_p: bool
+
+    @classmethod
+    def of(cls, asked: Sequence[RowDraw], vocab: int) -> Draws:
+        each = [*asked, *[RowDraw(0)] * (padded(len(asked)) - len(asked))]
+        counts = [-float(one.top_k) if one.top_k < vocab else 0.0 for one in each]
+        shares = [one.top_p if one.top_p < 1 else 0.0 for one in each]
+        floors = [math.log(one.min_p) if one.min_p else -math.inf for one in each]
+        arrays = {
+            "keys": np.array([one.key for one in each], np.uint64).view(np.int64),
+            "shares": np.array(shares),
+            "counts": np.array(counts),
+            "rows": np.array([one.row for one in each], np.int32),
+            "temperatures": np.array([one.temperature for one in each], np.float32),
+            "floors": np.array(floors, np.float32),
+        }
+        return cls(arrays, len(asked), vocab, any(counts), any(shares))
+
+
+def choose(logits: Tensor, asked: Sequence[RowDraw]) -> Tensor:
+    """A column for each, or a `NoToken`: int32 [len(asked)], on the device. logits: float32 [rows, vocab]."""
+    draws = Draws.of(asked, logits.shape[1])
+    return Choosing(logits, draws, upload(draws.arrays, logits.device)).columns()[: draws.count]
+
+
+def edited(logits: Tensor, choice: Choice) -> Tensor:
+    """See `outrider.ops.torch.choose.edited`; nobody waits for what is sent to the device."""
+    return reference.edited(logits, choice, send)
 
 
 class Choosing:
-    """What is known of some rows of logits while tokens are chosen from them; see `choose`."""
+    """What is known of some rows of logits, float32 [rows, columns], while tokens are chosen from them.
+
+    given: the arrays of the draws on the device. ids: int64 [vocab], the tokens whose noise columns have;
+    None: their own. All results have the padding of the draws.
+    """
 
     def __init__(
-        self, logits: Tensor, asked: Sequence[RowDraw], ids: Tensor | None = None, vocab: int | None = None
+        self, logits: Tensor, draws: Draws, given: Mapping[str, Tensor], ids: Tensor | None = None
     ) -> None:
-        self._logits, self._asked, self._ids = logits, asked, ids
-        self._vocab = logits.shape[1] if vocab is None else vocab
+        self._logits, self._given, self._ids = logits, given, ids
+        self._vocab, self._by_k, self._by_p = draws.vocab, draws.by_k, draws.by_p
         self._blocks = triton.cdiv(self._vocab, TILE)
         self._padded = triton.next_power_of_2(self._blocks)
-        self._by_k = any(0 < one.top_k < self._vocab for one in asked)
-        self._by_p = any(one.top_p < 1 for one in asked)
-        self._given = upload(
-            {
-                "keys": np.array([one.key for one in asked], np.uint64).view(np.int64),
-                "shares": np.array([one.top_p if one.top_p < 1 else 0.0 for one in asked]),
-                "counts": np.array([-float(one.top_k) if one.top_k < self._vocab else 0.0 for one in asked]),
-                "rows": np.array([one.row for one in asked], np.int32),
-                "temperatures": np.array([one.temperature for one in asked], np.float32),
-                "floors": np.array(
-                    [math.log(one.min_p) if one.min_p else -math.inf for one in asked], np.float32
-                ),
-            },
-            logits.device,
-        )
         self._top, self._why = self._peaks()
 
     def columns(self, without: Tensor | None = None) -> Tensor:
@@ -111,7 +135,7 @@ class Choosing:
 
     @property
     def _grid(self) -> tuple[int, int]:
-        return len(self._asked), self._blocks
+        return len(self._given["rows"]), self._blocks
 
     @property
     def _sizes(self) -> tuple[int, int, int]:
@@ -123,7 +147,7 @@ class Choosing:
         return self._logits, given["rows"], self._top, given["temperatures"], given["floors"]
 
     def _room(self, dtype: torch.dtype, width: int | None = None) -> Tensor:
-        size = (len(self._asked), self._blocks if width is None else width)
+        size = (len(self._given["rows"]), self._blocks if width is None else width)
         return torch.empty(size, dtype=dtype, device=self._logits.device)
 
     def _peaks(self) -> tuple[Tensor, Tensor]:

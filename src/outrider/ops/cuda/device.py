@@ -6,7 +6,8 @@ PyTorch calls the GPUs of ROCm 'cuda' too. Another kind of device has its own ca
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from outrider.errors import ConfigError
 
-ALIGNED = 8  # bytes: the largest number that is staged
+ALIGNED = 16  # bytes: Triton compiles a kernel anew for a pointer that is less aligned
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton runs kernels in Python on the CPU. It decides so when a kernel is defined."""
 if INTERPRETED:
@@ -50,17 +51,69 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any
     kernel[grid](*arguments, **constants, enable_fp_fusion=False)
 
 
+def computing_on(device: torch.device) -> AbstractContextManager[Any]:
+    """What is launched inside goes to this device, in whichever thread."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+class Inbox:
+    """Memory on the device for arrays of the host, of the same names, types and shapes each time."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], device: torch.device) -> None:
+        self._starts, end = dict[str, int](), 0
+        for name, array in arrays.items():
+            self._starts[name] = end
+            end += -(-array.nbytes // ALIGNED) * ALIGNED
+        self._memory = torch.empty(end, dtype=torch.uint8, device=device)
+        self.tensors = {name: self._view(name, array) for name, array in arrays.items()}
+
+    def fill(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Copy the arrays there, in one transfer for which nobody waits."""
+        on_gpu = self._memory.device.type == "cuda"
+        staged = torch.empty(len(self._memory), dtype=torch.uint8, pin_memory=on_gpu)
+        memory = staged.numpy()
+        for name, first in self._starts.items():
+            array = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
+            memory[first : first + len(array)] = array
+        self._memory.copy_(staged, non_blocking=True)  # PyTorch gives the staged bytes to nobody until then
+
+    def _view(self, name: str, array: NDArray[Any]) -> Tensor:
+        first, kind = self._starts[name], torch.from_numpy(np.empty(0, array.dtype)).dtype
+        return self._memory[first : first + array.nbytes].view(kind).view(array.shape)
+
+
 def upload(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
-    """Copies of the arrays on the device, in one transfer for which nobody waits."""
-    sizes = [-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays.values()]
-    staged = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    memory, first = staged.numpy(), 0
-    for array, size in zip(arrays.values(), sizes, strict=True):
-        memory[first : first + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        first += size
-    there, first, views = staged.to(device, non_blocking=True), 0, dict[str, Tensor]()
-    for (name, array), size in zip(arrays.items(), sizes, strict=True):
-        kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
-        views[name] = there[first : first + array.nbytes].view(kind).view(array.shape)
-        first += size
-    return views
+    """Copies of the arrays on the device; nobody waits for them."""
+    inbox = Inbox(arrays, device)
+    inbox.fill(arrays)
+    return inbox.tensors
+
+
+def send(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A copy of one array on the device; nobody waits for it."""
+    return upload({"": array}, device)[""]
+
+
+class Recorder:
+    """Records what is launched, so that it can be launched again as a whole: on a GPU, as a CUDA graph.
+
+    What is allocated while something is recorded comes from one pool for all that this recorder has recorded.
+    So they may overwrite each other's memory, and what is to be read later has to lie elsewhere. Where there
+    are no graphs, to launch it again is to do it again.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._first: torch.cuda.CUDAGraph | None = None  # its pool is everybody's, and lives as long as it
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What launches it again. work: has run before, so that all of its kernels are compiled; it waits for
+        nothing, and computes with nothing of the host that changes."""
+        if self._stream is None:
+            return work
+        graph, pool = torch.cuda.CUDAGraph(), None if self._first is None else self._first.pool()
+        # Other threads of a server may ask of the driver what this one may not while it records.
+        with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+            work()
+        self._first = self._first or graph
+        return graph.replay

@@ -113,7 +113,7 @@ def _mixture(
     sorted_by, order = expert_of.sort(stable=True)
     each = (expert_of[:, None] == torch.arange(count + 1, device=device)).sum(0)
     strips = (each + STRIP - 1) // STRIP
-    strips[count] = 0  # nobody computes what pads
+    strips[count:].zero_()  # nobody computes what pads
     most = min(results, results // STRIP + count)
     inside = torch.arange(results, device=device) - (each.cumsum(0) - each)[sorted_by]
     place = (strips.cumsum(0) - strips)[sorted_by] * STRIP + inside

@@ -20,8 +20,8 @@ class Planes:
     """The bytes of a matrix [outputs, inputs], taken apart by what they mean.
 
     codes: of a dense matrix [outputs, inputs]; of one in groups uint8 [bytes of all inputs, outputs], so that
-    neighbours are loaded together. high: bits of codes above those in `codes`. scales, more: factors of groups
-    and what belongs to them. table: the values of codes. A plane that a format does not have is None.
+    neighbours are loaded together. high: bits of codes above those in `codes`. scales, more: factors of
+    groups and what belongs to them. table: the values of codes. A plane that a format does not have is None.
     """
 
     codes: Tensor
@@ -196,7 +196,7 @@ def _ones(data: Tensor) -> Tensor:
 
 
 def _twos(data: Tensor) -> Tensor:
-    """Numbers of 2 bits, by input: in bytes [outputs, blocks, 64] those of the first 32, then of the others."""
+    """Numbers of 2 bits, by input: in bytes [outputs, blocks, 64] those of the first 32, then the others."""
     shifts = torch.arange(0, 8, 2, dtype=torch.uint8, device=data.device)[:, None]
     return data.reshape(*data.shape[:2], 2, 1, 32) >> shifts & 3
 

@@ -1,7 +1,8 @@
 """The operations of a forward pass as launches of kernels.
 
 What is added up along the layers is float32. What a linear layer reads has the type of K and V. All shapes
-are those of the batch with its padding, so nothing here depends on a number that only the device knows.
+are those of the batch with its padding, and nothing else of the batch is known here: so what is launched
+depends on them alone, and can be recorded.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from outrider.cache.store import LayerCache, StateCache
@@ -39,7 +39,8 @@ Parts = Sequence[GpuMatrix]
 
 class GpuOps:
     """One pass. dtype: of what linear layers read; frequencies: of a rope, on the device; given: the input,
-    if the pass has one."""
+    [padded rows, width], if the pass has one. keeps_logit_rows: whether what is kept is of rows with
+    logits alone."""
 
     def __init__(
         self,
@@ -53,13 +54,15 @@ class GpuOps:
         self.kept: list[Tensor] = []
         self._dtype = dtype
         self._frequencies = frequencies
-        self._real = batch.rows  # of those that are computed, all of them or those with logits
+        self.keeps_logit_rows = False
+        self._selected = False
 
     def input(self, width: int) -> Tensor:
         if self.given is None or self.given.shape[1] != width:
             found = None if self.given is None else tuple(self.given.shape)
-            raise ValueError(f"the pass needs an input of shape ({self.batch.rows}, {width}); it has {found}")
-        return F.pad(self.given, (0, 0, 0, len(self.batch.tokens) - len(self.given)))
+            rows = len(self.batch.tokens)
+            raise ValueError(f"the pass needs an input of shape ({rows}, {width}); it has {found}")
+        return self.given
 
     def embed(self, table: GpuMatrix, scale: float = 1.0) -> Tensor:
         return look_up(self.batch.tokens, table, scale)
@@ -128,9 +131,9 @@ class GpuOps:
         return cap * torch.tanh(x / cap)
 
     def select_logit_rows(self, x: Tensor) -> Tensor:
-        self._real = self.batch.logit_rows
+        self._selected = True
         return x.index_select(0, self.batch.selected)
 
     def keep(self, x: Tensor) -> None:
-        self.kept.append(x[: self._real])
-
+        self.kept.append(x)
+        self.keeps_logit_rows = self._selected

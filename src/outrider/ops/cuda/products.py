@@ -159,8 +159,8 @@ def multiply(x, out, partial, residual, bias, codes, scales, high, more, factors
                               columns, low_bits, high_bits, zero, kind, per, has_table)  # fmt: skip
             low, upper = low.to(operand), upper.to(operand)
             scale, other, least, less = factors_of(scales, more, factors, group, weight, columns, kind, per)
-        acc0 = add_tile(acc0, x, low, upper, scale, other, least, less, row0, there0, start, inputs, kind, operand,
-                        precision, depth, tile)  # fmt: skip
+        acc0 = add_tile(acc0, x, low, upper, scale, other, least, less, row0, there0, start, inputs, kind,
+                        operand, precision, depth, tile)  # fmt: skip
         if strips > 1:
             acc1 = add_tile(acc1, x, low, upper, scale, other, least, less, row1, there1, start, inputs, kind,
                             operand, precision, depth, tile)  # fmt: skip

@@ -25,8 +25,8 @@ LEAST = tl.constexpr(1e-6)  # of the squared length of a key or a query
 @triton.jit
 def _convolve(x, weight, bias, states, follows, begins, ends, out, channels, taps: tl.constexpr,
               has_bias: tl.constexpr, silu: tl.constexpr, tile: tl.constexpr):  # fmt: skip
-    """A program a row and tile of channels. From the last tap to the first it goes back over the rows that the
-    row follows, and then into the state, whose last input is that of the row before the request's first."""
+    """A program a row and tile of channels. From the last tap to the first it goes back over the rows that
+    the row follows, and then into the state, whose last input is that of the row before the request."""
     row, n = tl.program_id(0), tl.program_id(1) * tile + tl.arange(0, tile)
     real = n < channels
     begin, end = tl.load(begins + row).to(tl.int64), tl.load(ends + row).to(tl.int64)

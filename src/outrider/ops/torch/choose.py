@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,12 @@ from outrider.ops.lane import Words
 from outrider.ops.noise import folded
 from outrider.ops.torch.filters import filtered
 from outrider.ops.torch.noise import gumbel
+
+Send = Callable[[NDArray[Any], torch.device], Tensor]
+
+
+def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)
 
 
 def choose(logits: Tensor, choice: Choice, tokens: Tensor | None = None) -> list[int]:
@@ -28,15 +36,15 @@ def choose(logits: Tensor, choice: Choice, tokens: Tensor | None = None) -> list
     return _best(filtered(rows, choice.filters) + gumbel(keys, ids), rows)
 
 
-def edited(logits: Tensor, choice: Choice) -> Tensor:
-    """The rows of the choice after its edits: [choice.rows, vocab]."""
+def edited(logits: Tensor, choice: Choice, send: Send = _sent) -> Tensor:
+    """The rows of the choice after its edits: [choice.rows, vocab]. send: arrays to the logits' device."""
     rows = logits[choice.skip : choice.skip + choice.rows]
     if not choice.edits:
         return rows
     rows = rows.clone()
     for row, changes in zip(rows, choice.edits, strict=True):
         for change in changes:
-            _apply(change, row)
+            _apply(change, row, send)
     return rows
 
 
@@ -114,17 +122,17 @@ def confidence(logits: Tensor) -> float:
     return float(share.nan_to_num_(0.0))
 
 
-def _apply(change: Change, row: Tensor) -> None:
+def _apply(change: Change, row: Tensor, send: Send) -> None:
     """Edit a row [vocab] in place."""
     if isinstance(change, Allow):
-        row.masked_fill_(torch.from_numpy(~change.mask).to(row.device), -torch.inf)
+        row.masked_fill_(send(~change.mask, row.device), -torch.inf)
         return
-    ids = torch.from_numpy(change.ids).to(row.device)
+    ids = send(change.ids, row.device)
     match change:
         case Bar():
             row[ids] = -torch.inf
         case Add():
-            row[ids] += torch.from_numpy(change.values).to(row.device)
+            row[ids] += send(change.values, row.device)
         case Penalise():
             values = row[ids]
             row[ids] = torch.where(values > 0, values / change.factor, values * change.factor)
