@@ -6,7 +6,10 @@ import json
 import logging
 import mmap
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from outrider.drafting.model import ModelDrafter
 from outrider.engine.build import build_engine
 from outrider.engine.cost_file import CostFile
 from outrider.engine.engine import Engine
-from outrider.engine.profile import Measuring, TargetTimer
+from outrider.engine.profile import Measuring, TargetTimer, target_cost
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner
@@ -155,6 +158,23 @@ def test_passes_over_more_rows_reach_more_experts(tmp_path: Path) -> None:
     assert experts[1] == 2
     assert 4 < experts[4] < 8
     assert 12 < experts[16] < 32
+
+
+def test_a_backend_warms_up_before_costs_are_believed(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes that compile and record are many times slower, and take all the time that there is."""
+    backend, passes = exact_backend("torch"), Counter[int]()
+    backend.facts = replace(backend.facts, warm_up=3)  # type: ignore[misc]
+
+    def seconds(_: Any, rows: int) -> float:
+        passes[rows] += 1
+        return rows / 10 if passes[rows] == 3 else 9.0
+
+    monkeypatch.setattr(TargetTimer, "seconds", seconds)
+    monkeypatch.setattr(TargetTimer, "attention", lambda timer: (0.0, 0.0))
+    model = Model(open_checkpoint(target), backend)
+    runner = ModelRunner(model, num_blocks=40, block_size=8, prefix_caching=False)
+    found = target_cost(runner, max_rows=8, max_model_len=64, clock=count().__next__)
+    assert [found.one_pass(rows) for rows in (2, 8)] == pytest.approx([0.2, 0.8], abs=0.001)
 
 
 # The file

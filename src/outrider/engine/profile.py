@@ -154,7 +154,8 @@ def target_cost(
     clock: Clock = time.perf_counter,
     logit_rows: int = DIFFERENT,
 ) -> TargetCost:
-    """Time passes of the target over rows of up to `max_rows`, within about `seconds`; see `TargetTimer`."""
+    """Time passes of the target over rows of up to `max_rows`, within about `seconds` or as long as its
+    backend warms up; see `TargetTimer`."""
     deadline = clock() + seconds
     timer = TargetTimer(
         target, max_rows=max_rows, max_model_len=max_model_len, clock=clock, logit_rows=logit_rows
@@ -162,12 +163,13 @@ def target_cost(
     with timer.ready():
         rows = [n for n in ROWS if n <= timer.rows]
         least: dict[int, float] = {}
-        draw = random.Random(0)
-        while not least or clock() < deadline:
+        draw, rounds, warm_up = random.Random(0), 0, target.model.backend.facts.warm_up
+        while not least or rounds < warm_up or clock() < deadline:
             for n in rows if not least else draw.sample(rows, len(rows)):
-                if len(least) > 1 and clock() > deadline:
+                if rounds >= warm_up and len(least) > 1 and clock() > deadline:
                     break
                 least[n] = min(least.get(n, math.inf), timer.seconds(n))
+            rounds += 1
         position, pair = timer.attention()
     counts = sorted(least)
     quickest = [*accumulate((least[n] for n in reversed(counts)), min)][::-1]
@@ -262,13 +264,14 @@ def draft_cost(
     seconds: float,
     clock: Clock = time.perf_counter,
 ) -> DraftCost:
-    """Time a drafter on made-up requests, within about `seconds`."""
+    """Time a drafter on made-up requests, within about `seconds` or as long as the backend warms up."""
     deadline = clock() + seconds
     timer = DraftTimer(drafter, target, tokenizer, clock)
     drafts: dict[tuple[int, int], Timed] = {}
     reading: list[Timed] = []
     with timer.ready():
-        while not reading or (clock() < deadline and len(reading) < 9):
+        least = max(1, target.model.backend.facts.warm_up)  # rounds
+        while len(reading) < least or (clock() < deadline and len(reading) < 9):
             reading.append(timer.reading())
             for requests in (FEW, MANY):
                 for length in (1, DEPTH):

@@ -150,7 +150,8 @@ class Facts:
     PyTorch names it; model: the name of that device, if it has one. kernels: the instruction set of native
     kernels; None where there are none. threads: of the processor, that compute. cache_dtype: of K and V:
     'float64', 'float32', 'bfloat16', 'float16' or 'int8'. lazy: whether a cache takes memory as it is used,
-    and can give it back.
+    and can give it back. warm_up: passes of one size until one takes its usual time, where their kernels are
+    compiled and their launches recorded first.
     """
 
     exact: bool
@@ -160,6 +161,7 @@ class Facts:
     cache_dtype: str
     lazy: bool
     model: str = ""
+    warm_up: int = 0
 
     @property
     def cache_bytes(self) -> int:

@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import GridExecutor
 
+from outrider.ops.cuda.device import Recorder
+
 WAITS = ("_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "lift_fresh", "equal")
 """Operations of PyTorch that wait for the device, or bring numbers of the host there."""
 
@@ -68,8 +70,6 @@ def record(_: Any, work: Callable[[], None]) -> Callable[[], None]:
 
 
 def record_on_tapes(patch: pytest.MonkeyPatch) -> None:
-    from outrider.ops.cuda.device import Recorder
-
     real = GridExecutor.__call__
 
     def launched(executor: Any, *arguments: Any, **constants: Any) -> None:

@@ -158,11 +158,11 @@ def test_scores_that_grow_values_normed_and_keys_as_values() -> None:
 
 
 def test_many_rows_are_computed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, x = Layer(PLAIN), numbers(LENGTH, PLAIN.width)
+    layer, x = Layer(PLAIN), numbers(20, PLAIN.width)
     table = layer.table()
-    whole = layer.run(x, [span(table, 0, LENGTH)])
+    whole = layer.run(x, [span(table, 0, 20)])
     monkeypatch.setattr(layout_module, "SCRATCH", 1)
-    assert torch.equal(layer.run(x, [span(table, 0, LENGTH)]), whole)
+    assert torch.equal(layer.run(x, [span(table, 0, 20)]), whole)
 
 
 def test_planted_fault_tiles_by_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from outrider.ops.cuda import device as device_module
 from outrider.ops.cuda.layout import Layout
 from tests.factories import write_noisy_copy
 from tests.models.factories import write_hf
-from tests.models.families.table import FAMILIES
+from tests.models.families.table import DELTA, config
 from tests.ops.cuda import DEVICE
 
 Kernels = Literal["triton", "torch"]
@@ -101,7 +101,9 @@ def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str,
 def test_layers_that_keep_states(tmp_path: Path) -> None:
     """A delta rule's and a convolution's states after a draft are those of rows that came one at a time."""
     target, draft = str(tmp_path / "target"), str(tmp_path / "draft")
-    write_noisy_copy(Path(draft), write_hf(Path(target), FAMILIES["qwen3.5"].config()), noise=0.05)
+    layers = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
+    made = config("Qwen3_5TextConfig", **DELTA | layers, tie_word_embeddings=True)
+    write_noisy_copy(Path(draft), write_hf(Path(target), made()), noise=0.05)
     params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
     (plain,), (reference,) = (
         tokens(LLM(target, backend=kernels, **OPTIONS), [PROMPTS[0]], params) for kernels in KERNELS

@@ -48,6 +48,7 @@ class GpuBackend:
             cache_dtype=cache_dtype,
             lazy=False,
             model=model_name(self.device),
+            warm_up=3,  # it is compiled, it is recorded, and it is launched
         )
 
     @property
