@@ -9,10 +9,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from outrider.errors import ConfigError
+from outrider.serving import API_KEY
 from outrider.serving.settings import ServerConfig, public_name
 from outrider.validation import Strict
-
-API_KEY = "OUTRIDER_API_KEY"
 
 
 class ClusterConfig(Strict):
@@ -37,7 +36,7 @@ class ClusterConfig(Strict):
     """Options of `LLM`."""
     server: dict[str, Any] = Field(default_factory=dict)
     """Options of `ServerConfig`. Without `model_name`: the name of the model's file or folder; without
-    `api_keys`: what OUTRIDER_API_KEY says where the application is built."""
+    `api_keys`: what `API_KEY` in the environment says where the application is built."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,0 +1,41 @@
+"""`outrider serve --replicas`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from outrider.cli.importing import importing
+from outrider.cli.startup import starting
+from outrider.errors import ConfigError
+from outrider.extras import CLUSTER
+
+
+def serve_replicas(arguments: dict[str, Any], address: str | None, *, in_words: bool, quiet: bool) -> None:
+    """Serve until the process is told to stop.
+
+    arguments: the fields of ClusterConfig; address: of a Ray that runs; in_words: whether people read what is
+    said; quiet: without what Ray's processes log.
+    """
+    CLUSTER.require("`outrider serve --replicas`")
+    with ExitStack() as serving:
+        with starting() as listener:
+            with importing():
+                from outrider.cli import banner
+                from outrider.loading import Loading
+
+                try:
+                    from outrider.cluster.run import log_replicas, replicated, until_told
+                except (KeyError, OSError) as error:  # what `amdsmi` raises, which Ray imports
+                    raise ConfigError(
+                        f"Ray cannot be imported: {error}; where the package 'amdsmi' is installed without "
+                        "AMD's driver (the extra 'energy' brings it), uninstall it"
+                    ) from None
+
+            listener(Loading("starting replicas"))
+            server = arguments["server"]
+            config, url = serving.enter_context(
+                replicated(arguments, address=address, host=server["host"], port=server["port"], quiet=quiet)
+            )
+        (banner.show_replicas if in_words else log_replicas)(config, url)
+        until_told()
