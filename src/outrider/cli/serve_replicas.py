@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from outrider.cli.importing import importing
 from outrider.cli.startup import starting
 from outrider.errors import ConfigError
 from outrider.extras import CLUSTER
+
+if TYPE_CHECKING:
+    from outrider.cluster.config import ClusterConfig
 
 
 def serve_replicas(arguments: dict[str, Any], address: str | None, *, in_words: bool, quiet: bool) -> None:
@@ -18,24 +21,23 @@ def serve_replicas(arguments: dict[str, Any], address: str | None, *, in_words: 
     said; quiet: without what Ray's processes log.
     """
     CLUSTER.require("`outrider serve --replicas`")
-    with ExitStack() as serving:
-        with starting() as listener:
-            with importing():
-                from outrider.cli import banner
-                from outrider.loading import Loading
+    with ExitStack() as shown:
+        listener = shown.enter_context(starting())
+        with importing():
+            from outrider.cli import banner
+            from outrider.loading import Loading
 
-                try:
-                    from outrider.cluster.run import log_replicas, replicated, until_told
-                except (KeyError, OSError) as error:  # what `amdsmi` raises, which Ray imports
-                    raise ConfigError(
-                        f"Ray cannot be imported: {error}; where the package 'amdsmi' is installed without "
-                        "AMD's driver (the extra 'energy' brings it), uninstall it"
-                    ) from None
+            try:
+                from outrider.cluster import run
+            except (KeyError, OSError) as error:  # what `amdsmi` raises, which Ray imports
+                raise ConfigError(
+                    f"Ray cannot be imported: {error}; where the package 'amdsmi' is installed without AMD's "
+                    "driver (the extra 'energy' brings it), uninstall it"
+                ) from None
 
-            listener(Loading("starting replicas"))
-            server = arguments["server"]
-            config, url = serving.enter_context(
-                replicated(arguments, address=address, host=server["host"], port=server["port"], quiet=quiet)
-            )
-        (banner.show_replicas if in_words else log_replicas)(config, url)
-        until_told()
+        def announce(config: ClusterConfig, url: str) -> None:
+            shown.close()
+            (banner.show_replicas if in_words else run.log_replicas)(config, url)
+
+        listener(Loading("starting replicas"))
+        run.serve_replicas(arguments, address=address, announce=announce, quiet=quiet)

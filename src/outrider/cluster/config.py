@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -64,6 +66,12 @@ class ClusterConfig(Strict):
         """What each replica's `LLM` is given."""
         threads = {} if self.gpus else {"num_threads": self.cores}
         return {**threads, **self.options}
+
+    @property
+    def version(self) -> str:
+        """Tells apart configurations whose replicas differ."""
+        given = json.dumps([self.model, self.engine_options], sort_keys=True, default=str)
+        return sha256(given.encode()).hexdigest()
 
     def server_config(self, environment: Mapping[str, str] = os.environ) -> ServerConfig:
         """How the ingress serves. Its clients call it whatever Ray's proxies are called, unless `server` says

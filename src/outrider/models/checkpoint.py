@@ -74,12 +74,26 @@ def open_checkpoint(
     what the model says. Raises ModelError.
     """
     tokenizer_path = None if tokenizer is None else locate(tokenizer)
-    path = locate(model, revision)
-    if not path.is_file() and not any(path.glob("*.safetensors")):
-        path = _only_gguf(model, revision, path) or path
+    path = _stored(model, revision)
     if path.is_file():
         return GGUFCheckpoint(path, tokenizer_path, positions)
     return FolderCheckpoint(path, tokenizer_path, positions)
+
+
+def stored_files(model: str, revision: str | None = None) -> list[Path]:
+    """The files that `open_checkpoint` reads a model from, but for a tokenizer from elsewhere."""
+    path = _stored(model, revision)
+    if path.is_file():
+        return [path.with_name(name) for name in part_names(path.name)]
+    return sorted(file for pattern in HUB_FILES for file in path.glob(pattern))
+
+
+def _stored(model: str, revision: str | None) -> Path:
+    """The folder or GGUF file."""
+    path = locate(model, revision)
+    if not path.is_file() and not any(path.glob("*.safetensors")):
+        path = _only_gguf(model, revision, path) or path
+    return path
 
 
 def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
