@@ -123,6 +123,7 @@ def app(arguments: Mapping[str, Any]) -> Application:
         max_ongoing_requests=server.max_connections,
         ray_actor_options={"num_cpus": 0, "runtime_env": RUNTIME},
         graceful_shutdown_timeout_s=server.shutdown_timeout,
+        max_surge_percent=100,  # the old one serves until there is a replica of the new configuration
     )
     return ingress.bind(replicas_of(config), server, config.version, config.most)
 
