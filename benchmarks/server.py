@@ -22,7 +22,7 @@ def server(arguments: Sequence[str], program: str = "outrider serve") -> Iterato
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", *program.split(), *arguments, "--port", str(port)]
-    process = subprocess.Popen([*command, "--log-level", "warning"])
+    process = subprocess.Popen([*command, "--log-level", "warning"], stdout=sys.stderr)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START_SECONDS

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +9,11 @@ from contextlib import contextmanager
 import httpx
 import psutil
 
+from benchmarks.cluster.servers import processes
 from tests.serving.harness import until
 from tests.serving.test_process import Process
 
 PATIENCE = 180.0  # seconds: Ray starts half a dozen processes
-REPLICA = re.compile(r"ray::ServeReplica:\S+:Replica\b")
 
 
 @contextmanager
@@ -39,12 +37,7 @@ def served(*arguments: str) -> Iterator[tuple[httpx.Client, Process]]:
 
 def replicas(of: int | None = None) -> list[psutil.Process]:
     """The processes of replicas that descend from a process. of: its id; None: this one."""
-    there = []
-    for child in psutil.Process(of).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if REPLICA.match(" ".join(child.cmdline())):
-                there.append(child)
-    return there
+    return processes(psutil.Process(of))
 
 
 def until_there(number: int, of: int | None = None) -> None:

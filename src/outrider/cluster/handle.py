@@ -40,12 +40,15 @@ async def service_of(
 
 
 async def _describe(handle: DeploymentHandle[Any], version: str) -> Described | None:
-    told = await _all(handle, "describe", version)
+    try:
+        told = await _all(handle, "describe", version)
+    except TimeoutError:  # one is busy; it is asked again
+        return None
     return next((each for each in told if isinstance(each, Described)), None)
 
 
 async def _all(handle: DeploymentHandle[Any], method: str, *arguments: Any) -> list[Any]:
-    """What each replica answers; one that dies meanwhile, with an error."""
+    """What each replica answers; one that dies meanwhile, with an error. Raises TimeoutError."""
     asked = handle.broadcast(method, *arguments)
     try:
         told: list[Any] = await asked.results_async(timeout_s=TELL_SECONDS, return_exceptions=True)
@@ -73,7 +76,7 @@ class RayReplicas:
             async for news in response:
                 yield news
         except Exception as error:  # Ray's, gRPC's, or what a replica could not confine
-            raise ReplicaLost(_line(error)) from error
+            raise ReplicaLost(last_line(error)) from error
         finally:
             response.cancel()
 
@@ -81,7 +84,7 @@ class RayReplicas:
         try:
             found = await self._handle.embed.remote(token_ids, model=self._identity)
         except Exception as error:
-            raise ReplicaLost(_line(error)) from error
+            raise ReplicaLost(last_line(error)) from error
         if isinstance(found, NotServed):
             raise found.error
         vector: Floats = found
@@ -97,7 +100,7 @@ class RayReplicas:
         return card
 
 
-def _line(error: Exception) -> str:
-    """The end of what may be a traceback from elsewhere."""
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+def last_line(error: object) -> str:
+    """The last line that says something, of what may be a traceback from elsewhere."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from outrider.llm import LLM
-from outrider.models.checkpoint import stored_files
+from outrider.models.checkpoint import files_at, locate, model_path
 
 WHOLE = 2**26
 """Bytes of a file up to which all of it counts, such as a tokenizer's."""
@@ -24,10 +24,11 @@ def identity_of(llm: LLM) -> str:
     """
     config, engine = llm.config, llm.engine
     digest = sha256()
-    for file in stored_files(config.model, config.revision):
-        digest.update(digest_of_file(file))
+    paths = [model_path(config.model, config.revision)]
     if config.tokenizer is not None:
-        for file in stored_files(config.tokenizer):
+        paths.append(locate(config.tokenizer))
+    for path in paths:
+        for file in files_at(path):
             digest.update(digest_of_file(file))
     facts = (engine.weights, config.dtype, engine.facts.cache_dtype, config.max_model_len, _rule(llm))
     digest.update(repr(facts).encode())

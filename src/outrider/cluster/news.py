@@ -62,7 +62,7 @@ class ReplicaLost(Exception):
 
 
 class Replicas(Protocol):
-    """The replicas of one model. On Ray: `outrider.cluster.replicas.RayReplicas`."""
+    """The replicas of one model. On Ray: `outrider.cluster.handle.RayReplicas`."""
 
     def send(self, call: ReplicaCall) -> AsyncGenerator[ReplicaNews, None]:
         """Have one of them serve the call. Closing the generator gives the call up. Raises ReplicaLost."""

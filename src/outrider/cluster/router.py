@@ -20,7 +20,7 @@ MODEL = "model"
 
 
 class PrefixRouter(RequestRouter):  # type: ignore[misc]
-    """Orders the replicas by `PrefixTable.ranked`. What they are asked besides generating goes anywhere."""
+    """Orders the replicas by `PrefixTable.ranked`, where a call names its model those that have it."""
 
     def initialize_state(self, **options: Any) -> None:
         self._table = PrefixTable()

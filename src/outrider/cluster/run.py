@@ -17,7 +17,7 @@ from ray.serve.config import ProxyLocation, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from outrider.cluster.config import ClusterConfig
-from outrider.cluster.handle import service_of
+from outrider.cluster.handle import last_line, service_of
 from outrider.cluster.replicas import replicas_of
 from outrider.errors import ConfigError, ModelError
 from outrider.machine.cores import default_threads
@@ -47,7 +47,7 @@ def ray_of(address: str | None, *, cores: int, quiet: bool) -> Iterator[None]:
         ray.init(address or "local", log_to_driver=not quiet, logging_level=level, **({} if address else own))
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"ray_address = {address!r}: {_line(error)}; start one with 'ray start --head', or leave it "
+            f"ray_address = {address!r}: {last_line(error)}; start one with 'ray start --head', or leave it "
             "out for one on this machine"
         ) from None
     # Ray's own handler of SIGTERM aborts the process, and would leave all others running.
@@ -92,7 +92,7 @@ def _deploy(config: ClusterConfig, name: str, router: RequestRouterConfig | None
     except RuntimeError as error:
         details = serve.status().applications[name].deployments.values()
         said = next((one.message for one in details if one.message), str(error))
-        raise ModelError(f"{config.model} cannot be served by replicas: {_line(said)}") from None
+        raise ModelError(f"{config.model} cannot be served by replicas: {last_line(said)}") from None
 
 
 def serve_replicas(
@@ -126,9 +126,3 @@ def log_replicas(config: ClusterConfig, url: str) -> None:
     """Say where the server is, and what it consists of."""
     fields = {"url": url, "replicas": config.replicas, "max_replicas": config.most, "cores": config.cores}
     logger.info("listening", extra={"fields": fields})
-
-
-def _line(error: object) -> str:
-    """The last line that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else type(error).__name__

@@ -74,22 +74,21 @@ def open_checkpoint(
     what the model says. Raises ModelError.
     """
     tokenizer_path = None if tokenizer is None else locate(tokenizer)
-    path = _stored(model, revision)
+    path = model_path(model, revision)
     if path.is_file():
         return GGUFCheckpoint(path, tokenizer_path, positions)
     return FolderCheckpoint(path, tokenizer_path, positions)
 
 
-def stored_files(model: str, revision: str | None = None) -> list[Path]:
-    """The files that `open_checkpoint` reads a model from, but for a tokenizer from elsewhere."""
-    path = _stored(model, revision)
+def files_at(path: Path) -> list[Path]:
+    """All that a model or a tokenizer is read from: the parts of a GGUF file, or files of a folder."""
     if path.is_file():
         return [path.with_name(name) for name in part_names(path.name)]
     return sorted(file for pattern in HUB_FILES for file in path.glob(pattern))
 
 
-def _stored(model: str, revision: str | None) -> Path:
-    """The folder or GGUF file."""
+def model_path(model: str, revision: str | None = None) -> Path:
+    """The folder or GGUF file that `open_checkpoint` opens. Raises ModelError."""
     path = locate(model, revision)
     if not path.is_file() and not any(path.glob("*.safetensors")):
         path = _only_gguf(model, revision, path) or path
