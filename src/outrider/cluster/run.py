@@ -25,7 +25,7 @@ from outrider.serving import server
 
 logger = logging.getLogger(__name__)
 
-Announce = Callable[[ClusterConfig, str], object]
+Announce = Callable[[ClusterConfig, str], None]
 OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory for a Ray of our own, which is about the least that it takes: nothing lies there."""
 
@@ -119,7 +119,8 @@ def serve_replicas(
     ):
         if address is not None:
             cores = arguments.get("cores") or cores_each(address, config.most)
-        asyncio.run(serve_until_told(ClusterConfig(**arguments | {"cores": cores}), bound, announce, router))
+        config = ClusterConfig(**{**arguments, "cores": cores})
+        asyncio.run(serve_until_told(config, bound, announce, router))
 
 
 def log_replicas(config: ClusterConfig, url: str) -> None:
