@@ -16,13 +16,13 @@ START_SECONDS = 300.0
 
 
 @contextmanager
-def server(arguments: Sequence[str]) -> Iterator[tuple[str, psutil.Process]]:
-    """`outrider serve` as a process of its own, and where it listens."""
+def server(arguments: Sequence[str], program: str = "outrider serve") -> Iterator[tuple[str, psutil.Process]]:
+    """A server as a process of its own, and where it listens. program: a module, and its first words."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "outrider", "serve", *arguments, "--port", str(port)]
-    process = subprocess.Popen([*command, "--log-level", "warning"])
+    command = [sys.executable, "-m", *program.split(), *arguments, "--port", str(port)]
+    process = subprocess.Popen([*command, "--log-level", "warning"], stdout=sys.stderr)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START_SECONDS

@@ -35,7 +35,7 @@ ON_PYTORCH = (
     "outrider.training", "outrider.adapting.process", "outrider.adapting.rounds",
     "outrider.models.pickled", "outrider.__main__",
 )  # fmt: skip
-ON_RAY = ("outrider.cluster.replicas", "outrider.cluster.router", "outrider.cluster.run")
+ON_RAY = tuple(f"outrider.cluster.{name}" for name in ("handle", "replicas", "router", "run"))
 HEAVY = {
     "ray",
     "torch",

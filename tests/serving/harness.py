@@ -149,9 +149,9 @@ def serving(service: Service, llm: LLM, engine: LocalEngine) -> Iterator[Served]
             assert not thread.is_alive()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it; fail if it never comes."""
-    deadline = time.monotonic() + PATIENCE
+def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+    """Wait for it; fail if it does not come within so many seconds."""
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.002)

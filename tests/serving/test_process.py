@@ -37,8 +37,8 @@ class Process:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def url(self) -> str:
-        until(lambda: self._url() is not None or self.process.poll() is not None)
+    def url(self, patience: float = PATIENCE) -> str:
+        until(lambda: self._url() is not None or self.process.poll() is not None, patience)
         url = self._url()
         assert url is not None, self.lines
         return url
@@ -46,9 +46,9 @@ class Process:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def status(self) -> int:
+    def status(self, patience: float = PATIENCE) -> int:
         """Of its end, once all that it logged was read."""
-        status = self.process.wait(PATIENCE)
+        status = self.process.wait(patience)
         self._reader.join(PATIENCE)
         return status
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from outrider import __version__
 from outrider.cli.console import stderr
+from outrider.serving import API_KEY
 
 if TYPE_CHECKING:
     from outrider.cluster.config import ClusterConfig
@@ -63,7 +64,7 @@ def curl(service: Service, url: str) -> str:
     """A command to copy."""
     chats = service.model.tokenizer.chat_template is not None
     path, body = ("/v1/chat/completions", HELLO) if chats else ("/v1/completions", {"prompt": "Once"})
-    key = ' -H "Authorization: Bearer $OUTRIDER_API_KEY"' if service.config.api_keys else ""
+    key = f' -H "Authorization: Bearer ${API_KEY}"' if service.config.api_keys else ""
     header = "-H 'Content-Type: application/json'"
     return f"curl {url}{path}{key} \\\n  {header} \\\n  -d '{json.dumps(body)}'"
 

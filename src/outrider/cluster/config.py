@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from outrider.errors import ConfigError
+from outrider.serving import API_KEY
 from outrider.serving.settings import ServerConfig, public_name
 from outrider.validation import Strict
-
-API_KEY = "OUTRIDER_API_KEY"
 
 
 class ClusterConfig(Strict):
@@ -37,7 +38,7 @@ class ClusterConfig(Strict):
     """Options of `LLM`."""
     server: dict[str, Any] = Field(default_factory=dict)
     """Options of `ServerConfig`. Without `model_name`: the name of the model's file or folder; without
-    `api_keys`: what OUTRIDER_API_KEY says where the application is built."""
+    `api_keys`: what `API_KEY` in the environment says where the application is built."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -65,6 +66,12 @@ class ClusterConfig(Strict):
         """What each replica's `LLM` is given."""
         threads = {} if self.gpus else {"num_threads": self.cores}
         return {**threads, **self.options}
+
+    @property
+    def version(self) -> str:
+        """Tells apart configurations whose replicas differ."""
+        given = json.dumps([self.model, self.engine_options], sort_keys=True, default=str)
+        return sha256(given.encode()).hexdigest()
 
     def server_config(self, environment: Mapping[str, str] = os.environ) -> ServerConfig:
         """How the ingress serves. Its clients call it whatever Ray's proxies are called, unless `server` says

@@ -72,7 +72,8 @@ class ReplicatedEngine:
     def generate(
         self, prompts: Sequence[TextPrompt], params: SamplingParams, *, priority: int = 0
     ) -> Generation:
-        return Generation(self, prompts, params.copied(), priority)
+        """The parameters are not copied here: what a replica is sent is a copy, which it checks."""
+        return Generation(self, prompts, params, priority)
 
     def check_fits(self, sequences: int) -> None:
         self._seats.check_fits(sequences)

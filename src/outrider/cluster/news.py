@@ -6,13 +6,27 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from outrider.engine.generation import TextPrompt
+from outrider.engine.generation import EngineStopped, QueueFull, TextPrompt
 from outrider.errors import ConfigError, RequestError
 from outrider.formats.format import Floats
 from outrider.metrics import Metric
 from outrider.outputs import Increment, RequestOutput
 from outrider.params import SamplingParams
+from outrider.serving.model import ServedModel
 from outrider.serving.ollama.card import Card
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a replica serves, and what tells it apart from other models: `outrider.cluster.identity`."""
+
+    model: ServedModel
+    identity: str
+
+
+class OtherModel(EngineStopped):
+    """The model that a request was read for is not served any more. Another one would go on with other tokens
+    than it began with."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Taken:
 class NotServed:
     """The request cannot be served, here or elsewhere."""
 
-    error: RequestError | ConfigError
+    error: RequestError | ConfigError | OtherModel | QueueFull
 
 
 ReplicaNews = Taken | Increment | RequestOutput | NotServed
@@ -48,7 +62,7 @@ class ReplicaLost(Exception):
 
 
 class Replicas(Protocol):
-    """The replicas of one model. On Ray: `outrider.cluster.replicas.RayReplicas`."""
+    """The replicas of one model. On Ray: `outrider.cluster.handle.RayReplicas`."""
 
     def send(self, call: ReplicaCall) -> AsyncGenerator[ReplicaNews, None]:
         """Have one of them serve the call. Closing the generator gives the call up. Raises ReplicaLost."""

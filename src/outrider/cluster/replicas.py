@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
+from outrider.cluster import DIRECT
 from outrider.cluster.config import ClusterConfig
-from outrider.cluster.engine import ReplicatedEngine
+from outrider.cluster.handle import service_of
 from outrider.cluster.headers import WithoutRequestId
-from outrider.cluster.news import NotServed, ReplicaCall, ReplicaLost, ReplicaNews, Taken
-from outrider.cluster.router import PrefixRouter
+from outrider.cluster.identity import identity_of
+from outrider.cluster.news import Described, NotServed, OtherModel, ReplicaCall, ReplicaNews, Taken
+from outrider.cluster.router import MODEL, PrefixRouter
 from outrider.config import resolve
 from outrider.engine.generation import EngineStopped, QueueFull
 from outrider.errors import ConfigError, RequestError
@@ -25,109 +28,85 @@ from outrider.metrics import Metric
 from outrider.serving.app import build_app
 from outrider.serving.model import LocalEngine, ServedModel
 from outrider.serving.ollama.card import Card
-from outrider.serving.service import Service
 from outrider.serving.settings import ServerConfig
 
-METRICS_SECONDS = 5.0
-"""That a replica has to tell what it counted."""
 HEALTH_SECONDS = 5.0
+RUNTIME = {"env_vars": {name: os.environ[name] for name in DIRECT}}
 
 
 class Replica:
-    """One engine, in an actor."""
+    """One engine, in an actor. model: of a call, the identity of the one that its prompt was read for."""
 
-    def __init__(self, model: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, model: str, options: Mapping[str, Any], version: str) -> None:
         self._llm = LLM(model, **options)
+        self._version = version
+        self._model = identity_of(self._llm)
         self._name = str(serve.get_replica_context().replica_id.unique_id)
         self._engine = LocalEngine(self._llm, queue=math.inf)  # the ingress says how many may wait
         self._engine.start()  # for the event loop that Serve calls all of this in
+
+    def record_replica_metadata(self) -> dict[str, str]:
+        """What routers know of this replica."""
+        return {MODEL: self._model}
 
     async def check_health(self) -> None:
         """Raise EngineStopped where requests are not taken any more: Serve then starts another replica."""
         if self._engine.stopped is not None:
             raise EngineStopped(self._engine.stopped)
 
-    async def describe(self) -> ServedModel:
-        return ServedModel.of(self._llm)
+    async def describe(self, version: str) -> Described | None:
+        """What is served here; None where it was deployed by another configuration."""
+        return Described(ServedModel.of(self._llm), self._model) if version == self._version else None
 
-    async def generate(self, call: ReplicaCall) -> AsyncGenerator[ReplicaNews, None]:
+    async def generate(self, call: ReplicaCall, *, model: str) -> AsyncGenerator[ReplicaNews, None]:
         """Serve a call. What is not the request's fault is raised: the call is then sent elsewhere."""
         try:
+            self._check(model)
             generation = self._engine.generate([call.prompt], call.params, priority=call.priority)
             async with generation:
                 yield Taken(self._name)
                 async for _, increment in generation:
                     yield increment
                 yield generation.outputs[0]
-        except (RequestError, ConfigError) as error:
+        except (RequestError, ConfigError, OtherModel) as error:
             yield NotServed(error)
 
-    async def embed(self, token_ids: Sequence[int]) -> Floats | RequestError | ConfigError | QueueFull:
+    async def embed(self, token_ids: Sequence[int], *, model: str) -> Floats | NotServed:
         """An embedding, or why there is none here or elsewhere."""
         try:
+            self._check(model)
             return await self._engine.embed(token_ids)
-        except (RequestError, ConfigError, QueueFull) as error:
-            return error
+        except (RequestError, ConfigError, OtherModel, QueueFull) as error:
+            return NotServed(error)
 
     async def metrics(self, labels: dict[str, str]) -> list[Metric]:
         return await self._engine.metrics({**labels, "replica": self._name})
 
-    async def card(self, name: str, modified: str) -> Card:
+    async def card(self, name: str, modified: str, *, model: str) -> Card:
+        self._check(model)
         return await self._engine.card(name, modified)
+
+    def _check(self, model: str) -> None:
+        """Raise OtherModel for a call that was read for another one, which would go on with other tokens."""
+        if model != self._model:
+            raise OtherModel("the model has been replaced by another one; ask again")
 
 
 @serve.ingress()
 class Ingress:
     """The routes of the server, in front of the replicas."""
 
-    def __init__(self, replicas: DeploymentHandle[Any], config: ServerConfig, most: int) -> None:
+    def __init__(
+        self, replicas: DeploymentHandle[Any], config: ServerConfig, version: str, most: int
+    ) -> None:
         self._replicas = replicas
         self._config = config
+        self._version = version
         self._most = most
 
     async def __serve_build_asgi_app__(self) -> Any:
-        model: ServedModel = await self._replicas.describe.remote()
-        capacity = self._most * model.max_num_seqs + self._config.max_queue
-        engine = ReplicatedEngine(RayReplicas(self._replicas), model, capacity=capacity)
-        return WithoutRequestId(build_app(Service(model, engine, self._config)))
-
-
-class RayReplicas:
-    """The replicas behind a handle of Serve, which says when one is lost."""
-
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self._handle = handle
-        self._streams = handle.options(method_name="generate", stream=True)
-
-    async def send(self, call: ReplicaCall) -> AsyncGenerator[ReplicaNews, None]:
-        response = self._streams.remote(call)
-        try:
-            async for news in response:
-                yield news
-        except Exception as error:  # Ray's, gRPC's, or what a replica could not confine
-            raise ReplicaLost(_line(error)) from error
-        finally:
-            response.cancel()
-
-    async def embed(self, token_ids: Sequence[int]) -> Floats:
-        try:
-            found = await self._handle.embed.remote(token_ids)
-        except Exception as error:
-            raise ReplicaLost(_line(error)) from error
-        if isinstance(found, Exception):
-            raise found
-        vector: Floats = found
-        return vector
-
-    async def metrics(self, labels: dict[str, str]) -> list[Metric]:
-        """The figures of those that are there. One that dies meanwhile is left out."""
-        asked = self._handle.broadcast("metrics", labels)
-        told = await asked.results_async(timeout_s=METRICS_SECONDS, return_exceptions=True)
-        return [metric for each in told if isinstance(each, list) for metric in each]
-
-    async def card(self, name: str, modified: str) -> Card:
-        card: Card = await self._handle.card.remote(name, modified)
-        return card
+        service = await service_of(self._replicas, self._config, version=self._version, most=self._most)
+        return WithoutRequestId(build_app(service))
 
 
 def app(arguments: Mapping[str, Any]) -> Application:
@@ -135,14 +114,24 @@ def app(arguments: Mapping[str, Any]) -> Application:
 
     Raises ConfigError for what they cannot be.
     """
-    return application(ClusterConfig(**arguments))
+    config = ClusterConfig(**arguments)
+    server = config.server_config()
+    ingress = serve.deployment(
+        Ingress,
+        name="Ingress",
+        num_replicas=config.ingresses,
+        max_ongoing_requests=server.max_connections,
+        ray_actor_options={"num_cpus": 0, "runtime_env": RUNTIME},
+        graceful_shutdown_timeout_s=server.shutdown_timeout,
+        max_surge_percent=100,  # the old one serves until there is a replica of the new configuration
+    )
+    return ingress.bind(replicas_of(config), server, config.version, config.most)
 
 
-def application(config: ClusterConfig, router: RequestRouterConfig | None = None) -> Application:
-    """The application of a configuration. router: how replicas are chosen; None: by `PrefixRouter`."""
+def replicas_of(config: ClusterConfig, router: RequestRouterConfig | None = None) -> Application:
+    """The engines alone. router: how they are chosen; None: by `PrefixRouter`."""
     server = config.server_config()
     engine = resolve(config.model, **config.engine_options)
-    per_replica = config.requests_per_replica or engine.max_num_seqs
     if router is None:
         router = RequestRouterConfig(request_router_class=PrefixRouter)
     elastic = config.most > config.replicas
@@ -154,28 +143,14 @@ def application(config: ClusterConfig, router: RequestRouterConfig | None = None
             min_replicas=config.replicas,
             max_replicas=config.most,
             initial_replicas=config.replicas,
-            target_ongoing_requests=per_replica,
+            target_ongoing_requests=config.requests_per_replica or engine.max_num_seqs,
         )
         if elastic
         else None,
         max_ongoing_requests=engine.max_num_seqs + server.max_queue,
-        ray_actor_options={"num_cpus": config.cores, "num_gpus": config.gpus},
+        ray_actor_options={"num_cpus": config.cores, "num_gpus": config.gpus, "runtime_env": RUNTIME},
         health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=server.shutdown_timeout,
         request_router_config=router,
     )
-    ingress = serve.deployment(
-        Ingress,
-        name="Ingress",
-        num_replicas=config.ingresses,
-        max_ongoing_requests=server.max_connections,
-        ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=server.shutdown_timeout,
-    )
-    return ingress.bind(replicas.bind(config.model, config.engine_options), server, config.most)
-
-
-def _line(error: Exception) -> str:
-    """The end of what may be a traceback from elsewhere."""
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    return replicas.bind(config.model, config.engine_options, config.version)

@@ -15,24 +15,26 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 from outrider.cluster.news import ReplicaCall
 from outrider.cluster.prefixes import PrefixTable
 
+MODEL = "model"
+"""The argument of a call, and the replica's own word, that says which model it is: an identity."""
+
 
 class PrefixRouter(RequestRouter):  # type: ignore[misc]
-    """Orders the replicas by `PrefixTable.ranked`. What they are asked besides generating goes anywhere."""
+    """Orders the replicas by `PrefixTable.ranked`, where a call names its model those that have it."""
 
     def initialize_state(self, **options: Any) -> None:
         self._table = PrefixTable()
 
-    @property
-    def supports_rejection_protocol(self) -> bool:
-        """No: a replica queues whatever comes, and being asked first would delay the first token."""
-        return False
-
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """The best first: Serve takes the next where one has all requests that it may."""
-        there = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        order = self._table.ranked(_prefix(pending_request), await self._loads(candidate_replicas))
+        """The best first, of those that have the model of the request: Serve takes the next where one has all
+        requests that it may. Where none has it, whichever is asked says so."""
+        wanted = None if pending_request is None else pending_request.kwargs.get(MODEL)
+        fitting = [each for each in candidate_replicas if each.replica_metadata.get(MODEL) == wanted]
+        candidates = fitting or candidate_replicas
+        there = {replica.replica_id.unique_id: replica for replica in candidates}
+        order = self._table.ranked(_prefix(pending_request), await self._loads(candidates))
         return [[there[name]] for name in order]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:

@@ -74,12 +74,25 @@ def open_checkpoint(
     what the model says. Raises ModelError.
     """
     tokenizer_path = None if tokenizer is None else locate(tokenizer)
-    path = locate(model, revision)
-    if not path.is_file() and not any(path.glob("*.safetensors")):
-        path = _only_gguf(model, revision, path) or path
+    path = model_path(model, revision)
     if path.is_file():
         return GGUFCheckpoint(path, tokenizer_path, positions)
     return FolderCheckpoint(path, tokenizer_path, positions)
+
+
+def files_at(path: Path) -> list[Path]:
+    """All that a model or a tokenizer is read from: the parts of a GGUF file, or files of a folder."""
+    if path.is_file():
+        return [path.with_name(name) for name in part_names(path.name)]
+    return sorted(file for pattern in HUB_FILES for file in path.glob(pattern))
+
+
+def model_path(model: str, revision: str | None = None) -> Path:
+    """The folder or GGUF file that `open_checkpoint` opens. Raises ModelError."""
+    path = locate(model, revision)
+    if not path.is_file() and not any(path.glob("*.safetensors")):
+        path = _only_gguf(model, revision, path) or path
+    return path
 
 
 def locate(model: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
