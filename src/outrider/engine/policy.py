@@ -129,6 +129,7 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
             for drafter in config.speculative.drafters
         ],
         "draft_quantization": config.speculative.draft_quantization,
+        "draft_vocab_size": config.speculative.draft_vocab_size,
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from outrider.cache.pages import release_freed
 from outrider.loading import Listener, unheard
 from outrider.models.config import ModelConfig
-from outrider.models.leaves import Leaf, Loaded, Source, Table, Tied, Vector, load
+from outrider.models.leaves import FirstOutputs, Leaf, Loaded, Rows, Source, Table, Tied, Vector, load
 from outrider.ops.base import Backend, Ops, Value
 from outrider.ops.shapes import AttentionShape, StateShape
 
@@ -25,7 +25,8 @@ class Model:
     """A decoder in a backend.
 
     given: leaves that another model of the same checkpoint has loaded. own_output: a table that is the output
-    layer too is loaded for that once more, in the backend's format. name: of the model, for the listener.
+    layer too is loaded for that once more, in the backend's format. words: the first so many tokens have
+    outputs, and others can be packed; None: all have. name: of the model, for the listener.
 
     Raises ModelError, from the checkpoint, for a tensor that cannot be read.
     """
@@ -37,6 +38,7 @@ class Model:
         given: Loaded | None = None,
         *,
         own_output: bool = False,
+        words: int | None = None,
         name: str = "",
         listener: Listener = unheard,
     ) -> None:
@@ -45,6 +47,10 @@ class Model:
         tree = self.config.tree
         if own_output and isinstance(tree.output, Tied):
             tree = replace(tree, output=replace(tree.output, own=True))
+        self._others: Callable[[Rows], Any] | None = None
+        if words is not None and words < tree.vocab_size:
+            self._others = tree.output.some(checkpoint, backend)
+            tree = replace(tree, output=FirstOutputs(tree.output, words))
         self.tree = tree
         self._loaded = load(tree, checkpoint, backend, given, name=name, listener=listener)
         release_freed()
@@ -83,16 +89,26 @@ class Model:
         """A leaf of the tree, as the backend has it."""
         return self._loaded[leaf]
 
+    def output_and(self, rows: Rows) -> Any:
+        """The output layer with outputs of other tokens, for a model that has them for the first ones."""
+        assert self._others is not None, "it has all outputs"
+        return self.backend.as_one([self.output, self._others(rows)]) if len(rows) else self.output
+
     def shared(self) -> Loaded:
         """What a model of the same checkpoint, in other formats, takes from this one: vectors and tables."""
         kept = (leaf for leaf in self._loaded if isinstance(leaf, Vector | Table))
         return {leaf: self._loaded[leaf] for leaf in kept}
 
     def forward(
-        self, ops: Ops[Value, Any, Any], cache: Sequence[Any], *, state_layers: Sequence[int] = ()
+        self,
+        ops: Ops[Value, Any, Any],
+        cache: Sequence[Any],
+        *,
+        state_layers: Sequence[int] = (),
+        output: Any = None,
     ) -> Value:
         """See `outrider.models.parts.Decoder.forward`."""
-        return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers)
+        return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers, output=output)
 
     def hidden(self, ops: Ops[Value, Any, Any], cache: Sequence[Any]) -> Value:
         """See `outrider.models.parts.Decoder.hidden`."""

@@ -23,6 +23,7 @@ from outrider.models.head import DraftHead
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
 from outrider.models.mtp import Mtp, mtp_of
+from outrider.models.words import MOST_READ
 from outrider.planning.footprint import Footprint, footprint_of, model_footprint, passing_of
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
@@ -45,6 +46,12 @@ class Drafting:
     size: PassSize
     requests: int
     open: Callable[[str], Checkpoint]
+
+    @property
+    def words(self) -> int | None:
+        """For how many tokens a draft model has outputs, those that it has read counted; None: for all."""
+        size = self.speculative.draft_vocab_size
+        return None if size is None else size + MOST_READ
 
     @property
     def drafting(self) -> PassSize:
@@ -107,7 +114,8 @@ def _separate(
         tokenizer = TOKENIZER * vocab + SPELT * (vocab + around.target.config.vocab_size)
         position = POSITION
         size = replace(size, ahead=size.ahead + longest_text(longest_draft(around.speculative)))
-    footprint = model_footprint(Model(Outline(checkpoint), ledger), ledger, size, config.block_size)
+    draft = Model(Outline(checkpoint), ledger, words=around.words)
+    footprint = model_footprint(draft, ledger, size, config.block_size)
     return replace(
         footprint,
         peak=max(footprint.peak + DROPPED * vocab, (TOKENIZER_MADE + VOCABULARIES) * vocab),
@@ -125,7 +133,9 @@ def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint
     """The footprint of the target at fewer bits."""
     config, checkpoint = around.config, around.checkpoint
     ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
-    draft = self_draft(around.target, Outline(checkpoint), ledger, quantization, option=option)
+    draft = self_draft(
+        around.target, Outline(checkpoint), ledger, quantization, words=around.words, option=option
+    )
     return model_footprint(draft, ledger, around.drafting, config.block_size)
 
 
