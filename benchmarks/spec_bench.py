@@ -2,8 +2,8 @@
 
 python -m benchmarks.spec_bench PROMPTS [--model FILE | --formats Q4_1,Q8_0,BF16] [--limit 6]
                                 [--temperatures 0,0.7] [--drafters auto] [--draft-quantization int4]
-                                [--draft-vocab-size 32768] [--length auto] [--max-tokens 128] [--rounds 1] [--picture FILE] [--json FILE]
-                                [--cache DIR]
+                                [--draft-vocab-size 32768] [--length auto] [--max-tokens 128] [--rounds 1]
+                                [--picture FILE] [--json FILE] [--cache DIR]
 
 PROMPTS: JSON lines as Spec-Bench has them; the files in prompts/, or what `benchmarks.edits` writes.
 Without a model, SmolLM2 in each of the formats. The two are engines of their own, so that the target alone
