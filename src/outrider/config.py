@@ -168,7 +168,7 @@ class SpeculativeConfig(Strict):
     target's are; None: as the target's options say."""
     draft_vocab_size: Count | None = None
     """Tokens that draft models say: the first so many of their vocabulary, which are the frequent ones, what
-    ends a text, and what they have read lately; None: all."""
+    ends a text, and what they have read lately, where that is most of it; None: all."""
     draft_vocabulary: DraftVocabulary = "same"
     """'same': a draft model of another vocabulary than the target's is refused; 'text': it drafts text, which
     is spelt in the target's tokens."""

@@ -11,6 +11,7 @@ import pytest
 
 from outrider import LLM, ConfigError, SamplingParams, SpeculationStats
 from outrider.drafting.model import Lockstep
+from outrider.models import words
 from outrider.models.runner import DraftRunner
 from outrider.ops.cpu.chain import NativeChain
 from tests.engine.helpers import PROMPTS, drafters_of, expected, load, token_ids
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 COUNT = 60
 TOP = 4
+
+
+@pytest.fixture(autouse=True)
+def whatever_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of random models are of rare tokens, which would have all words said."""
+    monkeypatch.setattr(words, "MANY_MISSED", 1.0)
 
 
 def few_words(target: str, draft: str, count: int = COUNT, **options: Any) -> LLM:
@@ -83,6 +90,19 @@ def test_it_drafts_what_it_has_read_and_no_other_words(target: str, draft: str) 
     assert said(llm) - {*range(COUNT)} <= {token for text in PROMPTS for token in text} | {
         token for output in recorded.outputs for token in output.outputs[0].token_ids
     }
+
+
+def test_all_words_where_few_miss_too_much(target: str, draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of requests, and back."""
+    monkeypatch.setattr(words, "MANY_MISSED", 0.12)
+    llm = few_words(target, draft)
+    whole = list[bool]()
+    for prompt, length in ((PROMPTS[2], 24), ([1] * 300, 4), (range(200, 270), 24)):
+        one = SamplingParams(temperature=0.7, seed=1, max_tokens=length)
+        output = llm.generate(prompt, one, use_tqdm=False)[0]
+        assert token_ids(output) == token_ids(expected(target, prompt, one))
+        whole.append(runner_of(llm)._words.words.ids is None)
+    assert whole == [True, False, True]
 
 
 def test_a_salt_teaches_nothing(target: str, draft: str) -> None:

@@ -65,7 +65,8 @@ def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         if request.param != "head":
             vocab = model.config.vocab_size - PADDING
             runner = DraftRunner(model, **options, prefix_caching=False, words=words_of(model, vocab))
-            runner.learn(range(2, vocab, 7))
+            for token in range(2, vocab, 7):
+                runner.learn([token, *[1] * 40])  # so that they are rare
             return Drafting(runner, vocab)
         head = Eagle3(HeadCheckpoint(path / "head"), model.backend, model)
         vocab = model.config.vocab_size

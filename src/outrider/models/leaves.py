@@ -133,22 +133,7 @@ class Tied:
         return lambda rows: backend.tied(backend.table(weight.reordered(rows)))
 
 
-@dataclass(frozen=True)
-class FirstOutputs:
-    """The first `count` outputs of an output layer."""
-
-    layer: Linear | Tied
-    count: int
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.layer.tensors
-
-    def load(self, source: Source, backend: Backend, loaded: Loaded) -> Any:
-        return self.layer.some(source, backend)(np.arange(self.count, dtype=np.int32))
-
-
-LEAVES = (Vector, Linear, Stack, Table, Tied, FirstOutputs)
+LEAVES = (Vector, Linear, Stack, Table, Tied)
 
 
 def leaves(part: Any) -> Iterator[Leaf]:

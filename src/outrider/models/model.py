@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from outrider.cache.pages import release_freed
 from outrider.loading import Listener, unheard
 from outrider.models.config import ModelConfig
-from outrider.models.leaves import FirstOutputs, Leaf, Loaded, Rows, Source, Table, Tied, Vector, load
+from outrider.models.leaves import Leaf, Loaded, Rows, Source, Table, Tied, Vector, load
 from outrider.ops.base import Backend, Ops, Value
 from outrider.ops.shapes import AttentionShape, StateShape
 
@@ -25,8 +25,8 @@ class Model:
     """A decoder in a backend.
 
     given: leaves that another model of the same checkpoint has loaded. own_output: a table that is the output
-    layer too is loaded for that once more, in the backend's format. words: the first so many tokens have
-    outputs, and others can be packed; None: all have. name: of the model, for the listener.
+    layer too is loaded for that once more, in the backend's format. words: how many tokens, the first
+    ones, a draft mostly says; None: all. name: of the model, for the listener.
 
     Raises ModelError, from the checkpoint, for a tensor that cannot be read.
     """
@@ -47,12 +47,13 @@ class Model:
         tree = self.config.tree
         if own_output and isinstance(tree.output, Tied):
             tree = replace(tree, output=replace(tree.output, own=True))
-        self._others: Callable[[Rows], Any] | None = None
-        if words is not None and words < tree.vocab_size:
-            self._others = tree.output.some(checkpoint, backend)
-            tree = replace(tree, output=FirstOutputs(tree.output, words))
         self.tree = tree
         self._loaded = load(tree, checkpoint, backend, given, name=name, listener=listener)
+        self.words = tree.vocab_size if words is None else min(words, tree.vocab_size)
+        self.some_outputs: Callable[[Rows], Any] | None = None
+        """Packs the output layer of some tokens, where not all are said."""
+        if self.words < tree.vocab_size:
+            self.some_outputs = tree.output.some(checkpoint, backend)
         release_freed()
 
     @property
@@ -88,11 +89,6 @@ class Model:
     def packed(self, leaf: Leaf) -> Any:
         """A leaf of the tree, as the backend has it."""
         return self._loaded[leaf]
-
-    def output_and(self, rows: Rows) -> Any:
-        """The output layer with outputs of other tokens, for a model that has them for the first ones."""
-        assert self._others is not None, "it has all outputs"
-        return self.backend.as_one([self.output, self._others(rows)]) if len(rows) else self.output
 
     def shared(self) -> Loaded:
         """What a model of the same checkpoint, in other formats, takes from this one: vectors and tables."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from outrider.models.leaves import FirstOutputs, Linear, Loaded, Stack, Table, Tied, Vector, leaves
+from outrider.models.leaves import Linear, Loaded, Stack, Table, Tied, Vector, leaves
 from outrider.ops.base import Ops, Value
 from outrider.ops.shapes import Activation, AttentionShape, HeadVectors, Routing, StateShape
 
@@ -228,7 +228,7 @@ class Decoder:
     """
 
     table: Table
-    output: Linear | Tied | FirstOutputs
+    output: Linear | Tied
     blocks: tuple[Block, ...]
     norm: Norm
     scale: float = 1.0
@@ -239,11 +239,6 @@ class Decoder:
     @property
     def vocab_size(self) -> int:
         return self.table.tensor.shape[0]
-
-    @property
-    def words(self) -> int:
-        """Tokens, from the first on, that it has logits for."""
-        return self.output.count if isinstance(self.output, FirstOutputs) else self.vocab_size
 
     @property
     def hidden_size(self) -> int:

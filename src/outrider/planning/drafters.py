@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.head import MAX_UNREAD
 from outrider.drafting.registry import HEAD_ROWS, longest_draft, longest_text
@@ -46,12 +48,6 @@ class Drafting:
     size: PassSize
     requests: int
     open: Callable[[str], Checkpoint]
-
-    @property
-    def words(self) -> int | None:
-        """For how many tokens a draft model has outputs, those that it has read counted; None: for all."""
-        size = self.speculative.draft_vocab_size
-        return None if size is None else size + MOST_READ
 
     @property
     def drafting(self) -> PassSize:
@@ -114,8 +110,8 @@ def _separate(
         tokenizer = TOKENIZER * vocab + SPELT * (vocab + around.target.config.vocab_size)
         position = POSITION
         size = replace(size, ahead=size.ahead + longest_text(longest_draft(around.speculative)))
-    draft = Model(Outline(checkpoint), ledger, words=around.words)
-    footprint = model_footprint(draft, ledger, size, config.block_size)
+    draft = Model(Outline(checkpoint), ledger, words=around.speculative.draft_vocab_size)
+    footprint = _of_words(draft, ledger, size, config.block_size)
     return replace(
         footprint,
         peak=max(footprint.peak + DROPPED * vocab, (TOKENIZER_MADE + VOCABULARIES) * vocab),
@@ -133,10 +129,20 @@ def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint
     """The footprint of the target at fewer bits."""
     config, checkpoint = around.config, around.checkpoint
     ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
-    draft = self_draft(
-        around.target, Outline(checkpoint), ledger, quantization, words=around.words, option=option
-    )
-    return model_footprint(draft, ledger, around.drafting, config.block_size)
+    words = around.speculative.draft_vocab_size
+    draft = self_draft(around.target, Outline(checkpoint), ledger, quantization, words=words, option=option)
+    return _of_words(draft, ledger, around.drafting, config.block_size)
+
+
+def _of_words(draft: Model, ledger: Ledger, size: PassSize, block_size: int) -> Footprint:
+    """The footprint of a draft model. It mostly reads the outputs of its frequent words, where it has such,
+    in place of all."""
+    if draft.some_outputs is None:
+        return model_footprint(draft, ledger, size, block_size)
+    rows = min(draft.words + MOST_READ, draft.tree.vocab_size)
+    draft.some_outputs(np.arange(rows, dtype=np.int32))
+    footprint = model_footprint(draft, ledger, size, block_size)
+    return replace(footprint, read=max(0, footprint.read - sum(entry.nbytes for entry in draft.output)))
 
 
 def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
