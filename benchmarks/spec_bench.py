@@ -2,8 +2,8 @@
 
 python -m benchmarks.spec_bench PROMPTS [--model FILE | --formats Q4_1,Q8_0,BF16] [--limit 6]
                                 [--temperatures 0,0.7] [--drafters auto] [--draft-quantization int4]
-                                [--length auto] [--max-tokens 128] [--rounds 1] [--picture FILE] [--json FILE]
-                                [--cache DIR]
+                                [--draft-vocab-size 32768] [--length auto] [--max-tokens 128] [--rounds 1]
+                                [--picture FILE] [--json FILE] [--cache DIR]
 
 PROMPTS: JSON lines as Spec-Bench has them; the files in prompts/, or what `benchmarks.edits` writes.
 Without a model, SmolLM2 in each of the formats. The two are engines of their own, so that the target alone
@@ -55,6 +55,7 @@ def compare(model: str, name: str, conversations: Sequence[Conversation], args: 
         speculative_model=args.drafters.split(","),
         num_speculative_tokens=length,
         draft_quantization=args.draft_quantization,
+        draft_vocab_size=args.draft_vocab_size,
         **{**options, **AFRESH},
     )
     results = []
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--temperatures", default="0,0.7")
     parser.add_argument("--drafters", default="auto", help="'auto', or names and paths")
     parser.add_argument("--draft-quantization", help="of drafters: int8 or int4; default: as 'auto' chooses")
+    parser.add_argument("--draft-vocab-size", type=int, help="of drafters; default: as 'auto' chooses")
     parser.add_argument("--length", default="auto", help="of drafts, or 'auto'")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=1)

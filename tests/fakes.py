@@ -15,6 +15,7 @@ from outrider.drafting.chain import Chain
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.decision import Decide, decide
 from outrider.drafting.forecast import Forecast
+from outrider.drafting.language import forecast_of
 from outrider.drafting.length import LengthPolicy, Load, Outcome, Timing
 from outrider.drafting.link import Link
 from outrider.drafting.plan import Plan
@@ -133,7 +134,7 @@ class Player(Memoryless):
 
 def link(player: Player, bounds: Bounds = BOUND, cost: DraftCost | None = None) -> Link:
     """What is known of a player at first; cost: as it is believed to be, its own if none is given."""
-    return Link(player, replace(cost or player.cost), Forecast(bounds.most, bounds.acceptance))
+    return Link(player, replace(cost or player.cost), forecast_of(player, bounds.most, bounds.acceptance))
 
 
 def target_cost(curve: tuple[Sequence[int], Sequence[float]] = CURVE) -> TargetCost:

@@ -25,6 +25,7 @@ SPECULATION: dict[str, Any] = {
     "suffix_file": "texts",
     "acceptance": "block",
     "draft_quantization": "int4",
+    "draft_vocab_size": 999,
     "draft_vocabulary": "text",
 }
 ENGINE = {
@@ -94,7 +95,8 @@ def test_the_test_above_knows_every_option() -> None:
 @pytest.mark.parametrize("left_out", ["num_speculative_tokens", "workload"])
 @pytest.mark.parametrize("name", ["ngram", "[ngram]"])
 def test_both_forms_mean_the_same(name: str, left_out: str) -> None:
-    speculation = without(without(without(SPECULATION, left_out), "draft_quantization"), "draft_vocabulary")
+    of_models = {"draft_quantization", "draft_vocab_size", "draft_vocabulary"}
+    speculation = {key: value for key, value in SPECULATION.items() if key not in {left_out, *of_models}}
     mapping = {"method": "ngram", **speculation}
     assert resolve("m", speculative_model=name, **speculation) == resolve("m", speculative_config=mapping)
 

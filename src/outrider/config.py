@@ -166,6 +166,9 @@ class SpeculativeConfig(Strict):
     draft_quantization: Quantization | None = None
     """Weights of draft models, quantised when they are loaded, for the native CPU kernels, whatever the
     target's are; None: as the target's options say."""
+    draft_vocab_size: Count | None = None
+    """Tokens that draft models say: the first so many of their vocabulary, which are the frequent ones, what
+    ends a text, and what they have read lately, where that is most of it; None: all."""
     draft_vocabulary: DraftVocabulary = "same"
     """'same': a draft model of another vocabulary than the target's is refused; 'text': it drafts text, which
     is spelt in the target's tokens."""
@@ -184,13 +187,17 @@ class SpeculativeConfig(Strict):
                 f"{', '.join(repr(drafter.name) for drafter in self.drafters)} has none to load; drop it, "
                 "or name a draft model"
             )
-        of_model = self.seeks or any(drafter.method == "draft_model" for drafter in self.drafters)
-        if self.draft_vocabulary != "same" and not of_model:
-            raise ValueError(
-                f"draft_vocabulary = {self.draft_vocabulary!r} is for a draft model, and "
-                f"{', '.join(repr(drafter.name) for drafter in self.drafters)} is none; drop it, or name a "
-                "draft model"
-            )
+        for name, unset, methods in (
+            ("draft_vocabulary", "same", {"draft_model"}),
+            ("draft_vocab_size", None, {"draft_model", "self"}),
+        ):
+            value = getattr(self, name)
+            if value != unset and not (self.seeks or methods & {drafter.method for drafter in self.drafters}):
+                raise ValueError(
+                    f"{name} = {value!r} is for a draft model, and "
+                    f"{', '.join(repr(drafter.name) for drafter in self.drafters)} is none; drop it, or name "
+                    "a draft model"
+                )
         if self.workload is not None and self.num_speculative_tokens != "auto":
             raise ValueError(
                 f"workload = {self.workload!r} sets bounds of num_speculative_tokens = 'auto', and it is "
@@ -305,10 +312,10 @@ def resolve(model: str, **options: Any) -> EngineConfig:
     """The configuration that `LLM(model, **options)` means.
 
     Speculation is given as `speculative_model=` (a drafter or a list of them) with `num_speculative_tokens=`,
-    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=`, `draft_quantization=` and
-    `draft_vocabulary=`, or as one mapping `speculative_config=`. What 'auto' stands for is not looked for
-    here. Raises ConfigError for both at once, for unknown names, for values out of range, and for what vLLM
-    does and Outrider does not.
+    `workload=`, `prompt_lookup_min=`, `prompt_lookup_max=`, `acceptance=`, `draft_quantization=`,
+    `draft_vocab_size=` and `draft_vocabulary=`, or as one mapping `speculative_config=`. What 'auto' stands
+    for is not looked for here. Raises ConfigError for both at once, for unknown names, for values out of
+    range, and for what vLLM does and Outrider does not.
     """
     options = translated(options, OF_LLM, "LLM")
     refuse_unknown(options, OWN, "LLM")

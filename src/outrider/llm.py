@@ -57,7 +57,7 @@ class LLM:
     `LLM(model, speculative_model="suffix", num_speculative_tokens=5)`. Options are the fields of
     `outrider.config.EngineConfig`, and for speculation either `speculative_model`,
     `num_speculative_tokens`, `workload`, `prompt_lookup_min`, `prompt_lookup_max`, `acceptance`,
-    `draft_quantization` and `draft_vocabulary`, or
+    `draft_quantization`, `draft_vocab_size` and `draft_vocabulary`, or
     `speculative_config={"method": "draft_model" | "head" | "suffix", "model": ...}`.
     `speculative_model="auto"` takes what suits the target of the heads and smaller models on this disk, as
     `found` says, which is None otherwise. None leaves an option at its default. What vLLM has besides and

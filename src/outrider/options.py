@@ -51,6 +51,7 @@ class SpeculativeOptions(TypedDict, total=False):
     suffix_file: str | None
     acceptance: Literal["coupled", "standard", "block"] | None
     draft_quantization: Literal["int8", "int4"] | None
+    draft_vocab_size: int | None
     draft_vocabulary: Literal["same", "text"] | None
     speculative_config: Mapping[str, Any] | None
 

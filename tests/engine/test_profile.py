@@ -347,6 +347,8 @@ def test_another_model_or_drafter_is_measured(target: str, draft: str) -> None:
 def test_a_draft_in_another_format_is_measured(target: str, draft: str) -> None:
     formats = (None, "int8", "int4", "int4")
     assert [measures(target, draft, draft_quantization=each) for each in formats] == [True, True, True, False]
+    sizes = (99, 98, 98)
+    assert [measures(target, draft, draft_vocab_size=each) for each in sizes] == [True, True, False]
     drafters = ("self:int8", "self:int4", "self:int4")
     assert [measures(target, drafter) for drafter in drafters] == [True, True, False]
 

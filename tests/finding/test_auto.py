@@ -14,6 +14,7 @@ from outrider.config import LOOKUP, EngineConfig, resolve
 from outrider.finding import auto
 from outrider.finding.auto import Findings, weighed, with_found
 from outrider.models.checkpoint import open_checkpoint
+from outrider.planning import drafters
 from tests.engine.helpers import PROMPTS
 from tests.factories import tiny_config, write_model
 from tests.finding.conftest import in_cache, small_model
@@ -98,6 +99,30 @@ def test_memory_is_planned_for_both(target_of_four: Path, hub: Path) -> None:
     chain, findings = found(target_of_four, max_num_seqs=2, memory_limit=tight)
     assert chain == ["suffix", str(target_of_four / "head")]
     assert "with the target, and there are" in reasons(findings)["tiny-1l"]
+
+
+def test_a_draft_whose_output_layer_is_large_says_fewer_words(
+    target_of_four: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless somebody has said how many, or it reads hardly less so."""
+
+    def vocab_size(**options: Any) -> int | None:
+        config, findings = with_found(sought(target_of_four, **options))
+        assert config.speculative is not None
+        assert findings is not None
+        size = config.speculative.draft_vocab_size
+        assert str(findings).endswith(f", as int4, of {size} tokens" if size else ", as int4")
+        return size
+
+    small_model(target_of_four.with_name("tiny-1l"))
+    assert vocab_size() is None  # it has fewer tokens than that
+    monkeypatch.setattr(auto, "LIGHT", 0)
+    monkeypatch.setattr(drafters, "MOST_READ", 0)
+    monkeypatch.setattr(auto, "LIGHTER", (*auto.LIGHTER[:1], ("draft_vocab_size", 64)))
+    assert vocab_size() == 64
+    assert vocab_size(draft_vocab_size=200) == 200
+    monkeypatch.setattr(drafters, "MOST_READ", 180)
+    assert vocab_size() is None
 
 
 def test_a_draft_that_reads_much_is_quantised(

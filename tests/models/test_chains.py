@@ -16,6 +16,7 @@ from outrider.models.head import HeadRunner
 from outrider.models.head_checkpoint import HeadCheckpoint
 from outrider.models.model import Model
 from outrider.models.runner import DraftRunner
+from outrider.models.words import words_of
 from outrider.ops.budget import Budget, Price
 from outrider.ops.choice import Allow, Bar, Choice, Filters, Penalise
 from outrider.ops.lane import Grown, Lane
@@ -44,7 +45,11 @@ class Drafting:
         return self.runner.draft(lanes)
 
 
-@pytest.fixture(scope="module", params=["model", "recurrent model", "head"])
+WORDS = 100
+"""Of a model that says few."""
+
+
+@pytest.fixture(scope="module", params=["model", "model of few words", "recurrent model", "head"])
 def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Makes it on a backend of that name."""
     path: Path = tmp_path_factory.mktemp("models")
@@ -54,11 +59,15 @@ def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         random_head(path / "head", open_checkpoint(str(path / "model")).config)
 
     def make(name: str) -> Drafting:
-        model = Model(open_checkpoint(str(path / "model")), exact_backend(name))
+        words = WORDS if request.param == "model of few words" else None
+        model = Model(open_checkpoint(str(path / "model")), exact_backend(name), words=words)
         options: dict[str, Any] = {"num_blocks": 60, "block_size": 4}
         if request.param != "head":
             vocab = model.config.vocab_size - PADDING
-            return Drafting(DraftRunner(model, **options, prefix_caching=False, vocab=vocab), vocab)
+            runner = DraftRunner(model, **options, prefix_caching=False, words=words_of(model, vocab))
+            for token in range(2, vocab, 7):
+                runner.learn([token, *[1] * 40])  # so that they are rare
+            return Drafting(runner, vocab)
         head = Eagle3(HeadCheckpoint(path / "head"), model.backend, model)
         vocab = model.config.vocab_size
         return Drafting(HeadRunner(head, **options, vocab=vocab), vocab, head.config.width)

@@ -12,10 +12,12 @@ import torch
 from outrider import LLM, ConfigError, ModelError
 from outrider.config import DrafterConfig, resolve
 from outrider.finding.auto import with_found
+from outrider.models import words
 from outrider.models.checkpoint import open_checkpoint
 from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_parts import TABLE
 from outrider.ops.cpu.backend import NativeBackend
+from outrider.planning import drafters
 from outrider.planning.limit import survey
 from tests.models.assistants import TARGETS, target_config, write_assistant
 from tests.models.factories import tiny_config, write_hf
@@ -88,6 +90,22 @@ def test_output_layer_of_a_self_draft(tmp_path: Path, packed: list[int], tied: b
     found = plan(str(tmp_path), **options)
     LLM(str(tmp_path), device="cpu", **options)
     assert sum(packed) == found.target + found.drafts
+
+
+def test_a_draft_of_few_words(
+    target: str, draft: str, packed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned with all that it may learn."""
+    monkeypatch.setattr(drafters, "MOST_READ", 32)
+    monkeypatch.setattr(words, "MOST_READ", 32)
+    options = {"speculative_model": draft, "draft_vocab_size": 128, **SIZE}
+    found = plan(target, **options)
+    llm = LLM(target, device="cpu", **options)
+    loaded, sizes = sum(packed), len(packed)
+    llm.generate([*range(128, 138), *[1] * 54], use_tqdm=False)
+    assert len(packed) > sizes
+    assert loaded + max(packed[sizes:]) <= found.target + found.drafts <= 1.02 * sum(packed)
+    assert found.drafts_read < plan(target, speculative_model=draft, **SIZE).drafts_read
 
 
 def test_heads_of_4_bits_and_with_a_table(tmp_path: Path, packed: list[int]) -> None:

@@ -103,6 +103,8 @@ def _of_candidate(finding: Finding) -> list[str]:
     said = [f"{candidate.kind} {candidate.where}{size}"]
     if finding.quantization is not None:
         said.append(f"becomes {finding.quantization} when it is loaded")
+    if finding.vocab_size is not None:
+        said.append(f"says {finding.vocab_size} tokens")
     if cost is not None and of_one is not None:
         more = f", {_size(cost.memory)} for {cost.requests} at a time" if cost.requests > 1 else ""
         said.append(
@@ -161,6 +163,7 @@ def _candidate_as_json(finding: Finding) -> Iterator[tuple[str, Any]]:
     yield "reason", finding.reason or None
     yield "taken", finding.taken
     yield "draft_quantization", finding.quantization
+    yield "draft_vocab_size", finding.vocab_size
     yield "weights_bytes", None if cost is None else cost.weights
     yield "memory_bytes", None if cost is None else cost.memory
     yield "requests", None if cost is None else cost.requests

@@ -150,6 +150,14 @@ class Extender(Protocol):
 
 
 @runtime_checkable
+class Linguist(Protocol):
+    """A drafter that may not know a request's language."""
+
+    def knows(self, request: Request) -> bool:
+        """Whether it seems to; the same whenever it is asked."""
+
+
+@runtime_checkable
 class CacheReader(Protocol):
     """A drafter that attends to the target's K and V."""
 

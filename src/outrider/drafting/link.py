@@ -12,6 +12,7 @@ from outrider.drafting.allot import Position
 from outrider.drafting.base import Draft, Drafter
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.forecast import Forecast
+from outrider.drafting.language import ForecastByLanguage
 from outrider.drafting.length import Outcome
 from outrider.drafting.pace import Paces
 
@@ -48,7 +49,7 @@ class Link:
 
     drafter: Drafter
     cost: DraftCost
-    forecast: Forecast
+    forecast: Forecast | ForecastByLanguage
     name: str = "drafter"
     paces: Paces = field(default_factory=Paces, init=False, repr=False)
     _shown: Shown = field(default_factory=Shown, init=False, repr=False)

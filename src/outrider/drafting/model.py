@@ -66,6 +66,8 @@ class Lockstep(OwnCache[DraftRunner], ABC):
         lanes: list[Lane | Span] = []
         active = []
         for g, tokens, ready in work:
+            if g.request.params.cache_salt is None:  # others' time would tell of what it learnt from these
+                self.runner.learn(tokens)
             lane = g.go_on(self.runner.readable(tokens), self._acceptance, drafts=ready)
             if lane is None:
                 continue

@@ -32,6 +32,7 @@ from outrider.models.model import Model
 from outrider.models.mtp import Mtp, mtp_of
 from outrider.models.runner import Cached, DraftRunner, group_sizes
 from outrider.models.tokenizer import Tokenizer
+from outrider.models.words import words_of
 from outrider.ops.base import Backend
 from outrider.verification.rules import RULES, Acceptance
 
@@ -150,7 +151,8 @@ def _draft_model(drafter: DrafterConfig, around: Surroundings) -> DrafterSource:
         backend = model.backend
         if quantization is not None:
             backend = around.quantised(checkpoint, quantization, option=option)
-        model = Model(checkpoint, backend, name=name, listener=around.listener)
+        words = around.speculative.draft_vocab_size
+        model = Model(checkpoint, backend, words=words, name=name, listener=around.listener)
     elif quantization is not None:
         model = _own(quantization, around, option)
     return _with_cache(model, around) if translation is None else _of_text(model, translation, around)
@@ -183,7 +185,13 @@ def _own(quantization: Quantization, around: Surroundings, option: str) -> Model
     """The target at fewer bits."""
     backend = around.quantised(around.checkpoint, quantization, option=option)
     return self_draft(
-        around.target, around.checkpoint, backend, quantization, option=option, listener=around.listener
+        around.target,
+        around.checkpoint,
+        backend,
+        quantization,
+        words=around.speculative.draft_vocab_size,
+        option=option,
+        listener=around.listener,
     )
 
 
@@ -220,7 +228,7 @@ def _runner(
         num_blocks=num_blocks,
         block_size=around.config.block_size,
         prefix_caching=around.config.enable_prefix_caching,
-        vocab=vocab,
+        words=words_of(model, vocab),
     )
 
 

@@ -22,6 +22,7 @@ def self_draft(
     backend: Backend,
     quantization: Quantization,
     *,
+    words: int | None = None,
     option: str,
     listener: Listener = unheard,
 ) -> Model:
@@ -30,7 +31,7 @@ def self_draft(
     Norms and embedding table are the target's own, and so is a tied output layer that is no larger than the
     draft's would be.
 
-    option: what the user wrote to have it. Raises ConfigError as `refuse_same_bits` does.
+    words: see `Model`; option: what the user wrote to have it. Raises ConfigError as `refuse_same_bits` does.
     """
     refuse_same_bits(FORMATS[target.linear[0].format], quantization, option=option)
     own_output = FORMATS[target.table.format].bits > WORTH * QUANTIZED[quantization].table.bits
@@ -39,6 +40,7 @@ def self_draft(
         backend,
         target.shared(),
         own_output=own_output,
+        words=words,
         name=f"the target's weights again, in {quantization}",
         listener=listener,
     )

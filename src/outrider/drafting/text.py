@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
+from outrider.drafting.language import knows
 from outrider.errors import ModelError
 from outrider.models.spelling import Piece, Spelling, unspeakable
 from outrider.models.tokenizer import Tokenizer
 
 UNSETTLED = 32
 """Tokens that may be spelt anew when text follows, where no word begins among them."""
+LOOKED_AT = 256
+"""Bytes of a text by which its language is told, or a few more."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,20 @@ class Translation:
         """The target's token for a special one of the draft model."""
         self.ends = frozenset(draft.ends)
         self._special = frozenset(self.draft.special.values())
+        self._target_special = frozenset(self.target.special.values())
+
+    def is_known(self, tokens: Sequence[int]) -> bool:
+        """Whether the draft model knows the language of what the target has said last: between two special
+        tokens, since a chat is made of messages, if there are words at all."""
+        text, special = b"", self._target_special
+        for token in reversed(tokens):
+            if token in special or len(text) >= LOOKED_AT:
+                if (known := knows(self.draft, text.decode("utf-8", "ignore"))) is not None:
+                    return known
+                text = b""
+            if token not in special:
+                text = self.target.bytes_of(token) + text
+        return knows(self.draft, text.decode("utf-8", "ignore")) is not False
 
     def spell(self, seam: Seam, drafted: Sequence[int]) -> Spelt:
         """What was drafted behind the seam, as the target would go on with it."""

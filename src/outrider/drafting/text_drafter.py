@@ -94,6 +94,7 @@ class TextDrafter(Lockstep):
         self._transcripts: dict[Request, Transcript] = {}
         self._grown: dict[Request, GrowingText] = {}
         self._stood: dict[Request, int] = {}  # tokens of the last draft
+        self._knows: dict[Request, bool] = {}
 
     def draft(self, requests: Sequence[Request], budgets: Sequence[Budget]) -> list[Draft]:
         return self._grow([self._begin(*each) for each in zip(requests, budgets, strict=True)])
@@ -111,14 +112,22 @@ class TextDrafter(Lockstep):
         uncomputed = len(transcript.tokens) - self._tables[request].filled
         return max(0, max(0, uncomputed) + unread - 1)
 
+    def knows(self, request: Request) -> bool:
+        """Whether it knows the language of the prompt's end."""
+        known = self._knows.get(request)
+        if known is None:
+            prompt = request.tokens[: request.prompt_length]
+            known = self._knows[request] = self._translation.is_known(prompt)
+        return known
+
     def end(self, request: Request) -> None:
         super().end(request)
-        for kept in (self._transcripts, self._grown, self._stood):
+        for kept in (self._transcripts, self._grown, self._stood, self._knows):
             kept.pop(request, None)
 
     def rest(self) -> None:
         super().rest()
-        for kept in (self._transcripts, self._grown, self._stood):
+        for kept in (self._transcripts, self._grown, self._stood, self._knows):
             kept.clear()
 
     def _unread(self, growing: Growing) -> list[int]:

@@ -15,7 +15,7 @@ from outrider.config import EngineConfig
 from outrider.drafting.auto import AutoLength
 from outrider.drafting.base import Drafter
 from outrider.drafting.costs import DraftCost, TargetCost
-from outrider.drafting.forecast import Forecast
+from outrider.drafting.language import forecast_of
 from outrider.drafting.length import FixedLength, LengthPolicy
 from outrider.drafting.link import Link
 from outrider.drafting.registry import draft_rows
@@ -75,7 +75,7 @@ def length_policy(
         drafter.rest()
     bounds = WORKLOADS[speculative.workload]
     links = [
-        Link(drafter, cost, Forecast(bounds.most, bounds.acceptance), named.name)
+        Link(drafter, cost, forecast_of(drafter, bounds.most, bounds.acceptance), named.name)
         for drafter, cost, named in zip(drafters, drafting, speculative.drafters, strict=True)
     ]
     trees = RULES[speculative.acceptance].trees
@@ -129,6 +129,7 @@ def _setting(config: EngineConfig, target: ModelRunner, stored_as: str, max_mode
             for drafter in config.speculative.drafters
         ],
         "draft_quantization": config.speculative.draft_quantization,
+        "draft_vocab_size": config.speculative.draft_vocab_size,
     }
 
 

@@ -41,7 +41,9 @@ CONTEXT = 0.75
 """The share of a request's context that drafts have to leave, where memory for K and V is bounded."""
 LIGHT = 0.05
 """The share of its target's bytes that a drafter may read for a token as it is stored. One that reads more is
-quantised: at four bits it guesses nearly as well, and sooner."""
+made lighter, since it then guesses nearly as well, and sooner."""
+LIGHTER: Sequence[tuple[str, Any]] = (("draft_quantization", "int4"), ("draft_vocab_size", 2**15))
+"""How."""
 TOLD = 3
 """Candidates that do not fit and are told of in one line."""
 
@@ -99,19 +101,28 @@ class Finding:
     @property
     def quantization(self) -> str | None:
         """What the weights of the drafter become when they are loaded, if anything."""
+        return self._speculative("draft_quantization")
+
+    @property
+    def vocab_size(self) -> int | None:
+        """For how many of the first tokens it has outputs, if not for all."""
+        return self._speculative("draft_vocab_size")
+
+    def _speculative(self, name: str) -> Any:
         if self.config is None or self.config.speculative is None:
             return None
-        return self.config.speculative.draft_quantization
+        return getattr(self.config.speculative, name)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found for a target, and what was taken. quantization: what its weights become, if anything;
-    skipped: candidates that do not suit the target."""
+    """What was found for a target, and what was taken. quantization, vocab_size: as in `Finding`; skipped:
+    candidates that do not suit the target."""
 
     model: str
     taken: tuple[Candidate, ...] = ()
     quantization: str | None = None
+    vocab_size: int | None = None
     skipped: tuple[Finding, ...] = ()
 
     @property
@@ -127,6 +138,8 @@ class Findings:
             said = ", ".join([LOOKUP.name, *each])
         if self.quantization is not None:
             said += f", as {self.quantization}"
+        if self.vocab_size is not None:
+            said += f", of {self.vocab_size} tokens"
         more = len(self.skipped) - TOLD
         reasons = [
             f"not taken: {finding.candidate.label}: {finding.reason}" for finding in self.skipped[:TOLD]
@@ -149,7 +162,8 @@ def with_found(config: EngineConfig, *, listener: Listener = unheard) -> tuple[E
     for finding in weighed(sought):
         if finding.config is not None:
             config, taken = finding.config, (*found.taken, finding.candidate)
-            found = replace(found, taken=taken, quantization=finding.quantization)
+            loaded = {"quantization": finding.quantization, "vocab_size": finding.vocab_size}
+            found = replace(found, taken=taken, **loaded)
         else:
             found = replace(found, skipped=(*found.skipped, finding))
     logger.info("%s", found)
@@ -217,7 +231,7 @@ class _Weighing:
         config = _with(self.sought.config, (*chain, candidate))
         costs = of_one = None
         try:
-            config, plan = _quantised(config, make_plan(config, self.ground), self.ground)
+            config, plan = _lighter(config, make_plan(config, self.ground), self.ground)
             costs = DraftCosts.between((before[-1].plan if before else None) or self.alone, plan)
             candidate.check(self.sought, costs.read)
             if self.of_one:
@@ -238,18 +252,21 @@ class _Weighing:
         return DraftCosts.between(before, plan)
 
 
-def _quantised(config: EngineConfig, plan: MemoryPlan, ground: Ground) -> tuple[EngineConfig, MemoryPlan]:
-    """The drafters at four bits, where that pays and nobody has said what their weights are to be."""
-    assert config.speculative is not None
-    if config.speculative.draft_quantization is not None or plan.drafts_read <= LIGHT * plan.read:
-        return config, plan
-    speculative = config.speculative.model_copy(update={"draft_quantization": "int4"})
-    fewer = config.model_copy(update={"speculative": speculative})
-    try:
-        lighter = make_plan(fewer, ground)
-    except ConfigError:  # on PyTorch
-        return config, plan
-    return (fewer, lighter) if lighter.drafts_read * WORTH < plan.drafts_read else (config, plan)
+def _lighter(config: EngineConfig, plan: MemoryPlan, ground: Ground) -> tuple[EngineConfig, MemoryPlan]:
+    """The drafters with what of `LIGHTER` pays, where nobody has said it."""
+    for name, value in LIGHTER:
+        assert config.speculative is not None
+        if getattr(config.speculative, name) is not None or plan.drafts_read <= LIGHT * plan.read:
+            continue
+        speculative = config.speculative.model_copy(update={name: value})
+        changed = config.model_copy(update={"speculative": speculative})
+        try:
+            less = make_plan(changed, ground)
+        except ConfigError:  # on PyTorch
+            continue
+        if less.drafts_read * WORTH < plan.drafts_read:
+            config, plan = changed, less
+    return config, plan
 
 
 def _with(config: EngineConfig, chain: Sequence[Candidate]) -> EngineConfig:
@@ -259,7 +276,7 @@ def _with(config: EngineConfig, chain: Sequence[Candidate]) -> EngineConfig:
     for candidate in chain:
         changed |= candidate.speculative
     if not chain:
-        changed["draft_quantization"] = None  # which is for the weights of a draft
+        changed |= {name: None for name, _ in LIGHTER}  # which are for the weights of a draft
     return config.model_copy(update={"speculative": config.speculative.model_copy(update=changed)})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from outrider.formats.format import Floats
 from outrider.formats.weight import Weight
@@ -17,6 +18,9 @@ from outrider.ops.base import Backend
 
 Loaded = Mapping[Any, Any]
 """What each leaf became in a backend."""
+
+Rows = NDArray[np.int32]
+"""Outputs of a layer, by number."""
 
 
 class Source(Protocol):
@@ -94,6 +98,11 @@ class Linear(_Matrices):
     def load(self, source: Source, backend: Backend, loaded: Loaded) -> Any:
         return backend.pack(*self._loaded(source), float32=self.float32)
 
+    def some(self, source: Source, backend: Backend) -> Callable[[Rows], Any]:
+        """Makes a layer of some outputs of the one matrix, whose file stays open."""
+        ((weight,), bias) = self._loaded(source)
+        return lambda rows: backend.pack([weight.reordered(rows)], None if bias is None else bias[rows])
+
 
 class Stack(_Matrices):
     """The same matrix [out, in] of each expert, in their order. biases: one for each, or none at all."""
@@ -117,6 +126,11 @@ class Tied:
     def load(self, source: Source, backend: Backend, loaded: Loaded) -> Any:
         table = self.table.load(source, backend, loaded) if self.own else loaded[self.table]
         return backend.tied(table)
+
+    def some(self, source: Source, backend: Backend) -> Callable[[Rows], Any]:
+        """As `Linear.some`."""
+        weight = source.weight(self.table.tensor)
+        return lambda rows: backend.tied(backend.table(weight.reordered(rows)))
 
 
 LEAVES = (Vector, Linear, Stack, Table, Tied)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from outrider.cache.pages import release_freed
 from outrider.loading import Listener, unheard
 from outrider.models.config import ModelConfig
-from outrider.models.leaves import Leaf, Loaded, Source, Table, Tied, Vector, load
+from outrider.models.leaves import Leaf, Loaded, Rows, Source, Table, Tied, Vector, load
 from outrider.ops.base import Backend, Ops, Value
 from outrider.ops.shapes import AttentionShape, StateShape
 
@@ -25,7 +25,8 @@ class Model:
     """A decoder in a backend.
 
     given: leaves that another model of the same checkpoint has loaded. own_output: a table that is the output
-    layer too is loaded for that once more, in the backend's format. name: of the model, for the listener.
+    layer too is loaded for that once more, in the backend's format. words: how many tokens, the first
+    ones, a draft mostly says; None: all. name: of the model, for the listener.
 
     Raises ModelError, from the checkpoint, for a tensor that cannot be read.
     """
@@ -37,6 +38,7 @@ class Model:
         given: Loaded | None = None,
         *,
         own_output: bool = False,
+        words: int | None = None,
         name: str = "",
         listener: Listener = unheard,
     ) -> None:
@@ -47,6 +49,11 @@ class Model:
             tree = replace(tree, output=replace(tree.output, own=True))
         self.tree = tree
         self._loaded = load(tree, checkpoint, backend, given, name=name, listener=listener)
+        self.words = tree.vocab_size if words is None else min(words, tree.vocab_size)
+        self.some_outputs: Callable[[Rows], Any] | None = None
+        """Packs the output layer of some tokens, where not all are said."""
+        if self.words < tree.vocab_size:
+            self.some_outputs = tree.output.some(checkpoint, backend)
         release_freed()
 
     @property
@@ -89,10 +96,15 @@ class Model:
         return {leaf: self._loaded[leaf] for leaf in kept}
 
     def forward(
-        self, ops: Ops[Value, Any, Any], cache: Sequence[Any], *, state_layers: Sequence[int] = ()
+        self,
+        ops: Ops[Value, Any, Any],
+        cache: Sequence[Any],
+        *,
+        state_layers: Sequence[int] = (),
+        output: Any = None,
     ) -> Value:
         """See `outrider.models.parts.Decoder.forward`."""
-        return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers)
+        return self.tree.forward(ops, self._loaded, cache, state_layers=state_layers, output=output)
 
     def hidden(self, ops: Ops[Value, Any, Any], cache: Sequence[Any]) -> Value:
         """See `outrider.models.parts.Decoder.hidden`."""

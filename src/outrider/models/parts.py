@@ -290,10 +290,11 @@ class Decoder:
         cache: Sequence[Any],
         *,
         state_layers: Sequence[int] = (),
+        output: Any = None,
     ) -> Value:
-        """As `hidden`; the logits [rows with logits, vocab]."""
+        """As `hidden`; the logits [rows with logits, outputs]. output: another output layer."""
         x = self.hidden(ops, loaded, cache, state_layers=state_layers)
-        logits = ops.linear(x, loaded[self.output], None, self.logit_scale)
+        logits = ops.linear(x, loaded[self.output] if output is None else output, None, self.logit_scale)
         return logits if self.logit_cap is None else ops.soft_cap(logits, self.logit_cap)
 
     def hidden(

@@ -19,9 +19,10 @@ from outrider.cache.store import LayerCache
 from outrider.cache.table import BlockTable
 from outrider.errors import ModelError
 from outrider.models.model import Model
+from outrider.models.words import DraftWords
 from outrider.ops.base import Backend, Definition, Facts, Forward, Passed
 from outrider.ops.choice import Choice, Stepped
-from outrider.ops.lane import Grown, Lane, Words
+from outrider.ops.lane import Grown, Lane
 from outrider.ops.shapes import AttentionShape, StateShape
 from outrider.ops.span import Span
 
@@ -172,7 +173,7 @@ class ModelRunner(PagedRunner):
 
     def hand_out(self, state_layers: Sequence[int]) -> None:
         """Hand out the states of these layers from the next pass on; the cache stays."""
-        self._definition = partial(self.model.forward, state_layers=tuple(state_layers))
+        self._state_layers = tuple(state_layers)
         self._compile()
 
     def forget(self) -> None:
@@ -183,6 +184,10 @@ class ModelRunner(PagedRunner):
 
     def _compile(self) -> None:
         self._forward = self.compile(self._definition)
+
+    @property
+    def _definition(self) -> Definition:
+        return partial(self.model.forward, state_layers=self._state_layers)
 
     def compile_over(self, backend: Backend, definition: Definition, *, layers: Sequence[int]) -> Forward:
         """A pass of another model over the cache of these layers, of those that keep K and V."""
@@ -214,7 +219,7 @@ class ModelRunner(PagedRunner):
 
 
 class DraftRunner(ModelRunner):
-    """A model that drafts for a target with a vocabulary of so many tokens."""
+    """A model that drafts, of which `words` says which tokens it can say."""
 
     def __init__(
         self,
@@ -223,14 +228,22 @@ class DraftRunner(ModelRunner):
         num_blocks: int | Sequence[int],
         block_size: int,
         prefix_caching: bool,
-        vocab: int,
+        words: DraftWords,
     ) -> None:
-        self._words = Words(vocab)
+        self._words = words
         super().__init__(model, num_blocks=num_blocks, block_size=block_size, prefix_caching=prefix_caching)
 
     def _compile(self) -> None:
         super()._compile()
-        self._chain = self.model.backend.chain(self._forward, self._forward, self._words)
+        self._chain = self.model.backend.chain(self._forward, self._forward, self._words.words)
+
+    @property
+    def _definition(self) -> Definition:
+        return partial(self.model.forward, output=self._words.output)
+
+    def learn(self, tokens: Sequence[int]) -> None:
+        """The model reads these, and may say them from now on."""
+        self._words.learn(tokens)
 
     def readable(self, tokens: Sequence[int]) -> Sequence[int]:
         """The tokens, as far as the model's table has them.
@@ -243,6 +256,8 @@ class DraftRunner(ModelRunner):
 
     def draft(self, lanes: Sequence[Lane | Span]) -> list[Grown]:
         """Drafts behind what is read; see `outrider.ops.lane.DraftChain`."""
+        if self._words.renew():
+            self._compile()
         return self._chain(lanes)
 
 

@@ -233,6 +233,9 @@ class Backend(Protocol):
     def tied(self, table: Any) -> Any:
         """The linear layer whose weight is an embedding table."""
 
+    def as_one(self, layers: Sequence[Any]) -> Any:
+        """Linear layers of the same inputs as one, whose outputs follow each other."""
+
     def vector(self, values: Floats) -> Any:
         """A vector such as a norm's weight, float32, where the backend reads it."""
 

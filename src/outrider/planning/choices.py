@@ -12,7 +12,7 @@ from outrider.errors import ConfigError
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 
 MIB = 2**20
-OF_DRAFTS = ("draft_quantization", "draft_vocabulary")
+OF_DRAFTS = ("draft_quantization", "draft_vocab_size", "draft_vocabulary")
 """Options of speculation that only some drafters take."""
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
 from outrider.drafting.head import MAX_UNREAD
 from outrider.drafting.registry import HEAD_ROWS, longest_draft, longest_text
@@ -23,6 +25,7 @@ from outrider.models.head import DraftHead
 from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
 from outrider.models.mtp import Mtp, mtp_of
+from outrider.models.words import MOST_READ
 from outrider.planning.footprint import Footprint, footprint_of, model_footprint, passing_of
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
@@ -107,7 +110,8 @@ def _separate(
         tokenizer = TOKENIZER * vocab + SPELT * (vocab + around.target.config.vocab_size)
         position = POSITION
         size = replace(size, ahead=size.ahead + longest_text(longest_draft(around.speculative)))
-    footprint = model_footprint(Model(Outline(checkpoint), ledger), ledger, size, config.block_size)
+    draft = Model(Outline(checkpoint), ledger, words=around.speculative.draft_vocab_size)
+    footprint = _of_words(draft, ledger, size, config.block_size)
     return replace(
         footprint,
         peak=max(footprint.peak + DROPPED * vocab, (TOKENIZER_MADE + VOCABULARIES) * vocab),
@@ -125,8 +129,20 @@ def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint
     """The footprint of the target at fewer bits."""
     config, checkpoint = around.config, around.checkpoint
     ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
-    draft = self_draft(around.target, Outline(checkpoint), ledger, quantization, option=option)
-    return model_footprint(draft, ledger, around.drafting, config.block_size)
+    words = around.speculative.draft_vocab_size
+    draft = self_draft(around.target, Outline(checkpoint), ledger, quantization, words=words, option=option)
+    return _of_words(draft, ledger, around.drafting, config.block_size)
+
+
+def _of_words(draft: Model, ledger: Ledger, size: PassSize, block_size: int) -> Footprint:
+    """The footprint of a draft model. It mostly reads the outputs of its frequent words, where it has such,
+    in place of all."""
+    if draft.some_outputs is None:
+        return model_footprint(draft, ledger, size, block_size)
+    rows = min(draft.words + MOST_READ, draft.tree.vocab_size)
+    draft.some_outputs(np.arange(rows, dtype=np.int32))
+    footprint = model_footprint(draft, ledger, size, block_size)
+    return replace(footprint, read=max(0, footprint.read - sum(entry.nbytes for entry in draft.output)))
 
 
 def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:

@@ -88,6 +88,9 @@ class _Counting:
     def vector(self, values: Floats) -> Floats:
         return values  # kilobytes
 
+    def as_one(self, layers: Sequence[tuple[Entry, ...]]) -> tuple[Entry, ...]:
+        return tuple(entry for layer in layers for entry in layer)
+
     def own(self, kept: Floats) -> Floats:
         return kept
 

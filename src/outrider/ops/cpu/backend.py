@@ -105,6 +105,9 @@ class NativeBackend:
     def tied(self, table: Any) -> tuple[Any, ...]:
         return (table,)
 
+    def as_one(self, layers: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+        return tuple(matrix for layer in layers for matrix in layer)
+
     def vector(self, values: Floats) -> Floats:
         return np.ascontiguousarray(values, dtype=np.float32)
 

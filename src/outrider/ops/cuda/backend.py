@@ -97,6 +97,9 @@ class GpuBackend:
     def tied(self, table: GpuMatrix) -> tuple[GpuMatrix, ...]:
         return (table,)
 
+    def as_one(self, layers: Sequence[tuple[GpuMatrix, ...]]) -> tuple[GpuMatrix, ...]:
+        return tuple(matrix for layer in layers for matrix in layer)
+
     def vector(self, values: Floats) -> Tensor:
         return torch.from_numpy(np.array(values, np.float32)).to(self.device)
 

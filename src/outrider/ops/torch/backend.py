@@ -75,6 +75,9 @@ class TorchBackend:
     def tied(self, table: Tensor) -> Linear:
         return pack_linear(table, None)
 
+    def as_one(self, layers: Sequence[Linear]) -> Linear:
+        return lambda x: torch.cat([layer(x) for layer in layers], dim=-1)
+
     def vector(self, values: Floats) -> Tensor:
         return self._cast(values)
 
