@@ -29,7 +29,7 @@ from outrider.planning.process import DRIVER
 
 MIB, GIB = 2**20, 2**30
 SIZE = PassSize(rows=8, logit_rows=2, requests=2, positions=64, ahead=5, drafted=3)
-ON_IT = {"device": "cpu", "backend": "triton"}  # in the interpreter
+ON_IT: dict[str, Any] = {"device": "cpu", "backend": "triton"}  # in the interpreter
 
 
 def card(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> None:
