@@ -22,7 +22,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks.decoding import FORMATS, PLAIN, Bench
+from benchmarks.decoding import FORMATS, PLAIN, Bench, in_format, questions
 from benchmarks.synthetic import always
 from benchmarks.variants import cache_folder
 from outrider import RequestOutput, SamplingParams
@@ -91,12 +91,12 @@ def summary(load: float, policy: str, rounds: Sequence[Sequence[RequestOutput]])
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Summary]:
-    bench = Bench(args.format, folder, max_num_seqs=args.requests + 1, enable_prefix_caching=False)
-    prompts = bench.prompts(args.requests)
+    llm = in_format(args.format, folder, max_num_seqs=args.requests + 1, enable_prefix_caching=False)
+    bench, prompts = Bench(llm.engine), questions(llm, args.requests)
     step = bench.record(prompts, args.tokens)
     drafter = bench.drafter(always(args.acceptance), args.cost, args.requests, step)
     chain, auto = Chain([drafter]), bench.auto(drafter)
-    engine = bench.llm.engine
+    engine = bench.engine
     at_once = [(0.0, prompt, args.tokens) for prompt in prompts]
     began = time.perf_counter()
     serve(engine, Chain(), PLAIN, at_once)

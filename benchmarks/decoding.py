@@ -17,11 +17,13 @@ from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import FixedLength, LengthPolicy
 from outrider.drafting.link import Link
 from outrider.drafting.workloads import WORKLOADS
+from outrider.engine.engine import Engine
 from outrider.engine.profile import draft_cost, target_cost
 
 TOPICS = ("rivers", "bread", "clocks", "bridges", "glass", "wool", "maps", "salt")
 FORMATS: Mapping[str, str] = {"int8": "Q8_0", "bf16": "BF16", "int4": "Q4_1"}
 PLAIN = FixedLength(0, 0)
+CONTEXT = 1024  # positions of a request
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,24 @@ class Decoded:
         return self.tokens / self.seconds
 
 
+def in_format(format: str, folder: Path, **options: Any) -> LLM:
+    """SmolLM2 in one of `FORMATS`."""
+    return LLM(str(smollm2(FORMATS[format], folder)), max_model_len=CONTEXT, **options)
+
+
+def questions(llm: LLM, count: int) -> list[list[int]]:
+    """Different short prompts."""
+    asked = (f"Write {n + 2} sentences about {TOPICS[n % len(TOPICS)]}." for n in range(count))
+    return [llm.chat_prompt([{"role": "user", "content": question}]) for question in asked]
+
+
 class Bench:
     """One target, whose drafter and length policy are changed from run to run."""
 
-    def __init__(self, format: str, folder: Path, **options: Any) -> None:
-        self.llm = LLM(str(smollm2(FORMATS[format], folder)), max_model_len=1024, **options)
-        self.target = target_cost(self.llm.engine.target, max_rows=512, max_model_len=1024)
+    def __init__(self, engine: Engine, *, max_rows: int = 512) -> None:
+        self.engine = engine
+        self.target = target_cost(engine.target, max_rows=max_rows, max_model_len=engine.max_model_len)
         self.answers: dict[tuple[int, ...], Sequence[int]] = {}
-
-    def prompts(self, count: int) -> list[list[int]]:
-        """Different short questions."""
-        asked = (f"Write {n + 2} sentences about {TOPICS[n % len(TOPICS)]}." for n in range(count))
-        return [self.llm.chat_prompt([{"role": "user", "content": question}]) for question in asked]
 
     def record(self, prompts: Sequence[Sequence[int]], tokens: int) -> float:
         """What the target alone answers, for `SyntheticDrafter`; returns its seconds a step."""
@@ -67,12 +75,12 @@ class Bench:
         requests, and for fewer what the target's pass over as many rows would."""
         whole = self.target.one_pass(batch)
         seconds = [cost * step * self.target.one_pass(max(1, n)) / whole for n in range(batch + 1)]
-        vocab = self.llm.engine.target.model.config.vocab_size
+        vocab = self.engine.target.model.config.vocab_size
         return SyntheticDrafter(self.answers, acceptance, lambda n: seconds[min(n, batch)], vocab)
 
     def auto(self, drafter: SyntheticDrafter) -> AutoLength:
         """The policy, which has measured the drafter and knows nothing else of it yet."""
-        cost = draft_cost(drafter, self.llm.engine.target, self.llm.tokenizer, seconds=0.1)
+        cost = draft_cost(drafter, self.engine.target, self.engine.tokenizer, seconds=0.1)
         bounds = WORKLOADS[None]
         link = Link(drafter, cost, Forecast(bounds.most, bounds.acceptance))
         return AutoLength([link], self.target, bounds, save=lambda: None)
@@ -87,7 +95,7 @@ class Bench:
         seconds: float = float("inf"),
     ) -> Decoded:
         """Answer all prompts together, greedily, with so many tokens each or what there is time for."""
-        engine = self.llm.engine
+        engine = self.engine
         engine.drafters, engine.scheduler.policy = chain, policy
         params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
         ids = [engine.add(prompt, params) for prompt in prompts]

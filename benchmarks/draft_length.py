@@ -23,7 +23,7 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from benchmarks.decoding import FORMATS, Bench
+from benchmarks.decoding import FORMATS, Bench, in_format, questions
 from benchmarks.synthetic import Acceptance, always
 from benchmarks.variants import cache_folder
 from outrider.drafting.chain import Chain
@@ -120,9 +120,10 @@ def cells(args: argparse.Namespace, folder: Path) -> list[Cell]:
             "mixed": [always(0.9), always(0.1)],
         }
     for format in args.formats.split(","):
-        bench = Bench(format, folder)
+        llm = in_format(format, folder)
+        bench = Bench(llm.engine)
         for batch in batches:
-            prompts = bench.prompts(batch)
+            prompts = questions(llm, batch)
             step = bench.record(prompts, TOKENS)
             for (name, kind), cost in product(kinds.items(), costs):
                 if batch < len(kind):

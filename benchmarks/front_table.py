@@ -25,6 +25,7 @@ from statistics import median
 
 from pydantic import TypeAdapter
 
+from benchmarks.marks import placed
 from benchmarks.peers.base import PROMPT
 from benchmarks.peers.measure import OF_SMOLLM2, Measured, Plan, Result, measure
 from benchmarks.peers.prompts import long_prompt, token_ids
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 RUN = ROOT / "benchmarks" / "results" / "front.json"
 PEER = "llama.cpp"
 QUIET = 0.1  # cores that something else may keep busy while engines are measured
-START, END = "<!-- --8<-- [start:front] -->\n", "<!-- --8<-- [end:front] -->\n"
+MARKS = "front"
 
 
 @dataclass(frozen=True)
@@ -162,13 +163,6 @@ def render(run: Run, language: Language) -> str:
     return f"{table}\n{caption}{language.with_peer if compared else language.without_peer}\n"
 
 
-def placed(text: str, table: str) -> str:
-    """A README's text with the table between its marks. Raises ValueError if they are not there."""
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}{table}{END}{after}"
-
-
 def read_run() -> Run:
     return TypeAdapter(Run).validate_json(RUN.read_text(encoding="utf-8"))
 
@@ -176,7 +170,8 @@ def read_run() -> Run:
 def write_readmes(run: Run) -> None:
     for language in LANGUAGES:
         path = ROOT / language.readme
-        path.write_text(placed(path.read_text(encoding="utf-8"), render(run, language)), encoding="utf-8")
+        text = placed(path.read_text(encoding="utf-8"), render(run, language), MARKS)
+        path.write_text(text, encoding="utf-8")
 
 
 def cpu_name() -> str:

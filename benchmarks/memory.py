@@ -96,11 +96,12 @@ def child(model: str, options: dict[str, Any]) -> dict[str, int]:
     """Plan, load, and fill the cache. With a `memory_limit`, what is planned is that."""
     from outrider import LLM, SamplingParams
     from outrider.config import resolve
+    from outrider.planning.allowed import Limit
     from outrider.planning.limit import survey
 
     planned = options.get("memory_limit")
     if planned is None:
-        plan = survey(resolve(model, **options), ROOM, name="limit").given.plan
+        plan = survey(resolve(model, **options), Limit(ROOM, "limit")).given.plan
         planned, options = plan.total, {**options, "kv_cache_memory": plan.kv_cache_memory}
     llm = LLM(model, **options)
     draw = random.Random(0)
@@ -146,11 +147,11 @@ def parts() -> dict[str, float]:
     text.add(tokens)
     late = loaded - imported - kept - cache - getattr(target.backend, "weight_bytes", 0)
     return {
-        "LATE": late,
-        "TOKENIZER": kept / vocab,
-        "TOKENIZER_MADE": made / vocab,
-        "VOCABULARIES": compared / vocab,
-        "MATCHED": text.bytes / len(tokens),
+        "late": late,
+        "tokenizer": kept / vocab,
+        "making": made / vocab,
+        "vocabularies": compared / vocab,
+        "matched": text.bytes / len(tokens),
     }
 
 

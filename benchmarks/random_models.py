@@ -1,4 +1,5 @@
-"""Files of random weights in the shapes of models that people run, which no cache holds.
+"""Files of random weights in the shapes of models that people run, which no cache holds; and outlines of such
+files, of which only the headers are written, for weights that are drawn where they are used.
 
 What such a model says is noise. It has SmolLM2's tokenizer, with tokens that no text becomes up to the size
 of its vocabulary. Time and memory do not depend on what weights are, but equal rows would tie, so blocks are
@@ -7,23 +8,32 @@ random bytes, with scales that give weights the spread of trained ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
+from tokenizers import pre_tokenizers
 
+Described = tuple[str, int, int, GGMLQuantizationType]
+"""A tensor: its name, rows, inputs and type; a vector has no rows."""
 CONTEXT = 8192
 UNUSED = 5  # of llama.cpp's types of tokens
+ALIGNED = 32  # bytes that a tensor begins at
 BLOCKS = 299_993  # random ones of a type, which tensors repeat: a prime, so that no two rows of one are equal
 SPREAD = 0.02  # standard deviation of weights and biases
 SCALES = {  # offset in a block -> float16 with which random codes have that spread around zero
     "Q4_0": {0: 0.00434},
     "Q4_1": {0: 0.00434, 2: -0.0325},
+    "Q5_0": {0: 0.00217},
+    "Q5_1": {0: 0.00217, 2: -0.0336},
     "Q8_0": {0: 0.00027},
+    "IQ4_NL": {0: 0.00028},
     "Q4_K": {0: 7.8e-5, 2: 5.85e-4},
+    "Q5_K": {0: 3.8e-5, 2: 5.85e-4},
     "Q6_K": {208: 1.46e-5},
 }
 
@@ -93,17 +103,8 @@ def write(path: Path, name: str, like: GGUFReader) -> None:
 
 
 def write_random(path: Path, shape: Shape, mix: Mix, like: GGUFReader, *, blocks: int = BLOCKS) -> None:
-    writer = GGUFWriter(path, shape.architecture)
-    _add_settings(writer, shape)
-    _add_tokenizer(writer, shape.vocab, like)
     tensors = list(_tensors(shape, mix))
-    for name, rows, inputs, kind in tensors:
-        size = _row_bytes(inputs, kind)
-        dims = (rows, size) if rows else (size,)
-        writer.add_tensor_info(name, dims, np.dtype(np.uint8), max(rows, 1) * size, kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
+    writer = _with_headers(path, shape, tensors, like)
     draw = np.random.default_rng(0)
     pools: dict[GGMLQuantizationType, NDArray[np.uint8]] = {}
     for name, rows, inputs, kind in tensors:
@@ -116,6 +117,45 @@ def write_random(path: Path, shape: Shape, mix: Mix, like: GGUFReader, *, blocks
         else:
             writer.write_tensor_data(np.ones(inputs, dtype=np.float32))
     writer.close()
+
+
+def write_outline(path: Path, shape: Shape, mix: Mix, like: GGUFReader) -> None:
+    """A file with headers alone: its tensors are a hole, which takes no place on a disk and is read as
+    zeros."""
+    tensors = list(_tensors(shape, mix))
+    _with_headers(path, shape, tensors, like).close()
+    sizes = [path.stat().st_size, *(max(rows, 1) * _row_bytes(n, kind) for _, rows, n, kind in tensors)]
+    os.truncate(path, sum(-(-size // ALIGNED) * ALIGNED for size in sizes))
+
+
+def write_tokenizer(path: Path) -> GGUFReader:
+    """A file with a byte-level tokenizer of 258 tokens, and nothing else."""
+    writer = GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "<|endoftext|>"])
+    writer.add_token_types([1] * 257 + [3])
+    writer.add_token_merges(["t h"])
+    writer.add_eos_token_id(257)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return GGUFReader(path)
+
+
+def _with_headers(path: Path, shape: Shape, tensors: Sequence[Described], like: GGUFReader) -> GGUFWriter:
+    """A file of which all is written but the tensors' data."""
+    writer = GGUFWriter(path, shape.architecture)
+    _add_settings(writer, shape)
+    _add_tokenizer(writer, shape.vocab, like)
+    for name, rows, inputs, kind in tensors:
+        size = _row_bytes(inputs, kind)
+        dims = (rows, size) if rows else (size,)
+        writer.add_tensor_info(name, dims, np.dtype(np.uint8), max(rows, 1) * size, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return writer
 
 
 def _add_settings(writer: GGUFWriter, shape: Shape) -> None:
@@ -144,15 +184,12 @@ def _add_tokenizer(writer: GGUFWriter, vocab: int, like: GGUFReader) -> None:
         writer.add_key_value(name, value, field.types[0], sub_type)
 
 
-def _tensors(shape: Shape, mix: Mix) -> Iterator[tuple[str, int, int, GGMLQuantizationType]]:
-    """Names, rows, inputs and types; a vector has no rows."""
+def _tensors(shape: Shape, mix: Mix) -> Iterator[Described]:
     hidden, inner, head_dim = shape.hidden, shape.inner, shape.hidden // shape.heads
     kv = shape.kv_heads * head_dim
     vector = GGMLQuantizationType.F32
 
-    def matrix(
-        name: str, part: str, rows: int, inputs: int, layer: int = 0
-    ) -> tuple[str, int, int, GGMLQuantizationType]:
+    def matrix(name: str, part: str, rows: int, inputs: int, layer: int = 0) -> Described:
         return name, rows, inputs, GGMLQuantizationType[mix.type_of(part, layer, shape.layers)]
 
     yield matrix("token_embd.weight", "output" if shape.tied else "token_embd", shape.vocab, hidden)

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFReader
 from gguf.quants import dequantize
 from safetensors.numpy import save_file
-from tokenizers import pre_tokenizers
 
 from benchmarks.encoders import encoders
 from benchmarks.loading import Loaded, forget, rows
@@ -23,7 +22,7 @@ from benchmarks.peers.llamacpp import Batches
 from benchmarks.peers.measure import Measured, Result
 from benchmarks.peers.report import rows as peer_rows
 from benchmarks.peers.report import table
-from benchmarks.random_models import MIXES, SHAPES, SPREAD, write_random
+from benchmarks.random_models import MIXES, SHAPES, SPREAD, write_outline, write_random, write_tokenizer
 from benchmarks.stored import packed_bytes, stored_bytes
 from outrider import LLM, SamplingParams
 from outrider.formats.convert import convert
@@ -43,19 +42,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> GGUFReader:
-    """A file with a byte-level tokenizer of 258 tokens."""
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.gguf"
-    writer = GGUFWriter(path, "llama")
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "<|endoftext|>"])
-    writer.add_token_types([1] * 257 + [3])
-    writer.add_token_merges(["t h"])
-    writer.add_eos_token_id(257)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return GGUFReader(path)
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.gguf")
 
 
 def test_a_mixed_file_is_as_llama_cpp_would_make_it(tokenizer: GGUFReader, tmp_path: Path) -> None:
@@ -94,6 +81,17 @@ def test_random_weights_spread_like_trained_ones_and_run(
     (output,) = llm.generate([1, 2, 3], params, use_tqdm=False)
     assert len(output.outputs[0].token_ids) == 4
     assert packed_bytes(llm) > 0.9 * stored_bytes(path).total
+
+
+def test_an_outline_has_the_tensors_of_the_file_and_no_bytes(tokenizer: GGUFReader, tmp_path: Path) -> None:
+    shape, mix = replace(SHAPES["1.5B"], **SMALL), MIXES["Q4_K_M"]
+    write_random(tmp_path / "whole.gguf", shape, mix, tokenizer, blocks=FEW)
+    write_outline(tmp_path / "outline.gguf", shape, mix, tokenizer)
+    whole, outline = (GGUFReader(tmp_path / f"{name}.gguf").tensors for name in ("whole", "outline"))
+    assert [(t.name, t.tensor_type, t.data_offset, t.n_bytes) for t in outline] == [
+        (t.name, t.tensor_type, t.data_offset, t.n_bytes) for t in whole
+    ]
+    assert not any(tensor.data.any() for tensor in outline)
 
 
 def test_all_parts_of_a_model_are_counted(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ ENGINE = {
     "scheduling_policy": "fcfs",
     "kv_cache_memory": 12345,
     "memory_limit": 2**40,
+    "gpu_memory_utilization": 0.7,
     "block_size": 8,
     "enable_prefix_caching": False,
     "seed": 9,
@@ -377,7 +378,7 @@ def test_configuration_is_frozen() -> None:
 
 
 def test_what_changes_no_answer_is_taken_with_one_warning() -> None:
-    given = {"use_v2_block_manager": True, "gpu_memory_utilization": 0.5, "tensor_parallel_size": 1}
+    given = {"use_v2_block_manager": True, "swap_space": 0.5, "tensor_parallel_size": 1}
     with pytest.warns(UserWarning, match=f"^{', '.join(given)} have no effect: LLM takes") as warned:
         assert resolve("m", **given) == EngineConfig(model="m")
     assert [warning.filename for warning in warned] == [__file__]

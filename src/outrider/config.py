@@ -271,7 +271,11 @@ class EngineConfig(Strict):
     memory_limit: Bytes | None = None
     """Bytes of resident memory that the process may take, what it takes already counted: a plan is made
     first, and what does not fit is refused. The cache gets what is left, within `kv_cache_memory` if that is
-    given."""
+    given. On a GPU it is the GPU's memory."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of a GPU's memory that the process may take, as vLLM means it: a plan is made first, and what
+    does not fit is refused. The cache gets what is left, within `kv_cache_memory` if that is given. Without
+    it and `memory_limit`, what is free there has to hold the plan. Of no effect on the CPU."""
     block_size: Annotated[int, Field(gt=0, le=65_536)] = 16
     enable_prefix_caching: bool = True
     seed: int = 0

@@ -31,6 +31,7 @@ class EngineOptions(TypedDict, total=False):
     scheduling_policy: Literal["fcfs", "priority"] | None
     kv_cache_memory: int | str | None
     memory_limit: int | str | None
+    gpu_memory_utilization: float | None
     block_size: int | None
     enable_prefix_caching: bool | None
     seed: int | None
@@ -66,7 +67,6 @@ class VllmOptions(TypedDict, total=False):
     distributed_executor_backend: str | None
     enable_chunked_prefill: bool | None
     enforce_eager: bool | None
-    gpu_memory_utilization: float | None
     hf_overrides: Mapping[str, Any] | None
     load_format: str | None
     max_logprobs: int | None

@@ -20,7 +20,7 @@ _IGNORED = (
     "disable_log_requests", "disable_log_stats", "disable_mm_preprocessor_cache",
     "distributed_executor_backend", "download_dir", "enable_chunked_prefill", "enable_expert_parallel",
     "enable_log_requests", "enable_prompt_tokens_details", "enable_sleep_mode", "enforce_eager",
-    "fail_on_environ_validation", "gpu_memory_utilization", "guided_decoding_backend",
+    "fail_on_environ_validation", "guided_decoding_backend",
     "guided_decoding_disable_fallback", "ignore_patterns", "kernel_config", "kv_sharing_fast_prefill",
     "limit_mm_per_prompt", "long_prefill_token_threshold", "max_cpu_loras", "max_cudagraph_capture_size",
     "max_logprobs", "max_long_partial_prefills", "max_lora_rank", "max_loras", "max_num_partial_prefills",

@@ -14,6 +14,7 @@ from outrider.adapting.settings import AdaptConfig
 from outrider.cli.app import app
 from outrider.config import resolve
 from outrider.machine.cores import default_threads
+from outrider.planning.allowed import Limit
 from outrider.planning.limit import survey, within_limit
 
 MIB = 2**20
@@ -62,7 +63,9 @@ def test_the_plan_counts_what_learning_takes(target: str, head: str) -> None:
     assert small > 64 * MIB + PYTORCH
     assert learning_bytes(resolve(target, device="cpu", speculative_model="ngram"), AdaptConfig()) == 0
     limit = resolve(target, device="cpu", speculative_model=head, memory_limit="3GiB")
-    plans = [survey(limit, 3072 * MIB, name="memory_limit", beside=taken).given.plan for taken in (0, small)]
+    plans = [
+        survey(limit, Limit(3072 * MIB, "memory_limit"), beside=taken).given.plan for taken in (0, small)
+    ]
     assert plans[1].least - plans[0].least == pytest.approx(small, rel=0.05)
     assert plans[1].total - plans[0].total == pytest.approx(small, rel=0.05)
     tight = resolve(target, device="cpu", speculative_model=head, memory_limit="400MiB")

@@ -113,7 +113,7 @@ def test_the_commands_to_copy(target: str) -> None:
 
 
 def test_it_is_for_this_machine_unless_told(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("outrider.planning.process.free_bytes", lambda: 2**40)
+    monkeypatch.setattr("outrider.planning.limit.free_bytes", lambda: 2**40)
     report = plan(target)
     assert 2**40 < report["memory_bytes"] < 2**40 + 2**34
 

@@ -97,6 +97,7 @@ def test_a_command_line_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given == {
         "max_model_len": 4096,
         "dtype": "float32",
+        "gpu_memory_utilization": "0.9",
         "generation_config": "vllm",
         "max_num_seqs": "8",
         "speculative_config": {"method": "ngram", "num_speculative_tokens": 3},
@@ -105,7 +106,7 @@ def test_a_command_line_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
         "scheduling_policy": "fcfs",
     }
     assert result.output.count("without effect") == 1
-    assert "--enforce-eager, --gpu-memory-utilization, --trust-remote-code" in result.output
+    assert "--enforce-eager, --trust-remote-code" in result.output
 
 
 def test_another_chat_template(target: str, tmp_path: Path) -> None:

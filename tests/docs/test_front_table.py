@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.front_table import LANGUAGES, Language, entry, placed, read_run, render
+from benchmarks.front_table import LANGUAGES, MARKS, Language, entry, read_run, render
+from benchmarks.marks import placed
 from benchmarks.peers.measure import Measured, Result, Skipped
 from tests.docs.documents import ROOT
 
@@ -25,7 +26,7 @@ def measured(*results: Result) -> Measured:
 def test_the_table_is_that_of_the_run(language: Language) -> None:
     """If not: python -m benchmarks.front_table."""
     text = (ROOT / language.readme).read_text(encoding="utf-8")
-    assert text == placed(text, render(read_run(), language))
+    assert text == placed(text, render(read_run(), language), MARKS)
 
 
 def test_a_row_counts_within_rounds() -> None:
@@ -47,4 +48,4 @@ def test_without_the_other_engine_its_columns_are_left_out() -> None:
 
 def test_marks_that_are_missing_are_no_place() -> None:
     with pytest.raises(ValueError, match="unpack"):
-        placed("a README", "| table |")
+        placed("a README", "| table |", MARKS)

@@ -18,6 +18,7 @@ from outrider.models.head_checkpoint import HeadCheckpoint, quantized, save_head
 from outrider.models.head_parts import TABLE
 from outrider.ops.cpu.backend import NativeBackend
 from outrider.planning import drafters
+from outrider.planning.allowed import Limit
 from outrider.planning.limit import survey
 from tests.models.assistants import TARGETS, target_config, write_assistant
 from tests.models.factories import tiny_config, write_hf
@@ -197,7 +198,7 @@ def test_options_of_a_choice_mean_it(target: str, draft: str) -> None:
 def test_what_lacks_room_beside_lookup_is_a_choice_alone() -> None:
     """As SmolLM2's head on a small device."""
     head = DrafterConfig(method="head", model="head")
-    found = survey(resolve("smollm2", device="cpu"), 2**40, name="limit", also=[head]).all
+    found = survey(resolve("smollm2", device="cpu"), Limit(2**40, "limit"), also=[head]).all
     by_drafter = {choice.drafter: choice.plan for choice in found if choice.format == "as stored"}
     assert list(by_drafter) == ["head", "suffix", "none"]
     assert 0 < by_drafter["head"].drafts < by_drafter["head"].target / 10
@@ -205,7 +206,7 @@ def test_what_lacks_room_beside_lookup_is_a_choice_alone() -> None:
 
 def test_what_is_found_is_a_choice() -> None:
     config, _ = with_found(resolve("smollm2", device="cpu", speculative_model="auto", memory_limit=2**40))
-    choices = survey(config, 2**40, name="limit").all
+    choices = survey(config, Limit(2**40, "limit")).all
     by_drafter = {choice.drafter: choice.plan for choice in choices if choice.format == "as stored"}
     assert list(by_drafter) == ["suffix, head", "suffix", "none"]
     head = by_drafter["suffix, head"].drafts - by_drafter["suffix"].drafts

@@ -161,7 +161,7 @@ def test_attention_in_pytorch_counts_what_it_holds() -> None:
     ledger = TorchLedger("float32")
 
     def counted(rows: int, requests: int) -> int:
-        return ledger.attention([shape], PassSize(rows, 1, requests, positions=100, ahead=1, drafted=0))
+        return ledger.workspace([shape], PassSize(rows, 1, requests, positions=100, ahead=1, drafted=0))
 
     stored, repeated = 2 * 8 * 100 * 4, 4 * 8 * 100 * 4
     assert counted(512, 1) == 2 * 4 * 512 * 100 * 4 + 2 * repeated + stored
@@ -184,7 +184,7 @@ def test_threads_have_room_for_the_row_that_they_choose_from() -> None:
     """A copy that is edited, and one that is sorted. A draft has rooms of its own, for the same threads."""
     target = NativeLedger(None, None, "float32", threads=3)
     draft = target.with_formats(None, None, cache_dtype="bfloat16")
-    assert target.choosing(1000) == draft.choosing(1000) == 3 * 2 * 4 * 1000
+    assert target.choosing(1000, 5) == draft.choosing(1000, 5) == 3 * 2 * 4 * 1000
 
 
 def test_as_many_logits_as_a_step_verifies(tmp_path: Path) -> None:

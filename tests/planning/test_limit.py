@@ -14,6 +14,7 @@ from outrider.config import SpeculativeConfig, resolve
 from outrider.drafting.registry import SOURCES
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning import limit as limits
+from outrider.planning.allowed import Limit
 from outrider.planning.choices import Choices, choices
 from outrider.planning.drafters import FOOTPRINTS
 from outrider.planning.plan import HELD_BACK, Ground, MemoryPlan, make_plan
@@ -135,7 +136,7 @@ def test_refused_with_what_would_fit(target: str, draft: str) -> None:
     options = {"speculative_model": draft, "num_speculative_tokens": 3, "max_num_seqs": 1}
     by_format = {c.format: c for c in surveyed(target, 2**40, **options).all if c.drafter == draft}
     found = surveyed(target, by_format["int8"].plan.least, **options)
-    said = limits.refusal(found, found.given.plan.limit, name="memory_limit")
+    said = limits.refusal(found, Limit(found.given.plan.limit, "memory_limit"))
     for part in (
         f"memory_limit = {found.given.plan.limit} bytes",
         repr(target),
@@ -147,7 +148,7 @@ def test_refused_with_what_would_fit(target: str, draft: str) -> None:
     assert said.endswith(f"fits, in {-(-found.instead.plan.least // MIB)} MiB")  # type: ignore[union-attr]
     assert "quantization='int8'" in said
     nothing = surveyed(target, GROUND + MIB, **options)
-    said = limits.refusal(nothing, GROUND + MIB, name="memory_limit")
+    said = limits.refusal(nothing, Limit(GROUND + MIB, "memory_limit"))
     least = -(-nothing.smallest.plan.least // MIB)
     assert f"nothing else fits either: raise memory_limit to {least} MiB" in said
 
@@ -207,10 +208,11 @@ def test_models_that_are_not_there(target: str, tmp_path: Path) -> None:
             LLM(**options, device="cpu", memory_limit="100GiB")
 
 
-def test_only_the_cpu_is_planned(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorch_is_planned_on_the_cpu_alone(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.empty", lambda *args, **kwargs: None)  # as if there were one
-    with pytest.raises(ConfigError, match=r"device = 'cuda' \(cuda\).*only the CPU's memory is planned"):
-        make_plan(resolve(target, device="cuda"), ground(target, 2**40))
+    said = r"device = 'cuda' \(cuda\).*what PyTorch takes beside the CPU is not planned"
+    with pytest.raises(ConfigError, match=said):
+        make_plan(resolve(target, device="cuda", backend="torch"), ground(target, 2**40))
 
 
 def test_memory_that_control_groups_leave_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

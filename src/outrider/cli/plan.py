@@ -42,7 +42,10 @@ def plan(
     memory: Annotated[
         str | None,
         typer.Option(
-            NAME, metavar="SIZE", help="Memory to plan for, as in 512MiB or 2GB; else what is free here."
+            NAME,
+            metavar="SIZE",
+            help="Memory to plan for, as in 512MiB or 2GB; else what is free here. With -s device=cuda that "
+            "of a GPU, which need not be here if a size is given.",
         ),
     ] = None,
     speculative_model: DrafterOption = None,
@@ -85,33 +88,36 @@ def plan(
             from outrider.config import resolve
             from outrider.finding.auto import with_found
             from outrider.planning.bandwidth import read_bandwidths
-            from outrider.planning.limit import advice, survey
-            from outrider.planning.process import free_bytes, process_bytes
+            from outrider.planning.limit import advice, on_gpu, planned_limit, survey
 
-        limit = process_bytes() + free_bytes() if memory is None else _bytes(memory)
         options = options_of(speculative_model, num_speculative_tokens, None, draft_quantization, setting)
         given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
         asked = {name: value for name, value in given.items() if value is not None}
-        config = resolve(chosen, **options | asked).model_copy(update={"memory_limit": limit})
+        config = resolve(chosen, **options | asked)
+        share = config.gpu_memory_utilization
+        limit = planned_limit(config, None if memory is None else _bytes(memory), name=NAME)
+        bounded = {"memory_limit": limit.bytes, "gpu_memory_utilization": None}
+        config = config.model_copy(update=bounded)
         config, drafts = with_found(config, listener=listener)
         listener(Loading(f"reading {chosen}"))
-        found = survey(config, limit, name=NAME, also=drafts.without_room if drafts is not None else ())
+        found = survey(config, limit, also=drafts.without_room if drafts is not None else ())
         listener(Loading("measuring how fast memory is read"))
-        speeds = read_bandwidths({choice.plan.read for choice in found.all}) if bandwidth else {}
+        measured = bandwidth and not on_gpu(config)
+        speeds = read_bandwidths({choice.plan.read for choice in found.all}) if measured else {}
     if as_json:
-        print_json(_as_json(chosen, limit, found, speeds))
+        print_json(_as_json(chosen, limit.bytes, found, speeds))
     else:
         say_found(drafts)
         where = "that is free here" if memory is None else ""
-        _print(chosen, f"{limit / 2**20:.0f} MiB {where}".rstrip(), found, speeds, verbose=verbose)
+        _print(chosen, f"{limit.bytes / 2**20:.0f} MiB {where}".rstrip(), found, speeds, verbose=verbose)
         for line in _recommendations(found):
             say(stdout, line)
         if found.recommended is not None:
-            within = {} if memory is None else {"memory_limit": memory}
+            within = {} if memory is None or share is not None else {"memory_limit": memory}
             kept = [f"{name}={value}" for name, value in (asked | within).items()]
             _print_commands(chosen, found.recommended, [*(setting or []), *kept], num_speculative_tokens)
     if found.recommended is None:
-        say(stderr, advice(found, name=NAME), "bold red")
+        say(stderr, advice(found, limit), "bold red")
         raise typer.Exit(1)
 
 
@@ -130,7 +136,8 @@ def _bytes(memory: str) -> int:
 
 def _print(model: str, size: str, found: Choices, speeds: Mapping[int, float], *, verbose: bool) -> None:
     """One row a format and drafter. size: the limit, in words; speeds: of memory, by bytes that are read."""
-    from outrider.planning.choices import mib
+    from outrider.planning.allowed import mib
+    from outrider.planning.limit import taker
 
     given = found.given.plan
     formats = [choice.format for choice in found.all]
@@ -165,7 +172,8 @@ def _print(model: str, size: str, found: Choices, speeds: Mapping[int, float], *
         stdout,
         keys,
         (*columns, *parts) if verbose else columns,
-        title=f"{model} ({found.stored}) in {size}, {mib(given.runtime)} of it for Python and libraries",
+        title=f"{model} ({found.stored}) in {size}, {mib(given.runtime)} of it for "
+        f"{taker(found.given.config)}",
         caption=caption,
         styles=[None if plan.fits else "dim" for plan in plans],
         ends=[n for n, f in enumerate(formats) if formats[n + 1 : n + 2] != [f]],

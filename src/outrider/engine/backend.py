@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import which
@@ -36,6 +37,9 @@ ASKED_FOR: dict[str, FormatPair] = QUANTIZED | {
 
 GPUS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
 """What Linux shows where PyTorch may find a GPU: NVIDIA's driver, that of its boards, Windows' own, AMD's."""
+
+
+NAMED = re.compile(r"cuda(:\d+)?")  # a GPU, as PyTorch names it
 
 
 class WeightFormats(NamedTuple):
@@ -141,7 +145,7 @@ def is_triton(config: EngineConfig, device: str) -> bool:
                 f"{', '.join(TRITON_DTYPES)}"
             )
         return True
-    lacks = _lack_of_triton(config)
+    lacks = without_triton(config)
     if config.backend != "auto" or device == CPU:
         return False
     if lacks:
@@ -161,10 +165,15 @@ def _unknown_to_triton(config: EngineConfig) -> str | None:
     return next((name for name in names if getattr(config, name) not in TRITON_DTYPES), None)
 
 
-def _lack_of_triton(config: EngineConfig) -> str | None:
-    """Why Triton's kernels cannot compute."""
+def without_triton(config: EngineConfig) -> str | None:
+    """Why Triton's kernels cannot compute here."""
     if CUDA.missing:
         return f"the package {CUDA.missing!r} is not installed ({CUDA.command})"
+    return lack_of_triton(config)
+
+
+def lack_of_triton(config: EngineConfig) -> str | None:
+    """Why Triton's kernels cannot compute where they are installed."""
     if name := _unknown_to_triton(config):
         return f"{name} = {getattr(config, name)!r} is not for Triton's kernels"
     return None
@@ -190,6 +199,24 @@ def is_native(config: EngineConfig, device: str) -> bool:
         raise ConfigError(f"{extension.missing()}; or let PyTorch compute, more slowly: {TORCH.command}")
     TORCH.require(_why_pytorch(config, device))
     return False
+
+
+def takes_formats(config: EngineConfig) -> bool:
+    """Whether weights may become others when they are loaded: on the native kernels, and on Triton's. Raises
+    ConfigError as `is_native` does."""
+    device = planned_device(config.device)
+    return is_gpu(config, device) or is_native(config, device)
+
+
+def is_gpu(config: EngineConfig, device: str) -> bool:
+    """Whether a plan is for a GPU's kernels, or for the processor's. They may be interpreted on the CPU."""
+    named = NAMED.fullmatch(device) is not None
+    return config.backend == "triton" or (named and config.backend == "auto")
+
+
+def planned_device(name: str) -> str:
+    """The device of a plan: a GPU that is named need not be here. Otherwise as `choose_device`."""
+    return name if NAMED.fullmatch(name) else choose_device(name)
 
 
 def choose_device(name: str) -> str:

@@ -31,6 +31,7 @@ from outrider.models.chat_template import read_template
 from outrider.models.checkpoint import Checkpoint, open_checkpoint
 from outrider.models.model import Model
 from outrider.models.runner import ModelRunner, group_sizes
+from outrider.ops.base import Backend, Facts
 from outrider.verification.rules import RULES
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,14 @@ def build_engine(
     listener: Listener = unheard,
     measuring: Measuring = USUAL,
     watchers: Sequence[Watcher] = (),
+    choosing: Callable[[EngineConfig, Checkpoint], Backend] = choose_backend,
 ) -> Engine:
     """Load what the configuration names. Raises ConfigError or ModelError; nothing is half-built.
 
     observer: reads the target's states beside the drafters; clock: seconds, by which passes and drafts are
     timed, of the machine if none is given; listener: hears what is being done; measuring: how costs are
-    measured, where the policy has to know them; watchers: are told what the engine does.
+    measured, where the policy has to know them; watchers: are told what the engine does; choosing: makes the
+    backend.
     """
     if config.max_num_batched_tokens < config.max_num_seqs:
         raise ConfigError(
@@ -71,9 +74,9 @@ def build_engine(
     defaults = default_params(config, checkpoint)
     template = None if config.chat_template is None else read_template(config.chat_template)
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
-    backend = choose_backend(config, checkpoint)
+    backend = choosing(config, checkpoint)
     facts = backend.facts
-    prompt_rows = prompt_rows_of(config, exact=facts.exact and facts.device == CPU)
+    prompt_rows = prompt_rows_of(config, facts)
     model = Model(checkpoint, backend, name=config.model, listener=listener)
     listener(Loading("reading the tokenizer"))
     tokenizer = making.result()
@@ -172,10 +175,10 @@ def _check_there_is_memory(config: EngineConfig, needed: int, device: str) -> No
         )
 
 
-def prompt_rows_of(config: EngineConfig, *, exact: bool) -> int:
-    """Rows of prompts in a step. exact: on the native kernels."""
-    most = config.max_num_batched_tokens
-    return min(most, config.prompt_chunk_size or (NATIVE_PROMPT_CHUNK if exact else most))
+def prompt_rows_of(config: EngineConfig, facts: Facts) -> int:
+    """Rows of prompts in a step, on a backend of these facts."""
+    most, native = config.max_num_batched_tokens, facts.exact and facts.device == CPU
+    return min(most, config.prompt_chunk_size or (NATIVE_PROMPT_CHUNK if native else most))
 
 
 def _check_scheme(config: EngineConfig, checkpoint: Checkpoint) -> None:

@@ -26,10 +26,9 @@ from outrider.finding.package import in_package
 from outrider.loading import Listener, Loading, unheard
 from outrider.messages import reason
 from outrider.models.checkpoint import locate
-from outrider.planning.choices import mib
-from outrider.planning.limit import ground_of
+from outrider.planning.allowed import mib
+from outrider.planning.limit import ground_of, limit_here
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
-from outrider.planning.process import free_bytes, process_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +181,7 @@ def weighed(config: EngineConfig, *, every: bool = False) -> Iterator[Finding]:
         try:
             path = locate(config.model, config.revision)  # once: it asks the hub for one of its models
             here = config.model_copy(update={"model": str(path)})
-            ground = ground_of(here, config.memory_limit or process_bytes() + free_bytes())
+            ground = ground_of(here, limit_here(here))
             sought = Sought(here, ground.target, path, ground.open)
             found = candidates(sought)
             if not found:

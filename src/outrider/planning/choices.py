@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from outrider.config import LOOKUP, DrafterConfig, EngineConfig, SpeculativeConfig
-from outrider.engine.backend import choose_device, is_native
+from outrider.engine.backend import takes_formats
 from outrider.errors import ConfigError
+from outrider.planning.allowed import mib
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 
-MIB = 2**20
 OF_DRAFTS = ("draft_quantization", "draft_vocab_size", "draft_vocabulary")
 """Options of speculation that only some drafters take."""
 
@@ -84,11 +84,6 @@ class Choices:
         return min(self.all, key=lambda choice: choice.plan.least)
 
 
-def mib(size: int) -> str:
-    """Bytes, rounded up to MiB."""
-    return f"{-(-size // MIB)} MiB"
-
-
 def choices(config: EngineConfig, ground: Ground, also: Sequence[DrafterConfig] = ()) -> Choices:
     """The plans of all formats and drafters, and of those in `also`, each alone. Raises ConfigError and
     ModelError, as building would."""
@@ -115,13 +110,13 @@ def choices(config: EngineConfig, ground: Ground, also: Sequence[DrafterConfig] 
 
 def _formats(config: EngineConfig, stored: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Names and options, those that lose least first; what the configuration asks for is one of them."""
-    native = is_native(config.model_copy(update={"dtype": "auto"}), choose_device(config.device))
-    yield "as stored" if native else "auto", {"dtype": "auto", "quantization": None}
+    formats = takes_formats(config.model_copy(update={"dtype": "auto"}))
+    yield "as stored" if formats else "auto", {"dtype": "auto", "quantization": None}
     if config.dtype not in ("auto", "bfloat16"):
         yield config.dtype, {"dtype": config.dtype, "quantization": None}
     if stored != "BF16" or config.dtype == "bfloat16":
         yield "bfloat16", {"dtype": "bfloat16", "quantization": None}
-    if native:
+    if formats:
         for name in ("int8", "int4"):
             yield name, {"dtype": "auto", "quantization": name}
 

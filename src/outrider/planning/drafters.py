@@ -29,10 +29,8 @@ from outrider.models.words import MOST_READ
 from outrider.planning.footprint import Footprint, footprint_of, model_footprint, passing_of
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
-from outrider.planning.process import DROPPED, POSITION, SPELT, TOKENIZER, TOKENIZER_MADE, VOCABULARIES
 
 COPIES = 4  # of distributions, while they are computed
-MATCHED = 65  # bytes of a token in a suffix automaton, of source code and prose
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,8 @@ def drafter_footprint(drafter: DrafterConfig, around: Drafting) -> Footprint:
 
 
 def _suffix(drafter: DrafterConfig, around: Drafting) -> Footprint:
-    shared = around.speculative.suffix_memory
-    return Footprint(weights=shared, position=MATCHED)
+    keeps = around.ledger.keeps
+    return Footprint(weights=keeps.texts * around.speculative.suffix_memory, position=keeps.matched)
 
 
 def _draft_model(drafter: DrafterConfig, around: Drafting) -> Footprint:
@@ -105,16 +103,17 @@ def _separate(
         ledger = ledger_of(config, checkpoint)
     else:
         ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
-    tokenizer, position = DROPPED * vocab, 0
+    keeps = ledger.keeps
+    tokenizer, position = keeps.dropped * vocab, 0
     if around.speculative.draft_vocabulary == "text":  # whether it needs to is not known before it is loaded
-        tokenizer = TOKENIZER * vocab + SPELT * (vocab + around.target.config.vocab_size)
-        position = POSITION
+        tokenizer = keeps.tokenizer * vocab + keeps.spelt * (vocab + around.target.config.vocab_size)
+        position = keeps.position
         size = replace(size, ahead=size.ahead + longest_text(longest_draft(around.speculative)))
     draft = Model(Outline(checkpoint), ledger, words=around.speculative.draft_vocab_size)
     footprint = _of_words(draft, ledger, size, config.block_size)
     return replace(
         footprint,
-        peak=max(footprint.peak + DROPPED * vocab, (TOKENIZER_MADE + VOCABULARIES) * vocab),
+        peak=max(footprint.peak + keeps.dropped * vocab, (keeps.making + keeps.vocabularies) * vocab),
         passing=footprint.passing + tokenizer,
         position=footprint.position + position,
     )
@@ -172,7 +171,7 @@ def _mtp(drafter: DrafterConfig, around: Drafting) -> Footprint:
 def _with_states(head: DraftHead, ledger: Ledger, around: Drafting) -> Footprint:
     """The footprint of a head, and of the states that it reads."""
     config = around.config
-    prompt_rows = prompt_rows_of(config, exact=ledger.facts.exact)
+    prompt_rows = prompt_rows_of(config, ledger.facts)
     rows = HEAD_ROWS * prompt_rows
     size = replace(around.drafting, rows=rows, ahead=rows + longest_draft(around.speculative))
     footprint = footprint_of(head, ledger, size, config.block_size, width=head.width, vocab=len(head.targets))
@@ -180,7 +179,7 @@ def _with_states(head: DraftHead, ledger: Ledger, around: Drafting) -> Footprint
     waiting = around.requests * min(MAX_UNREAD + prompt_rows, around.size.positions)
     read = max(waiting // around.requests, rows)  # are joined: those of one request, and then of all
     states = 4 * head.states_width * (around.size.rows + waiting + read)
-    edited = ledger.choosing(around.target.config.vocab_size)  # of a row among the target's tokens
+    edited = ledger.choosing(around.target.config.vocab_size, size.logit_rows)  # among the target's tokens
     return replace(footprint, passing=footprint.passing + states + edited)
 
 

@@ -65,5 +65,5 @@ def passing_of(
     ledger: Ledger, size: PassSize, shapes: Sequence[AttentionShape], *, width: int, vocab: int
 ) -> int:
     """Bytes that a pass needs. shapes: of attention; the rest: see `footprint_of`."""
-    rows = 4 * size.rows * width + ledger.attention(shapes, size)
-    return rows + 4 * size.logit_rows * vocab + ledger.choosing(vocab)
+    rows = 4 * size.rows * width + ledger.workspace(shapes, size)
+    return rows + 4 * size.logit_rows * vocab + ledger.choosing(vocab, size.logit_rows)

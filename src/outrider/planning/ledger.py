@@ -15,12 +15,15 @@ import numpy as np
 from outrider.config import EngineConfig, Quantization
 from outrider.engine.backend import (
     CPU,
-    choose_device,
     draft_formats,
+    is_gpu,
     is_native,
+    lack_of_triton,
     native_formats,
+    planned_device,
     torch_cache_dtype,
     torch_dtype,
+    triton_formats,
 )
 from outrider.errors import ConfigError
 from outrider.formats.format import Floats, Format
@@ -34,6 +37,7 @@ from outrider.ops.base import Backend, Facts, bytes_of
 from outrider.ops.cpu import extension
 from outrider.ops.shapes import AttentionShape
 from outrider.planning.passes import PassSize, cut_attention, padded_attention
+from outrider.planning.process import OF_PROCESSOR, Keeps
 
 HUGE_PAGE, MAPPING = 2**21, 2**26  # bytes of what native/matrix.cpp lays weights in
 KEPT = 112 * 2**20  # bytes: oneDNN's kernels for every number of rows, and what the C library keeps of values
@@ -52,9 +56,11 @@ class Entry:
 class Ledger(Backend, Protocol):
     """A backend, as far as memory goes.
 
-    stays: bytes of what was loaded; peak: the most that there was at a time, what stays counted.
+    stays: bytes of what was loaded; peak: the most that there was at a time, what stays counted; keeps: what
+    of the same memory is no model's.
     """
 
+    keeps: Keeps
     stays: int
     peak: int
 
@@ -64,19 +70,21 @@ class Ledger(Backend, Protocol):
     def spare(self, weights: Iterable[int]) -> int:
         """Bytes at most that are kept beside the weights of models of these sizes."""
 
-    def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
-        """Bytes that attention takes in a pass, beside rows and cache."""
+    def workspace(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
+        """Bytes of sums that are not done in a pass, attention's above all, beside rows and cache."""
 
-    def choosing(self, vocab: int) -> int:
-        """Bytes that choosing among so many tokens takes, beside their logits."""
+    def choosing(self, vocab: int, rows: int) -> int:
+        """Bytes that choosing a token of so many for each of some rows takes, beside their logits."""
 
 
-class _Counting:
-    """What both ledgers do alike."""
+class Counting:
+    """What all ledgers do alike."""
 
-    def __init__(self, cache_dtype: str, *, exact: bool, threads: int = 1) -> None:
+    keeps = OF_PROCESSOR
+
+    def __init__(self, cache_dtype: str, *, exact: bool, threads: int = 1, device: str = CPU) -> None:
         self.facts = Facts(
-            exact=exact, device=CPU, kernels=None, threads=threads, cache_dtype=cache_dtype, lazy=True
+            exact=exact, device=device, kernels=None, threads=threads, cache_dtype=cache_dtype, lazy=True
         )
         self.stays = self.peak = 0
 
@@ -103,7 +111,7 @@ class _Counting:
     check_process = new_cache = new_states = release = compile = chain = _nothing
 
 
-class NativeLedger(_Counting):
+class NativeLedger(Counting):
     """linear, table: the formats that weights become; None: as they are stored. threads: that compute."""
 
     def __init__(
@@ -121,7 +129,7 @@ class NativeLedger(_Counting):
         return self._packed(weights, FORMATS["F32"] if float32 else self._linear)
 
     def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Entry:
-        return _together(self._packed(weights, self._linear))
+        return together(self._packed(weights, self._linear))
 
     def table(self, weight: Weight) -> Entry:
         return self._packed([weight], self._table)[0]
@@ -132,10 +140,10 @@ class NativeLedger(_Counting):
     def spare(self, weights: Iterable[int]) -> int:
         return sum(HUGE_PAGE * -(-size // MAPPING) for size in weights)  # of pages that they do not fill
 
-    def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
+    def workspace(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         return cut_attention(shapes, size)
 
-    def choosing(self, vocab: int) -> int:
+    def choosing(self, vocab: int, rows: int) -> int:
         return 2 * 4 * vocab * self.facts.threads  # a row that is edited, and one to choose from
 
     def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
@@ -154,7 +162,7 @@ def _stored(weight: Weight) -> int:
     return weight.shape[0] * weight.format.row_bytes(weight.inputs)
 
 
-class TorchLedger(_Counting):
+class TorchLedger(Counting):
     """Every weight in one float type; oneDNN's packed copy of a tied table lies beside the table."""
 
     def __init__(self, dtype: str, cache_dtype: str | None = None) -> None:
@@ -170,7 +178,7 @@ class TorchLedger(_Counting):
         return self._made(weights, 2 if len(weights) > 1 else 1)  # in float32 one by one and joined
 
     def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Entry:
-        return _together([self._made([weight], 1)[0] for weight in weights])
+        return together([self._made([weight], 1)[0] for weight in weights])
 
     def table(self, weight: Weight) -> Entry:
         return self._made([weight], 1)[0]
@@ -182,10 +190,10 @@ class TorchLedger(_Counting):
     def spare(self, weights: Iterable[int]) -> int:
         return KEPT
 
-    def attention(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
+    def workspace(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         return padded_attention(shapes, size)
 
-    def choosing(self, vocab: int) -> int:
+    def choosing(self, vocab: int, rows: int) -> int:
         return COPIES * 4 * vocab
 
     def _made(self, weights: Sequence[Weight], copies: int) -> tuple[Entry, ...]:
@@ -196,7 +204,7 @@ class TorchLedger(_Counting):
         return (entry,)
 
 
-def _together(entries: Sequence[Entry]) -> Entry:
+def together(entries: Sequence[Entry]) -> Entry:
     """The matrices of experts as one."""
     return Entry(entries[0].format, sum(entry.nbytes for entry in entries))
 
@@ -223,19 +231,30 @@ class Outline:
 
 
 def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
-    """The ledger of the backend that the configuration means. Raises ConfigError for one that is not on the
+    """The ledger of the backend that the configuration means. Raises ConfigError for PyTorch's beside the
     CPU."""
-    device = choose_device(config.device)
+    device = planned_device(config.device)
+    if is_gpu(config, device):
+        if lack := lack_of_triton(config):
+            raise unplanned(config, f"{device}, where PyTorch computes, since {lack}")
+        from outrider.planning.gpu import GpuLedger  # a ledger like those here
+
+        return GpuLedger(*triton_formats(config, checkpoint), device=device)
     if device != CPU:
-        raise ConfigError(
-            f"a plan for device = {config.device!r} ({device}) cannot be made: only the CPU's memory is "
-            "planned; give device='cpu', or no memory_limit"
-        )
+        raise unplanned(config, device)
     if is_native(config, device):
         threads = config.num_threads or default_threads()
         return NativeLedger(*native_formats(config, checkpoint), threads=threads)
     dtype = torch_dtype(config, checkpoint, device)
     return TorchLedger(dtype, torch_cache_dtype(config, dtype))
+
+
+def unplanned(config: EngineConfig, device: str) -> ConfigError:
+    """What is raised for a plan where PyTorch computes. device: its name, and why it does."""
+    return ConfigError(
+        f"a plan for device = {config.device!r} ({device}) cannot be made: what PyTorch takes beside the CPU "
+        "is not planned; give no limit of memory, or device='cpu'"
+    )
 
 
 def draft_ledger(

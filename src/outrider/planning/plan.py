@@ -11,11 +11,11 @@ from outrider.drafting.registry import draft_rows, longest_draft
 from outrider.engine.build import prompt_rows_of
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.model import Model
+from outrider.ops.base import Facts
 from outrider.planning.drafters import Drafting, drafter_footprint, profiled_rows
 from outrider.planning.footprint import Footprint, model_footprint
 from outrider.planning.ledger import Outline, ledger_of
 from outrider.planning.passes import PassSize
-from outrider.planning.process import LATE, POSITION, TOKENIZER, TOKENIZER_MADE
 
 LEAST_CONTEXT = 512  # positions that a request should have where nobody asked for a number
 HELD_BACK = 64  # one part in so many of a limit is kept free, for what no plan foresees
@@ -149,7 +149,8 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
     ledger = ledger_of(config, checkpoint)
     trained = checkpoint.config.max_position_embeddings
     most = min(config.max_model_len or trained, trained)
-    size = _size(config, exact=ledger.facts.exact, requests=requests, positions=most)
+    keeps = ledger.keeps
+    size = _size(config, ledger.facts, requests=requests, positions=most)
     model = Model(Outline(checkpoint), ledger)
     target = model_footprint(model, ledger, size, config.block_size)
     drafts: list[Footprint] = []
@@ -157,13 +158,13 @@ def _plan(config: EngineConfig, ground: Ground, requests: int) -> MemoryPlan:
         around = Drafting(config, config.speculative, checkpoint, model, ledger, size, requests, ground.open)
         drafts = [drafter_footprint(drafter, around) for drafter in config.speculative.drafters]
     vocab = checkpoint.config.vocab_size
-    runtime = ground.process + LATE + TOKENIZER * vocab
-    making = (TOKENIZER_MADE - TOKENIZER) * vocab  # while the target is loaded
+    runtime = ground.process + keeps.late + keeps.tokenizer * vocab
+    making = (keeps.making - keeps.tokenizer) * vocab  # while the target is loaded
     loading = _loading(runtime + ground.beside, [replace(target, peak=target.peak + making), *drafts])
     weights = sum(draft.weights for draft in drafts)
     activations = sum(model.passing for model in (target, *drafts))
     activations += ledger.spare(model.weights for model in (target, *drafts))
-    position = POSITION + sum(draft.position for draft in drafts)
+    position = keeps.position + sum(draft.position for draft in drafts)
     sizes = [size for model in (target, *drafts) for size in model.groups]
     texts = GroupSize(None, 0, config.block_size, config.block_size * position)
     caches = Division((*sizes, texts), requests)
@@ -207,9 +208,9 @@ def _loading(runtime: int, models: list[Footprint]) -> int:
     return peak
 
 
-def _size(config: EngineConfig, *, exact: bool, requests: int, positions: int) -> PassSize:
+def _size(config: EngineConfig, facts: Facts, *, requests: int, positions: int) -> PassSize:
     """The target's largest pass: a chunk of prompts, and all requests' tokens and largest drafts."""
-    prompts = prompt_rows_of(config, exact=exact)
+    prompts = prompt_rows_of(config, facts)
     verified = requests * (1 + draft_rows(config.speculative))
     most = config.max_num_batched_tokens
     return PassSize(

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -40,6 +41,16 @@ def open_device(name: str) -> torch.device:
 def model_name(device: torch.device) -> str:
     """What the device calls itself; empty for the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+def memory(device: str) -> tuple[int, int]:
+    """Bytes of a device in all, and those that no process has. In the interpreter they are the machine's.
+    Raises ConfigError for a device that cannot be used."""
+    if open_device(device).type == "cpu":
+        machine = psutil.virtual_memory()
+        return machine.total, machine.available
+    free, total = torch.cuda.mem_get_info(device)
+    return total, free
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:

@@ -1,0 +1,1 @@
+"""What the kernels in Triton do on a GPU, within minutes: `python -m benchmarks.gpu`."""

@@ -1,0 +1,80 @@
+"""What kernels in Triton take of a GPU's memory, from headers alone: no GPU is asked, nor a library for one.
+
+Weights, K and V are counted. What passes take beside them follows from how `outrider.ops.cuda` cuts its work;
+what PyTorch's allocator and CUDA graphs take was not measured, and is a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+
+from outrider.formats.format import Floats, Format
+from outrider.formats.registry import FORMATS
+from outrider.formats.weight import Weight, neighbours
+from outrider.ops.shapes import AttentionShape
+from outrider.planning.ledger import Counting, Entry, together
+from outrider.planning.passes import PassSize
+from outrider.planning.process import OF_GPU
+
+SPLIT, PIECE, SCRATCH = 512, 8, 2**26  # of attention, as ops/cuda/layout.py and attention.py have them
+SUMS = 512 * 64  # numbers of a row that linear layers leave to be added up: programs times their outputs
+UNPACKED = 5  # bytes of a weight of few bits while it is taken apart
+SEGMENT, ROUNDED = (
+    20 * 2**20,
+    64,
+)  # bytes, and one part in so many, that the allocator keeps of a model beside it
+GRAPHS = 128 * 2**20  # bytes of work that was recorded
+
+
+class GpuLedger(Counting):
+    """linear, table: the formats that weights become; None: as they are stored, in as many bytes."""
+
+    keeps = OF_GPU
+
+    def __init__(self, linear: Format | None, table: Format | None, cache_dtype: str, *, device: str) -> None:
+        super().__init__(cache_dtype, exact=True, device=device)
+        self._linear, self._table = linear, table
+
+    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> GpuLedger:
+        return GpuLedger(linear, table, cache_dtype, device=self.facts.device)
+
+    def pack(
+        self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
+    ) -> tuple[Entry, ...]:
+        return self._packed(weights, FORMATS["F32"] if float32 else self._linear)
+
+    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Entry:
+        return together(self._packed(weights, self._linear))
+
+    def table(self, weight: Weight) -> Entry:
+        return self._packed([weight], self._table)[0]
+
+    def tied(self, table: Entry) -> tuple[Entry, ...]:
+        return (table,)
+
+    def spare(self, weights: Iterable[int]) -> int:
+        return GRAPHS + sum(SEGMENT + size // ROUNDED for size in weights if size)
+
+    def workspace(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
+        splits = ceil(size.positions / SPLIT)
+        row = max((4 * shape.heads * splits * (shape.head_dim + 2) for shape in shapes), default=0)
+        return max(PIECE * row, min(size.rows * row, SCRATCH)) + 4 * SUMS * size.rows
+
+    def choosing(self, vocab: int, rows: int) -> int:
+        return 9 * vocab * rows  # edited and unedited ones together in a copy, and sums by digit
+
+    def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
+        entries = []
+        for parts in neighbours(weights, wanted):
+            format, outputs, inputs = (
+                wanted or parts[0].format,
+                sum(p.shape[0] for p in parts),
+                parts[0].inputs,
+            )
+            entry = Entry(format.name, outputs * format.row_bytes(inputs))
+            # On the way in there are the parts, and the parts in one.
+            apart = 0 if format.is_float else UNPACKED * outputs * inputs
+            self.count(entry.nbytes, 2 * entry.nbytes + apart)
+            entries.append(entry)
+        return tuple(entries)
