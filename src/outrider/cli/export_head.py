@@ -22,7 +22,7 @@ def export_head(
 ) -> None:
     """Write a head as vLLM and SGLang read it.
 
-    Matrices that are stored in 4 bits become float32, without rounding. `LLM(engine="vllm")` does so by itself.
+    Matrices that are stored in 4 bits become float32, without rounding. LLM(engine="vllm") does so by itself.
     """
     with importing():
         from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
