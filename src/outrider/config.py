@@ -215,8 +215,11 @@ class SpeculativeConfig(Strict):
 
 
 class EngineConfig(Strict):
-    """Everything an engine is built from."""
+    """Everything our engine is built from."""
 
+    engine: Literal["outrider"] = "outrider"
+    """Which engine computes: this one, or 'vllm', which has options of its own
+    (`outrider.cluster.vllm.config.VllmConfig`)."""
     model: str
     """A Hugging Face folder, a hub id, a GGUF file, one of the hub as 'org/name:Q4_K_M', or 'smollm2'."""
     tokenizer: str | None = None

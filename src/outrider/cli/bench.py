@@ -93,7 +93,7 @@ def bench(
         **AFRESH,
     )
     drafters = measured_drafters(llm)
-    meter = find_meter(llm.engine.facts.device)
+    meter = find_meter(llm.about.device)
     with Progress(console=stderr, transient=True, disable=as_json) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)
         task = progress.add_task("", total=total)
@@ -107,7 +107,7 @@ def bench(
             advance=lambda what, n: progress.update(task, advance=n, description=what),
             meter=meter,
         )
-    memory = peak_memory_bytes(llm.engine.facts.device)
+    memory = peak_memory_bytes(llm.about.device)
     if as_json:
         head = conditions(llm, model, drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts)
         print_json(

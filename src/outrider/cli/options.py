@@ -185,10 +185,9 @@ def say_found(found: Findings | None) -> None:
 
 def measured_drafters(llm: LLM) -> list[str]:
     """What is compared with the target alone. Raises ConfigError where that is nothing."""
-    speculative = llm.config.speculative
-    if speculative is None:
+    if not llm.about.drafters:
         raise ConfigError("speculative_model = 'none' leaves nothing to measure; give a drafter, or 'auto'")
-    return [drafter.name for drafter in speculative.drafters]
+    return list(llm.about.drafters)
 
 
 def options_of(
