@@ -21,7 +21,7 @@ EngineOption = Annotated[
     str,
     typer.Option(
         metavar="outrider|vllm",
-        help="What computes. vLLM is loaded anew for each draft length; its own options are given with --set.",
+        help="What computes. vLLM is loaded anew for each draft length; its options go with --set.",
         rich_help_panel=MODEL,
     ),
 ]
