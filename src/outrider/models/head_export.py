@@ -10,7 +10,8 @@ from outrider.models.head_checkpoint import KNOWN, TARGETS, HeadCheckpoint, save
 def export_head(head: HeadCheckpoint, path: Path) -> None:
     """Write the head into a folder that vLLM, SGLang and Speculators read.
 
-    Matrices in 4 bits become float32, which holds them without rounding; all else keeps its type. Raises ModelError for tensors that config.json does not imply.
+    Matrices in 4 bits become float32, which holds them without rounding; all else keeps its type. Raises
+    ModelError for tensors that config.json does not imply.
     """
     tensors = {
         name: head.raw[name].array() if name in head.raw else stored.floats()
