@@ -214,10 +214,13 @@ class SpeculativeConfig(Strict):
         return self.drafters == (AUTO,)
 
 
+OWN_ENGINE = "outrider"
+
+
 class EngineConfig(Strict):
     """Everything our engine is built from."""
 
-    engine: Literal["outrider"] = "outrider"
+    engine: Literal["outrider"] = OWN_ENGINE
     """Which engine computes: this one, or 'vllm', which has options of its own
     (`outrider.cluster.vllm.config.VllmConfig`)."""
     model: str

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from outrider.cache.pages import release_freed
-from outrider.config import EngineConfig, resolve
+from outrider.config import OWN_ENGINE, EngineConfig, resolve
 from outrider.engine.build import build_engine
 from outrider.engine.seam import StepEngine
 from outrider.engine.watcher import Watcher
@@ -16,8 +16,6 @@ from outrider.finding.auto import Findings, with_found
 from outrider.loading import Listener
 from outrider.messages import shown
 from outrider.planning.limit import within_limit
-
-OWN_ENGINE = "outrider"
 
 
 class LoadedEngine(NamedTuple):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from outrider.batch import RequestsFailed, together
 from outrider.beam_search import BeamSearchOutput, BeamSearchParams, beam_search
 from outrider.cache.pages import release_freed
-from outrider.config import EngineConfig
+from outrider.config import OWN_ENGINE, EngineConfig
 from outrider.engine.engine import Engine
 from outrider.engine.facts import EngineFacts
 from outrider.engine.seam import Prepared
 from outrider.engine.shared import Inbox, SharedEngine
-from outrider.engines import OWN_ENGINE, load_of
+from outrider.engines import load_of
 from outrider.errors import ConfigError, RequestError
 from outrider.foreign import refuse_lora
 from outrider.loading import Listener, unheard

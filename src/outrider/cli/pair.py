@@ -42,6 +42,7 @@ def load_pair(
     engine: str,
     model: str,
     drafters: list[str] | None,
+    length: str | None = "auto",
     *,
     workload: str | None = None,
     draft_quantization: str | None = None,
@@ -50,13 +51,14 @@ def load_pair(
     afresh: bool = False,
     quiet: bool = False,
 ) -> Pair:
-    """afresh: nothing is kept of earlier requests. The others are as in `outrider.cli.options.load`. Raises
-    ConfigError for what the engine cannot do, before anything is loaded."""
+    """length: at which our engine drafts, where a request does not say. afresh: nothing is kept of earlier
+    requests. The others are as in `outrider.cli.options.load`. Raises ConfigError for what the engine cannot
+    do, before anything is loaded."""
     if engine == "outrider":
         llm = load(
             model,
             drafters,
-            "auto",
+            length,
             workload,
             draft_quantization,
             settings,

@@ -17,6 +17,7 @@ from outrider.cli.importing import importing
 from outrider.cli.options import (
     DrafterOption,
     DraftQuantizationOption,
+    EngineOption,
     LengthOption,
     SettingOption,
     WorkloadOption,
@@ -47,6 +48,7 @@ def serve(
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
+    engine: EngineOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at. The default is reached from this machine alone.")
     ] = "127.0.0.1",
@@ -283,6 +285,7 @@ def serve(
     handler.setFormatter(logs.TextFormatter() if in_words else logs.JsonFormatter())
     logs.log_to(handler, log_level)
     of_llm: dict[str, Any] = {
+        "engine": engine,
         "max_model_len": max_model_len,
         "dtype": dtype,
         "quantization": quantization,

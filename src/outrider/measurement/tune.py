@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from outrider.measurement.bench import ALL, AUTO, Length, Run, measure, shown, speculation
+from outrider.measurement.bench import ALL, AUTO, Length, Run, measure_loads, shown, speculation
 from outrider.measurement.loads import Loads
 from outrider.measurement.prompts import Conversation
 
@@ -135,25 +135,17 @@ def tune(
     are run in random order within each round. Batches, turns and `advance` are as in `bench`. The largest
     batch goes first, since most of the time goes there: what is left can be told from it soon.
     """
-    measured: dict[int, dict[str, list[dict[Length, Run]]]] = {size: {} for size in batch_sizes}
-    for llm, runs in loads(lengths):
-        names = {length: "auto" if length is AUTO else f"K = {length}" for length in runs}
-        for batch_size in sorted(batch_sizes, reverse=True):
-            found = measure(
-                llm,
-                conversations,
-                names,
-                batch_size=batch_size,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                rounds=rounds,
-                advance=advance,
-                shuffled=True,
-            )
-            for category, rounds_of in found.items():
-                joined = measured[batch_size].setdefault(category, [{} for _ in rounds_of])
-                for run, more in zip(joined, rounds_of, strict=True):
-                    run |= more
+    measured = measure_loads(
+        loads,
+        conversations,
+        {length: "auto" if length is AUTO else f"K = {length}" for length in lengths},
+        batch_sizes=sorted(batch_sizes, reverse=True),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        rounds=rounds,
+        advance=advance,
+        shuffled=True,
+    )
     return [
         Sweep(batch_size, category, temperature, tuple(rounds_of))
         for batch_size in batch_sizes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
+from outrider.cluster.vllm.arguments import engine_arguments
 from outrider.cluster.vllm.config import VllmConfig
 from outrider.cluster.vllm.engine import VllmEngine
 from outrider.cluster.vllm.recorder import StepRecorder
@@ -22,8 +23,6 @@ def build_vllm(config: VllmConfig, *, listener: Listener, watchers: Sequence[Wat
     """Have vLLM load what the configuration names. Raises ConfigError for what it cannot do, before anything
     is loaded, and ModelError for a model that it cannot load."""
     VLLM.require("engine = 'vllm'")
-    from outrider.cluster.vllm.arguments import engine_arguments
-
     listener(Loading(f"reading the tokenizer of {config.model}"))
     text = read_text(config)
     listener(Loading("importing vLLM"))
