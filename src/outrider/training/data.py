@@ -41,6 +41,7 @@ def make_data(config: DistillConfig, kind: Kind, shards: Shards, listener: Liste
         teller.take()  # what was told to get the prompts
         answer(teller, texts, draw, pace.turn)
         shards.write(number, teller.take())
+    teller.close()
 
 
 def _teller(config: DistillConfig, kind: Kind, shards: Shards, pace: Pace) -> Teller:

@@ -28,6 +28,9 @@ class Teller(Protocol):
     def take(self) -> list[Recording]:
         """What it has told since it was last asked, with its states."""
 
+    def close(self) -> None:
+        """Give back what the target takes."""
+
 
 class OwnTeller:
     """On our engine. state_layers: the layers after which states are recorded."""
@@ -63,6 +66,9 @@ class OwnTeller:
 
     def take(self) -> list[Recording]:
         return self._recorder.take()
+
+    def close(self) -> None:
+        """Its engine goes with it."""
 
     def _undisturbed(self) -> AbstractContextManager[None]:
         return nullcontext() if self._engine.facts.kernels is None else _pytorch_asleep()

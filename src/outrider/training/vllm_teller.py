@@ -67,6 +67,10 @@ class VllmTeller:
             file.unlink()
         return recordings
 
+    def close(self) -> None:
+        self._llm.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
 
 def extracting(state_layers: Sequence[int]) -> dict[str, Any]:
     """The `speculative_config` that has vLLM keep what comes into these layers; the number of all layers
