@@ -89,8 +89,7 @@ def _on_vllm(model: str, options: Mapping[str, Any], given: Mapping[str, Any], *
     VLLM.require("--engine vllm")
     config = resolve_vllm(model, **_at_length(options, 1))
     drafting = speculation_of(config)
-    if drafting is None:
-        raise ConfigError("speculative_model = 'none' leaves nothing to measure; give a drafter")
+    assert drafting is not None  # a length without a drafter is refused
 
     def load_at(length: Length) -> LLM:
         with starting(quiet=quiet) as listener:
