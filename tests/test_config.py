@@ -68,6 +68,7 @@ def test_resolve_loses_nothing(left_out: str, speculation_left_out: str) -> None
     resolved = resolve("target", speculative_model="draft", **speculation, **options)
     assert resolved.model_dump() == {
         "model": "target",
+        "engine": "outrider",
         "stored_quantization": None,
         **options,
         left_out: EngineConfig.model_fields[left_out].default,
@@ -86,7 +87,8 @@ def test_quantization_beside_a_dtype_is_refused(dtype: str) -> None:
 
 
 def test_the_test_above_knows_every_option() -> None:
-    assert {*ENGINE, "model", "speculative", "stored_quantization"} == set(EngineConfig.model_fields)
+    others = {"engine", "model", "speculative", "stored_quantization"}
+    assert {*ENGINE, *others} == set(EngineConfig.model_fields)
     assert {*SPECULATION, "drafters"} == set(SpeculativeConfig.model_fields)
     assert set(DrafterConfig.model_fields) == {"method", "model", "quantization"}
     assert all(EngineConfig.model_fields[name].default != value for name, value in ENGINE.items())

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from outrider import LLM, ConfigError, SpeculationStats
+from outrider.measurement.loads import at_all_lengths
 from outrider.measurement.prompts import BUILT_IN
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.measurement.verify import Case, verify
@@ -37,7 +38,7 @@ def prompts(llm: LLM) -> list[list[int]]:
 
 def cases(llm: LLM, prompts: list[list[int]], temperatures: Sequence[float], max_tokens: int) -> list[Case]:
     settings = {"lengths": [2, 7], "temperatures": temperatures, "batch_sizes": [1, 3]}
-    return list(verify(llm, "ngram", prompts, max_tokens=max_tokens, **settings))  # type: ignore[arg-type]
+    return list(verify(at_all_lengths(llm), "ngram", lambda _: prompts, max_tokens=max_tokens, **settings))  # type: ignore[arg-type]
 
 
 def test_same_tokens_to_the_last_bit(llm: LLM, prompts: list[list[int]]) -> None:
@@ -51,7 +52,7 @@ def test_a_target_that_drafts_for_itself_at_fewer_bits(prompts: list[list[int]],
     """Same tokens to the last bit, and of the first drafted ones most stand."""
     own = LLM("smollm2", device="cpu", dtype="bfloat16", speculative_model=drafter, num_speculative_tokens=4)
     settings = {"lengths": [1], "temperatures": [0.0, 0.7], "batch_sizes": [3], "max_tokens": 16}
-    found = list(verify(own, drafter, prompts, **settings))  # type: ignore[arg-type]
+    found = list(verify(at_all_lengths(own), drafter, lambda _: prompts, **settings))  # type: ignore[arg-type]
     assert [case.outcome for case in found] == ["equal"] * 2
     assert sum(case.accepted for case in found) > 0.5 * sum(case.drafted for case in found) > 0
 
@@ -85,7 +86,7 @@ def test_the_head_that_comes_with_the_package(llm: LLM, prompts: list[list[int]]
 
 def test_same_tokens_on_pytorch(on_pytorch: LLM, prompts: list[list[int]]) -> None:
     settings = {"lengths": [5], "temperatures": [0.7], "batch_sizes": [2], "max_tokens": 12}
-    found = list(verify(on_pytorch, "ngram", prompts[:2], **settings))  # type: ignore[arg-type]
+    found = list(verify(at_all_lengths(on_pytorch), "ngram", lambda _: prompts[:2], **settings))  # type: ignore[arg-type]
     assert [case for case in found if case.outcome == "different"] == []
     assert sum(case.drafted for case in found) > 0
 

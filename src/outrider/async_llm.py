@@ -40,7 +40,7 @@ class AsyncLLM:
     def __init__(self, model: str, *, listener: Listener = unheard, **options: Unpack[Options]) -> None:
         self.llm = LLM(model, listener=listener, **options)
         self._running: dict[str, Generation] = {}
-        self._engine = AsyncEngine(self.llm.engine, capacity=math.inf, unread=math.inf)
+        self._engine = AsyncEngine(self.llm.shared.engine, capacity=math.inf, unread=math.inf)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
@@ -70,7 +70,7 @@ class AsyncLLM:
         refuse_tokenization(tokenization_kwargs)
         params = (sampling_params or self.llm.get_default_sampling_params()).copied()
         engine = self._started()
-        arrival_time = self.llm.engine.now()
+        arrival_time = self.llm.shared.engine.now()
         ids, text = await asyncio.to_thread(self.llm.reader.read, prompt, params.truncate_prompt_tokens)
         generation = engine.generate([TextPrompt(ids, text)], params, priority=priority)
         name = request_id or f"request-{id(generation)}"

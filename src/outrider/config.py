@@ -221,9 +221,15 @@ class SpeculativeConfig(Strict):
         return self.drafters == (AUTO,)
 
 
-class EngineConfig(Strict):
-    """Everything an engine is built from."""
+OWN_ENGINE = "outrider"
 
+
+class EngineConfig(Strict):
+    """Everything our engine is built from."""
+
+    engine: Literal["outrider"] = OWN_ENGINE
+    """Which engine computes: this one, or 'vllm', which has options of its own
+    (`outrider.cluster.vllm.config.VllmConfig`)."""
     model: str
     """A Hugging Face folder, a hub id, a GGUF file, one of the hub as 'org/name:Q4_K_M', or 'smollm2'."""
     tokenizer: str | None = None

@@ -50,6 +50,7 @@ TORCH = Extra(
 CUDA = Extra("cuda", ("torch", "triton"))
 SERVER = Extra("server", ("fastapi", "prometheus_client", "uvicorn"))
 CLUSTER = Extra("cluster", ("ray", "fastapi", "prometheus_client", "uvicorn"))
+VLLM = Extra("vllm", ("vllm",), note=" (its build for the CPU: `make vllm-env`)")
 PLOT = Extra("plot", ("matplotlib",))
 CHAT = Extra("chat", ("prompt_toolkit",))
 ENERGY = Extra("energy", ("zeus",))

@@ -30,6 +30,14 @@ class Renamed:
 
 
 @dataclass(frozen=True)
+class Given:
+    """It is an argument by this name."""
+
+    def translate(self, owner: str, name: str, value: Any) -> dict[str, Any]:
+        return {name: value}
+
+
+@dataclass(frozen=True)
 class Switch:
     """True means that an argument of ours has this value, and False asks for nothing."""
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from outrider.batch import RequestsFailed, together
 from outrider.beam_search import BeamSearchOutput, BeamSearchParams, beam_search
 from outrider.cache.pages import release_freed
-from outrider.config import EngineConfig, resolve
-from outrider.engine.build import build_engine
+from outrider.config import OWN_ENGINE, EngineConfig
 from outrider.engine.engine import Engine
-from outrider.engine.request import RequestGroup
+from outrider.engine.facts import EngineFacts
+from outrider.engine.seam import Prepared
 from outrider.engine.shared import Inbox, SharedEngine
+from outrider.engines import load_of
 from outrider.errors import ConfigError, RequestError
-from outrider.finding.auto import with_found
 from outrider.foreign import refuse_lora
 from outrider.loading import Listener, unheard
 from outrider.messages import shown
@@ -28,7 +28,6 @@ from outrider.models.tokenizer import Tokenizer
 from outrider.options import Options, signed
 from outrider.outputs import EmbeddingOutput, EmbeddingRequestOutput, Increment, RequestOutput
 from outrider.params import SamplingParams
-from outrider.planning.limit import within_limit
 from outrider.progress import GenerationProgress
 from outrider.prompts import ChatLayout, Message, Prompt, PromptReader, as_batch, as_conversations
 
@@ -63,6 +62,9 @@ class LLM:
     `found` says, which is None otherwise. None leaves an option at its default. What vLLM has besides and
     cannot change an answer is taken with a warning; what would is refused (`outrider.vllm_arguments`).
 
+    engine: 'outrider', or 'vllm' for models that vLLM computes, with the options of
+    `outrider.cluster.vllm.config.VllmConfig`; see the page "Targets on vLLM".
+
     listener: is called with each step of loading, an `outrider.loading.Loading`. beside: bytes of
     `memory_limit` that are for something else beside the engine, such as learning.
 
@@ -83,26 +85,26 @@ class LLM:
         **options: Unpack[Options],
     ) -> None:
         given = {name: value for name, value in options.items() if value is not None}
-        config, self.found = with_found(resolve(model, **given), listener=listener)
-        self.config = within_limit(config, beside)
         self.tally = Tally()
-        engine = build_engine(self.config, listener=listener, watchers=[self.tally])
-        release_freed()  # by tokenizers and checkpoints, before the cache takes its memory
+        load = load_of(given.pop("engine", OWN_ENGINE))
+        engine, self.config, self.found = load(
+            model, given, listener=listener, beside=beside, watchers=[self.tally]
+        )
         self.shared = SharedEngine(engine)
-        self._reader = PromptReader(engine.tokenizer, engine.max_model_len)
+        self._reader = PromptReader(engine.tokenizer, engine.about.max_model_len)
 
     def __repr__(self) -> str:
-        config, engine = self.config, self.engine
-        drafters = () if config.speculative is None else config.speculative.drafters
+        about = self.about
         said = {
-            "model": config.model,
-            "weights": engine.weights,
-            "drafters": [drafter.name for drafter in drafters],
-            "device": engine.facts.device,
-            "num_threads": engine.facts.threads,
-            "max_model_len": engine.max_model_len,
+            "model": self.config.model,
+            "weights": about.weights,
+            "drafters": list(about.drafters),
+            "device": about.device,
+            "num_threads": about.num_threads,
+            "max_model_len": about.max_model_len,
         }
-        return f"LLM({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+        told = (f"{name}={value!r}" for name, value in said.items() if value is not None)
+        return f"LLM({', '.join(told)})"
 
     def __enter__(self) -> Self:
         return self
@@ -120,8 +122,13 @@ class LLM:
 
     @property
     def engine(self) -> Engine:
-        """What computes, for whoever has it alone."""
-        return self.shared.engine
+        """Our engine, for whoever has it alone. Raises ConfigError where another one computes."""
+        return self.shared.engine.ours
+
+    @property
+    def about(self) -> EngineFacts:
+        """What has to be known of the engine, whichever computes."""
+        return self.shared.engine.about
 
     @property
     def reader(self) -> PromptReader:
@@ -132,7 +139,7 @@ class LLM:
     @property
     def tokenizer(self) -> Tokenizer:
         """The target's tokenizer."""
-        return self.engine.tokenizer
+        return self.shared.engine.tokenizer
 
     @cached_property
     def llm_engine(self) -> LLMEngine:
@@ -144,8 +151,7 @@ class LLM:
     @property
     def model_config(self) -> ModelFacts:
         """What scripts ask of the target."""
-        vocab = self.engine.target.model.config.vocab_size
-        return ModelFacts(self.config.model, self.engine.max_model_len, vocab)
+        return ModelFacts(self.config.model, self.about.max_model_len, self.about.vocab_size)
 
     def get_tokenizer(self) -> Tokenizer:
         """The target's tokenizer: `encode`, `decode`, `apply_chat_template` and so on."""
@@ -154,12 +160,12 @@ class LLM:
     def get_default_sampling_params(self) -> SamplingParams:
         """What requests are sampled with that name no parameters: what the model's authors would have it be,
         as `generation_config` and `override_generation_config` say."""
-        return SamplingParams(**self.engine.sampling_defaults)
+        return SamplingParams(**self.shared.engine.sampling_defaults)
 
     def get_metrics(self) -> list[Metric]:
         """What has been counted so far, by vLLM's names; those that vLLM has not are ours."""
         labels = {"model_name": self.config.model, "engine": "0"}
-        return self.tally.snapshot(self.engine, prefix=METRICS, labels=labels)
+        return self.tally.snapshot(self.shared.engine, prefix=METRICS, labels=labels)
 
     def reset_prefix_cache(self) -> bool:
         """Forget the beginnings of prompts that were kept; False, with nothing forgotten, while requests run.
@@ -337,11 +343,11 @@ class LLM:
             params,
             generate=generate,
             decode=self.tokenizer.decode,
-            eos=self.engine.target.model.config.eos_token_ids,
-            max_model_len=self.engine.max_model_len,
+            eos=self.about.eos_token_ids,
+            max_model_len=self.about.max_model_len,
         )
 
-    def _prepare(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> RequestGroup:
+    def _prepare(self, prompt: Prompt, params: SamplingParams, priority: int = 0) -> Prepared:
         """A request that can be queued; meanwhile others may step."""
         ids, text = self.reader.read(prompt, params.truncate_prompt_tokens)
-        return self.engine.prepare(ids, params, prompt=text, priority=priority)
+        return self.shared.engine.prepare(ids, params, prompt=text, priority=priority)

@@ -66,7 +66,7 @@ class LLMEngine:
             )
         llm = self._llm
         ids, text = llm.reader.read(prompt, params.truncate_prompt_tokens)
-        group = llm.engine.prepare(ids, params, prompt=text, priority=priority)
+        group = llm.shared.engine.prepare(ids, params, prompt=text, priority=priority)
         begun = group.output()
         self._streams[group.id] = OutputStream(
             request_id, text, begun.prompt_token_ids, params.copied(), begun.metrics.arrival_time

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from threading import Lock
 
-from outrider.engine.engine import Engine
+from outrider.engine.seam import StepEngine
 from outrider.engine.watcher import Watcher
 from outrider.outputs import Increment, RequestMetrics, RequestOutput
 
@@ -113,7 +113,7 @@ class Tally(Watcher):
         self._accepted_at: list[int] = []
         self._observed = {name: _Observed(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+    def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
         """Count a step."""
         report = engine.report
         with self._lock:
@@ -135,16 +135,16 @@ class Tally(Watcher):
                 self._counts["prefix_cache_hits"] += output.num_cached_tokens
             self._observe(times)
 
-    def snapshot(self, engine: Engine, *, prefix: str, labels: dict[str, str]) -> list[Metric]:
+    def snapshot(self, engine: StepEngine, *, prefix: str, labels: dict[str, str]) -> list[Metric]:
         """All metrics as they are now, those of one name one after the other. Any thread may ask.
 
         engine: what runs and waits in it is looked at; prefix: of each name; labels: of each metric.
         """
-        scheduler = engine.scheduler
+        occupancy = engine.occupancy
         now = {
-            "num_requests_running": float(len(scheduler.running)),
-            "num_requests_waiting": float(len(scheduler.waiting)),
-            "kv_cache_usage_perc": engine.target.pool.used,
+            "num_requests_running": float(occupancy.running),
+            "num_requests_waiting": float(occupancy.waiting),
+            "kv_cache_usage_perc": occupancy.cache,
         }
         with self._lock:
             counted = {name: self._seconds.get(name, self._counts[name]) for name in COUNTERS}

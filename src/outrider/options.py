@@ -14,6 +14,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class EngineOptions(TypedDict, total=False):
     """Options of `outrider.config.EngineConfig`, which says what each does."""
 
+    engine: Literal["outrider", "vllm"] | None
     tokenizer: str | None
     revision: str | None
     chat_template: str | None

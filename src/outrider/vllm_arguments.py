@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from outrider.foreign import Ignored, Only, Renamed, Rule, Switch
 
-ONE_DEVICE = Only((1,), "a model runs on one device; give 1, and run a process for each replica")
+ONE_DEVICE = Only((1,), "a model runs on one device; give 1, or engine='vllm', which spreads it over several")
 NO_LORA = Only((False,), "merge the adapter into the model's weights, and load those")
 TEXT_ALONE = Only(({}, "", []), "models read text alone")
 _IGNORED = (

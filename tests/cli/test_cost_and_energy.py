@@ -92,7 +92,7 @@ def test_tables(target: str, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("price", ["-1", "nan", "inf", "much"])
 def test_bad_prices_are_refused_by_name(price: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is loaded."""
-    monkeypatch.setattr(command, "load", lambda *a, **b: pytest.fail("it went on"))
+    monkeypatch.setattr(command, "load_pair", lambda *a, **b: pytest.fail("it went on"))
     result = CliRunner().invoke(app, ["bench", "--price-per-hour", price])
     assert result.exit_code == 2
     assert "--price-per-hour" in result.stderr

@@ -6,7 +6,6 @@ from outrider.adapting.adapter import Adapter, BetweenSteps
 from outrider.adapting.child import TrainingProcess
 from outrider.adapting.messages import Setup
 from outrider.adapting.settings import AdaptConfig
-from outrider.config import EngineConfig
 from outrider.drafting.head import HeadDrafter
 from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
@@ -15,10 +14,8 @@ from outrider.models.eagle3 import Eagle3
 from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
 
 
-def adapter_of(
-    engine: Engine, config: EngineConfig, adapt: AdaptConfig, between_steps: BetweenSteps
-) -> Adapter:
-    """Start a training process for the head of an engine, of this configuration, that runs nothing yet.
+def adapter_of(engine: Engine, adapt: AdaptConfig, between_steps: BetweenSteps) -> Adapter:
+    """Start a training process for the head of an engine that runs nothing yet.
 
     Raises ConfigError where there is no head, or one that cannot be trained, and for an engine on PyTorch.
     """
@@ -26,7 +23,8 @@ def adapter_of(
         raise ConfigError(
             f"--adapt is for the native CPU kernels; this engine uses PyTorch on {engine.facts.device}"
         )
-    drafter, name = _head_of(engine, config)
+    config = engine.config
+    drafter, name = _head_of(engine)
     checkpoint = HeadCheckpoint(locate_head(name))
     assert engine.facts.threads is not None
     threads = adapt.cores or engine.facts.threads
@@ -50,9 +48,10 @@ def threads_beside(adapt: AdaptConfig) -> int | None:
     return there - adapt.cores
 
 
-def _head_of(engine: Engine, config: EngineConfig) -> tuple[HeadDrafter, str]:
+def _head_of(engine: Engine) -> tuple[HeadDrafter, str]:
     """The first head of the chain, and its name."""
-    named = () if config.speculative is None else config.speculative.drafters
+    speculative = engine.config.speculative
+    named = () if speculative is None else speculative.drafters
     for drafter, one in zip(engine.drafters.drafters[1:], named, strict=True):
         if isinstance(drafter, HeadDrafter) and isinstance(drafter.head, Eagle3):
             return drafter, one.model or ""

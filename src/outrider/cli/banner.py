@@ -51,7 +51,7 @@ def facts(service: Service, url: str) -> list[tuple[str, str]]:
         ("threads", model.threads),
         (
             "memory",
-            f"{_size(psutil.Process().memory_info().rss)}; the cache may take {_size(model.kv_cache_memory)}",
+            _size(psutil.Process().memory_info().rss) + _cache(model.kv_cache_memory),
         ),
     ]
     if service.sampling_defaults:
@@ -67,6 +67,10 @@ def curl(service: Service, url: str) -> str:
     key = f' -H "Authorization: Bearer ${API_KEY}"' if service.config.api_keys else ""
     header = "-H 'Content-Type: application/json'"
     return f"curl {url}{path}{key} \\\n  {header} \\\n  -d '{json.dumps(body)}'"
+
+
+def _cache(memory: int | None) -> str:
+    return "" if memory is None else f"; the cache may take {_size(memory)}"
 
 
 def _size(number: int) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -26,15 +27,18 @@ from outrider.cli.options import (
     TemperatureOption,
     VerboseOption,
     WorkloadOption,
-    load,
-    measured_drafters,
+    fixed_length,
 )
+from outrider.cli.pair import EngineOption, load_pair
 from outrider.cli.report import conditions, print_expenses, print_headline, print_results
-from outrider.measurement.bench import AFRESH, count_conversations
+from outrider.measurement.bench import AUTO, count_conversations
 from outrider.measurement.bench import bench as measure
-from outrider.measurement.energy import find_meter
+from outrider.measurement.energy import EnergyMeter, find_meter
 from outrider.measurement.memory import peak_memory_bytes
 from outrider.measurement.prompts import BUILT_IN, read_conversations
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 
 def _finite(price: float | None) -> float | None:
@@ -65,6 +69,7 @@ def bench(
             rich_help_panel=MEASURING,
         ),
     ] = None,
+    engine: EngineOption = "outrider",
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     verbose: VerboseOption = False,
@@ -81,35 +86,45 @@ def bench(
     count, with the extra outrider[energy] on machines that have them; it is never estimated.
     """
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
-    llm = load(
+    pair = load_pair(
+        engine,
         model,
         speculative_model,
         num_speculative_tokens,
-        workload,
-        draft_quantization,
-        setting,
+        workload=workload,
+        draft_quantization=draft_quantization,
+        settings=setting,
         memory_limit=memory_limit,
+        afresh=True,
         quiet=as_json,
-        **AFRESH,
     )
-    drafters = measured_drafters(llm)
-    meter = find_meter(llm.engine.facts.device)
+    meters = cache(find_meter)
+    heads: list[dict[str, Any]] = []
+
+    def meter_of(llm: LLM) -> EnergyMeter:
+        heads.append(
+            conditions(llm, model, pair.drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts)
+        )
+        return meters(llm.about.device)
+
     with Progress(console=stderr, transient=True, disable=as_json) as progress:
         total = count_conversations(conversations, batch_sizes, rounds)
         task = progress.add_task("", total=total)
         results = measure(
-            llm,
+            pair.loads,
             conversations,
+            length=AUTO if pair.promised else fixed_length(num_speculative_tokens),
             batch_sizes=batch_sizes,
             temperature=temperature,
             max_tokens=max_tokens,
             rounds=rounds,
             advance=lambda what, n: progress.update(task, advance=n, description=what),
-            meter=meter,
+            meter=meter_of,
         )
-    memory = peak_memory_bytes(llm.engine.facts.device)
+    head = heads[-1]
+    meter = meters(head["device"])
+    memory = peak_memory_bytes(head["device"]) if pair.promised else None  # vLLM's is in other processes
     if as_json:
-        head = conditions(llm, model, drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts)
         print_json(
             head
             | {

@@ -73,7 +73,7 @@ def chat(
     )
     conversation = Talk(llm, params, system)
     if not as_json:
-        if llm.engine.drafters.drafters:
+        if llm.about.drafters:
             say(stderr, LEGEND)
         say(stderr, "/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves.", "dim")
     answer = _answer_as_json if as_json else _answer

@@ -27,6 +27,7 @@ MODULES = {
     "tune": "tune",
     "verify": "verify",
     "distill": "distill",
+    "export-head": "export_head",
 }
 """Which module of this package has a command, in the order in which --help lists them."""
 
@@ -81,7 +82,9 @@ class _Imported(Mapping[str, Any]):
         with importing():
             module = import_module(f"outrider.cli.{MODULES[name]}")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name, cls=getattr(module, "command_class", Command))(getattr(module, name))
+        alone.command(name, cls=getattr(module, "command_class", Command))(
+            getattr(module, name.replace("-", "_"))
+        )
         return typer.main.get_command(alone)
 
     def __iter__(self) -> Iterator[str]:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from outrider.cli.console import say, stderr, stdout
 from outrider.cli.importing import INTERRUPTED, importing
+from outrider.cli.options import SettingOption, settings_of
 from outrider.errors import OutriderError
 from outrider.extras import TORCH
 from outrider.training.score import SAMPLED, Score
@@ -41,6 +42,14 @@ def distill(
             "instruction-tuned target writes the prompts itself.",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="outrider|vllm",
+            help="What computes the target while data is made: vLLM for one that is too large to run here.",
+        ),
+    ] = "outrider",
+    setting: SettingOption = None,
     tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of training data.")] = 1_000_000,
     data_limit: Annotated[
         str, typer.Option(metavar="SIZE", help="Size of the data on disk, at most.")
@@ -100,6 +109,8 @@ def distill(
         "out": out,
         "kind": kind,
         "prompts": prompts,
+        "engine": engine,
+        "engine_options": settings_of(setting),
         "tokens": tokens,
         "data_limit": data_limit,
         "start": start,

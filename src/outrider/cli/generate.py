@@ -14,6 +14,7 @@ from outrider.cli.options import (
     ANSWERS,
     DrafterOption,
     DraftQuantizationOption,
+    EngineOption,
     JsonOption,
     LengthOption,
     MaxTokensOption,
@@ -72,6 +73,7 @@ def generate(
     ] = None,
     seed: SeedOption = None,
     colour: Annotated[bool, typer.Option("--colour", help="Colour tokens by where they came from.")] = False,
+    engine: EngineOption = None,
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,
@@ -97,6 +99,7 @@ def generate(
         draft_quantization,
         setting,
         memory_limit=memory_limit,
+        engine=engine,
         quiet=as_json,
     )
     inputs = [llm.chat_prompt([{"role": "user", "content": t}]) for t in texts] if chat else texts

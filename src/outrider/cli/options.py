@@ -65,6 +65,15 @@ DraftQuantizationOption = Annotated[
         rich_help_panel=DRAFTS,
     ),
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="outrider|vllm",
+        help="What computes: this engine (the default), or vLLM, whose own options are given with --set.",
+        rich_help_panel=MODEL,
+    ),
+]
 MaxTokensOption = Annotated[
     int, typer.Option(min=1, metavar="N", help="Tokens to generate at most.", rich_help_panel=ANSWERS)
 ]
@@ -158,13 +167,14 @@ def load(
     settings: list[str] | None,
     memory_limit: str | None = None,
     *,
+    engine: str | None = None,
     quiet: bool = False,
     **defaults: Any,
 ) -> LLM:
     """The LLM that the options describe; `settings` win over `defaults`. quiet: without a line that says what
     is being loaded."""
-    if memory_limit is not None:
-        defaults["memory_limit"] = memory_limit
+    given = {"memory_limit": memory_limit, "engine": engine}
+    defaults |= {name: value for name, value in given.items() if value is not None}
     options = options_of(drafters, length, workload, draft_quantization, settings, **defaults)
     with starting(quiet=quiet) as listener:
         with importing():
@@ -185,10 +195,9 @@ def say_found(found: Findings | None) -> None:
 
 def measured_drafters(llm: LLM) -> list[str]:
     """What is compared with the target alone. Raises ConfigError where that is nothing."""
-    speculative = llm.config.speculative
-    if speculative is None:
+    if not llm.about.drafters:
         raise ConfigError("speculative_model = 'none' leaves nothing to measure; give a drafter, or 'auto'")
-    return [drafter.name for drafter in speculative.drafters]
+    return list(llm.about.drafters)
 
 
 def options_of(
@@ -200,11 +209,14 @@ def options_of(
     **defaults: Any,
 ) -> dict[str, Any]:
     """The options of LLM that those of the command line mean; `settings` win over `defaults`. Where they name
-    no drafters, these are to be found."""
+    no drafters, our engine is to find some."""
+    from outrider.config import OWN_ENGINE
+
     options = defaults | settings_of(settings)
+    seeks = options.get("engine", OWN_ENGINE) == OWN_ENGINE
     if drafters:
         options["speculative_model"] = one_or_list(drafters)
-    elif not options.keys() & {"speculative_model", "speculative_config"}:
+    elif seeks and not options.keys() & {"speculative_model", "speculative_config"}:
         options["speculative_model"] = "auto"
     if length is not None:
         options["num_speculative_tokens"] = _length(length)
@@ -233,16 +245,34 @@ def _length(text: str) -> str | int:
     raise ConfigError(f"num_speculative_tokens = {text!r}: give a number from 0 on, or 'auto'")
 
 
+def fixed_length(text: str | None) -> int:
+    """The number of drafted tokens of an engine that finds none by itself. Raises ConfigError."""
+    length = "auto" if text is None else _length(text)
+    if not isinstance(length, int) or not length:
+        raise ConfigError(f"num_speculative_tokens = {length!r}: vLLM drafts a fixed number; give one from 1")
+    return length
+
+
 def _setting(setting: str) -> tuple[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals or not name:
         raise typer.BadParameter(f"{setting!r}: give NAME=VALUE", param_hint="--set")
-    from outrider.config import MAPPINGS, OPTIONS
+    from outrider.config import MAPPINGS, OPTIONS, OWN
     from outrider.validation import refuse_unknown
 
     name = name.strip().replace("-", "_")
-    refuse_unknown([name], OPTIONS, "LLM")
-    return name, mapping(name, value) if name in MAPPINGS else value
+    refuse_unknown({name} & {"model"}, OPTIONS, "LLM")  # LLM itself refuses any other one
+    if name in MAPPINGS:
+        return name, mapping(name, value)
+    return name, value if name in OWN else json_or_text(value)
+
+
+def json_or_text(text: str) -> Any:
+    """A value as `LLM` is given it: JSON where it is JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def mapping(name: str, text: str) -> Any:

@@ -25,11 +25,11 @@ def conditions(
     """The head of a measurement's JSON: what was measured, and how."""
     settings: dict[str, Any] = llm.config.model_dump(exclude={"model"})
     settings |= {"max_tokens": max_tokens, "rounds": rounds, "prompts": str(prompts or "built-in")}
-    settings["max_model_len"] = llm.engine.max_model_len
+    settings["max_model_len"] = llm.about.max_model_len
     return {
         "model": model,
         "speculative_model": one_or_list(drafters),
-        "device": llm.engine.facts.device,
+        "device": llm.about.device,
         "settings": settings,
     }
 

@@ -14,6 +14,7 @@ from outrider.cli.importing import importing
 from outrider.cli.options import (
     DrafterOption,
     DraftQuantizationOption,
+    EngineOption,
     LengthOption,
     SettingOption,
     WorkloadOption,
@@ -41,6 +42,7 @@ def serve(
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
+    engine: EngineOption = None,
     host: option.Host = "127.0.0.1",
     port: option.Port = 8000,
     api_key: option.ApiKey = None,
@@ -131,6 +133,7 @@ def serve(
     handler.setFormatter(logs.TextFormatter() if in_words else logs.JsonFormatter())
     logs.log_to(handler, log_level)
     of_llm: dict[str, Any] = {
+        "engine": engine,
         "max_model_len": max_model_len,
         "dtype": dtype,
         "quantization": quantization,

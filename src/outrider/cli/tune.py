@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -30,17 +30,19 @@ from outrider.cli.options import (
     SettingOption,
     TemperatureOption,
     WorkloadOption,
-    load,
-    measured_drafters,
 )
+from outrider.cli.pair import EngineOption, load_pair
 from outrider.cli.report import conditions
 from outrider.errors import ConfigError
 from outrider.extras import PLOT
-from outrider.measurement.bench import AFRESH, ALL, AUTO, Length, count_conversations, shown
+from outrider.measurement.bench import ALL, AUTO, Length, count_conversations, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 from outrider.measurement.tune import TARGET_ONLY, Sweep, by_category
 from outrider.measurement.tune import tune as measure
 from outrider.params import LONGEST_DRAFT
+
+if TYPE_CHECKING:
+    from outrider.llm import LLM
 
 
 def tune(
@@ -68,6 +70,7 @@ def tune(
             rich_help_panel=DRAFTS,
         ),
     ] = 8,
+    engine: EngineOption = "outrider",
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
     batch_sizes: BatchSizesOption = [1, 4, 16],  # noqa: B006  # which nobody changes
@@ -97,6 +100,10 @@ def tune(
     noisy machine slows all; ratios are within rounds. Nothing is kept of earlier requests. Batches stay
     within a category, whose prompts are repeated if they do not fill one. Exit status 1 if any output
     differs from that of the target alone.
+
+    vLLM is loaded for each length, one after the other, and has no automatic one: the command that has it
+    serve with the lengths found, by batch size, is printed. It promises no equal outputs: how many differ is
+    told.
     """
     PLOT.require("the picture of `outrider tune`")
     with importing():
@@ -107,44 +114,59 @@ def tune(
         if not path.parent.is_dir():
             raise ConfigError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
-    fixed = sorted({TARGET_ONLY, *(lengths or range(max_length + 1))})
     batch_sizes = sorted({*batch_sizes})
-    llm = load(
+    pair = load_pair(
+        engine,
         model,
         speculative_model,
-        "auto",
-        workload,
-        draft_quantization,
-        setting,
+        workload=workload,
+        draft_quantization=draft_quantization,
+        settings=setting,
         memory_limit=memory_limit,
+        afresh=True,
         quiet=as_json,
-        **AFRESH,
     )
-    drafters = measured_drafters(llm)
+    wanted: list[Length] = [*sorted({TARGET_ONLY, *(lengths or range(max_length + 1))})]
+    if pair.promised:
+        wanted.append(AUTO)
+    heads = []
+
+    def loads(lengths: Sequence[Length]) -> Iterator[tuple[LLM, Sequence[Length]]]:
+        for llm, runs in pair.loads(lengths):
+            head = conditions(
+                llm, model, pair.drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts
+            )
+            heads.append(head)
+            yield llm, runs
+
     with _progress(quiet=as_json) as progress:
-        total = count_conversations(conversations, batch_sizes, rounds, len(fixed) + 1)
+        total = count_conversations(conversations, batch_sizes, rounds, len(wanted))
         task = progress.add_task("", total=total)
         sweeps = measure(
-            llm,
+            loads,
             conversations,
-            lengths=fixed,
+            lengths=wanted,
             batch_sizes=batch_sizes,
             temperature=temperature,
             max_tokens=max_tokens,
             rounds=rounds,
             advance=lambda what, n: progress.update(task, advance=n, description=what),
         )
-    head = conditions(llm, model, drafters, max_tokens=max_tokens, rounds=rounds, prompts=prompts)
-    report = head | {"results": [sweep.as_json() for sweep in sweeps]}
+    report = heads[0] | {"results": [sweep.as_json() for sweep in sweeps]}
+    if pair.serve is not None:
+        best = {sweep.batch_size: sweep.best for sweep in sweeps if sweep.category == ALL}
+        report["serve"] = pair.serve(best)
     if as_json:
         print_json(report)
     else:
         _print(sweeps)
+        if "serve" in report:
+            say(stdout, report["serve"])
     output.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    draw(sweeps, f"{model} with {', '.join(drafters)}").savefig(picture)
+    draw(sweeps, f"{model} with {', '.join(pair.drafters)}").savefig(picture)
     say(stderr, f"written: {picture}, {output}")
     different = sum(sweep.differences for sweep in sweeps if sweep.category == ALL)
-    if different:
+    if different and pair.promised:
         say(
             stderr,
             f"{different} outputs differ from those of the target alone; `outrider verify` shows where",
@@ -173,13 +195,14 @@ def _print(sweeps: Sequence[Sweep]) -> None:
     for total in totals:
         _print_batch(total, [sweep for sweep in categories if sweep.batch_size == total.batch_size])
     for total in totals:
-        say(
-            stdout,
-            f"batch {total.batch_size}: best fixed K = {total.best} "
-            f"({total.tokens_per_s(total.best):.1f} tokens/s), auto {total.tokens_per_s(AUTO):.1f} "
-            f"({total.ratio(AUTO, total.best):.2f}x of it, "
-            f"{total.ratio(AUTO, TARGET_ONLY):.2f}x of target-only)",
-        )
+        speed = total.tokens_per_s(total.best)
+        said = f"batch {total.batch_size}: best fixed K = {total.best} ({speed:.1f} tokens/s)"
+        if total.automatic:
+            said += (
+                f", auto {total.tokens_per_s(AUTO):.1f} ({total.ratio(AUTO, total.best):.2f}x of it, "
+                f"{total.ratio(AUTO, TARGET_ONLY):.2f}x of target-only)"
+            )
+        say(stdout, said)
     compared = sum(total.comparisons for total in totals)
     identical = compared - sum(total.differences for total in totals)
     say(stdout, f"{identical}/{compared} identical", "bold")

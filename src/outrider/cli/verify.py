@@ -24,16 +24,17 @@ from outrider.cli.options import (
     PromptsOption,
     SettingOption,
     VerboseOption,
-    load,
-    measured_drafters,
 )
+from outrider.cli.pair import EngineOption, load_pair
 from outrider.measurement.bench import AUTO, Length, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 
 if TYPE_CHECKING:
+    from outrider.llm import LLM
     from outrider.measurement.verify import Case, Difference
 
-MAX_LENGTH = 8
+LENGTHS: dict[str, list[Length]] = {"outrider": [*range(1, 9), AUTO], "vllm": [1, 4]}
+"""Of each engine, unless others are asked for. vLLM is loaded for each, and has no automatic one."""
 
 
 def verify(
@@ -56,6 +57,7 @@ def verify(
             rich_help_panel=DRAFTS,
         ),
     ] = False,
+    engine: EngineOption = "outrider",
     draft_quantization: DraftQuantizationOption = None,
     lengths: Annotated[
         list[str] | None,
@@ -63,7 +65,7 @@ def verify(
             "--length",
             "-k",
             metavar="N|auto",
-            help="Draft length. Repeatable; default 1 to 8 and auto.",
+            help="Draft length. Repeatable; default 1 to 8 and auto, and of vLLM 1 and 4.",
             rich_help_panel=DRAFTS,
         ),
     ] = None,
@@ -91,39 +93,43 @@ def verify(
     Compares plain and speculative token ids over drafters, draft lengths, temperatures and batch sizes. A
     difference is traced to its first position and makes the exit status 1. The native CPU kernels are
     held to that without tolerance. On PyTorch, where the two tokens score the same but for rounding that
-    the number of rows in a pass changes (measured there), it is reported as a near-tie instead.
+    the number of rows in a pass changes (measured there), it is reported as a near-tie instead. Of vLLM,
+    which promises no equal tokens, each difference counts.
     """
     with importing():
         from outrider.measurement.verify import verify as verify_cases
 
     conversations = BUILT_IN if prompts is None else read_conversations(prompts, limit=limit)
-    wanted = [_length(n) for n in lengths] if lengths else [*range(1, MAX_LENGTH + 1), AUTO]
     cases: list[Case] = []
-    named = speculative_model or ["auto"]
-    for together in [named] if chain else [[drafter] for drafter in named]:
-        llm = load(
+    named = speculative_model or (["auto"] if engine == "outrider" else None)
+
+    def lay_out(llm: LLM) -> list[list[int]]:
+        return [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
+
+    for together in [named] if chain or named is None else [[drafter] for drafter in named]:
+        pair = load_pair(
+            engine,
             model,
             together,
-            "auto",
-            None,
-            draft_quantization,
-            setting,
+            draft_quantization=draft_quantization,
+            settings=setting,
             memory_limit=memory_limit,
             quiet=as_json,
         )
-        drafter = ", ".join(measured_drafters(llm))
-        tokens = [llm.chat_prompt([{"role": "user", "content": c.turns[0]}]) for c in conversations]
+        wanted = [_length(n) for n in lengths] if lengths else LENGTHS[engine]
+        drafter = ", ".join(pair.drafters)
         total = len(wanted) * len(temperatures) * len(batch_sizes)
         with Progress(console=stderr, transient=True, disable=as_json) as progress:
             task = progress.add_task(f"verifying {drafter}", total=total)
             for case in verify_cases(
-                llm,
+                pair.loads,
                 drafter,
-                tokens,
+                lay_out,
                 lengths=wanted,
                 temperatures=temperatures,
                 batch_sizes=batch_sizes,
                 max_tokens=max_tokens,
+                ties=pair.promised,
             ):
                 cases.append(case)
                 progress.advance(task)

@@ -6,12 +6,14 @@ import json
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 from outrider.cli.commands import Command
+from outrider.cli.options import json_or_text
 from outrider.errors import ConfigError
-from outrider.foreign import Ignored, Only, Rule
+from outrider.foreign import Given, Ignored, Only, Rule
 from outrider.vllm_arguments import OF_LLM
 
 _FLAGS = """
@@ -38,7 +40,10 @@ SERVER: Mapping[str, Rule] = MappingProxyType(
     }
 )  # fmt: skip
 """What becomes of options that are the server's alone; the others are in `outrider.vllm_arguments`."""
-RULES = MappingProxyType({**OF_LLM, **SERVER})
+RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
+    {"outrider": {**OF_LLM, **SERVER}, "vllm": {**dict.fromkeys(OF_LLM, Given()), **SERVER}}
+)
+"""By engine."""
 SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-q": "--quantization"}
 
 
@@ -63,6 +68,7 @@ def read(args: Sequence[str], own: set[str]) -> tuple[list[str], list[str]]:
     """
     kept: list[str] = []
     ignored: list[str] = []
+    rules = RULES.get(_engine(args), {})
     rest = deque(args)
     while rest:
         arg = rest.popleft()
@@ -75,12 +81,12 @@ def read(args: Sequence[str], own: set[str]) -> tuple[list[str], list[str]]:
         name = option.removeprefix("--")
         if not option.startswith("--") or option in own:
             kept.append(option + equals + value)
-        elif (argument := name.removeprefix("no-").replace("-", "_")) in RULES:
+        elif (argument := name.removeprefix("no-").replace("-", "_")) in rules:
             given: Any = not name.startswith("no-")
             if equals or not (name in FLAGS or not rest or rest[0].startswith("--")):
-                given = _parsed(value if equals else rest.popleft())
-            meant = RULES[argument].translate("outrider serve", argument, given)
-            kept += [word for ours, value in meant.items() for word in ("--set", f"{ours}={value}")]
+                given = json_or_text(value if equals else rest.popleft())
+            meant = rules[argument].translate("outrider serve", argument, given)
+            kept += [word for ours, value in meant.items() for word in ("--set", f"{ours}={_written(value)}")]
             ignored += [] if meant else [option]
         else:
             kept += _of_llm(option, equals, value, rest)
@@ -100,12 +106,18 @@ def _of_llm(option: str, equals: str, value: str, rest: deque[str]) -> list[str]
     return ["--set", f"{name}={value if equals else _value(option, rest)}"]
 
 
-def _parsed(text: str) -> Any:
-    """A value as `LLM` is given it: JSON where it is JSON, else the text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+def _engine(args: Sequence[str]) -> str:
+    """The engine that the arguments name; an unknown one is refused elsewhere."""
+    for arg, following in pairwise([*args, ""]):
+        option, equals, value = arg.partition("=")
+        if option == "--engine":
+            return value if equals else following
+    return "outrider"
+
+
+def _written(value: Any) -> str:
+    """A value as `--set` reads it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _value(option: str, rest: deque[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
+from outrider.config import OWN_ENGINE
 from outrider.errors import ConfigError
 from outrider.serving import API_KEY
 from outrider.serving.settings import ServerConfig, public_name
@@ -42,6 +43,12 @@ class ClusterConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        engine = self.options.get("engine", OWN_ENGINE)
+        if engine != OWN_ENGINE:
+            raise ValueError(
+                f"engine = {engine!r} with replicas: vLLM spreads a model by itself, and cannot go on with a "
+                "stream that broke off elsewhere; leave replicas out"
+            )
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(
                 f"max_replicas = {self.max_replicas} is less than replicas = {self.replicas}; raise it, or "

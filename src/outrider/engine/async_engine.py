@@ -12,10 +12,9 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from outrider.aside import aside
-from outrider.engine.engine import Engine
 from outrider.engine.engine_thread import Delivery, EngineThread, answer
 from outrider.engine.generation import MAX_UNREAD, EngineFailed, EngineStopped, Generation, TextPrompt
-from outrider.engine.request import RequestGroup
+from outrider.engine.seam import Prepared, StepEngine
 from outrider.engine.seats import Seats
 from outrider.engine.watcher import Watcher
 from outrider.errors import INTERNAL_ERROR, OutriderError
@@ -38,7 +37,7 @@ class AsyncEngine:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: StepEngine,
         *,
         capacity: float,
         unread: float | None = None,
@@ -109,13 +108,13 @@ class AsyncEngine:
         self._stop_all()
         self._thread.stop()
 
-    async def ask(self, question: Callable[[Engine], T]) -> T:
+    async def ask(self, question: Callable[[StepEngine], T]) -> T:
         """What the engine's thread finds out between two steps. Raises EngineStopped, and what it raises."""
         if self._stopped is not None:
             raise EngineStopped(self._stopped)
         return await asyncio.wrap_future(self.between_steps(question))
 
-    def between_steps(self, question: Callable[[Engine], T]) -> Future[T]:
+    def between_steps(self, question: Callable[[StepEngine], T]) -> Future[T]:
         """What the engine's thread finds out, or changes, between two steps: before the next, or at once.
 
         Any thread may call it. What an engine is asked after its end has no answer.
@@ -129,10 +128,10 @@ class AsyncEngine:
         self._seats.take(generation)
         try:
             await self._compile(generation)
-            groups = await asyncio.to_thread(self._prepare, generation)
+            requests = await asyncio.to_thread(self._prepare, generation)
             if generation.given_up.is_set():
                 raise EngineStopped(str(self._stopped))
-            generation.queued = self._thread.queue(generation, groups)
+            generation.queued = self._thread.queue(generation, requests)
             await generation.queued
         except BaseException:
             self.leave(generation)
@@ -143,7 +142,7 @@ class AsyncEngine:
         wanted, given_up = generation.params.structured_outputs, generation.given_up
         if wanted is None:
             return
-        compiling = aside(lambda: self._engine.grammars.compile(wanted, given_up))
+        compiling = aside(lambda: self._engine.compile_grammar(wanted, given_up))
         try:
             generation.grammar = await asyncio.wrap_future(compiling)
         except GivenUp:
@@ -170,7 +169,7 @@ class AsyncEngine:
         """End the requests of a call, which then has their outputs so far."""
         self._thread.abort(generation)
 
-    def _prepare(self, generation: Generation) -> list[RequestGroup]:
+    def _prepare(self, generation: Generation) -> list[Prepared]:
         """The requests of a call, in a thread of its own: nothing that grows with what a client sends is done
         where the engine, or the loop, would wait for it."""
         try:

@@ -71,7 +71,10 @@ def build_engine(
         positions=config.max_model_len,
     )
     _check_scheme(config, checkpoint)
-    defaults = default_params(config, checkpoint)
+    model_config = checkpoint.config
+    defaults = default_params(
+        config, checkpoint.sampling_defaults, model_config.eos_token_ids, model_config.vocab_size
+    )
     template = None if config.chat_template is None else read_template(config.chat_template)
     making = aside(checkpoint.tokenizer)  # which takes as long as laying out the weights of a small model
     backend = choosing(config, checkpoint)
@@ -128,6 +131,7 @@ def build_engine(
         if source.groups
     }
     return Engine(
+        config,
         target=target,
         tokenizer=tokenizer,
         drafters=all_drafters,
@@ -158,8 +162,6 @@ def build_engine(
         max_model_len=max_model_len,
         weights=config.quantization or (checkpoint.stored_as if config.dtype == "auto" else config.dtype),
         sampling_defaults=defaults,
-        scheduling_policy=config.scheduling_policy,
-        seed=config.seed,
         clock=clock or time.perf_counter,
         watchers=watchers,
     )

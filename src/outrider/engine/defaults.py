@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
-from outrider.config import EngineConfig
 from outrider.errors import ConfigError, ModelError
 from outrider.messages import shown
-from outrider.models.checkpoint import Checkpoint
 from outrider.models.generation import (
     PARAMETERS,
     SamplingDefaults,
@@ -23,9 +21,25 @@ from outrider.validation import refuse_unknown
 logger = logging.getLogger(__name__)
 
 
-def default_params(config: EngineConfig, checkpoint: Checkpoint) -> Mapping[str, Any]:
+class Defaulting(Protocol):
+    """The options that say where defaults come from; `EngineConfig` says what each means."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def generation_config(self) -> str: ...
+
+    @property
+    def override_generation_config(self) -> dict[str, Any]: ...
+
+
+def default_params(
+    config: Defaulting, of_model: SamplingDefaults, ends: Collection[int], vocab: int
+) -> Mapping[str, Any]:
     """What `generation_config` and `override_generation_config` come to, by the names of SamplingParams.
 
+    of_model: what the model's files say; ends, vocab: the tokens that end its outputs, of so many.
     What the model asks for and no parameter stands for is logged. Raises ModelError for a value that is out
     of range, and ConfigError for one of `override_generation_config`.
     """
@@ -33,7 +47,7 @@ def default_params(config: EngineConfig, checkpoint: Checkpoint) -> Mapping[str,
     refuse_unknown(given, PARAMETERS, "override_generation_config")
     own = {PARAMETERS[key]: value for key, value in given.items()}
     SamplingParams(**{name: value for name, value in own.items() if value is not None})
-    found = _found(config, checkpoint)
+    found = _found(config.generation_config, of_model, ends, vocab)
     if found.others:
         logger.warning(
             "sampling defaults of %s are not applied: %s; no sampling parameter does the same",
@@ -51,17 +65,16 @@ def default_params(config: EngineConfig, checkpoint: Checkpoint) -> Mapping[str,
     return params
 
 
-def _found(config: EngineConfig, checkpoint: Checkpoint) -> SamplingDefaults:
-    match config.generation_config:
+def _found(source: str, of_model: SamplingDefaults, ends: Collection[int], vocab: int) -> SamplingDefaults:
+    match source:
         case "auto":
-            return checkpoint.sampling_defaults
+            return of_model
         case "vllm":
             return SamplingDefaults()
         case path:
             values = read_generation_config(path)
-            model = checkpoint.config
-            ends = stop_tokens({"eos_token_id": values.get("eos_token_id")}, model.vocab_size, path)
-            if unknown := set(ends).difference(model.eos_token_ids):
+            named = stop_tokens({"eos_token_id": values.get("eos_token_id")}, vocab, path)
+            if unknown := set(named).difference(ends):
                 raise ConfigError(
                     f"generation_config = {path!r} names the ends {sorted(unknown)}, which are none of the "
                     f"model's; take eos_token_id out, and give stop_token_ids with each request"

@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import count
-from typing import Any, NamedTuple
+from threading import Event
+from typing import Any
 
-from outrider.config import SchedulingPolicy
+from outrider.config import EngineConfig
 from outrider.drafting.base import StateReader
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import Outcome, Timing
 from outrider.engine.admission import admit, check_priority
 from outrider.engine.commit import abort, begin, commit, fail, resume
 from outrider.engine.embedding import Embedder
+from outrider.engine.facts import NO_STEP, EngineFacts, Occupancy, StepReport
 from outrider.engine.generation import Resumption
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request, RequestGroup
@@ -26,26 +28,18 @@ from outrider.engine.verify import Judged, verify
 from outrider.engine.watcher import Watcher
 from outrider.faults import Faults
 from outrider.formats.format import Floats
+from outrider.machine.cores import threads_reason
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
 from outrider.ops.base import Facts
 from outrider.outputs import Increment, RequestOutput
-from outrider.params import SamplingParams
-from outrider.sampling.grammar import Grammars
+from outrider.params import SamplingParams, StructuredOutputs
+from outrider.sampling.grammar import Grammar, Grammars
 from outrider.verification.rules import Acceptance
 
 logger = logging.getLogger(__name__)
 
 WAIT = 0.002  # seconds, where no request can go on
-
-
-class StepReport(NamedTuple):
-    """What a step took, in seconds, and how many requests lost their cache for it."""
-
-    drafting: float
-    verifying: float
-    whole: float
-    preempted: int
 
 
 class Engine:
@@ -60,6 +54,7 @@ class Engine:
 
     def __init__(
         self,
+        config: EngineConfig,
         *,
         target: ModelRunner,
         tokenizer: Tokenizer,
@@ -71,13 +66,12 @@ class Engine:
         max_model_len: int,
         weights: str,
         sampling_defaults: Mapping[str, Any],
-        scheduling_policy: SchedulingPolicy,
-        seed: int,
         clock: Callable[[], float] = time.perf_counter,
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
         watchers: Sequence[Watcher] = (),
     ) -> None:
+        self.config = config
         self.target = target
         self.tokenizer = tokenizer
         self.drafters = drafters
@@ -91,10 +85,9 @@ class Engine:
         """The format of the target's linear layers as they are computed with: 'Q8_0', 'int4'."""
         self.sampling_defaults = sampling_defaults
         """What a request should be sampled with where it does not say, by the names of SamplingParams."""
-        self._scheduling_policy = scheduling_policy
-        config = target.model.config
-        self.grammars = Grammars(tokenizer, config.vocab_size, config.eos_token_ids)
-        self.report = StepReport(0.0, 0.0, 0.0, 0)
+        model = target.model.config
+        self.grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
+        self.report = NO_STEP
         """The report of the last step."""
         self._faults = Faults(logger)
         self._clock = clock
@@ -105,13 +98,46 @@ class Engine:
         """Who is told; whoever has the engine may add one, and take it away."""
         self._groups: dict[str, RequestGroup] = {}
         self._numbers = count()
-        self._seeds = random.Random(seed)
+        self._seeds = random.Random(config.seed)
         self._text_of = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]))
 
     @property
     def facts(self) -> Facts:
         """The facts of the backend that computes the target."""
         return self.target.facts
+
+    @property
+    def about(self) -> EngineFacts:
+        """What has to be known of it."""
+        config, model, facts = self.config, self.target.model.config, self.facts
+        why = "PyTorch's" if facts.kernels is None else threads_reason(config.num_threads)
+        speculative = config.speculative
+        return EngineFacts(
+            exact=facts.exact,
+            device=facts.device,
+            weights=self.weights,
+            num_threads=facts.threads,
+            threads=f"{facts.threads} ({why})",
+            max_model_len=self.max_model_len,
+            vocab_size=model.vocab_size,
+            eos_token_ids=model.eos_token_ids,
+            embedding_size=self.embedder.size,
+            max_num_seqs=config.max_num_seqs,
+            block_size=config.block_size,
+            kv_cache_memory=config.kv_cache_memory,
+            drafters=() if speculative is None else tuple(one.name for one in speculative.drafters),
+            seed=config.seed,
+        )
+
+    @property
+    def ours(self) -> Engine:
+        """This one."""
+        return self
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """What it has to do now."""
+        return Occupancy(len(self.scheduler.running), len(self.scheduler.waiting), self.target.pool.used)
 
     def step(self) -> list[Increment]:
         """One forward pass of the target, and what every request gained by it; nothing if none waits."""
@@ -156,7 +182,7 @@ class Engine:
         priority: lower goes first; see `outrider.engine.admission.admit`. said: what another engine has told
         of each sequence, which then goes on behind that; the seed has to be the one that it was given there.
         """
-        check_priority(priority, self._scheduling_policy)
+        check_priority(priority, self.config.scheduling_policy)
         group = admit(
             str(next(self._numbers)),
             prompt_token_ids,
@@ -173,6 +199,10 @@ class Engine:
         for request, told in zip(group.requests, said, strict=bool(said)):
             resume(request, told, self.now())
         return group
+
+    def compile_grammar(self, wanted: StructuredOutputs, given_up: Event) -> Grammar:
+        """What `Grammars.compile` makes of it, and raises."""
+        return self.grammars.compile(wanted, given_up)
 
     def queue(self, group: RequestGroup) -> str:
         """Queue a request that was prepared; returns its id."""
@@ -219,6 +249,11 @@ class Engine:
         """Whether a request that was not taken yet has its whole output."""
         return self._groups[request_id].finished
 
+    def harmed(self) -> list[str]:
+        """The requests that a step which failed may have harmed; if none ran yet, the one that was to
+        start."""
+        return [request.id for request in self.scheduler.running or self.scheduler.waiting[:1]]
+
     def embed(self, tokens: Sequence[int]) -> Floats:
         """The embedding of a text, between two steps. Raises what `Embedder.embed` does."""
         self._tell(lambda watcher: watcher.embedding())
@@ -235,6 +270,9 @@ class Engine:
             return False
         self.target.pool.unpublish()
         return True
+
+    def close(self) -> None:
+        """Nothing runs besides the thread that calls this."""
 
     @property
     def unfinished(self) -> bool:

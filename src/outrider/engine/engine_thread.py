@@ -11,9 +11,8 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from outrider.engine.embedding import CacheInUse
-from outrider.engine.engine import Engine
 from outrider.engine.generation import EngineFailed, Generation, News, QueueFull
-from outrider.engine.request import RequestGroup
+from outrider.engine.seam import Prepared, StepEngine
 from outrider.engine.watcher import Watcher
 from outrider.errors import INTERNAL_ERROR, OutriderError
 from outrider.formats.format import Floats
@@ -36,7 +35,7 @@ class EngineThread:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: StepEngine,
         watchers: Sequence[Watcher],
         *,
         deliver: Callable[[Delivery], None],
@@ -70,7 +69,7 @@ class EngineThread:
         if self._thread.is_alive():
             self._thread.join()
 
-    def ask(self, question: Callable[[Engine], T]) -> Future[T]:
+    def ask(self, question: Callable[[StepEngine], T]) -> Future[T]:
         """What it finds out, or changes, between two steps."""
         answered: Future[T] = Future()
 
@@ -83,10 +82,10 @@ class EngineThread:
         self._orders.put(find_out)
         return answered
 
-    def queue(self, generation: Generation, groups: Sequence[RequestGroup]) -> asyncio.Future[None]:
+    def queue(self, generation: Generation, requests: Sequence[Prepared]) -> asyncio.Future[None]:
         """Queue the requests of a call; done when they are."""
         queued: asyncio.Future[None] = self._loop.create_future()
-        self._orders.put(lambda: self._queue(generation, groups, queued))
+        self._orders.put(lambda: self._queue(generation, requests, queued))
         return queued
 
     def embed(self, token_ids: Sequence[int]) -> asyncio.Future[Floats]:
@@ -145,16 +144,17 @@ class EngineThread:
         self._tell(lambda: answer(result, found))
 
     def _queue(
-        self, generation: Generation, groups: Sequence[RequestGroup], queued: asyncio.Future[None]
+        self, generation: Generation, requests: Sequence[Prepared], queued: asyncio.Future[None]
     ) -> None:
-        for group in groups:
-            generation.ids.append(self._engine.queue(group))
-            self._generations[group.id] = generation
+        for request in requests:
+            generation.ids.append(self._engine.queue(request))
+            self._generations[request.id] = generation
         self._tell(lambda: answer(queued, None))
         if generation.aborted:
             self._abort(generation)
             return
-        ends = [end for group in groups if self._engine.finished(group.id) for end in self._take(group.id)]
+        over = [request.id for request in requests if self._engine.finished(request.id)]
+        ends = [end for request_id in over for end in self._take(request_id)]
         if ends:
             self._tell(lambda: self._deliver(ends))
 
@@ -196,10 +196,8 @@ class EngineThread:
         return [(generation, None)] if len(generation.taken) == len(generation.prompts) else []
 
     def _fail_running(self) -> None:
-        """End the requests that a failed step may have harmed; if none ran yet, the one that was to start."""
-        scheduler = self._engine.scheduler
-        harmed = scheduler.running or scheduler.waiting[:1]
-        generations = {self._generations[request.id] for request in harmed}
+        """End the requests that a failed step may have harmed."""
+        generations = {self._generations[request_id] for request_id in self._engine.harmed()}
         for generation in generations:
             self._give_up(generation)
         self._tell(lambda: self._deliver([(g, EngineFailed(INTERNAL_ERROR)) for g in generations]))

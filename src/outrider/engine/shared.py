@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from outrider.engine.engine import Engine
-from outrider.engine.request import RequestGroup
+from outrider.engine.seam import Prepared, StepEngine
 from outrider.errors import ConfigError
 from outrider.fair_lock import FairLock
 from outrider.outputs import Increment, RequestOutput
@@ -19,15 +18,15 @@ Inbox = deque[Increment]
 class SharedEngine:
     """Hands each request's increments to the inbox that it was queued with, whichever thread steps."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine: Engine | None = engine
+    def __init__(self, engine: StepEngine) -> None:
+        self._engine: StepEngine | None = engine
         self._lock = FairLock()
         self._inboxes: dict[str, Inbox] = {}
         self._left: deque[str] = deque()
         """Requests to abort, as soon as nobody steps the engine."""
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> StepEngine:
         """The engine, for whoever has it alone. Raises ConfigError once it is closed."""
         self.check_open()
         assert self._engine is not None
@@ -44,6 +43,7 @@ class SharedEngine:
             if self._engine is not None:
                 for request_id in self._inboxes:
                     self._engine.discard(request_id)
+                self._engine.close()
             self._inboxes.clear()
             self._engine = None
 
@@ -52,11 +52,11 @@ class SharedEngine:
         """Requests that somebody waits for, or has not taken yet."""
         return len(self._inboxes)
 
-    def queue(self, group: RequestGroup, inbox: Inbox) -> None:
+    def queue(self, request: Prepared, inbox: Inbox) -> None:
         """Queue a request that was prepared."""
         with self.alone() as engine:
-            self._inboxes[group.id] = inbox
-            engine.queue(group)
+            self._inboxes[request.id] = inbox
+            engine.queue(request)
 
     def increments(self, ids: Sequence[str], inbox: Inbox) -> Iterator[Increment]:
         """What is added to these requests until they have finished, whoever steps the engine."""
@@ -95,7 +95,7 @@ class SharedEngine:
         self._forget_left()
 
     @contextmanager
-    def alone(self) -> Iterator[Engine]:
+    def alone(self) -> Iterator[StepEngine]:
         """The engine, for this thread alone."""
         try:
             with self._lock:
@@ -113,7 +113,7 @@ class SharedEngine:
             self._step(engine)
             return True
 
-    def _step(self, engine: Engine) -> None:
+    def _step(self, engine: StepEngine) -> None:
         for increment in engine.step():
             if increment.request_id in self._inboxes:
                 self._inboxes[increment.request_id].append(increment)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from outrider.outputs import Increment, RequestOutput
 
 if TYPE_CHECKING:
-    from outrider.engine.engine import Engine
     from outrider.engine.scheduler import Schedule
+    from outrider.engine.seam import StepEngine
     from outrider.engine.verify import Judged
 
 
@@ -29,7 +29,7 @@ class Watcher:
     def embedding(self) -> None:
         """A text is embedded next, between two steps."""
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+    def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
         """A step has ended, and who finished in it has been released; `engine.report` is of it."""
 
     def finished(self, output: RequestOutput) -> None:

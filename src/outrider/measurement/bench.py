@@ -18,6 +18,7 @@ from outrider.params import SamplingParams
 
 if TYPE_CHECKING:
     from outrider.llm import LLM
+    from outrider.measurement.loads import Loads
 
 ALL = "all"
 WARM_UP_TOKENS = 16
@@ -179,40 +180,78 @@ def rates(runs: Sequence[Run], price_per_hour: float | None = None) -> dict[str,
 
 
 def bench(
-    llm: LLM,
+    loads: Loads,
     conversations: Sequence[Conversation],
+    *,
+    length: Length = AUTO,
+    batch_sizes: Sequence[int],
+    temperature: float,
+    max_tokens: int,
+    rounds: int,
+    advance: Callable[[str, int], None],
+    meter: Callable[[LLM], EnergyMeter] = lambda llm: UNMETERED,
+) -> list[Result]:
+    """Measure every batch size and category; category 'all' comes first and joins the others.
+
+    loads: engines for no drafts, and for `length`. meter: of an engine's device. Batches stay within a
+    category; one that has too few conversations to fill a batch repeats them. `advance` is called before
+    each run, with a description and how many conversations it takes; `count_conversations` says how many
+    there will be.
+    """
+    measured = measure_loads(
+        loads,
+        conversations,
+        {0: "target only", length: "speculative"},
+        batch_sizes=batch_sizes,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        rounds=rounds,
+        advance=advance,
+        meter=meter,
+    )
+    results = []
+    for batch_size in batch_sizes:
+        for category, rounds_of in measured[batch_size].items():
+            pairs = tuple(BenchRound(runs[0], runs[length]) for runs in rounds_of)
+            results.append(Result(batch_size, category, temperature, pairs))
+    return results
+
+
+def measure_loads(
+    loads: Loads,
+    conversations: Sequence[Conversation],
+    lengths: Mapping[Length, str],
     *,
     batch_sizes: Sequence[int],
     temperature: float,
     max_tokens: int,
     rounds: int,
     advance: Callable[[str, int], None],
-    meter: EnergyMeter = UNMETERED,
-) -> list[Result]:
-    """Measure every batch size and category; category 'all' comes first and joins the others.
-
-    Batches stay within a category; one that has too few conversations to fill a batch repeats them.
-    `advance` is called before each run, with a description and how many conversations it takes;
-    `count_conversations` says how many there will be.
-    """
-    lengths = {0: "target only", None: "speculative"}
-    results = []
-    for batch_size in batch_sizes:
-        measured = measure(
-            llm,
-            conversations,
-            lengths,
-            batch_size=batch_size,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            rounds=rounds,
-            advance=advance,
-            meter=meter,
-        )
-        for category, rounds_of in measured.items():
-            pairs = tuple(BenchRound(runs[0], runs[None]) for runs in rounds_of)
-            results.append(Result(batch_size, category, temperature, pairs))
-    return results
+    shuffled: bool = False,
+    meter: Callable[[LLM], EnergyMeter] = lambda llm: UNMETERED,
+) -> dict[int, dict[str, list[dict[Length, Run]]]]:
+    """By batch size, what `measure` finds with each of the engines that `loads` yields, as if one had run
+    them all."""
+    found: dict[int, dict[str, list[dict[Length, Run]]]] = {size: {} for size in batch_sizes}
+    for llm, runs in loads([*lengths]):
+        for batch_size in batch_sizes:
+            measured = measure(
+                llm,
+                conversations,
+                {length: lengths[length] for length in runs},
+                batch_size=batch_size,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                rounds=rounds,
+                advance=advance,
+                shuffled=shuffled,
+                meter=meter(llm),
+            )
+            for category, rounds_of in measured.items():
+                joined = found[batch_size].setdefault(category, [{} for _ in rounds_of])
+                for together, more in zip(joined, rounds_of, strict=True):
+                    together |= more
+    return found
 
 
 def measure(

@@ -30,7 +30,8 @@ def check_format(path: Path) -> None:
 
 
 def draw(sweeps: Sequence[Sweep], title: str) -> Figure:
-    """A panel a category, with a line a batch size and, to its right, what the automatic length reached."""
+    """A panel a category, with a line a batch size and, to its right, what the automatic length reached where
+    it was run."""
     groups = by_category(sweeps)
     columns = min(COLUMNS, len(groups))
     rows = ceil(len(groups) / columns)
@@ -55,11 +56,16 @@ def _panel(panel: Axes, sweeps: Sequence[Sweep]) -> None:
     for number, sweep in enumerate(sweeps):
         colour = COLOURS[number % len(COLOURS)]
         speeds = [sweep.tokens_per_s(length) for length in fixed]
-        auto = sweep.tokens_per_s(AUTO)
         panel.plot(fixed, speeds, color=colour, marker=".", label=f"batch {sweep.batch_size}")
-        panel.plot([beyond], [auto], color=colour, marker="*", markersize=11)
-        panel.axhline(auto, color=colour, linewidth=0.8, linestyle=":")
-    panel.set_xticks([*fixed, beyond], [*map(str, fixed), "auto"])
+        if sweep.automatic:
+            auto = sweep.tokens_per_s(AUTO)
+            panel.plot([beyond], [auto], color=colour, marker="*", markersize=11)
+            panel.axhline(auto, color=colour, linewidth=0.8, linestyle=":")
+    ticks = {
+        **{float(length): str(length) for length in fixed},
+        **({beyond: "auto"} if sweeps[0].automatic else {}),
+    }
+    panel.set_xticks(list(ticks), list(ticks.values()))
     panel.set_xlabel("draft length K")
     panel.set_ylabel("tokens/s")
     if len(sweeps) > 1:  # so that the same gain is as high for a small batch as for a large one

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from outrider.measurement.bench import ALL, AUTO, Length, Run, measure, shown, speculation
+from outrider.measurement.bench import ALL, AUTO, Length, Run, measure_loads, shown, speculation
+from outrider.measurement.loads import Loads
 from outrider.measurement.prompts import Conversation
-
-if TYPE_CHECKING:
-    from outrider.llm import LLM
 
 TARGET_ONLY = 0
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One batch size and category: in each round, a run with every draft length (None: automatic).
+    """One batch size and category: in each round, a run with every draft length (None: automatic, where an
+    engine has that).
 
     Speeds are output tokens a second, medians over rounds; ratios of speeds are medians of the ratios within
     a round, so that a machine which is slower in one round does not count.
@@ -37,7 +36,12 @@ class Sweep:
     @property
     def lengths(self) -> tuple[Length, ...]:
         """All of them, the automatic one last."""
-        return (*self.fixed, AUTO)
+        return (*self.fixed, *([AUTO] if self.automatic else []))
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the automatic length was run."""
+        return AUTO in self.rounds[0]
 
     def tokens_per_s(self, length: Length) -> float:
         return median(runs[length].tokens_per_s for runs in self.rounds)
@@ -85,6 +89,11 @@ class Sweep:
             "temperature": self.temperature,
             "lengths": [self._length_as_json(length) for length in self.lengths],
             "best_fixed": self.best,
+            **(self._auto_as_json() if self.automatic else {}),
+        }
+
+    def _auto_as_json(self) -> dict[str, Any]:
+        return {
             "auto_over_best_fixed": round(self.ratio(AUTO, self.best), 3),
             "auto_over_target_only": round(self.ratio(AUTO, TARGET_ONLY), 3),
         }
@@ -110,39 +119,35 @@ def by_category(sweeps: Sequence[Sweep]) -> dict[str, list[Sweep]]:
 
 
 def tune(
-    llm: LLM,
+    loads: Loads,
     conversations: Sequence[Conversation],
     *,
-    lengths: Sequence[int],
+    lengths: Sequence[Length],
     batch_sizes: Sequence[int],
     temperature: float,
     max_tokens: int,
     rounds: int,
     advance: Callable[[str, int], None],
 ) -> list[Sweep]:
-    """Measure fixed and automatic length for every batch size and category; 'all' comes first and joins them.
+    """Measure draft lengths for every batch size and category; 'all' comes first and joins them.
 
-    llm: built with automatic draft length, so that one engine runs everything. lengths: 0, target-only, is
-    among them, since every output is compared with it. All are run in random order within each round.
-    Batches, turns and `advance` are as in `bench`. The largest batch goes first, since most of the time goes
-    there: what is left can be told from it soon.
+    lengths: 0, target-only, is among them, since every output is compared with it. Those that one engine runs
+    are run in random order within each round. Batches, turns and `advance` are as in `bench`. The largest
+    batch goes first, since most of the time goes there: what is left can be told from it soon.
     """
-    names = {length: f"K = {length}" for length in lengths} | {AUTO: "auto"}
-    sweeps: dict[int, list[Sweep]] = {}
-    for batch_size in sorted(batch_sizes, reverse=True):
-        measured = measure(
-            llm,
-            conversations,
-            names,
-            batch_size=batch_size,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            rounds=rounds,
-            advance=advance,
-            shuffled=True,
-        )
-        sweeps[batch_size] = [
-            Sweep(batch_size, category, temperature, tuple(rounds_of))
-            for category, rounds_of in measured.items()
-        ]
-    return [sweep for batch_size in batch_sizes for sweep in sweeps[batch_size]]
+    measured = measure_loads(
+        loads,
+        conversations,
+        {length: "auto" if length is AUTO else f"K = {length}" for length in lengths},
+        batch_sizes=sorted(batch_sizes, reverse=True),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        rounds=rounds,
+        advance=advance,
+        shuffled=True,
+    )
+    return [
+        Sweep(batch_size, category, temperature, tuple(rounds_of))
+        for batch_size in batch_sizes
+        for category, rounds_of in measured[batch_size].items()
+    ]

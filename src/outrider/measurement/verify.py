@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 from outrider.measurement.bench import Length
+from outrider.measurement.loads import Loads
 from outrider.measurement.prompts import chunks
 from outrider.measurement.ties import Gap, first_difference, gap_at
 from outrider.params import SamplingParams
@@ -15,6 +16,7 @@ from outrider.params import SamplingParams
 if TYPE_CHECKING:
     from outrider.llm import LLM
 
+PLAIN = 0
 Outcome = Literal["equal", "near-tie", "different"]
 
 
@@ -22,7 +24,7 @@ Outcome = Literal["equal", "near-tie", "different"]
 class Difference:
     """Where two runs part: prompt index, output position, and the tokens (None: one ended).
 
-    gap: None on an exact backend, where there is no rounding to measure.
+    gap: None where rounding is not measured: an exact backend has none, and other engines tell of none.
     """
 
     prompt: int
@@ -57,18 +59,23 @@ class Case:
 
 
 def verify(
-    llm: LLM,
+    loads: Loads,
     drafter: str,
-    prompts: Sequence[Sequence[int]],
+    lay_out: Callable[[LLM], Sequence[Sequence[int]]],
     *,
     lengths: Sequence[Length],
     temperatures: Sequence[float],
     batch_sizes: Sequence[int],
     max_tokens: int,
+    ties: bool = True,
 ) -> Iterator[Case]:
-    """Yield every case as it is done. `llm` has the drafter loaded; `drafter` is its name for the report.
+    """Yield every case as it is done.
 
     Plain runs go one prompt at a time; speculative ones in batches of each size.
+
+    loads: engines with the drafter; `drafter` is its name for the report. lay_out: the prompts as an engine
+    reads them. ties: where an engine is not exact, a difference is judged by how far apart it scores the two
+    tokens; without, each counts.
     """
 
     def params(temperature: float, length: Length, seed: int) -> SamplingParams:
@@ -76,21 +83,32 @@ def verify(
             temperature=temperature, max_tokens=max_tokens, seed=seed, num_speculative_tokens=length
         )
 
-    for temperature in temperatures:
-        plain = [
-            llm.generate(prompt, params(temperature, 0, seed), use_tqdm=False)[0].outputs[0].token_ids
-            for seed, prompt in enumerate(prompts)
-        ]
-        for batch_size, length in product(batch_sizes, lengths):
+    prompts: Sequence[Sequence[int]] = ()
+    plain: dict[float, list[Sequence[int]]] = {}
+    for llm, runs in loads([PLAIN, *(length for length in lengths if length != PLAIN)]):
+        if PLAIN in runs:
+            prompts = lay_out(llm)
+            plain = {
+                temperature: [
+                    llm.generate(prompt, params(temperature, PLAIN, seed), use_tqdm=False)[0]
+                    .outputs[0]
+                    .token_ids
+                    for seed, prompt in enumerate(prompts)
+                ]
+                for temperature in temperatures
+            }
+        wanted = [length for length in runs if length in lengths]
+        for temperature, batch_size, length in product(temperatures, batch_sizes, wanted):
             settings = [params(temperature, length, seed) for seed in range(len(prompts))]
             outputs = [
                 output.outputs[0]
                 for batch in chunks(list(zip(prompts, settings, strict=True)), batch_size)
                 for output in llm.generate([p for p, _ in batch], [s for _, s in batch], use_tqdm=False)
             ]
+            judged = llm if ties and not llm.about.exact else None  # otherwise nothing is rounding
             differences = (
-                _difference(llm, index, prompts[index], settings[index], a, b.token_ids)
-                for index, (a, b) in enumerate(zip(plain, outputs, strict=True))
+                _difference(judged, index, prompts[index], settings[index], a, b.token_ids)
+                for index, (a, b) in enumerate(zip(plain[temperature], outputs, strict=True))
             )
             yield Case(
                 drafter=drafter,
@@ -105,15 +123,20 @@ def verify(
 
 
 def _difference(
-    llm: LLM, index: int, prompt: Sequence[int], params: SamplingParams, a: Sequence[int], b: Sequence[int]
+    judge: LLM | None,
+    index: int,
+    prompt: Sequence[int],
+    params: SamplingParams,
+    a: Sequence[int],
+    b: Sequence[int],
 ) -> Difference | None:
+    """judge: what scores the two tokens, for how near they are."""
     position = first_difference(a, b)
     if position is None:
         return None
     plain = a[position] if position < len(a) else None
     speculative = b[position] if position < len(b) else None
     gap = None
-    exact = llm.engine.facts.exact  # then nothing is rounding
-    if plain is not None and speculative is not None and not exact:
-        gap = gap_at(llm.engine, prompt, a[: position + 1], speculative, params)
+    if plain is not None and speculative is not None and judge is not None:
+        gap = gap_at(judge.engine, prompt, a[: position + 1], speculative, params)
     return Difference(index, position, plain, speculative, gap)

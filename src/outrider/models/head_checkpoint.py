@@ -26,7 +26,7 @@ from outrider.models.head_kinds import is_drafter, refuse_other_configs, refuse_
 from outrider.models.head_parts import OUTPUT, TABLE, head_parts
 from outrider.models.json_file import read_json
 from outrider.models.leaves import tensors as tensors_of
-from outrider.models.shards import in_memory, save_safetensors
+from outrider.models.shards import RawTensor, in_memory, save_safetensors
 from outrider.models.source import HUGGING_FACE, StoredModel
 from outrider.models.tensors import Tensor
 
@@ -67,6 +67,11 @@ class HeadCheckpoint:
             self._model.release(tensor)
 
     @property
+    def raw(self) -> Mapping[str, RawTensor]:
+        """What the file holds, by public names; a matrix in 4 bits as two tensors."""
+        return self._file.tensors
+
+    @property
     def quantized(self) -> bool:
         """Whether its matrices are stored in 4 bits."""
         return any(name.endswith(CODES) for name in self._file.tensors)
@@ -82,8 +87,7 @@ class HeadCheckpoint:
 
     def save(self, path: Path) -> None:
         """Write the head as `save_head` does."""
-        raws = self._file.tensors.items()
-        tensors = {name: raw.array() for name, raw in raws if name not in (TARGETS, KNOWN)}
+        tensors = {name: raw.array() for name, raw in self.raw.items() if name not in (TARGETS, KNOWN)}
         save_head(path, self.config, tensors, self.targets())
 
     def targets(self) -> NDArray[np.int64]:
@@ -174,11 +178,17 @@ def save_head(
     """Write a head in the public layout. tensors: by public name, as `save_safetensors` takes them; targets:
     see `HeadCheckpoint.targets`."""
     path.mkdir(parents=True, exist_ok=True)
-    known = np.zeros(config.sizes.vocab, np.bool_)
-    known[targets] = True
-    maps = {TARGETS: targets - np.arange(len(targets)), KNOWN: known}
-    save_safetensors(path / SAFETENSORS, {**tensors, **maps})
+    save_safetensors(path / SAFETENSORS, {**tensors, **_maps(targets, config.sizes.vocab)})
     (path / "config.json").write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def _maps(targets: NDArray[np.int64], vocab: int) -> dict[str, NDArray[Any]]:
+    """None for a head that can say all tokens: vLLM expects none."""
+    if np.array_equal(targets, np.arange(vocab)):
+        return {}
+    known = np.zeros(vocab, np.bool_)
+    known[targets] = True
+    return {TARGETS: targets - np.arange(len(targets)), KNOWN: known}
 
 
 def in_bfloat16(tensors: Mapping[str, Floats]) -> dict[str, NDArray[np.uint16]]:

@@ -10,7 +10,7 @@ from outrider.errors import ModelError
 from outrider.messages import shown
 from outrider.models.config import ModelConfig
 from outrider.models.families.build import Sizes
-from outrider.models.head_kinds import ARCHITECTURE, refuse_other_configs
+from outrider.models.head_kinds import ARCHITECTURE, OF_QWEN3, refuse_other_configs
 from outrider.models.head_settings import EAGLE, HeadSettings
 from outrider.models.parts import Attention, Gated
 from outrider.models.settings import FULL, SLIDING, Settings
@@ -173,7 +173,7 @@ class HeadConfig:
         window = next((window for window in self.windows if window), None)
         types = [SLIDING if window else FULL for window in self.windows]
         return {
-            "architectures": [ARCHITECTURE],
+            "architectures": [OF_QWEN3 if self.head_norms else ARCHITECTURE],
             "model_type": "qwen3" if self.head_norms else "llama",
             "hidden_act": "silu",
             "hidden_size": s.hidden,

@@ -9,7 +9,9 @@ from typing import Any
 from outrider.errors import ModelError
 
 ARCHITECTURE = "LlamaForCausalLMEagle3"
-EAGLE3 = (ARCHITECTURE, "Eagle3LlamaForCausalLM", "Eagle3Speculator", "Eagle3DraftModel")
+OF_QWEN3 = "Eagle3Qwen3ForCausalLM"
+"""vLLM's name of a head whose layers are Qwen3's; its others take no norms of queries and keys."""
+EAGLE3 = (ARCHITECTURE, OF_QWEN3, "Eagle3LlamaForCausalLM", "Eagle3Speculator", "Eagle3DraftModel")
 ARCHITECTURES = (
     *EAGLE3,
     "LlamaForCausalLM",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from outrider.engine.engine import Engine
 from outrider.errors import ConfigError
 from outrider.measurement.prompts import read_conversations
 from outrider.models.tokenizer import Tokenizer
 from outrider.params import SamplingParams
 from outrider.training.openers import OPENERS, READERS
+from outrider.training.teller import Teller
 
 TEMPERATURES = (0.0, 0.7, 0.0, 0.7, 1.0)  # of the answers
 ABOUT_TEXTS = 0.25  # share of prompts that are about something, once the target has said something
@@ -53,14 +53,14 @@ class SelfWritten:
     """Users' turns that the target writes itself, given no more than how they may begin, or a text to do
     something with: what it has said to others. tokens: of a turn, at most."""
 
-    engine: Engine
+    teller: Teller
     layout: Layout
     tokens: int
 
     def texts(self, draw: random.Random, count: int, answers: Sequence[str]) -> list[str]:
         openings = [self.layout.opening + self._opener(draw, answers) for _ in range(count)]
         params = [_params(draw, 0.9, self.tokens, top_p=0.97) for _ in openings]
-        turns = generate(self.engine, openings, params)
+        turns = self.teller.tell(openings, params)
         return [o + turn + self.layout.between for o, turn in zip(openings, turns, strict=True)]
 
     def _opener(self, draw: random.Random, answers: Sequence[str]) -> str:
@@ -80,21 +80,21 @@ class Given:
         return [draw.choice(self.prompts) for _ in range(count)]
 
 
-def prompts_for(engine: Engine, path: Path | None, tokens: int) -> PromptSource:
+def prompts_for(teller: Teller, path: Path | None, tokens: int) -> PromptSource:
     """From a file, or written by the target. A file is JSON lines in the form of Spec-Bench, or any text, the
     beginnings of whose paragraphs the target goes on from. tokens: of a turn that the target writes, at most.
 
     Raises ConfigError for a file that cannot be read, a bad line in it, and a target without a chat template
     that is to write users' turns.
     """
-    layout = Layout.of(engine.tokenizer)
+    layout = Layout.of(teller.tokenizer)
     if path is None:
         if layout is None:
             raise ConfigError(
                 "the target has no chat template, so it cannot write users' turns; give --prompts, a file of "
                 "JSON lines or any text"
             )
-        return SelfWritten(engine, layout, tokens)
+        return SelfWritten(teller, layout, tokens)
     if path.suffix == ".jsonl":
         turns = [conversation.turns[0] for conversation in read_conversations(path)]
         before, after = (layout.opening, layout.between) if layout else ("", "")
@@ -109,22 +109,10 @@ def prompts_for(engine: Engine, path: Path | None, tokens: int) -> PromptSource:
     return Given(beginnings)
 
 
-def answer(engine: Engine, texts: Sequence[str], draw: random.Random, tokens: int) -> None:
+def answer(teller: Teller, texts: Sequence[str], draw: random.Random, tokens: int) -> None:
     """Let the target answer prompts, in so many tokens at most and at several temperatures."""
-    generate(engine, texts, [_params(draw, draw.choice(TEMPERATURES), tokens) for _ in texts])
-
-
-def generate(engine: Engine, texts: Sequence[str], params: Sequence[SamplingParams]) -> list[str]:
-    """The texts that follow."""
-    ids = [engine.add(_encode(engine, text), each) for text, each in zip(texts, params, strict=True)]
-    while engine.unfinished:
-        engine.step()
-    return [engine.take(i).outputs[0].text for i in ids]
+    teller.tell(texts, [_params(draw, draw.choice(TEMPERATURES), tokens) for _ in texts])
 
 
 def _params(draw: random.Random, temperature: float, tokens: int, **others: Any) -> SamplingParams:
     return SamplingParams(temperature=temperature, max_tokens=tokens, seed=draw.getrandbits(32), **others)
-
-
-def _encode(engine: Engine, text: str) -> list[int]:
-    return engine.tokenizer.encode(text, add_special_tokens=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -42,6 +42,10 @@ class DistillConfig(Strict):
     kind: Literal["head", "student"] = "head"
     prompts: Path | None = None
     """Prompts for the target to answer; None: it writes them itself."""
+    engine: Literal["outrider", "vllm"] = "outrider"
+    """What computes the target while data is made."""
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of that engine, if it is vLLM."""
     tokens: PositiveInt = 1_000_000
     """Tokens of training data, prompts included."""
     data_limit: Bytes = 8 * 2**30
@@ -69,6 +73,14 @@ class DistillConfig(Strict):
             value = getattr(self, name)
             if value and self.kind != "head":
                 raise ValueError(f"{name} = {value!r} is for kind = 'head', and kind is {self.kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_makes_data_alone(self) -> DistillConfig:
+        if self.engine_options and self.engine != "vllm":
+            raise ValueError("options of an engine are given without engine = 'vllm'; leave them out")
+        if self.engine == "vllm" and max(len(self.layers), len(self.draft_vocab_size)) > 1:
+            raise ValueError("heads of several shapes are tried out on our engine; with vLLM name one shape")
         return self
 
     @classmethod

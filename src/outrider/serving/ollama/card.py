@@ -91,7 +91,7 @@ class Card:
 
 def card_of(llm: LLM, name: str, modified: str) -> Card:
     """Reads the headers of the model's files. Raises ModelError where they are gone."""
-    config, model = llm.config, llm.engine.target.model.config
+    config, model = llm.engine.config, llm.engine.target.model.config
     checkpoint = open_checkpoint(
         config.model, revision=config.revision, tokenizer=config.tokenizer, positions=config.max_model_len
     )

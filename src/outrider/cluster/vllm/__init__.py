@@ -1,0 +1,1 @@
+"""vLLM as the engine behind `LLM` and the server (extra `vllm`)."""
