@@ -13,7 +13,8 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-inline constexpr int kMaxRows = 3;  // 16 registers: two sums of two registers each for every row
+// Of 16 registers an integer sum takes two for each row; float sums, of even and of odd inputs, take four.
+inline constexpr int kMaxRows = 5, kMaxFloatRows = 3;
 inline constexpr int kFloatSums = 6;  // of 16 lanes that registers hold beside what is added to them
 
 struct F32 { __m256 a, b; };
@@ -21,7 +22,7 @@ struct I32 { __m256i a, b; };
 // Registers of 16 lanes are one part.
 using F32Part = F32;
 using I32Part = I32;
-inline constexpr int kParts = 1, kMaxFloatRows = kMaxRows;
+inline constexpr int kParts = 1;
 inline F32& part(F32& x, int) { return x; }
 
 inline F32 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -178,6 +179,13 @@ struct Codes16 { const uint32_t* words; };
 inline Codes16 load_codes(const uint32_t* p) { return {p}; }
 inline __m256i repeated(Codes16 x, int j) { return _mm256_set1_epi32(static_cast<int>(x.words[j])); }
 #if defined(OUTRIDER_AVX_VNNI)
+// Sums of 32 bits take any number of lines.
+using Run = I32;
+template <int kBits>
+inline constexpr int kRunLines = 8;
+inline void begin_line(I32&) {}
+inline Run begin_run(I32 sum) { return sum; }
+inline I32 end_run(I32, Run run) { return run; }
 inline __m256i add_products(__m256i acc, __m256i w, __m256i x) {
 #ifdef __AVXVNNI__
   return _mm256_dpbusd_avx_epi32(acc, w, x);
@@ -185,30 +193,44 @@ inline __m256i add_products(__m256i acc, __m256i w, __m256i x) {
   return _mm256_dpbusd_epi32(acc, w, x);  // the same in another encoding, for checks on machines with AVX-512
 #endif
 }
-inline I32 dot4(I32 acc, I32 w, Codes16 x, int j) {
+inline Run dot4(Run run, I32 w, Codes16 x, int j) {
   const __m256i b = repeated(x, j);
-  return {add_products(acc.a, w.a, b), add_products(acc.b, w.b, b)};
+  return {add_products(run.a, w.a, b), add_products(run.b, w.b, b)};
 }
 inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
-inline I32 dot4_centred(I32 acc, I32 w, Codes16 x, int j) { return dot4(acc, w, x, j); }
+inline Run dot4_centred(Run run, I32 w, Codes16 x, int j) { return dot4(run, w, x, j); }
 #else
-inline __m256i add_pairs(__m256i acc, __m256i products) {
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+// Sums of 16 bits, each of two products a line.
+struct Run { __m256i a, b; };
+// As many lines as fit 16 bits. |x| <= 127, and centred codes are up to 128: one line of them does.
+template <int kBits>
+inline constexpr int kRunLines = kBits > 6 ? 1 : kBits == 6 ? 2 : kBits == 5 ? 4 : 8;
+// One line after the other, and one product after the other: left to itself GCC multiplies many first, for which
+// registers are too few.
+inline void begin_line(I32& line) { asm volatile("" : "+x"(line.a), "+x"(line.b)); }
+inline Run begin_run(I32) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline __m256i add_pairs(__m256i sum, __m256i words) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(words, _mm256_set1_epi16(1)));
 }
-// Codes up to 127 only: the sum of two products has to fit 16 bits.
-inline I32 dot4(I32 acc, I32 w, Codes16 x, int j) {
-  const __m256i b = repeated(x, j);
-  return {add_pairs(acc.a, _mm256_maddubs_epi16(w.a, b)), add_pairs(acc.b, _mm256_maddubs_epi16(w.b, b))};
+inline I32 end_run(I32 sum, Run run) { return {add_pairs(sum.a, run.a), add_pairs(sum.b, run.b)}; }
+inline __m256i repeated_next(Run& run, Codes16 x, int j) {
+  __m256i next = repeated(x, j);
+  asm volatile("" : "+x"(run.a), "+x"(run.b), "+x"(next));
+  return next;
 }
-// Signed codes to which 128 was added, centred here: |code - 128| <= 128 and |x| <= 127 keep two products within 16 bits.
+inline Run dot4(Run run, I32 w, Codes16 x, int j) {
+  const __m256i b = repeated_next(run, x, j);
+  return {_mm256_add_epi16(run.a, _mm256_maddubs_epi16(w.a, b)), _mm256_add_epi16(run.b, _mm256_maddubs_epi16(w.b, b))};
+}
+// Signed codes to which 128 was added, centred here.
 inline I32 begin_centred(int32_t) { return set1_i32(0); }
-inline __m256i dot4_centred(__m256i acc, __m256i w, __m256i x) {
+inline __m256i centred_products(__m256i w, __m256i x) {
   const __m256i centred = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-  return add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(x, centred)));
+  return _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(x, centred));
 }
-inline I32 dot4_centred(I32 acc, I32 w, Codes16 x, int j) {
+inline Run dot4_centred(Run run, I32 w, Codes16 x, int j) {
   const __m256i b = repeated(x, j);
-  return {dot4_centred(acc.a, w.a, b), dot4_centred(acc.b, w.b, b)};
+  return {_mm256_add_epi16(run.a, centred_products(w.a, b)), _mm256_add_epi16(run.b, centred_products(w.b, b))};
 }
 #endif
 inline __m256 dot2(__m256 acc, __m256i w, __m256 even, __m256 odd) {
@@ -222,8 +244,11 @@ inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   const __m256 odd = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(x & 0xffff0000u)));
   return {dot2(acc.a, _mm256_load_si256(q), even, odd), dot2(acc.b, _mm256_load_si256(q + 1), even, odd)};
 }
+// Sums of many rows, which are rarely touched: left to itself GCC has them in registers, and the busy ones in memory.
 template <class T>
-OUTRIDER_HOT void keep_in_memory(T&) {}
+OUTRIDER_HOT void keep_in_memory(T& sums) {
+  if constexpr (sizeof(T) > 2 * sizeof(F32)) asm volatile("" : "+m"(sums));
+}
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 

@@ -115,11 +115,18 @@ inline I32 look_up(const uint8_t* table, I32 x) {
 // Codes of 16 inputs of a row: those of four in each word.
 struct Codes16 { const uint32_t* words; };
 inline Codes16 load_codes(const uint32_t* p) { return {p}; }
-inline I32 dot4(I32 acc, I32 w, Codes16 x, int j) {
+// Sums of 32 bits take any number of lines.
+using Run = I32;
+template <int kBits>
+inline constexpr int kRunLines = 8;
+inline void begin_line(I32&) {}
+inline Run begin_run(I32 sum) { return sum; }
+inline I32 end_run(I32, Run run) { return run; }
+inline Run dot4(Run acc, I32 w, Codes16 x, int j) {
   return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(static_cast<int>(x.words[j])))};
 }
 inline I32 begin_centred(int32_t zero) { return set1_i32(zero); }
-inline I32 dot4_centred(I32 acc, I32 w, Codes16 x, int j) { return dot4(acc, w, x, j); }
+inline Run dot4_centred(Run acc, I32 w, Codes16 x, int j) { return dot4(acc, w, x, j); }
 inline F32 dot2(F32 acc, const uint16_t* w, uint32_t x) {
   const __m512i codes = _mm512_load_si512(w);
 #ifdef __AVX512BF16__

@@ -221,27 +221,46 @@ inline Codes16 load_codes(const uint32_t* p) { return {vreinterpretq_s8_u32(vld1
 // What a dot product with word j is to the compiler: an instruction for each j, which is known where loops are straight.
 #define OUTRIDER_WORD(j, f) ((j) == 0 ? f(0) : (j) == 1 ? f(1) : (j) == 2 ? f(2) : f(3))
 
-// acc[i] += sum over k < 4 of w[4 i + k] * x[k] of word j, of signed bytes
-inline I32Part dot4(I32Part acc, I32Part w, Codes16 x, int j) {
-  const int32x4_t sum = vreinterpretq_s32_u32(acc.v);
-  const int8x16_t codes = vreinterpretq_s8_u32(w.v);
+// run[i] += sum over k < 4 of w[4 i + k] * x[k] of word j, of signed bytes
 #ifdef __ARM_FEATURE_DOTPROD
+// Sums of 32 bits take any number of lines.
+using Run = I32Part;
+template <int kBits>
+inline constexpr int kRunLines = 8;
+inline void begin_line(I32Part&) {}
+inline Run begin_run(I32Part sum) { return sum; }
+inline I32Part end_run(I32Part, Run run) { return run; }
+inline Run dot4(Run run, I32Part w, Codes16 x, int j) {
+  const int32x4_t sum = vreinterpretq_s32_u32(run.v);
+  const int8x16_t codes = vreinterpretq_s8_u32(w.v);
 #define OUTRIDER_DOT(j) vdotq_laneq_s32(sum, codes, x.v, j)
   return {vreinterpretq_u32_s32(OUTRIDER_WORD(j, OUTRIDER_DOT))};
 #undef OUTRIDER_DOT
+}
 #else
+// Sums of 16 bits, each of a product a line.
+struct Run { int16x8_t low, high; };
+// As many lines as fit 16 bits: |code| < 2^kBits, or <= 128 where it is signed, and |x| <= 127.
+template <int kBits>
+inline constexpr int kRunLines = kBits > 6 ? 2 : kBits == 6 ? 4 : 8;
+inline void begin_line(I32Part&) {}
+inline Run begin_run(I32Part) { return {vdupq_n_s16(0), vdupq_n_s16(0)}; }
+inline Run dot4(Run run, I32Part w, Codes16 x, int j) {
+  const int8x16_t codes = vreinterpretq_s8_u32(w.v);
 #define OUTRIDER_REPEATED(j) vdupq_laneq_s32(vreinterpretq_s32_s8(x.v), j)
   const int8x16_t word = vreinterpretq_s8_s32(OUTRIDER_WORD(j, OUTRIDER_REPEATED));
 #undef OUTRIDER_REPEATED
-  const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(codes), vget_low_s8(word)));
-  const int32x4_t high = vpaddlq_s16(vmull_high_s8(codes, word));
-  return {vreinterpretq_u32_s32(vaddq_s32(sum, vpaddq_s32(low, high)))};
-#endif
+  return {vmlal_s8(run.low, vget_low_s8(codes), vget_low_s8(word)), vmlal_high_s8(run.high, codes, word)};
 }
+inline I32Part end_run(I32Part sum, Run run) {
+  const int32x4_t added = vpaddq_s32(vpaddlq_s16(run.low), vpaddlq_s16(run.high));
+  return {vreinterpretq_u32_s32(vaddq_s32(vreinterpretq_s32_u32(sum.v), added))};
+}
+#endif
 // Signed codes.
 static_assert(kCentre == 0);
 inline I32Part begin_centred(int32_t) { return repeat<I32Part>(0); }
-inline I32Part dot4_centred(I32Part acc, I32Part w, Codes16 x, int j) { return dot4(acc, w, x, j); }
+inline Run dot4_centred(Run run, I32Part w, Codes16 x, int j) { return dot4(run, w, x, j); }
 #undef OUTRIDER_WORD
 
 #ifdef __ARM_FEATURE_MATMUL_INT8

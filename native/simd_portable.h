@@ -136,8 +136,15 @@ inline I32 look_up(const uint8_t* table, I32 a) {
 // Codes of 16 inputs of a row: those of four in each word.
 struct Codes16 { const uint32_t* words; };
 inline Codes16 load_codes(const uint32_t* p) { return {p}; }
+// Sums of 32 bits take any number of lines.
+using Run = I32;
+template <int kBits>
+inline constexpr int kRunLines = 8;
+inline void begin_line(I32&) {}
+inline Run begin_run(I32 sum) { return sum; }
+inline I32 end_run(I32, Run run) { return run; }
 // acc[i] += sum over k < 4 of a[4 i + k] * x[k] of word j, codes of 0 to 127
-inline I32 dot4(I32 acc, I32 a, Codes16 x, int j) {
+inline Run dot4(Run acc, I32 a, Codes16 x, int j) {
   uint8_t codes[64];
   int8_t b[4];
   std::memcpy(codes, a.v, 64);
@@ -147,7 +154,7 @@ inline I32 dot4(I32 acc, I32 a, Codes16 x, int j) {
 }
 // Signed codes, to which `kCentre` was added.
 inline I32 begin_centred(int32_t) { return set1_i32(0); }
-inline I32 dot4_centred(I32 acc, I32 a, Codes16 x, int j) {
+inline Run dot4_centred(Run acc, I32 a, Codes16 x, int j) {
   uint8_t codes[64];
   int8_t b[4];
   std::memcpy(codes, a.v, 64);

@@ -14,6 +14,8 @@
 // and `Integer` adds `dot` and `decode`, which are the same for all.
 #pragma once
 
+#include <algorithm>
+
 namespace outrider::OUTRIDER_ISA {
 namespace {
 
@@ -222,11 +224,8 @@ struct Integer : T {
     if constexpr (T::kScales == 1) {
       OUTRIDER_UNROLL(16)
       for (int m = 0; m < M; ++m) sum[m] = begin(Slice(x, m));
-      OUTRIDER_UNROLL(4)
-      for (int j = 0; j < 4; ++j) {  // lines that may share loads follow each other
-        add_line<M>(sum, codes.line(j), j, halves[0]);
-        add_line<M>(sum, codes.line(j + 4), j, halves[1]);
-      }
+      // Lines that may share loads follow each other.
+      add_lines<M, 8>(sum, codes, halves, [](int i) { return HalfLine{i % 2, i / 2}; });
       OUTRIDER_UNROLL(16)
       for (int m = 0; m < M; ++m) {
         F32Part scale = Slice(x, m).scale(), &to = part(total.of[m], p);
@@ -239,8 +238,7 @@ struct Integer : T {
       for (int half = 0; half < 2; ++half) {
         OUTRIDER_UNROLL(16)
         for (int m = 0; m < M; ++m) sum[m] = begin_half(Slice(x, m), half);
-        OUTRIDER_UNROLL(4)
-        for (int j = 0; j < 4; ++j) add_line<M>(sum, codes.line(4 * half + j), j, halves[half]);
+        add_lines<M, 4>(sum, codes, halves, [half](int i) { return HalfLine{half, i}; });
         const F32Part scale = part_of(scales.scale(2 * g + half), p);
         OUTRIDER_UNROLL(16)
         for (int m = 0; m < M; ++m)
@@ -255,12 +253,35 @@ struct Integer : T {
     if constexpr (T::kMins) add_mins<M>(total, scales, g, x, p);
   }
 
-  // Adds the products of line j of a half group to the integer sums of M rows.
-  template <int M>
-  OUTRIDER_HOT static void add_line(I32Part* sum, I32Part line, int j, const Codes16* x) {
-    OUTRIDER_UNROLL(16)
-    for (int m = 0; m < M; ++m)
-      sum[m] = T::kZero == 128 ? dot4_centred(sum[m], line, x[m], j) : dot4(sum[m], line, x[m], j);
+  // A line of a half group.
+  struct HalfLine { int half, j; };
+
+  // Adds the products of `kCount` lines to the integer sums of M rows. Instructions that add up products in 16 bits do so
+  // over a run of `kRunLines` lines, as many as fit, before they go into sums of 32 bits.
+  template <int M, int kCount, class F>
+  OUTRIDER_HOT static void add_lines(I32Part* sum, const typename T::template Codes<I32Part>& codes,
+                                     const Codes16 (*halves)[M], F line_of) {
+    constexpr bool kCentred = T::kZero == 128;
+    constexpr int kRun = std::min(kCount, kRunLines<kCentred ? 8 : T::kGroupBytes / kLine>);
+    OUTRIDER_UNROLL(8)
+    for (int first = 0; first < kCount; first += kRun) {
+      Run run[M];
+      OUTRIDER_UNROLL(16)
+      for (int m = 0; m < M; ++m) run[m] = begin_run(sum[m]);
+      OUTRIDER_UNROLL(8)
+      for (int i = first; i < first + kRun; ++i) {
+        const HalfLine at = line_of(i);
+        I32Part line = codes.line(4 * at.half + at.j);
+        begin_line(line);
+        OUTRIDER_UNROLL(16)
+        for (int m = 0; m < M; ++m) {
+          const Codes16 x = halves[at.half][m];
+          run[m] = kCentred ? dot4_centred(run[m], line, x, at.j) : dot4(run[m], line, x, at.j);
+        }
+      }
+      OUTRIDER_UNROLL(16)
+      for (int m = 0; m < M; ++m) sum[m] = end_run(sum[m], run[m]);
+    }
   }
 
   template <int M>
