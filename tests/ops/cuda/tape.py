@@ -45,7 +45,7 @@ class Tape(TorchDispatchMode):
         return made
 
     def launch(self, kernel: Callable[[], Any]) -> None:
-        with _disable_current_modes():  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
             kernel()
         self._steps.append(kernel)
 

@@ -103,7 +103,7 @@ class Recorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._first: torch.cuda.CUDAGraph | None = None  # its pool is everybody's, and lives as long as it
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
