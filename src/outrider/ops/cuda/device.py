@@ -94,7 +94,7 @@ def send(array: NDArray[Any], device: torch.device) -> Tensor:
     return upload({"": array}, device)[""]
 
 
-class Recorder:
+class LaunchRecorder:
     """Records what is launched, so that it can be launched again as a whole: on a GPU, as a CUDA graph.
 
     What is allocated while something is recorded comes from one pool for all that this recorder has recorded.
