@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from outrider.ops.cuda.device import INTERPRETED, upload
-from outrider.ops.cuda.layout import GpuBatch, Layout
+from outrider.ops.cuda.layout import GpuBatch, RowLayout
 from outrider.ops.span import Span
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -14,5 +14,5 @@ ON_GPU = not INTERPRETED
 
 def batch_of(spans: Sequence[Span], block_size: int) -> GpuBatch:
     """Spans as the device has them."""
-    laid = Layout.of(spans, block_size)
+    laid = RowLayout.of(spans, block_size)
     return laid.batch(upload(laid.arrays, torch.device(DEVICE)))

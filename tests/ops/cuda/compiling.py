@@ -26,7 +26,7 @@ from outrider.ops.cuda.embedding import look_up
 from outrider.ops.cuda.experts import experts
 from outrider.ops.cuda.gates import gate_by
 from outrider.ops.cuda.heads import place_heads
-from outrider.ops.cuda.layout import Layout
+from outrider.ops.cuda.layout import RowLayout
 from outrider.ops.cuda.linear import linear
 from outrider.ops.cuda.matrix import GpuMatrix, pack_matrix
 from outrider.ops.cuda.norms import norm
@@ -70,7 +70,7 @@ def run() -> None:
         linear(torch.zeros(1, 256, dtype=HALF), [weight(64, 256, format)])
     look_up(torch.zeros(1, dtype=torch.int32), q4, 1.0)
     shape = AttentionShape(8, 2, 64, 0.1, Rope((1.0,) * 32), window=100)
-    laid = Layout.of([Span([0] * 5, 7, ([0],), 1)], 16)
+    laid = RowLayout.of([Span([0] * 5, 7, ([0],), 1)], 16)
     batch = laid.batch(upload(laid.arrays, CPU))
     keys = torch.zeros(16, 2, 64, dtype=HALF)
     cache = LayerCache(keys, keys)

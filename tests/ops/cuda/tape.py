@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import GridExecutor
 
-from outrider.ops.cuda.device import Recorder
+from outrider.ops.cuda.device import LaunchRecorder
 
 WAITS = ("_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "lift_fresh", "equal")
 """Operations of PyTorch that wait for the device, or bring numbers of the host there."""
@@ -45,7 +45,7 @@ class Tape(TorchDispatchMode):
         return made
 
     def launch(self, kernel: Callable[[], Any]) -> None:
-        with _disable_current_modes():  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
             kernel()
         self._steps.append(kernel)
 
@@ -62,7 +62,7 @@ def _again(operation: Callable[[], Any], made: Any) -> None:
 
 
 def record(_: Any, work: Callable[[], None]) -> Callable[[], None]:
-    """In place of `Recorder.record`."""
+    """In place of `LaunchRecorder.record`."""
     with Tape() as tape:
         work()
     played: Callable[[], None] = tape.play
@@ -80,4 +80,4 @@ def record_on_tapes(patch: pytest.MonkeyPatch) -> None:
             Tape.recording.launch(kernel)
 
     patch.setattr(GridExecutor, "__call__", launched)
-    patch.setattr(Recorder, "record", record)
+    patch.setattr(LaunchRecorder, "record", record)

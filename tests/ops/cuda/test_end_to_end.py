@@ -13,7 +13,7 @@ from outrider import LLM, ConfigError, SamplingParams, SpeculationStats
 from outrider.engine import backend
 from outrider.extras import CUDA
 from outrider.ops.cuda import device as device_module
-from outrider.ops.cuda.layout import Layout
+from outrider.ops.cuda.layout import RowLayout
 from tests.factories import write_noisy_copy
 from tests.models.factories import write_hf
 from tests.models.families.table import DELTA, config
@@ -85,16 +85,16 @@ def test_plain_and_speculative_are_equal(target: str, drafter: str, request: pyt
 
 def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str, monkeypatch: Any) -> None:
     """Positions of drafted rows that are one short are seen by the equality above."""
-    real = Layout.of
+    real = RowLayout.of
 
-    def faulty(spans: Any, block_size: int) -> Layout:
+    def faulty(spans: Any, block_size: int) -> RowLayout:
         laid = real(spans, block_size)
         if any(1 < len(span.tokens) == span.logit_rows for span in spans):
             laid.arrays["positions"][1 : laid.rows] -= 1
         return laid
 
     plain = tokens(loaded(target, "triton"), PROMPTS, requests(3))
-    monkeypatch.setattr(Layout, "of", faulty)
+    monkeypatch.setattr(RowLayout, "of", faulty)
     assert tokens(loaded(target, "triton", draft), PROMPTS, requests(3)) != plain
 
 

@@ -17,10 +17,10 @@ from outrider.ops.cuda import forward as forward_module
 from outrider.ops.cuda import graphs as graphs_module
 from outrider.ops.cuda.backend import GpuBackend
 from outrider.ops.cuda.chain import GpuChain
-from outrider.ops.cuda.device import Recorder
+from outrider.ops.cuda.device import LaunchRecorder
 from outrider.ops.cuda.forward import GpuForward
 from outrider.ops.cuda.graphs import Graphs
-from outrider.ops.cuda.layout import Layout
+from outrider.ops.cuda.layout import RowLayout
 from outrider.ops.lane import Lane, Words
 from outrider.ops.shapes import AttentionShape, ConvShape, DeltaShape, HeadVectors, Rope, Routing
 from outrider.ops.span import Span
@@ -32,7 +32,7 @@ BLOCK, HIDDEN, VOCAB = 16, 32, 40
 SHAPE = AttentionShape(2, 1, 8, 0.3, Rope((1.0, 0.1)), window=40)
 CONV, RULE = ConvShape(HIDDEN, 3), DeltaShape(1, 2, 8, 8)
 ROUTING = Routing(3, 2, normalised=True)
-RECORD = Recorder.record  # which tests have replaced by tapes while they run
+RECORD = LaunchRecorder.record  # which tests have replaced by tapes while they run
 on_cpu = pytest.mark.skipif(ON_GPU, reason="tapes and fakes stand for a GPU")
 
 
@@ -165,7 +165,7 @@ def test_sizes_are_few() -> None:
 
     def sizes(length: int) -> Any:
         table = [*range(-(-(length + 4) // BLOCK) + 1)]
-        laid = Layout.of([Span([0] * 4, length, (table,), 4)] * 3, BLOCK)
+        laid = RowLayout.of([Span([0] * 4, length, (table,), 4)] * 3, BLOCK)
         return laid.splits, tuple((name, array.shape) for name, array in laid.arrays.items())
 
     assert len({sizes(length) for length in range(0, 4000, 9)}) == 4
@@ -230,7 +230,7 @@ def test_graphs_of_a_gpu_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None
     fakes = {"CUDAGraph": Graph, "graph": recording, "Stream": lambda device: f"stream of {device}"}
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    recorder = Recorder(torch.device("cuda:1"))
+    recorder = LaunchRecorder(torch.device("cuda:1"))
     ran = list[int]()
     again = [RECORD(recorder, lambda number=number: ran.append(number)) for number in range(3)]
     assert ran == [0, 1, 2]

@@ -105,7 +105,7 @@ def send(array: NDArray[Any], device: torch.device) -> Tensor:
     return upload({"": array}, device)[""]
 
 
-class Recorder:
+class LaunchRecorder:
     """Records what is launched, so that it can be launched again as a whole: on a GPU, as a CUDA graph.
 
     What is allocated while something is recorded comes from one pool for all that this recorder has recorded.
@@ -114,7 +114,7 @@ class Recorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._first: torch.cuda.CUDAGraph | None = None  # its pool is everybody's, and lives as long as it
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -17,7 +17,7 @@ from outrider.ops.choice import Choice, Stepped
 from outrider.ops.cuda.choose import Choosing, Draws, RowDraw, edited
 from outrider.ops.cuda.device import computing_on, upload
 from outrider.ops.cuda.graphs import Graphs
-from outrider.ops.cuda.layout import Layout
+from outrider.ops.cuda.layout import RowLayout
 from outrider.ops.cuda.ops import GpuOps
 from outrider.ops.shapes import Rope
 from outrider.ops.span import Span
@@ -43,7 +43,7 @@ class GpuForward:
     ) -> None:
         self.device = device
         self.graphs = Graphs(device)
-        self._pass = _Pass(dtype, frequencies, definition, cache)
+        self._pass = _DefinedPass(dtype, frequencies, definition, cache)
         self._cache = cache
         self._block_size = block_size
 
@@ -54,7 +54,7 @@ class GpuForward:
         """Logits, float32 [sum of logit_rows, vocab], and what is kept, float32 [rows, sum of widths], on the
         device, where nobody has waited for them; good until the next run. tokens: int32 [rows], in place of
         the spans'."""
-        laid, run = Layout.of(spans, self._block_size), self._pass
+        laid, run = RowLayout.of(spans, self._block_size), self._pass
         inputs: dict[str, Any] = dict(laid.arrays)
         rows = len(inputs["tokens"])
         if tokens is not None:
@@ -132,7 +132,7 @@ class GpuForward:
         return tokens
 
 
-class _Pass:
+class _DefinedPass:
     """A definition over a cache. keeps_logit_rows: whether what it keeps is of rows with logits alone, which
     is seen when it is run."""
 
@@ -147,7 +147,7 @@ class _Pass:
         self._definition, self._cache = definition, cache
         self.keeps_logit_rows = False
 
-    def __call__(self, laid: Layout, there: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def __call__(self, laid: RowLayout, there: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Logits, and what is kept if there is any, of all padded rows."""
         ops = GpuOps(laid.batch(there), self._dtype, self._frequencies, there.get("input"))
         logits: Tensor = self._definition(ops, self._cache)

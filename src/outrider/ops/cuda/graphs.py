@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from outrider.ops.cuda.device import Inbox, Recorder
+from outrider.ops.cuda.device import Inbox, LaunchRecorder
 
 MOST = 128  # works that are kept; the one that was used longest ago makes room
 
@@ -61,7 +61,7 @@ class Graphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._recorder = Recorder(device)
+        self._recorder = LaunchRecorder(device)
         self._kept = OrderedDict[Hashable, _Kept]()
         self._rooms = dict[Hashable, Tensor]()
 

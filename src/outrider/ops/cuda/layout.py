@@ -62,7 +62,7 @@ class GpuBatch:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """The arrays on the host. rows, logit_rows: those that there are."""
 
     arrays: Mapping[str, Ints]
@@ -72,7 +72,7 @@ class Layout:
     block_size: int
 
     @classmethod
-    def of(cls, spans: Sequence[Span], block_size: int) -> Layout:
+    def of(cls, spans: Sequence[Span], block_size: int) -> RowLayout:
         """Lay the spans out one after the other."""
         offsets = [0, *accumulate(len(span.tokens) for span in spans)]
         selected = [
