@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -115,6 +115,29 @@ def test_a_report_of_the_same_card_is_gone_on_with(tmp_path: Path) -> None:
     report = Report.of(file, {"name": "card"})
     assert [report.lacks(name) for name in ("rows", "verify", "layers")] == [False, True, True]
     assert not Report.of(file, {"name": "another"}).parts
+
+
+def test_where_the_device_is_lost_a_process_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the parts that remain, and the time that is left."""
+    parts = [Part(name, 1, lambda: iter([("found", 1)])) for name in ("first", "second", "third")]
+    monkeypatch.setattr("benchmarks.gpu.measuring.parts_of", lambda *given: parts)
+    monkeypatch.setattr("benchmarks.gpu.card.Card.works", lambda card: False)
+    started = list[list[str]]()
+
+    def execute(program: str, words: list[str]) -> NoReturn:
+        started.append(words)
+        raise SystemExit
+
+    monkeypatch.setattr("os.execv", execute)
+    with pytest.raises(SystemExit):
+        main(["--json", str(tmp_path / "r.json"), "--minutes", "2"])
+    (words,) = started
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    assert (given["--parts"], given["--json"]) == ("second,third", str(tmp_path / "r.json"))
+    assert 1.5 < float(given["--minutes"]) <= 2
+    assert read(tmp_path / "r.json")["parts"].keys() == {"first"}
 
 
 def test_a_part_that_is_not_there_is_refused(tmp_path: Path) -> None:
