@@ -32,6 +32,7 @@ def test_replicas(target: str) -> None:
     """One application and several questions, since starting Ray takes long."""
     with served(target, "--replicas", "2", *OPTIONS) as (http, server):
         _answers(http)
+        _prompts_go_where_they_are_cached(http)
         _large_answers_pass(http)
         _streams_outlive_replicas(http, target, server.process.pid)
 
@@ -51,6 +52,20 @@ def _answers(http: httpx.Client) -> None:
     assert "not meant for embeddings" in embedded.json()["error"]["message"]
     assert http.get("/").status_code == 200
     assert http.post("/api/show", json={"model": ""}).status_code < 500
+
+
+def _prompts_go_where_they_are_cached(http: httpx.Client) -> None:
+    """Both replicas have some."""
+    seen = {}
+    for _ in range(2):
+        for first in range(6):
+            body = {"prompt": [20 + first] * 64, "max_tokens": 1, "ignore_eos": True}
+            answer = http.post("/v1/completions", json=body)
+            cached = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+            replica = answer.headers["x-outrider-replica"]
+            assert (cached > 0) == (first in seen)
+            assert seen.setdefault(first, replica) == replica
+    assert len(set(seen.values())) == 2
 
 
 def _large_answers_pass(http: httpx.Client) -> None:
