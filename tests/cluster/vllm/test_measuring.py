@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from outrider import LLM
+from outrider import LLM, SamplingParams
 from outrider.cli.app import app
+from outrider.cluster.vllm import engine
 from outrider.errors import ConfigError, ModelError
 from outrider.measurement.loads import at_all_lengths, one_by_one
 from outrider.measurement.verify import verify
@@ -104,6 +105,19 @@ def test_verify_says_which_outputs_of_vllm_differ_and_where(
 def test_what_vllm_cannot_be_measured_with(target: str, arguments: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         run("verify", "--engine", "vllm", "--model", target, "--max-tokens", "2", *arguments)
+
+
+@pytest.mark.usefixtures("_vllm")
+def test_a_build_that_draws_wrong_tokens_beside_drafts_is_asked_for_none(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "samples_beside_drafts", lambda device: False)
+    sampled = SamplingParams(temperature=0.7, max_tokens=3)
+    plain = LLM(target, engine="vllm")
+    assert len(plain.generate(PROMPTS[0], sampled, use_tqdm=False)[0].outputs[0].token_ids) == 3
+    drafting = LLM(target, engine="vllm", speculative_model="ngram", num_speculative_tokens=2)
+    with pytest.raises(ConfigError, match=r"temperature = 0\.7: this build of vLLM draws wrong tokens"):
+        drafting.generate(PROMPTS[0], sampled, use_tqdm=False)
 
 
 @pytest.mark.usefixtures("_vllm")

@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from outrider.cluster.vllm.config import VllmConfig
+from outrider.cluster.vllm.faults import samples_beside_drafts
 from outrider.cluster.vllm.outputs import VllmRequest, VllmSequence, allotted
 from outrider.cluster.vllm.parameters import arguments_of, checked, structure_of
 from outrider.cluster.vllm.recorder import StepRecorder
@@ -61,6 +62,7 @@ class VllmEngine:
         self.report = NO_STEP
         self.about = about_of(config, engine.vllm_config, text)
         self._draft_length = _draft_length(engine.vllm_config)
+        self._samples = samples_beside_drafts(self.about.device)
         self._faults = Faults(logger)
         self._numbers = count()
         self._requests: dict[str, VllmRequest] = {}
@@ -105,7 +107,7 @@ class VllmEngine:
         if any(one.token_ids for one in said):
             raise RequestError("vLLM cannot go on with a request that broke off elsewhere; ask again")
         params = params.copied()
-        checked(params, self._draft_length)
+        checked(params, self._draft_length, samples=self._samples)
         tokens = checked_tokens(prompt_token_ids, self.about.max_model_len, self.about.vocab_size)
         if params.n > MOST_SEQUENCES:
             raise RequestError(

@@ -29,9 +29,15 @@ SAME = (
 detokenizing reaches vLLM; each of `n` sequences is a request of its own."""
 
 
-def checked(params: SamplingParams, draft_length: int | None) -> None:
+def checked(params: SamplingParams, draft_length: int | None, *, samples: bool = True) -> None:
     """Raise ConfigError for what vLLM would do otherwise. draft_length: of the engine; None: it drafts
-    nothing."""
+    nothing. samples: whether vLLM honours a temperature beside drafts."""
+    if params.temperature and draft_length is not None and not samples:
+        raise ConfigError(
+            f"temperature = {params.temperature}: this build of vLLM draws wrong tokens above temperature 0 "
+            "where it drafts; give 0, or load the model without drafts",
+            "temperature",
+        )
     if 0 < params.temperature < LEAST_TEMPERATURE:
         raise ConfigError(
             f"temperature = {params.temperature}: vLLM takes 0, and {LEAST_TEMPERATURE} at least",
