@@ -86,7 +86,7 @@ class LLM:
     ) -> None:
         given = {name: value for name, value in options.items() if value is not None}
         self.tally = Tally()
-        load = load_of(given.pop("engine", OWN_ENGINE))
+        load = load_of(str(given.pop("engine", OWN_ENGINE)))
         engine, self.config, self.found = load(
             model, given, listener=listener, beside=beside, watchers=[self.tally]
         )

@@ -95,6 +95,7 @@ def test_a_command_line_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     model, given = result.exception.args
     assert model == "org/name"
     assert given == {
+        "engine": "outrider",
         "max_model_len": 4096,
         "dtype": "float32",
         "gpu_memory_utilization": "0.9",

@@ -15,6 +15,7 @@ from outrider.cli.options import (
     BatchSizesOption,
     DrafterOption,
     DraftQuantizationOption,
+    EngineOption,
     JsonOption,
     LengthOption,
     LimitOption,
@@ -29,7 +30,7 @@ from outrider.cli.options import (
     WorkloadOption,
     fixed_length,
 )
-from outrider.cli.pair import EngineOption, load_pair
+from outrider.cli.pair import load_pair
 from outrider.cli.report import conditions, print_expenses, print_headline, print_results
 from outrider.measurement.bench import AUTO, count_conversations
 from outrider.measurement.bench import bench as measure

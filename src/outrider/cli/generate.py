@@ -73,7 +73,7 @@ def generate(
     ] = None,
     seed: SeedOption = None,
     colour: Annotated[bool, typer.Option("--colour", help="Colour tokens by where they came from.")] = False,
-    engine: EngineOption = None,
+    engine: EngineOption = "outrider",
     memory_limit: MemoryOption = None,
     setting: SettingOption = None,
     as_json: JsonOption = False,

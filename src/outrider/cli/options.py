@@ -66,11 +66,11 @@ DraftQuantizationOption = Annotated[
     ),
 ]
 EngineOption = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--engine",
         metavar="outrider|vllm",
-        help="What computes: this engine (the default), or vLLM, whose own options are given with --set.",
+        help="What computes. vLLM's own options are given with --set.",
         rich_help_panel=MODEL,
     ),
 ]

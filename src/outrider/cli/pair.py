@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-
-import typer
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from outrider.cli.importing import importing
-from outrider.cli.options import MODEL, load, measured_drafters, options_of, settings_of
+from outrider.cli.options import load, measured_drafters, options_of, settings_of
 from outrider.cli.startup import starting
 from outrider.errors import ConfigError
 from outrider.measurement.bench import AFRESH, Length
@@ -17,14 +15,6 @@ from outrider.measurement.loads import Loads, at_all_lengths, one_by_one
 if TYPE_CHECKING:
     from outrider.llm import LLM
 
-EngineOption = Annotated[
-    str,
-    typer.Option(
-        metavar="outrider|vllm",
-        help="What computes. vLLM is loaded anew for each draft length; its options go with --set.",
-        rich_help_panel=MODEL,
-    ),
-]
 OF_DRAFTS = ("speculative_model", "speculative_config", "prompt_lookup_min", "prompt_lookup_max")
 
 

@@ -42,7 +42,7 @@ def serve(
     num_speculative_tokens: LengthOption = None,
     workload: WorkloadOption = None,
     draft_quantization: DraftQuantizationOption = None,
-    engine: EngineOption = None,
+    engine: EngineOption = "outrider",
     host: option.Host = "127.0.0.1",
     port: option.Port = 8000,
     api_key: option.ApiKey = None,
@@ -189,8 +189,8 @@ def serve(
             **given,
         )
         announce = banner.show if in_words else server.log_listening
-        engine = LocalEngine(llm, queue=config.max_queue, learning=config.learning)
-        service = Service(ServedModel.of(llm), engine, config)
+        served = LocalEngine(llm, queue=config.max_queue, learning=config.learning)
+        service = Service(ServedModel.of(llm), served, config)
         asyncio.run(server.run(service, bound, announce))
 
 

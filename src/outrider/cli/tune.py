@@ -20,6 +20,7 @@ from outrider.cli.options import (
     BatchSizesOption,
     DrafterOption,
     DraftQuantizationOption,
+    EngineOption,
     JsonOption,
     LimitOption,
     MaxTokensOption,
@@ -31,7 +32,7 @@ from outrider.cli.options import (
     TemperatureOption,
     WorkloadOption,
 )
-from outrider.cli.pair import EngineOption, load_pair
+from outrider.cli.pair import load_pair
 from outrider.cli.report import conditions
 from outrider.errors import ConfigError
 from outrider.extras import PLOT

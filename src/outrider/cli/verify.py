@@ -16,6 +16,7 @@ from outrider.cli.options import (
     DRAFTS,
     BatchSizesOption,
     DraftQuantizationOption,
+    EngineOption,
     JsonOption,
     LimitOption,
     MaxTokensOption,
@@ -25,7 +26,7 @@ from outrider.cli.options import (
     SettingOption,
     VerboseOption,
 )
-from outrider.cli.pair import EngineOption, load_pair
+from outrider.cli.pair import load_pair
 from outrider.measurement.bench import AUTO, Length, shown
 from outrider.measurement.prompts import BUILT_IN, read_conversations
 

@@ -131,7 +131,9 @@ class LLMEngine:
         return outputs
 
     def _told(self, request: Running, gained: int) -> Any:
-        tokens, ended, params, first = [], None, request.params, not request.said
+        params, first = request.params, not request.said
+        tokens: list[int] = []
+        ended = None
         while len(tokens) < gained and ended is None:
             tokens.append(self.says[request.said % len(self.says)])
             request.said += 1

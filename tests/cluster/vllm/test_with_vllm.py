@@ -63,7 +63,7 @@ def test_our_engine_says_the_same(model: str, plain: list[tuple[int, ...]]) -> N
 
 def test_a_draft_that_is_always_right(model: str, plain: list[tuple[int, ...]]) -> None:
     """The target drafts for itself. vLLM's counters, and what we make of each request, tell of it alike."""
-    drafting = {"speculative_model": model, "num_speculative_tokens": LENGTH}
+    drafting: dict[str, Any] = {"speculative_model": model, "num_speculative_tokens": LENGTH}
     with LLM(model, engine="vllm", **drafting, **SMALL) as llm:
         outputs = [output.outputs[0] for output in llm.generate(PROMPTS, GREEDY, use_tqdm=False)]
         counted = {metric.name.removeprefix("vllm:"): metric for metric in llm.get_metrics()}
@@ -76,7 +76,7 @@ def test_a_draft_that_is_always_right(model: str, plain: list[tuple[int, ...]]) 
 
 def test_the_server_streams(model: str) -> None:
     messages: Any = [{"role": "user", "content": "the end"}]
-    lookup = {"speculative_model": "ngram", "num_speculative_tokens": LENGTH, "prompt_lookup_min": 1}
+    lookup: dict[str, Any] = {"speculative_model": "ngram", "num_speculative_tokens": LENGTH}
     with LLM(model, engine="vllm", **lookup, **SMALL) as llm, running(llm) as served:
         client = served.client(timeout=300)
         asked: dict[str, Any] = {"model": "tiny", "messages": messages, "temperature": 0, "max_tokens": 24}
