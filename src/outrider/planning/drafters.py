@@ -110,7 +110,7 @@ def _separate(
         position = keeps.position
         size = replace(size, ahead=size.ahead + longest_text(longest_draft(around.speculative)))
     draft = Model(Outline(checkpoint), ledger, words=around.speculative.draft_vocab_size)
-    footprint = _of_words(draft, ledger, size, config.block_size)
+    footprint = _of_words(draft, ledger, size, around)
     return replace(
         footprint,
         peak=max(footprint.peak + keeps.dropped * vocab, (keeps.making + keeps.vocabularies) * vocab),
@@ -130,18 +130,20 @@ def _own(quantization: Quantization, around: Drafting, option: str) -> Footprint
     ledger = draft_ledger(config, around.ledger, checkpoint, quantization, option=option)
     words = around.speculative.draft_vocab_size
     draft = self_draft(around.target, Outline(checkpoint), ledger, quantization, words=words, option=option)
-    return _of_words(draft, ledger, around.drafting, config.block_size)
+    return _of_words(draft, ledger, around.drafting, around)
 
 
-def _of_words(draft: Model, ledger: Ledger, size: PassSize, block_size: int) -> Footprint:
+def _of_words(draft: Model, ledger: Ledger, size: PassSize, around: Drafting) -> Footprint:
     """The footprint of a draft model. It mostly reads the outputs of its frequent words, where it has such,
     in place of all."""
-    if draft.some_outputs is None:
-        return model_footprint(draft, ledger, size, block_size)
-    rows = min(draft.words + MOST_READ, draft.tree.vocab_size)
-    draft.some_outputs(np.arange(rows, dtype=np.int32))
-    footprint = model_footprint(draft, ledger, size, block_size)
-    return replace(footprint, read=max(0, footprint.read - sum(entry.nbytes for entry in draft.output)))
+    unread = 0
+    if draft.some_outputs is not None:
+        rows = min(draft.words + MOST_READ, draft.tree.vocab_size)
+        draft.some_outputs(np.arange(rows, dtype=np.int32))
+        # The target's own table is in the target's ledger.
+        unread = sum(part.nbytes for part in draft.output if part is not around.target.table)
+    footprint = model_footprint(draft, ledger, size, around.config.block_size)
+    return replace(footprint, read=footprint.read - unread)
 
 
 def _head(drafter: DrafterConfig, around: Drafting) -> Footprint:
