@@ -99,7 +99,7 @@ OUTRIDER_INLINE constexpr int padded_dim(int head_dim) { return round_up(head_di
 OUTRIDER_INLINE constexpr int state_size(int head_dim) { return padded_dim(head_dim) + kLanes; }
 OUTRIDER_INLINE constexpr size_t attend_scratch_size(int head_dim, int queries) {
   const size_t dim = static_cast<size_t>(padded_dim(head_dim));
-  return 2 * kTile * dim + static_cast<size_t>(queries) * (2 * state_size(head_dim) + dim);
+  return kTile * dim + static_cast<size_t>(queries) * (2 * state_size(head_dim) + dim + kChunk);
 }
 
 struct Kernels {

@@ -1,6 +1,8 @@
 // Keys and values in the blocks of a cache: written a row at a time, read a tile at a time.
 #pragma once
 
+#include <utility>
+
 namespace outrider::OUTRIDER_ISA {
 namespace {
 
@@ -94,21 +96,27 @@ void store_kv(const CacheView& c, int block, int offset, const float* k, const f
 
 // Numbers as they are stored, read as floats.
 struct Floats {
+  static constexpr size_t kRowStep = 1;  // see `Cursor`
   const float* p;
   static Floats at(const void* array, size_t byte) {
     return {reinterpret_cast<const float*>(static_cast<const uint8_t*>(array) + byte)};
   }
   Floats operator+(size_t n) const { return {p + n}; }
   F32 sixteen(size_t at) const { return load(p + at); }
+  F32 mixed(size_t at) const { return sixteen(at); }
+  static F32 in_order(F32 x) { return x; }
   float one(size_t at) const { return p[at]; }
 };
 struct Bfloats {
+  static constexpr size_t kRowStep = 2;
   const uint16_t* p;
   static Bfloats at(const void* array, size_t byte) {
     return {reinterpret_cast<const uint16_t*>(static_cast<const uint8_t*>(array) + byte)};
   }
   Bfloats operator+(size_t n) const { return {p + n}; }
   F32 sixteen(size_t at) const { return load_bf16(p + at); }
+  F32 mixed(size_t at) const { return load_bf16_mixed(p + at); }
+  static F32 in_order(F32 x) { return bf16_in_order(x); }
   float one(size_t at) const {
     const uint32_t bits = static_cast<uint32_t>(p[at]) << 16;
     float value;
@@ -117,25 +125,26 @@ struct Bfloats {
   }
 };
 struct Codes {
+  static constexpr size_t kRowStep = 2;
   const uint8_t* p;
   static Codes at(const void* array, size_t byte) { return {static_cast<const uint8_t*>(array) + byte}; }
   Codes operator+(size_t n) const { return {p + n}; }
   F32 sixteen(size_t at) const { return to_float(load_i8(p + at)); }
+  F32 mixed(size_t at) const { return sixteen(at); }
+  static F32 in_order(F32 x) { return x; }
   float one(size_t at) const { return static_cast<float>(static_cast<int8_t>(p[at])); }
 };
 
-// What a tile's codes are multiplied with, by position.
+// What codes are multiplied with, by position of a chunk.
 struct Scales {
-  alignas(64) float keys[kTile], values[kTile];
+  alignas(64) float keys[kChunk], values[kChunk];
 };
 
-// The keys and values of a tile, in two halves of 16 positions: of each a pointer to its keys, [head_dim, key_stride], and
-// to its values, [16, value_stride].
+// Keys or values of a tile, in two halves of 16 positions: keys are [head_dim, stride], values [16, stride].
 template <typename Numbers>
 struct Tile {
-  Numbers keys[2], values[2];
-  size_t key_stride, value_stride;
-  const Scales* scales;  // null where the numbers are what is meant
+  Numbers half[2];
+  size_t stride;
 };
 
 inline int clamp(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
@@ -146,34 +155,37 @@ inline size_t part_at(const AttendTask& t, int block) {
   return (static_cast<size_t>(t.table[block]) * c.kv_heads + t.kv_head) * part_bytes(c);
 }
 
-// `count` positions from `offset` of a block on, into places `to`.. of a tile of floats.
+// Keys of `count` positions from `offset` of a block on, into places `to`.. of a tile of floats.
 template <typename Numbers>
-inline void load_run(Numbers k, Numbers v, size_t offset, int to, int count, size_t dim, size_t size, float* keys,
-                     float* values) {
-  const size_t padded = round_up(dim, size_t{kLanes});
+inline void load_keys(Numbers k, size_t offset, int to, int count, size_t dim, size_t size, float* keys) {
   if (count == kLanes) {
     for (size_t d = 0; d < dim; ++d) store(keys + d * kTile + to, k.sixteen(offset + d * size));
   } else {
     for (int i = 0; i < count; ++i)
       for (size_t d = 0; d < dim; ++d) keys[d * kTile + to + i] = k.one(offset + d * size + i);
   }
+}
+
+template <typename Numbers>
+inline void load_values(Numbers v, size_t offset, int to, int count, size_t dim, float* values) {
+  const size_t padded = round_up(dim, size_t{kLanes});
   for (int i = 0; i < count; ++i) {
     float* row = values + static_cast<size_t>(to + i) * padded;
     const size_t from = (offset + static_cast<size_t>(i)) * dim;
     size_t d = 0;
-    for (; d + kLanes <= dim; d += kLanes) store(row + d, v.sixteen(from + d));
+    for (; d + kLanes <= dim; d += kLanes) store(row + d, v.mixed(from + d));
     for (; d < dim; ++d) row[d] = v.one(from + d);
     for (; d < padded; ++d) row[d] = 0;
   }
 }
 
-// Calls f(place in the tile, block of the table, offset in it, positions) for the positions of the tile that begins at
-// `first`, in runs of up to 16 that lie in one block and one half of the tile. What lies in blocks before the first
-// key's, or after the last key, is left out: no row sees it, and there may be no such blocks.
+// Calls f(place, block of the table, offset in it, positions) for `size` positions from `first` on, in runs of up to 16
+// that lie in one block and one half of a tile. What lies in blocks before the first key's, or after the last key, is
+// left out: no row sees it, and there may be no such blocks.
 template <typename F>
-inline void each_run(const AttendTask& t, int first, F f) {
-  const int block_size = t.cache->block_size, count = clamp(t.last_key - first, 0, kTile);
-  for (int to = clamp(t.first_key / block_size * block_size - first, 0, kTile), run; to < count; to += run) {
+inline void each_run(const AttendTask& t, int first, int size, F f) {
+  const int block_size = t.cache->block_size, count = clamp(t.last_key - first, 0, size);
+  for (int to = clamp(t.first_key / block_size * block_size - first, 0, size), run; to < count; to += run) {
     const int position = first + to;
     const int place = position < t.branch ? position : t.path[position - t.branch];
     const int offset = place % block_size;
@@ -185,51 +197,122 @@ inline void each_run(const AttendTask& t, int first, F f) {
   }
 }
 
-inline void load_scales(const AttendTask& t, int first, Scales& scales) {
+// The bytes from the beginning of `keys`, or of `values`, to the scale of a position.
+inline size_t scale_at(const AttendTask& t, int block, int offset) {
+  const size_t codes = static_cast<size_t>(t.cache->head_dim) * static_cast<size_t>(t.cache->block_size);
+  return part_at(t, block) + codes + 4 * static_cast<size_t>(offset);
+}
+
+inline void load_scales(const AttendTask& t, int chunk, Scales& scales) {
   const CacheView& c = *t.cache;
-  const size_t codes = static_cast<size_t>(c.head_dim) * static_cast<size_t>(c.block_size);
-  each_run(t, first, [&](int to, int block, int offset, int run) {
-    const size_t from = part_at(t, block) + codes + 4 * static_cast<size_t>(offset), bytes = 4 * static_cast<size_t>(run);
+  each_run(t, chunk, kChunk, [&](int to, int block, int offset, int run) {
+    const size_t from = scale_at(t, block, offset), bytes = 4 * static_cast<size_t>(run);
     __builtin_memcpy(scales.keys + to, static_cast<const uint8_t*>(c.keys) + from, bytes);
     __builtin_memcpy(scales.values + to, static_cast<const uint8_t*>(c.values) + from, bytes);
   });
 }
 
-// The tile as floats, in `room`: keys [head_dim, kTile] and values [kTile, padded_dim].
+// The tile's keys as floats, [head_dim, kTile], in `room`.
 template <typename Numbers>
-inline Tile<Floats> copied_tile(const AttendTask& t, int first, const Scales* scales, float* room) {
+inline Tile<Floats> copied_keys(const AttendTask& t, int first, float* room) {
   const CacheView& c = *t.cache;
   const size_t dim = static_cast<size_t>(c.head_dim), size = static_cast<size_t>(c.block_size);
-  const size_t padded = round_up(dim, size_t{kLanes});
-  float *keys = room, *values = room + kTile * padded;
-  each_run(t, first, [&](int to, int block, int offset, int run) {
-    const size_t at = part_at(t, block);
-    load_run(Numbers::at(c.keys, at), Numbers::at(c.values, at), static_cast<size_t>(offset), to, run, dim, size, keys,
-             values);
+  each_run(t, first, kTile, [&](int to, int block, int offset, int run) {
+    load_keys(Numbers::at(c.keys, part_at(t, block)), static_cast<size_t>(offset), to, run, dim, size, room);
   });
-  return {{{keys}, {keys + kLanes}}, {{values}, {values + kLanes * padded}}, kTile, padded, scales};
+  return {{{room}, {room + kLanes}}, kTile};
 }
 
-// Whether the tile can be read where it lies: its values fill registers, and each half is in one block that there is.
-inline bool is_straight(const AttendTask& t, int first) {
+// The tile's values as floats, [kTile, padded_dim], in `room`.
+template <typename Numbers>
+inline Tile<Floats> copied_values(const AttendTask& t, int first, float* room) {
+  const CacheView& c = *t.cache;
+  const size_t dim = static_cast<size_t>(c.head_dim), padded = round_up(dim, size_t{kLanes});
+  each_run(t, first, kTile, [&](int to, int block, int offset, int run) {
+    load_values(Numbers::at(c.values, part_at(t, block)), static_cast<size_t>(offset), to, run, dim, room);
+  });
+  return {{{room}, {room + kLanes * padded}}, padded};
+}
+
+// Whether a tile can be read where it lies, if it ends before `last`: its values fill registers, and each half is in one
+// block that there is. Its positions behind the last key hold anything.
+inline bool is_straight(const AttendTask& t, int first, int last) {
   const CacheView& c = *t.cache;
   return c.block_size % kLanes == 0 && c.head_dim % kLanes == 0 && first + kTile <= t.branch &&
-         first >= t.first_key / c.block_size * c.block_size && first + kLanes < t.last_key;
+         first >= t.first_key / c.block_size * c.block_size && first + kLanes < last;
 }
 
-// Such a tile. Its positions behind the last key hold anything.
 template <typename Numbers>
-inline Tile<Numbers> straight_tile(const AttendTask& t, int first, const Scales* scales) {
+inline Tile<Numbers> straight_keys(const AttendTask& t, int first) {
   const CacheView& c = *t.cache;
-  const size_t dim = static_cast<size_t>(c.head_dim), size = static_cast<size_t>(c.block_size);
-  Tile<Numbers> tile{.keys = {}, .values = {}, .key_stride = size, .value_stride = dim, .scales = scales};
-  for (int half = 0; half < 2; ++half) {
-    const int position = first + half * kLanes;
-    const size_t part = part_at(t, position / c.block_size), offset = static_cast<size_t>(position % c.block_size);
-    tile.keys[half] = Numbers::at(c.keys, part) + offset;
-    tile.values[half] = Numbers::at(c.values, part) + offset * dim;
+  const auto half = [&](int position) {
+    return Numbers::at(c.keys, part_at(t, position / c.block_size)) + static_cast<size_t>(position % c.block_size);
+  };
+  return {{half(first), half(first + kLanes)}, static_cast<size_t>(c.block_size)};
+}
+
+template <typename Numbers>
+inline Tile<Numbers> straight_values(const AttendTask& t, int first) {
+  const CacheView& c = *t.cache;
+  const size_t dim = static_cast<size_t>(c.head_dim);
+  const auto half = [&](int position) {
+    return Numbers::at(c.values, part_at(t, position / c.block_size)) +
+           static_cast<size_t>(position % c.block_size) * dim;
+  };
+  return {{half(first), half(first + kLanes)}, dim};
+}
+
+// Lines that are fetched while a tile is read, so that memory works while the core does: of each half of another tile
+// `head_dim` rows of 16 numbers, `stride` bytes from one to the next.
+struct Ahead {
+  const uint8_t* half[2];
+  size_t stride;
+};
+
+inline Ahead nothing_ahead(const AttendTask& t) {
+  const auto* q = reinterpret_cast<const uint8_t*>(t.q);
+  return {{q, q}, 0};
+}
+
+// Fetches row by row. Where a row is less than a line, every second row of one half and the others of the other are
+// enough: a line holds neighbouring rows of a half, or the same row of both.
+template <typename Numbers>
+struct Cursor {
+  const uint8_t *first, *second;
+  size_t stride;
+
+  explicit Cursor(const Ahead& ahead)
+      : first(ahead.half[0]), second(ahead.half[1] + (Numbers::kRowStep - 1) * ahead.stride),
+        stride(Numbers::kRowStep * ahead.stride) {}
+  OUTRIDER_HOT void fetch() {
+    prefetch_near(first);
+    first += stride;
+    if (Numbers::kRowStep == 1) {
+      prefetch_near(second);
+      second += stride;
+    } else {
+      std::swap(first, second);
+    }
   }
-  return tile;
+};
+
+// A chunk is met in steps: the tiles of its keys, and then the tiles of their values. These are the lines of the step
+// that comes two after one of keys, or of values, that begins at position `first`. Scales come with keys, and are
+// fetched here.
+template <typename Numbers>
+inline Ahead lines_ahead(const AttendTask& t, int first, bool of_keys) {
+  constexpr int kAhead = 2 * kTile;
+  const bool turns = (first + kAhead) / kChunk != first / kChunk, keys = of_keys != turns;
+  const int next = first + kAhead - (of_keys && turns ? kChunk : 0);
+  if (!is_straight(t, next, t.position + t.rows)) return nothing_ahead(t);
+  for (int position = next; keys && t.cache->stored == Stored::kInt8 && position < next + kTile; position += kLanes) {
+    const size_t at = scale_at(t, position / t.cache->block_size, position % t.cache->block_size);
+    prefetch_near(static_cast<const uint8_t*>(t.cache->keys) + at);
+    prefetch_near(static_cast<const uint8_t*>(t.cache->values) + at);
+  }
+  const Tile<Numbers> tile = keys ? straight_keys<Numbers>(t, next) : straight_values<Numbers>(t, next);
+  const auto bytes = [](Numbers half) { return reinterpret_cast<const uint8_t*>(half.p); };
+  return {{bytes(tile.half[0]), bytes(tile.half[1])}, (keys ? tile.stride : kLanes) * sizeof *tile.half[0].p};
 }
 
 }  // namespace

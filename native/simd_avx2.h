@@ -14,6 +14,7 @@
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 3;  // 16 registers: two sums of two registers each for every row
+inline constexpr int kFloatSums = 6;  // of 16 lanes that registers hold beside what is added to them
 
 struct F32 { __m256 a, b; };
 struct I32 { __m256i a, b; };
@@ -55,6 +56,16 @@ inline __m256 widen_bf16(__m128i x) {
 inline F32 load_bf16(const uint16_t* p) {
   const auto* q = reinterpret_cast<const __m128i*>(p);
   return {widen_bf16(_mm_loadu_si128(q)), widen_bf16(_mm_loadu_si128(q + 1))};
+}
+// The same, the even numbers and then the odd ones, with half of the instructions; and from there in order.
+inline F32 load_bf16_mixed(const uint16_t* p) {
+  const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i odd = _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)), _mm256_castsi256_ps(odd)};
+}
+inline F32 bf16_in_order(F32 x) {
+  const __m256 low = _mm256_unpacklo_ps(x.a, x.b), high = _mm256_unpackhi_ps(x.a, x.b);
+  return {_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
 }
 inline __m256i round_bf16(__m256 x) {
   const __m256i u = _mm256_castps_si256(x);
@@ -215,5 +226,9 @@ template <class T>
 OUTRIDER_HOT void keep_in_memory(T&) {}
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
+
+// What was loaded before is loaded again: 16 registers hold few numbers beside sums, and compilers would keep more of the
+// one and put the others in memory.
+OUTRIDER_HOT void load_again() { asm volatile("" ::: "memory"); }
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -13,6 +13,7 @@
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 12;  // 32 registers: an integer and a float sum for every row
+inline constexpr int kFloatSums = 24;  // of 16 lanes that registers hold beside what is added to them
 
 struct F32 { __m512 v; };
 struct I32 { __m512i v; };
@@ -41,6 +42,8 @@ inline F32 load_bf16(const uint16_t* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
 }
+inline F32 load_bf16_mixed(const uint16_t* p) { return load_bf16(p); }
+inline F32 bf16_in_order(F32 x) { return x; }
 inline void store_bf16(uint16_t* p, F32 x) {  // not vcvtneps2bf16, which flushes subnormals
   const __m512i u = _mm512_castps_si512(x.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
@@ -134,5 +137,7 @@ template <class T>
 OUTRIDER_HOT void keep_in_memory(T&) {}
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
+
+OUTRIDER_HOT void load_again() {}
 
 }  // namespace outrider::OUTRIDER_ISA

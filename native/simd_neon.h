@@ -16,6 +16,7 @@ namespace outrider::OUTRIDER_ISA {
 
 // An integer sum is one register at a time, beside two of each row's codes; float sums take eight for each row.
 inline constexpr int kMaxRows = 4, kMaxFloatRows = 3;
+inline constexpr int kFloatSums = 6;  // of 16 lanes that registers hold beside what is added to them
 
 // A register of four lanes, of floats and of 32 bits.
 struct F32Part { float32x4_t v; };
@@ -74,6 +75,8 @@ inline F32 load_bf16(const uint16_t* p) {
   return floats(widened(vget_low_u16(low)), widened(vget_high_u16(low)), widened(vget_low_u16(high)),
                 widened(vget_high_u16(high)));
 }
+inline F32 load_bf16_mixed(const uint16_t* p) { return load_bf16(p); }
+inline F32 bf16_in_order(F32 x) { return x; }
 inline uint16x4_t round_bf16(float32x4_t x) {  // not BFCVT, whose NaN has no payload
   const uint32x4_t u = vreinterpretq_u32_f32(x);
   const uint32x4_t odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
@@ -300,5 +303,7 @@ OUTRIDER_HOT void keep_in_memory(T& sums) {
 // One step: these machines' own prefetchers follow a stream from memory.
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void*) {}
+
+OUTRIDER_HOT void load_again() {}
 
 }  // namespace outrider::OUTRIDER_ISA

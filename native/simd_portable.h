@@ -11,6 +11,7 @@
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 4;
+inline constexpr int kFloatSums = 8;  // of 16 lanes that registers hold beside what is added to them
 
 struct F32 { float v[16]; };
 struct I32 { int32_t v[16]; };
@@ -43,6 +44,8 @@ inline F32 load_bf16(const uint16_t* p) {
   OUTRIDER_EACH r.v[i] = bits_to_float(uint32_t{p[i]} << 16);
   return r;
 }
+inline F32 load_bf16_mixed(const uint16_t* p) { return load_bf16(p); }
+inline F32 bf16_in_order(F32 x) { return x; }
 inline uint16_t to_bf16(float f) {
   const uint32_t u = float_to_bits(f);
   if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(u >> 16 | 0x40);  // NaN stays NaN
@@ -168,5 +171,7 @@ inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 #undef OUTRIDER_EACH
+
+OUTRIDER_HOT void load_again() {}
 
 }  // namespace outrider::OUTRIDER_ISA
