@@ -123,7 +123,7 @@ def test_extreme_codes_and_scales(format: str) -> None:
     assert np.isfinite(expected).all()
     assert np.array_equal(pack(stored).dequantize(), expected)
     ones = torch.ones(1, 512)
-    x = torch.cat([torch.randn(3, 512), ones, -ones])  # of ones the sums of products are as large as they come
+    x = torch.cat([torch.randn(3, 512), ones, -ones])  # of ones, sums are as large as they come
     for name in INSTRUCTION_SETS:
         assert linear_error(linear_of(pack(stored), name)(x), as_computed(x, format), stored) < 5e-6
 
