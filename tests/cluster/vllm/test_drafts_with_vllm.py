@@ -27,7 +27,8 @@ from tests.factories import tiny_config, write_model
 from tests.heads import write_head
 
 pytest.importorskip("vllm", reason="vLLM is not installed; `make vllm-env` makes an environment with it")
-pytestmark = pytest.mark.timeout(1200)  # a process that imports vLLM takes a minute where others compute
+# A process that imports vLLM takes a minute where others compute.
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("one_thread")]
 
 SMALL: dict[str, Any] = {
     "enforce_eager": True,
@@ -52,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def small_head(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def small_head(model: str, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> str:
     """A head of the model in 4 bits, trained well enough to be right now and then."""
     plain, small = (tmp_path_factory.mktemp(name) for name in ("plain", "small"))
     write_head(plain, model)
