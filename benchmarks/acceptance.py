@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import Any, Literal
 
 from outrider import LLM, SamplingParams, SpeculationStats
 from outrider.measurement.prompts import BUILT_IN
@@ -19,7 +19,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def acceptance(model: str, engine: str, drafter: str, length: int) -> SpeculationStats:
+def acceptance(
+    model: str, engine: Literal["outrider", "vllm"], drafter: str, length: int
+) -> SpeculationStats:
     with LLM(
         model,
         engine=engine,

@@ -10,10 +10,10 @@ import pytest
 
 from outrider import LLM
 from outrider.cache.pool import BlockPool
-from outrider.engine.engine import Engine
 from outrider.engine.lending import Lending
 from outrider.engine.request import Request
 from outrider.engine.scheduler import Schedule
+from outrider.engine.seam import StepEngine
 from outrider.engine.verify import Judged
 from outrider.engine.watcher import Watcher
 from outrider.models.runner import ModelRunner
@@ -36,7 +36,7 @@ class Record(Watcher):
     def verified(self, judged: Sequence[Judged]) -> None:
         self.judged += judged
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+    def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
         self.increments += increments
 
     def finished(self, output: RequestOutput) -> None:

@@ -38,8 +38,8 @@ from outrider import LLM, RequestOutput, SamplingParams
 from outrider.drafting.auto import AutoLength
 from outrider.drafting.chain import Chain
 from outrider.drafting.length import FixedLength, LengthPolicy
-from outrider.engine.engine import Engine
 from outrider.engine.profile import TargetTimer, draft_cost
+from outrider.engine.seam import StepEngine
 from outrider.engine.watcher import Watcher
 from outrider.machine.cores import default_threads
 from outrider.measurement.prompts import BUILT_IN
@@ -61,7 +61,7 @@ class Counting(Watcher):
         self.stood = np.zeros(DEEPEST)
         self._known: set[str] = set()
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+    def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
         for increment in increments:
             if increment.token_ids and increment.request_id in self._known:
                 self.steps += 1
@@ -160,7 +160,7 @@ class Subject:
         rest: list[float] = []
 
         class Rest(Watcher):
-            def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+            def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
                 if len(increments) == TOGETHER:
                     rest.append(engine.report.whole - engine.report.verifying)
 

@@ -14,6 +14,7 @@ from benchmarks.peers.prompts import token_ids
 from outrider import LLM, ModelError
 from outrider.measurement.bench import AFRESH, bench
 from outrider.measurement.bench import shown as shown_length
+from outrider.measurement.loads import at_all_lengths
 from outrider.measurement.verify import verify as cases
 from outrider.models.checkpoint import locate
 
@@ -52,11 +53,10 @@ def verify(pair: Pair) -> Iterator[Finding]:
     """Each setting, and on how many prompts the tokens are not the target's alone."""
     sizes = pair.sizes
     prompts = token_ids(str(pair.path), sizes.conversations)
-    llm = pair.loaded()
     for case in cases(
-        llm,
+        at_all_lengths(pair.loaded()),
         pair.drafter,
-        prompts,
+        lambda llm: prompts,
         lengths=sizes.lengths,
         temperatures=sizes.temperatures,
         batch_sizes=sizes.together,
@@ -71,7 +71,7 @@ def speeds(pair: Pair) -> Iterator[Finding]:
     llm = pair.loaded(**AFRESH)
     for batch in pair.sizes.together:
         results = bench(
-            llm,
+            at_all_lengths(llm),
             pair.sizes.conversations,
             batch_sizes=[batch],
             temperature=0.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -221,7 +221,7 @@ class SpeculativeConfig(Strict):
         return self.drafters == (AUTO,)
 
 
-OWN_ENGINE = "outrider"
+OWN_ENGINE: Final = "outrider"
 
 
 class EngineConfig(Strict):

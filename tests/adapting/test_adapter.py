@@ -15,8 +15,8 @@ from outrider import SamplingParams
 from outrider.adapting.live import LiveCheck
 from outrider.adapting.messages import GoBack, Passage
 from outrider.adapting.settings import AdaptConfig
-from outrider.engine.engine import Engine
 from outrider.engine.scheduler import Schedule
+from outrider.engine.seam import StepEngine
 from outrider.engine.verify import Judged
 from outrider.engine.watcher import Watcher
 from outrider.models.head_checkpoint import HeadCheckpoint
@@ -102,7 +102,7 @@ class Loaded(Watcher):
     def verified(self, judged: Sequence[Judged]) -> None:
         self._look()
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+    def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
         if engine.unfinished:
             self._look()
 

@@ -56,7 +56,7 @@ def _answers(http: httpx.Client) -> None:
 
 def _prompts_go_where_they_are_cached(http: httpx.Client) -> None:
     """Both replicas have some."""
-    seen = {}
+    seen: dict[int, str] = {}
     for _ in range(2):
         for first in range(6):
             body = {"prompt": [20 + first] * 64, "max_tokens": 1, "ignore_eos": True}

@@ -9,7 +9,7 @@ import psutil
 
 from outrider import LLM, SamplingParams
 from outrider.config import parse_bytes
-from outrider.engine.request import RequestGroup
+from outrider.engine.seam import Prepared
 
 FEW = 6  # tokens of an answer: the code is to run, not to impress
 
@@ -48,7 +48,7 @@ def stand_in(models: Models) -> type[LLM]:
                 options["memory_limit"] = _size(limit) + psutil.Process().memory_info().rss
             super().__init__(models.of(model, model), device="cpu", **options)
 
-        def _prepare(self, prompt: Any, params: SamplingParams, *others: Any, **named: Any) -> RequestGroup:
+        def _prepare(self, prompt: Any, params: SamplingParams, *others: Any, **named: Any) -> Prepared:
             brief = {"max_tokens": min(FEW, params.max_tokens or FEW)}
             return super()._prepare(prompt, params.model_copy(update=brief), *others, **named)
 

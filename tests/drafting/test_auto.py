@@ -13,6 +13,7 @@ from outrider.drafting.auto import OVERHEAD, SAVE_EVERY
 from outrider.drafting.base import Draft
 from outrider.drafting.costs import DraftCost, TargetCost
 from outrider.drafting.decision import Decision, Estimate, decide
+from outrider.drafting.forecast import Forecast
 from outrider.drafting.length import Load, Timing
 from outrider.drafting.probing import SHARE
 from outrider.drafting.trials import LONGEST_QUIET
@@ -310,6 +311,7 @@ def test_ended_requests_are_forgotten() -> None:
     for probing in world.policy._trials._probing:
         assert not probing._tried
     for link in world.policy.links:
+        assert isinstance(link.forecast, Forecast)
         for hazards in (link.forecast._positions, link.forecast._confidences, link.forecast._silences):
             assert not hazards._factors
 

@@ -66,6 +66,7 @@ def test_the_last_message_counts(smollm2: Speaker, messages: tuple[str, ...], kn
     """The last one of some words; where there is none, nothing is held against the draft."""
     turns = [{"role": "user", "content": message} for message in messages]
     tokens = smollm2.tokenizer.apply_chat_template(turns, add_generation_prompt=True)
+    assert isinstance(tokens, list)
     assert Translation(smollm2, smollm2).is_known(tokens) == known
 
 

@@ -17,6 +17,7 @@ from outrider.engine.admission import PRIORITY_SECONDS
 from outrider.engine.engine import Engine
 from outrider.engine.request import Request
 from outrider.engine.scheduler import Schedule
+from outrider.engine.seam import StepEngine
 from outrider.engine.verify import Judged
 from outrider.engine.watcher import Watcher
 from outrider.models.runner import ModelRunner
@@ -297,7 +298,7 @@ class Fairness(Watcher):
     def verified(self, judged: Sequence[Judged]) -> None:
         self.rows.append(sum(j.work.count + len(j.draft.tokens) for j in judged))
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+    def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
         self.before = list(self.scheduler.running)
 
 

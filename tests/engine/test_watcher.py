@@ -13,8 +13,8 @@ import pytest
 from outrider import LLM, Increment, RequestOutput, SamplingParams
 from outrider.config import resolve
 from outrider.engine.build import build_engine
-from outrider.engine.engine import Engine
 from outrider.engine.scheduler import Schedule
+from outrider.engine.seam import StepEngine
 from outrider.engine.verify import Judged
 from outrider.engine.watcher import Watcher
 from tests.engine.helpers import PROMPTS, expected, load, token_ids
@@ -58,7 +58,7 @@ def test_the_order_of_events(target: str) -> None:
             assert not judged[0].work.request.num_output, "nothing is committed yet"
             events.append("verified")
 
-        def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+        def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
             events.append("stepped" if engine.report.whole else "waited")
             assert engine.target.pool.num_free == engine.target.pool.num_blocks
 
@@ -93,7 +93,7 @@ def test_a_watcher_that_fails_stops_nothing(target: str, caplog: pytest.LogCaptu
         def verified(self, judged: Sequence[Judged]) -> None:
             raise ZeroDivisionError("planted")
 
-        def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+        def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
             raise ZeroDivisionError("planted")
 
         def finished(self, output: RequestOutput) -> None:

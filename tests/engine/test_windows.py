@@ -15,8 +15,8 @@ from outrider.cache import table
 from outrider.cache.division import Division, Size
 from outrider.cache.groups import groups_of
 from outrider.config import resolve
-from outrider.engine.engine import Engine
 from outrider.engine.lending import Patience
+from outrider.engine.seam import StepEngine
 from outrider.engine.watcher import Watcher
 from outrider.measurement.ties import gap_at
 from outrider.models import runner
@@ -109,7 +109,7 @@ def watch(llm: LLM, ahead: int) -> None:
     sizes = runner.group_sizes(target.model, target.block_size, ahead, LENGTH)
 
     class Free(Watcher):
-        def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+        def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
             for pool, held in held_blocks(engine):
                 check(pool.num_free == pool.num_blocks - len(held), "a block is neither free nor held")
 

@@ -16,7 +16,7 @@ from outrider.models.checkpoint import open_checkpoint
 from outrider.models.leaves import Linear, Table, leaves
 from outrider.models.model import Model
 from outrider.models.runner import group_sizes
-from outrider.ops.cuda import attention, layout, linear
+from outrider.ops.cuda import layout, linear
 from outrider.ops.cuda.backend import GpuBackend
 from outrider.planning import gpu
 from outrider.planning.footprint import model_footprint
@@ -69,7 +69,7 @@ def test_weights_and_cache_are_those_of_the_kernels(target: str, options: dict[s
 
 
 def test_passes_are_cut_as_the_kernels_cut_them() -> None:
-    assert (gpu.SPLIT, gpu.PIECE, gpu.SCRATCH) == (layout.SPLIT, layout.PIECE, attention.SCRATCH)
+    assert (gpu.SPLIT, gpu.PIECE, gpu.SCRATCH) == (layout.SPLIT, layout.PIECE, layout.SCRATCH)
     assert gpu.SUMS == linear.PROGRAMS * linear.TILE
     for outputs, inputs in ((1024, 4096), (4096, 14336), (128256, 4096)):
         splits = linear.Cut.of(outputs, inputs).splits

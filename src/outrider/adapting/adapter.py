@@ -25,6 +25,7 @@ from outrider.aside import aside
 from outrider.drafting.head import HeadDrafter
 from outrider.engine.engine import Engine
 from outrider.engine.scheduler import Schedule
+from outrider.engine.seam import StepEngine
 from outrider.engine.verify import Judged
 from outrider.engine.watcher import Watcher
 from outrider.faults import Faults
@@ -148,7 +149,7 @@ class Adapter(Watcher):
                 elif trust is Trust.BETTER:
                     self._before = None
 
-    def stepped(self, engine: Engine, increments: Sequence[Increment]) -> None:
+    def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
         """A step has ended."""
         self._perhaps_idle()
 

@@ -161,8 +161,9 @@ def with_found(config: EngineConfig, *, listener: Listener = unheard) -> tuple[E
     for finding in weighed(sought):
         if finding.config is not None:
             config, taken = finding.config, (*found.taken, finding.candidate)
-            loaded = {"quantization": finding.quantization, "vocab_size": finding.vocab_size}
-            found = replace(found, taken=taken, **loaded)
+            found = replace(
+                found, taken=taken, quantization=finding.quantization, vocab_size=finding.vocab_size
+            )
         else:
             found = replace(found, skipped=(*found.skipped, finding))
     logger.info("%s", found)

@@ -17,13 +17,10 @@ from outrider.planning.ledger import Counting, Entry, together
 from outrider.planning.passes import PassSize
 from outrider.planning.process import OF_GPU
 
-SPLIT, PIECE, SCRATCH = 512, 8, 2**26  # of attention, as ops/cuda/layout.py and attention.py have them
+SPLIT, PIECE, SCRATCH = 512, 8, 2**11  # of attention, as ops/cuda/layout.py has them
 SUMS = 512 * 64  # numbers of a row that linear layers leave to be added up: programs times their outputs
 UNPACKED = 5  # bytes of a weight of few bits while it is taken apart
-SEGMENT, ROUNDED = (
-    20 * 2**20,
-    64,
-)  # bytes, and one part in so many, that the allocator keeps of a model beside it
+SEGMENT, ROUNDED = 20 * 2**20, 64  # bytes, and one part in so many, that the allocator keeps beside a model
 GRAPHS = 128 * 2**20  # bytes of work that was recorded
 
 
@@ -58,8 +55,10 @@ class GpuLedger(Counting):
 
     def workspace(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         splits = ceil(size.positions / SPLIT)
-        row = max((4 * shape.heads * splits * (shape.head_dim + 2) for shape in shapes), default=0)
-        return max(PIECE * row, min(size.rows * row, SCRATCH)) + 4 * SUMS * size.rows
+        at_once = max(1, SCRATCH // splits // PIECE) * PIECE
+        dims = ((shape.heads, 1 << (shape.head_dim - 1).bit_length()) for shape in shapes)
+        row = max((4 * heads * splits * (padded + 2) for heads, padded in dims), default=0)
+        return min(max(size.rows, PIECE), at_once) * row + 4 * SUMS * size.rows
 
     def choosing(self, vocab: int, rows: int) -> int:
         return 9 * vocab * rows  # edited and unedited ones together in a copy, and sums by digit

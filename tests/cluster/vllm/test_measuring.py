@@ -21,7 +21,7 @@ from outrider.training.vllm_teller import extracting, written
 from tests.cluster.vllm import fakes
 from tests.engine.helpers import PROMPTS
 
-NGRAM = {"speculative_model": "ngram", "prompt_lookup_min": 1, "suffix_memory": 0}
+NGRAM: dict[str, Any] = {"speculative_model": "ngram", "prompt_lookup_min": 1, "suffix_memory": 0}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partialmethod
+from functools import partial, partialmethod
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def decoder(scale: Any = lambda: 1.0) -> GpuForward:
         ops.keep(x)
         return ops.linear(ops.select_logit_rows(x), head)
 
-    caches = (*backend.new_cache(12, BLOCK, [SHAPE]), *backend.new_states(12, [CONV, RULE]))
+    caches: tuple[Any, ...] = (*backend.new_cache(12, BLOCK, [SHAPE]), *backend.new_states(12, [CONV, RULE]))
     for states in caches[1:]:
         states.values.zero_()
     return backend.compile(definition, caches, BLOCK)
@@ -138,7 +138,7 @@ def test_graphs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = Graphs(torch.device(DEVICE))
 
     def doubled(*numbers: int) -> list[int]:
-        inputs = {"x": np.array(numbers, np.int32)}
+        inputs: dict[str, Any] = {"x": np.array(numbers, np.int32)}
         found: list[int] = graphs.run(("double",), inputs, lambda there: (there["x"] * 2,))[0].tolist()
         return found
 
@@ -154,7 +154,7 @@ def test_inputs_of_the_device_and_work_that_is_not_kept() -> None:
         return (given["x"] + given["y"],)
 
     for number, key in enumerate((("sum",), ("sum",), None, ("sum",))):
-        inputs = {"x": np.full(3, number, np.float32), "y": there * number}
+        inputs: dict[str, Any] = {"x": np.full(3, number, np.float32), "y": there * number}
         (result,) = graphs.run(key, inputs, work)
         assert result.tolist() == [2.0 * number] * 3
         assert graphs.holds(result) == (key is not None)
@@ -232,7 +232,7 @@ def test_graphs_of_a_gpu_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(torch.cuda, name, fake)
     recorder = LaunchRecorder(torch.device("cuda:1"))
     ran = list[int]()
-    again = [RECORD(recorder, lambda number=number: ran.append(number)) for number in range(3)]
+    again = [RECORD(recorder, partial(ran.append, number)) for number in range(3)]
     assert ran == [0, 1, 2]
     first = asked[0][0]
     assert [pool for _, pool, _, _ in asked] == [None, first, first]

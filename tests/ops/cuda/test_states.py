@@ -62,7 +62,7 @@ def on_gpu(layer: StateLayer) -> Run:
             y = states.convolve(x, there(layer.weight), bias, cache, layer.shape, batch.states)  # type: ignore[attr-defined]
         else:
             given = [part.contiguous() for part in x.split([CHANNELS, VALUE_HEADS, VALUE_HEADS], dim=1)]
-            y = states.delta(*given, there(RATES), there(SHIFTS), cache, layer.shape, batch.states)
+            y = states.delta(*given, there(RATES), there(SHIFTS), cache, layer.shape, batch.states)  # type: ignore[call-arg]
         return np.split(y[: sum(rows)].cpu().numpy().copy(), np.cumsum(rows)[:-1])
 
     return run

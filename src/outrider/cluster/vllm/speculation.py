@@ -53,11 +53,11 @@ def _of_flat(config: VllmConfig) -> dict[str, Any] | None:
 
 def _drafter(asked: Mapping[str, Any]) -> dict[str, Any]:
     """`method` and `model` as vLLM reads them."""
-    name = asked.get("model")
+    name = asked.get("model") or ""
     method = OUR_METHODS.get(asked.get("method", ""), asked.get("method"))
     if name in METHODS:
         return {"method": method or METHODS[name], "model": None}
-    if name is None or method not in (None, HEAD, "draft_model"):
+    if not name or method not in (None, HEAD, "draft_model"):
         return {"method": method}
     if name.startswith("self:"):
         raise ConfigError(

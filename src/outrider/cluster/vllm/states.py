@@ -31,13 +31,13 @@ class _Copied:
 
 
 @dataclass
-class Told(PendingSave):
+class Told(PendingSave):  # type: ignore[misc]
     """A request that has finished. own: where the target's own words begin."""
 
     own: int
 
 
-class StatesConnector(ExampleHiddenStatesConnector):
+class StatesConnector(ExampleHiddenStatesConnector):  # type: ignore[misc]
     """Writes a file for each request, with what `outrider.training.recorder.Recording` has: `tokens`, `own`,
     and `states`, bfloat16 [tokens, layers * hidden]."""
 
