@@ -60,7 +60,8 @@ def test_the_order_of_events(target: str) -> None:
 
         def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
             events.append("stepped" if engine.report.whole else "waited")
-            assert engine.target.pool.num_free == engine.target.pool.num_blocks
+            pool = engine.ours.target.pool
+            assert pool.num_free == pool.num_blocks
 
         def finished(self, output: RequestOutput) -> None:
             events.append("finished")

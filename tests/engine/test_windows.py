@@ -110,7 +110,7 @@ def watch(llm: LLM, ahead: int) -> None:
 
     class Free(Watcher):
         def stepped(self, engine: StepEngine, increments: Sequence[Increment]) -> None:
-            for pool, held in held_blocks(engine):
+            for pool, held in held_blocks(engine.ours):
                 check(pool.num_free == pool.num_blocks - len(held), "a block is neither free nor held")
 
     class CountedTable(table.BlockTable):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from outrider import models
-from outrider.config import LOOKUP, DrafterConfig, EngineConfig
+from outrider.config import LOOKUP, DrafterConfig, EngineConfig, SpeculativeConfig
 from outrider.drafting.self_draft import WORTH
 from outrider.errors import ConfigError, OutriderError
 from outrider.finding.candidate import Candidate, Finder, Sought
@@ -100,17 +100,16 @@ class Finding:
     @property
     def quantization(self) -> str | None:
         """What the weights of the drafter become when they are loaded, if anything."""
-        return self._speculative("draft_quantization")
+        return None if self._speculative is None else self._speculative.draft_quantization
 
     @property
     def vocab_size(self) -> int | None:
         """For how many of the first tokens it has outputs, if not for all."""
-        return self._speculative("draft_vocab_size")
+        return None if self._speculative is None else self._speculative.draft_vocab_size
 
-    def _speculative(self, name: str) -> Any:
-        if self.config is None or self.config.speculative is None:
-            return None
-        return getattr(self.config.speculative, name)
+    @property
+    def _speculative(self) -> SpeculativeConfig | None:
+        return None if self.config is None else self.config.speculative
 
 
 @dataclass(frozen=True)
