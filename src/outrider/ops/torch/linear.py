@@ -11,17 +11,24 @@ from torch import Tensor
 
 Linear = Callable[[Tensor], Tensor]
 
-PACKED_DTYPES = (torch.float32, torch.bfloat16)
 ROWS_HINT = 8  # what oneDNN lays the weight out for: the few rows of a verification
 
 
 def pack_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """A callable [rows, in] -> [rows, out] for a weight [out, in]."""
-    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if onednn and weight.device.type == "cpu" and weight.dtype in PACKED_DTYPES:
+    if weight.device.type == "cpu" and _has_onednn(weight.dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
         return partial(_onednn_linear, packed, bias)
     return partial(_library_linear, weight, bias)
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes with weights of this type here: for bfloat16 it needs more than AVX2."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def _onednn_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
