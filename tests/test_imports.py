@@ -35,6 +35,7 @@ ON_PYTORCH = (
     "outrider.training", "outrider.adapting.process", "outrider.adapting.rounds",
     "outrider.models.pickled", "outrider.__main__",
 )  # fmt: skip
+ON_VLLM = "outrider.cluster.vllm.states"
 ON_RAY = tuple(f"outrider.cluster.{name}" for name in ("handle", "replicas", "router", "run"))
 HEAVY = {
     "ray",
@@ -61,7 +62,7 @@ def test_nothing_needs_transformers(tmp_path: Path) -> None:
     """Every module is imported, and a model in Hugging Face's files generates."""
     write_model(tmp_path)
     found = walk_packages(outrider.__path__, "outrider.", onerror=pytest.fail)
-    apart = (*ON_RAY, "outrider.__main__")
+    apart = (*ON_RAY, ON_VLLM, "outrider.__main__")
     modules = [module.name for module in found if not module.name.startswith(apart)]
     assert "outrider.models.tokenizer" in modules
     blocking = BLOCKING.format(blocked={"transformers"})
@@ -97,7 +98,7 @@ def test_importing_the_engine_imports_nothing_that_takes_long() -> None:
 def test_the_core_imports_no_pytorch() -> None:
     """Not one module of it, each imported where PyTorch cannot be."""
     found = walk_packages(outrider.__path__, "outrider.", onerror=pytest.fail)
-    core = [module.name for module in found if not module.name.startswith(ON_PYTORCH + ON_RAY)]
+    core = [module.name for module in found if not module.name.startswith((*ON_PYTORCH, *ON_RAY, ON_VLLM))]
     assert {"outrider.engine.build", "outrider.serving.server", "outrider.planning.limit"} < set(core)
     code = f"from importlib import import_module\nfor name in {core!r}: import_module(name)"
     run(BLOCKING.format(blocked={"torch", "transformers", "ray"}) + code)

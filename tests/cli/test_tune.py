@@ -212,7 +212,7 @@ def test_options_become_those_of_llm(
         pass
 
     def built(self: LLM, model: str, **given: Any) -> None:
-        assert given.keys() - options == {"listener"}
+        assert given.keys() - options == {"engine", "listener"}
         assert {name: given[name] for name in options} == options
         raise Reached
 

@@ -13,7 +13,7 @@ WEATHER = "What is the weather like in Paris today?"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 ASK_WEATHER: Any = [{"role": "user", "content": WEATHER}]
 LIMIT = 24  # tokens
-LIMIT_OF_JSON = 80
+LIMIT_OF_JSON = 120
 """Of calls and objects, which end before."""
 
 PARAMETERS = {

@@ -41,7 +41,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> NoReturn:
         raise AssertionError("an engine was built")
 
-    monkeypatch.setattr("outrider.llm.build_engine", build)
+    monkeypatch.setattr("outrider.engines.build_engine", build)
 
 
 def plan(model: str, limit: int = 80 * GIB, **options: Any) -> MemoryPlan:

@@ -41,7 +41,7 @@ def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(*args: Any, **kwargs: Any) -> NoReturn:
         raise AssertionError("an engine was built")
 
-    monkeypatch.setattr("outrider.llm.build_engine", build)
+    monkeypatch.setattr("outrider.engines.build_engine", build)
 
 
 def test_every_kind_of_drafter_says_what_it_takes() -> None:

@@ -71,7 +71,7 @@ class SelfWritten:
 
 
 @dataclass(frozen=True)
-class Given:
+class Drawn:
     """Prompts from a file, drawn at random."""
 
     prompts: tuple[str, ...]
@@ -98,7 +98,7 @@ def prompts_for(teller: Teller, path: Path | None, tokens: int) -> PromptSource:
     if path.suffix == ".jsonl":
         turns = [conversation.turns[0] for conversation in read_conversations(path)]
         before, after = (layout.opening, layout.between) if layout else ("", "")
-        return Given(tuple(before + turn + after for turn in turns))
+        return Drawn(tuple(before + turn + after for turn in turns))
     try:
         paragraphs = path.read_text(encoding="utf-8").split("\n\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +106,7 @@ def prompts_for(teller: Teller, path: Path | None, tokens: int) -> PromptSource:
     beginnings = tuple(paragraph.strip()[:BEGINNING] for paragraph in paragraphs if paragraph.strip())
     if not beginnings:
         raise ConfigError(f"prompts file {str(path)!r} holds no text")
-    return Given(beginnings)
+    return Drawn(beginnings)
 
 
 def answer(teller: Teller, texts: Sequence[str], draw: random.Random, tokens: int) -> None:

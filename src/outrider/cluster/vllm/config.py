@@ -29,6 +29,7 @@ NOT_VLLMS: Mapping[str, Rule] = MappingProxyType(
         "suffix_memory": Only((0,), "vLLM's own settings go into speculative_config"),
         "suffix_file": Only((), "vLLM keeps no texts across restarts; leave it out"),
         "draft_quantization": Only((), "give a draft model that is stored in fewer bits"),
+        "draft_vocab_size": Only((), "vLLM's draft models say all tokens; leave it out"),
         "draft_vocabulary": Only(("same",), "give use_heterogeneous_vocab in speculative_config"),
         "kv_cache_memory_bytes": Renamed("kv_cache_memory"),
         "ngram_prompt_lookup_min": Renamed("prompt_lookup_min"),
