@@ -12,6 +12,7 @@ import pytest
 
 import outrider
 from outrider import LLM
+from tests.cluster.vllm import fakes
 from tests.docs.configs import CONFIGS
 from tests.docs.documents import NAMES, Block, blocks, code_in_prose
 from tests.docs.shell import CHECKED, check_module, commands, run_curl, run_outrider, understand_outrider
@@ -66,6 +67,8 @@ def test_python(
     monkeypatch.setattr(outrider, "LLM", brief)
     namespace: dict[str, Any] = {"LLM": brief, "SamplingParams": outrider.SamplingParams}
     missing = []
+    if any('engine="vllm"' in block.text for block in blocks(document)):
+        fakes.install(monkeypatch)
     for block in blocks(document):
         if block.kind == "python":
             text = block.text.replace(ADDRESS, served.url)

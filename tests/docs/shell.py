@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
@@ -17,6 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from outrider.cli.app import app
+from outrider.cluster.vllm.speculation import HEAD, METHODS
 from outrider.serving.server import END_SECONDS
 from outrider.serving.settings import ServerConfig
 from tests.docs.documents import ROOT
@@ -36,6 +38,7 @@ BRIEFLY: dict[str, Words] = {
     "plan": ["--no-bandwidth"],
     "models": [],
     "drafts": [],
+    "export-head": [],
 }
 IMAGE = "outrider"  # what the documents call the image that the Dockerfile makes
 ONLY_READ = ("serve", "distill")  # the first ends only when it is stopped, the second takes an hour
@@ -67,7 +70,7 @@ def run_outrider(words: Words, models: Models, folder: Path) -> None:
     """In `folder`, with tiny models where the document names none in particular."""
     understand_outrider(words)
     _, name, *arguments = words
-    if name in ONLY_READ:
+    if name in ONLY_READ or ("--engine", "vllm") in pairwise(words):
         return
     (folder / "prompts.jsonl").write_text(PROMPTS)
     target = next((b for a, b in pairwise(words) if a in ("--model", "-m")), "smollm2")
@@ -108,6 +111,13 @@ def check_module(words: Words) -> None:
     for word in words[3:]:
         if word.startswith("--"):
             assert f'"{word}"' in source or f" {word[2:].replace('-', '_')}:" in source, word
+
+
+def check_vllm(words: Words) -> None:
+    """vLLM is not there: of its server's options, only the drafter is looked at."""
+    assert words[1] == "serve"
+    config = json.loads(words[words.index("--speculative-config") + 1])
+    assert config["method"] in (HEAD, *METHODS.values())
 
 
 def run_curl(words: Words, url: str) -> None:
@@ -186,4 +196,5 @@ CHECKED: dict[str, Callable[[Words], None]] = {
     "pip": check_pip,
     "python": check_module,
     "source": check_source,
+    "vllm": check_vllm,
 }

@@ -29,7 +29,13 @@ class Models:
         drafts = ("path", "path/to/draft", "org/name", "small", "D")
         if target == "smollm2" and name in drafts:
             return "smollm2"  # the only one here with its tokenizer
-        targets = {"big": self.target, "M": self.target, "Qwen/Qwen3.6-27B": self.with_mtp}
+        llamas = ("meta-llama/Llama-3.1-70B-Instruct", "meta-llama/Llama-3.2-1B-Instruct")  # of vLLM's fake
+        targets = {
+            **dict.fromkeys(llamas, self.target),
+            "big": self.target,
+            "M": self.target,
+            "Qwen/Qwen3.6-27B": self.with_mtp,
+        }
         stands_for = {**targets, "path/of/a/head": self.head}
         return {**stands_for, **dict.fromkeys(drafts, self.draft)}.get(name, name)
 
@@ -46,7 +52,8 @@ def stand_in(models: Models) -> type[LLM]:
             if limit := options.get("memory_limit"):
                 # The document's process is a fresh one; that of the tests holds much already.
                 options["memory_limit"] = _size(limit) + psutil.Process().memory_info().rss
-            super().__init__(models.of(model, model), device="cpu", **options)
+            where = {} if options.get("engine") == "vllm" else {"device": "cpu"}
+            super().__init__(models.of(model, model), **where, **options)
 
         def _prepare(self, prompt: Any, params: SamplingParams, *others: Any, **named: Any) -> Prepared:
             brief = {"max_tokens": min(FEW, params.max_tokens or FEW)}
