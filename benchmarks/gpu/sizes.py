@@ -52,7 +52,7 @@ CARD = Sizes(
     small=Shape("llama", 4096, 2048, 2048, 2, 16, 4, 1e5),
     formats=(
         "BF16", "Q4_K", "Q6_K", "U4_128", "Q4_0", "F8_BLOCK", "Q8_0", "F16", "F8_E4M3", "MXFP4", "Q8_CHANNEL",
-        "Q5_K", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "U4_64", "U4_32", "F32",
+        "Q5_K", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "IQ4_XS", "Q3_K", "Q2_K", "U4_64", "U4_32", "F32",
     ),
     requests=4,
     context=600,

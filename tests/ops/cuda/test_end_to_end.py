@@ -93,9 +93,8 @@ def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str,
             laid.arrays["positions"][1 : laid.rows] -= 1
         return laid
 
-    plain = tokens(loaded(target, "triton"), PROMPTS, requests(3))
     monkeypatch.setattr(RowLayout, "of", faulty)
-    assert tokens(loaded(target, "triton", draft), PROMPTS, requests(3)) != plain
+    assert tokens(loaded(target, "triton", draft), PROMPTS, requests(3)) != alone(target)
 
 
 def test_layers_that_keep_states(tmp_path: Path) -> None:
