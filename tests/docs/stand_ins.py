@@ -52,7 +52,7 @@ def stand_in(models: Models) -> type[LLM]:
             if limit := options.get("memory_limit"):
                 # The document's process is a fresh one; that of the tests holds much already.
                 options["memory_limit"] = _size(limit) + psutil.Process().memory_info().rss
-            where = {} if options.get("engine") == "vllm" else {"device": "cpu"}
+            where: dict[str, Any] = {} if options.get("engine") == "vllm" else {"device": "cpu"}
             super().__init__(models.of(model, model), **where, **options)
 
         def _prepare(self, prompt: Any, params: SamplingParams, *others: Any, **named: Any) -> Prepared:
