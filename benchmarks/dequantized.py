@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from outrider.models.checkpoint import locate
 
 NOTES = ("_name_or_path", "_model_name_or_path", "quantization_config")
-"""Of the file that it was, in its configuration."""
+"""What a configuration says of the file that it was read from."""
 
 
 def write(folder: Path, layers: int | None) -> None:

@@ -32,7 +32,7 @@ def shapes(of: Shape) -> dict[str, tuple[int, int]]:
 
 
 def layers(card: Card, sizes: Sizes) -> Iterator[Finding]:
-    """Of each format and layer bytes a second by rows."""
+    """Bytes a second of each format and layer, by rows."""
     for name in sizes.layers:
         format = FORMATS[name]
         for layer, (outputs, inputs) in shapes(sizes.large).items():

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from outrider.measurement.verify import Case, Difference
 
 LENGTHS: dict[str, list[Length]] = {"outrider": [*range(1, 9), AUTO], "vllm": [1, 4]}
-"""Of each engine, unless others are asked for. vLLM is loaded for each, and has no automatic one."""
+"""Those of each engine, unless others are asked for. vLLM is loaded for each, and has no automatic one."""
 
 
 def verify(

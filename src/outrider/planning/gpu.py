@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import ceil
 
-from outrider.formats.format import Floats, Format
-from outrider.formats.registry import FORMATS
+from outrider.formats.format import Format
 from outrider.formats.weight import Weight, neighbours
 from outrider.ops.shapes import AttentionShape
-from outrider.planning.ledger import Counting, Entry, together
+from outrider.planning.ledger import Entry, Packing
 from outrider.planning.passes import PassSize
 from outrider.planning.process import OF_GPU
 
@@ -24,31 +23,10 @@ SEGMENT, ROUNDED = 20 * 2**20, 64  # bytes, and one part in so many, that the al
 GRAPHS = 128 * 2**20  # bytes of work that was recorded
 
 
-class GpuLedger(Counting):
-    """linear, table: the formats that weights become; None: as they are stored, in as many bytes."""
+class GpuLedger(Packing):
+    """Of the kernels in Triton. A weight has as many bytes there as it is stored in."""
 
     keeps = OF_GPU
-
-    def __init__(self, linear: Format | None, table: Format | None, cache_dtype: str, *, device: str) -> None:
-        super().__init__(cache_dtype, exact=True, device=device)
-        self._linear, self._table = linear, table
-
-    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> GpuLedger:
-        return GpuLedger(linear, table, cache_dtype, device=self.facts.device)
-
-    def pack(
-        self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
-    ) -> tuple[Entry, ...]:
-        return self._packed(weights, FORMATS["F32"] if float32 else self._linear)
-
-    def stack(self, weights: Sequence[Weight], bias: Floats | None = None) -> Entry:
-        return together(self._packed(weights, self._linear))
-
-    def table(self, weight: Weight) -> Entry:
-        return self._packed([weight], self._table)[0]
-
-    def tied(self, table: Entry) -> tuple[Entry, ...]:
-        return (table,)
 
     def spare(self, weights: Iterable[int]) -> int:
         return GRAPHS + sum(SEGMENT + size // ROUNDED for size in weights if size)
@@ -66,11 +44,8 @@ class GpuLedger(Counting):
     def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
         entries = []
         for parts in neighbours(weights, wanted):
-            format, outputs, inputs = (
-                wanted or parts[0].format,
-                sum(p.shape[0] for p in parts),
-                parts[0].inputs,
-            )
+            format, inputs = wanted or parts[0].format, parts[0].inputs
+            outputs = sum(part.shape[0] for part in parts)
             entry = Entry(format.name, outputs * format.row_bytes(inputs))
             # On the way in there are the parts, and the parts in one.
             apart = 0 if format.is_float else UNPACKED * outputs * inputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, Self
 
 import numpy as np
 
@@ -111,17 +111,26 @@ class Counting:
     check_process = new_cache = new_states = release = compile = chain = _nothing
 
 
-class NativeLedger(Counting):
-    """linear, table: the formats that weights become; None: as they are stored. threads: that compute."""
+class Packing(Counting):
+    """What ledgers of kernels do alike that compute with weights as they are stored.
+
+    linear, table: the formats that weights become; None: as they are stored. threads: that compute.
+    """
 
     def __init__(
-        self, linear: Format | None, table: Format | None, cache_dtype: str, *, threads: int = 1
+        self,
+        linear: Format | None,
+        table: Format | None,
+        cache_dtype: str,
+        *,
+        threads: int = 1,
+        device: str = CPU,
     ) -> None:
-        super().__init__(cache_dtype, exact=True, threads=threads)
+        super().__init__(cache_dtype, exact=True, threads=threads, device=device)
         self._linear, self._table = linear, table
 
-    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> NativeLedger:
-        return NativeLedger(linear, table, cache_dtype, threads=self.facts.threads)
+    def with_formats(self, linear: Format | None, table: Format | None, *, cache_dtype: str) -> Self:
+        return type(self)(linear, table, cache_dtype, threads=self.facts.threads, device=self.facts.device)
 
     def pack(
         self, weights: Sequence[Weight], bias: Floats | None = None, *, float32: bool = False
@@ -137,6 +146,14 @@ class NativeLedger(Counting):
     def tied(self, table: Entry) -> tuple[Entry, ...]:
         return (table,)
 
+    def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
+        """Neighbours of one format in one; what they take on the way in is counted."""
+        raise NotImplementedError
+
+
+class NativeLedger(Packing):
+    """Of the kernels for the CPU, which pack weights from the file's pages."""
+
     def spare(self, weights: Iterable[int]) -> int:
         return sum(HUGE_PAGE * -(-size // MAPPING) for size in weights)  # of pages that they do not fill
 
@@ -147,7 +164,6 @@ class NativeLedger(Counting):
         return 2 * 4 * vocab * self.facts.threads  # a row that is edited, and one to choose from
 
     def _packed(self, weights: Sequence[Weight], wanted: Format | None) -> tuple[Entry, ...]:
-        """Packed from the file's pages, whatever they become."""
         bytes_of = extension.require().Matrix.bytes_of
         entries = []
         for parts in neighbours(weights, wanted):
