@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from outrider.config import UNITS, DrafterConfig, EngineConfig, SpeculativeConfig, parse_bytes, resolve
+from outrider.config import EngineConfig, resolve
 from outrider.errors import ConfigError
+from outrider.option_types import UNITS, parse_bytes
 from outrider.params import LONGEST_DRAFT
+from outrider.speculative_config import DrafterConfig, SpeculativeConfig
 
 SPECULATION: dict[str, Any] = {
     "num_speculative_tokens": 3,

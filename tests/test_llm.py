@@ -10,9 +10,10 @@ import pytest
 
 from outrider import LLM, AsyncLLM, ConfigError, RequestError, SamplingParams
 from outrider.compat.vllm.v1.metrics.reader import Counter, Gauge, Histogram, Vector
-from outrider.config import OPTIONS, OWN, EngineConfig, SpeculativeConfig
+from outrider.config import OPTIONS, OWN, EngineConfig
 from outrider.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from outrider.options import EngineOptions, Options, SpeculativeOptions, VllmOptions
+from outrider.speculative_config import SpeculativeConfig
 from outrider.vllm_arguments import OF_LLM
 from tests.engine.helpers import PROMPTS, load
 

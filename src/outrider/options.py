@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import Any, Literal, TypedDict, TypeVar, get_type_hints
 
-from outrider.config import EngineConfig, InstructionSet, SpeculativeConfig
+from outrider.config import EngineConfig, InstructionSet
+from outrider.speculative_config import SpeculativeConfig
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -42,7 +43,7 @@ class EngineOptions(TypedDict, total=False):
 
 
 class SpeculativeOptions(TypedDict, total=False):
-    """Options of `outrider.config.SpeculativeConfig`, one by one or as one mapping."""
+    """Options of `outrider.speculative_config.SpeculativeConfig`, one by one or as one mapping."""
 
     speculative_model: str | Sequence[str] | None
     num_speculative_tokens: int | Literal["auto"] | None

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from outrider.cluster.config import ClusterConfig
-from outrider.config import parse_bytes
+from outrider.option_types import parse_bytes
 from outrider.serving.server import END_SECONDS
 from outrider.serving.settings import ServerConfig
 from tests.docs.shell import understand_outrider

@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 
 from outrider import LLM, SamplingParams
-from outrider.config import parse_bytes
 from outrider.engine.seam import Prepared
+from outrider.option_types import parse_bytes
 
 FEW = 6  # tokens of an answer: the code is to run, not to impress
 

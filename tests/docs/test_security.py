@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from outrider.cli.serve import serve
-from outrider.config import parse_bytes
+from outrider.option_types import parse_bytes
 from outrider.serving.settings import ServerConfig
 from tests.docs.documents import tables
 

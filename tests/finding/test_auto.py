@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from outrider import LLM, ConfigError, ModelError, SamplingParams
-from outrider.config import LOOKUP, EngineConfig, resolve
+from outrider.config import EngineConfig, resolve
 from outrider.finding import auto
 from outrider.finding.auto import Findings, weighed, with_found
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning import drafters
+from outrider.speculative_config import LOOKUP
 from tests.engine.helpers import PROMPTS
 from tests.factories import tiny_config, write_model
 from tests.finding.conftest import in_cache, small_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from outrider import LLM, ConfigError, ModelError
-from outrider.config import DrafterConfig, resolve
+from outrider.config import resolve
 from outrider.finding.auto import with_found
 from outrider.models import words
 from outrider.models.checkpoint import open_checkpoint
@@ -20,6 +20,7 @@ from outrider.ops.cpu.backend import NativeBackend
 from outrider.planning import drafters
 from outrider.planning.allowed import Limit
 from outrider.planning.limit import survey
+from outrider.speculative_config import DrafterConfig
 from tests.models.assistants import TARGETS, target_config, write_assistant
 from tests.models.factories import tiny_config, write_hf
 from tests.models.head_features import FEATURES, arrays, random_head

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from outrider import LLM, ConfigError, ModelError, SamplingParams
-from outrider.config import SpeculativeConfig, resolve
+from outrider.config import resolve
 from outrider.drafting.registry import SOURCES
 from outrider.models.checkpoint import open_checkpoint
 from outrider.planning import limit as limits
@@ -19,6 +19,7 @@ from outrider.planning.choices import Choices, choices
 from outrider.planning.drafters import FOOTPRINTS
 from outrider.planning.plan import HELD_BACK, Ground, MemoryPlan, make_plan
 from outrider.planning.process import free_bytes, process_bytes
+from outrider.speculative_config import SpeculativeConfig
 
 MIB = 2**20
 GROUND = 300 * MIB  # what the process is said to take

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from outrider.config import Bytes
+from outrider.option_types import Bytes
 from outrider.validation import Strict
 
 ROWS = 1024  # positions of a batch

@@ -57,7 +57,7 @@ def drafts(
 
 
 def _print(found: DraftSurvey) -> None:
-    from outrider.config import LOOKUP
+    from outrider.speculative_config import LOOKUP
 
     family = f" ({found.family})" if found.family else ""
     say(stdout, Text(f"Drafts for {found.model}{family}", "bold"))

@@ -124,7 +124,7 @@ def plan(
 def _bytes(memory: str) -> int:
     from pydantic import TypeAdapter, ValidationError
 
-    from outrider.config import Bytes
+    from outrider.option_types import Bytes
 
     try:
         size: int = TypeAdapter(Bytes).validate_python(memory)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from outrider.cache.division import Size
-from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
+from outrider.config import EngineConfig
 from outrider.drafting.assistant import AssistantDrafter
 from outrider.drafting.base import Drafter
 from outrider.drafting.head import HeadDrafter
@@ -34,6 +34,8 @@ from outrider.models.runner import Cached, DraftRunner, group_sizes
 from outrider.models.tokenizer import Tokenizer
 from outrider.models.words import words_of
 from outrider.ops.base import Backend
+from outrider.option_types import Quantization
+from outrider.speculative_config import DrafterConfig, SpeculativeConfig
 from outrider.verification.rules import RULES, Acceptance
 
 HEAD_ROWS = 4  # rows of a head in the time of one of its target's, modestly counted

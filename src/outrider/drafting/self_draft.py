@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from outrider.config import Quantization
 from outrider.errors import ConfigError
 from outrider.formats.format import Format
 from outrider.formats.quantization import QUANTIZED
@@ -10,6 +9,7 @@ from outrider.formats.registry import FORMATS
 from outrider.loading import Listener, unheard
 from outrider.models.model import Model, Weights
 from outrider.ops.base import Backend
+from outrider.option_types import Quantization
 
 WORTH = 1.25
 """A weight of this many times the draft's bits is worth to be quantised for a draft: a step of it takes as

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import index
 
-from outrider.config import SchedulingPolicy
 from outrider.engine.detokenizer import Detokenizer, OutputText
 from outrider.engine.request import Request, RequestGroup
 from outrider.errors import ConfigError, RequestError
 from outrider.messages import shown
 from outrider.models.runner import ModelRunner
 from outrider.models.tokenizer import Tokenizer
+from outrider.option_types import SchedulingPolicy
 from outrider.params import SamplingParams
 from outrider.sampling.grammar import Grammars, InGrammar
 from outrider.sampling.sampler import build_sampler

@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
-from outrider.config import EngineConfig, Quantization
+from outrider.config import EngineConfig
 from outrider.errors import ConfigError
 from outrider.extras import CUDA, TORCH
 from outrider.formats.format import Format
@@ -20,6 +20,7 @@ from outrider.models.checkpoint import Checkpoint
 from outrider.ops.base import Backend, Facts
 from outrider.ops.cpu import extension
 from outrider.ops.cpu.backend import STORED, NativeBackend
+from outrider.option_types import Quantization
 
 logger = logging.getLogger(__name__)
 

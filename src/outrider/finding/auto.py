@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from outrider import models
-from outrider.config import LOOKUP, DrafterConfig, EngineConfig, SpeculativeConfig
+from outrider.config import EngineConfig
 from outrider.drafting.self_draft import WORTH
 from outrider.errors import ConfigError, OutriderError
 from outrider.finding.candidate import Candidate, Finder, Sought
@@ -29,6 +29,7 @@ from outrider.models.checkpoint import locate
 from outrider.planning.allowed import mib
 from outrider.planning.limit import ground_of, limit_here
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
+from outrider.speculative_config import LOOKUP, DrafterConfig, SpeculativeConfig
 
 logger = logging.getLogger(__name__)
 

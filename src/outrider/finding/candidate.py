@@ -9,12 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from outrider.config import DrafterConfig, EngineConfig
+from outrider.config import EngineConfig
 from outrider.drafting.vocabulary import OtherVocabulary, Vocabulary, check_same_vocabulary
 from outrider.errors import ModelError
 from outrider.models.checkpoint import Checkpoint
 from outrider.models.gguf_split import part_names
 from outrider.models.spelling import unspeakable
+from outrider.speculative_config import DrafterConfig
 
 SMALLER = 2
 """A draft model reads so many times fewer bytes for a token than its target: with more it cannot pay."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from outrider.config import DrafterConfig
 from outrider.errors import ModelError
 from outrider.finding.candidate import (
     SMALLER,
@@ -24,6 +23,7 @@ from outrider.models.assistant_checkpoint import is_assistant
 from outrider.models.gguf_choice import gguf_models
 from outrider.models.head_checkpoint import is_head
 from outrider.models.hub_cache import cached_repository, cached_snapshots
+from outrider.speculative_config import DrafterConfig
 
 MOST = 256  # entries of a folder that are looked at
 BESIDE, CACHED = "beside the target", "in the hub's cache"

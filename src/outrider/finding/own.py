@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from outrider.config import DrafterConfig
 from outrider.finding.candidate import Candidate, OwnCandidate, Sought
 from outrider.models.mtp import has_mtp
+from outrider.speculative_config import DrafterConfig
 
 
 def in_checkpoint(sought: Sought) -> Iterator[Candidate]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from outrider.config import DrafterConfig
 from outrider.errors import ModelError
 from outrider.finding.candidate import Candidate, HeadCandidate, Sought, weights_size
 from outrider.models.head_checkpoint import HeadCheckpoint, locate_head
+from outrider.speculative_config import DrafterConfig
 
 NAME = "head"
 MEASURED = "acceptance length 2.61 greedy, 2.25 at temperature 0.7, 4 drafted, on Spec-Bench"

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from outrider.config import LOOKUP, EngineConfig, resolve
+from outrider.config import EngineConfig, resolve
 from outrider.finding.auto import Finding, weighed
 from outrider.finding.public import PublicDraft, public_table
 from outrider.models.checkpoint import HUB_ID, IN_HUB, locate, open_checkpoint
 from outrider.models.hub_cache import cached_repository, cached_snapshots
+from outrider.speculative_config import LOOKUP
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from outrider.config import LOOKUP, DrafterConfig, EngineConfig, SpeculativeConfig
+from outrider.config import EngineConfig
 from outrider.engine.backend import takes_formats
 from outrider.errors import ConfigError
 from outrider.planning.allowed import mib
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
+from outrider.speculative_config import LOOKUP, DrafterConfig, SpeculativeConfig
 
 OF_DRAFTS = ("draft_quantization", "draft_vocab_size", "draft_vocabulary")
 """Options of speculation that only some drafters take."""

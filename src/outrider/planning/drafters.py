@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from outrider.config import DrafterConfig, EngineConfig, Quantization, SpeculativeConfig
+from outrider.config import EngineConfig
 from outrider.drafting.head import MAX_UNREAD
 from outrider.drafting.registry import HEAD_ROWS, longest_draft, longest_text
 from outrider.drafting.self_draft import self_draft
@@ -26,9 +26,11 @@ from outrider.models.head_checkpoint import HeadCheckpoint, is_head, locate_head
 from outrider.models.model import Model
 from outrider.models.mtp import Mtp, mtp_of
 from outrider.models.words import MOST_READ
+from outrider.option_types import Quantization
 from outrider.planning.footprint import Footprint, footprint_of, model_footprint, passing_of
 from outrider.planning.ledger import Ledger, Outline, draft_ledger, ledger_of
 from outrider.planning.passes import PassSize
+from outrider.speculative_config import DrafterConfig, SpeculativeConfig
 
 COPIES = 4  # of distributions, while they are computed
 

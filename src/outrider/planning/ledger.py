@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol, Self
 
 import numpy as np
 
-from outrider.config import EngineConfig, Quantization
+from outrider.config import EngineConfig
 from outrider.engine.backend import (
     CPU,
     draft_formats,
@@ -36,6 +36,7 @@ from outrider.models.tensors import Tensor
 from outrider.ops.base import Backend, Facts, bytes_of
 from outrider.ops.cpu import extension
 from outrider.ops.shapes import AttentionShape
+from outrider.option_types import Quantization
 from outrider.planning.passes import PassSize, cut_attention, padded_attention
 from outrider.planning.process import OF_PROCESSOR, Keeps
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 
 from outrider.cache.pages import release_freed
-from outrider.config import DrafterConfig, EngineConfig
+from outrider.config import EngineConfig
 from outrider.engine.backend import is_gpu, is_native, planned_device, without_triton
 from outrider.errors import ConfigError
 from outrider.models.checkpoint import open_checkpoint
@@ -16,6 +16,7 @@ from outrider.planning.allowed import Limit, Memory, gpu_memory, limit_of, mib
 from outrider.planning.choices import Choices, choices
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 from outrider.planning.process import DRIVER, free_bytes, process_bytes
+from outrider.speculative_config import DrafterConfig
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SecretStr
 
 from outrider.adapting.settings import AdaptConfig
-from outrider.config import Bytes
 from outrider.models.hub_cache import cached_repository
+from outrider.option_types import Bytes
 from outrider.validation import Strict
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]

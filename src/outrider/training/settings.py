@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from outrider.config import Bytes
 from outrider.errors import ConfigError
+from outrider.option_types import Bytes
 from outrider.training.files import write_whole
 from outrider.validation import Strict
 

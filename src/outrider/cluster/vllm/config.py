@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from outrider.config import NONE, Bytes, Count, LookupLength, SchedulingPolicy
 from outrider.errors import ConfigError
 from outrider.foreign import Only, Renamed, Rule, translated
 from outrider.messages import shown
+from outrider.option_types import Bytes, Count, LookupLength, SchedulingPolicy
+from outrider.speculative_config import NONE
 from outrider.validation import Strict
 
 OWNER = "LLM(engine='vllm')"
