@@ -67,13 +67,15 @@ def mass_of(score):
 
 
 @triton.jit
-def tally(logits, rows, top, temperatures, floors, least, prefixes, sums, stride, vocab, blocks, shift,
-          tile: tl.constexpr, by_mass: tl.constexpr):  # fmt: skip
+def tally(logits, rows, top, temperatures, floors, least, prefixes, sums, shares, stride, vocab, blocks,
+          shift, tile: tl.constexpr, by_mass: tl.constexpr):  # fmt: skip
     """Sums of tokens whose keys begin with the row's prefix, by the next 4 bits: int64 [rows, blocks, 16].
 
-    least: the smallest key that is kept already.
+    least: the smallest key that is kept already. A row whose share is 0 keeps all keys and has no sums.
     """
     row, block = tl.program_id(0), tl.program_id(1)
+    if tl.load(shares + row) == 0.0:
+        return
     n = block * tile + tl.arange(0, tile)
     score = score_of(logits, rows, top, temperatures, floors, row, n, stride, vocab)
     key = key_of(score).to(tl.int64)
@@ -90,15 +92,17 @@ def narrow(sums, prefixes, above, limits, shares, blocks, first: tl.constexpr, p
     """Go on to the digit in which the sum of larger keys and its own reaches the limit.
 
     above: the sum of keys that are larger. At the first digit the limit is set, to the share of the whole; a
-    share below 0 is a limit itself, and at 0 there is none, so that all keys are kept.
+    share below 0 is a limit itself, and at 0 there is none: the prefix stays 0, and all keys are kept.
     """
     row, n, digit = tl.program_id(0), tl.arange(0, padded), tl.arange(0, 16)
+    share = tl.load(shares + row)
+    if share == 0.0:
+        return
     at = (row * blocks + n[:, None]) * 16 + digit[None, :]
     each = tl.sum(tl.load(sums + at, mask=(n < blocks)[:, None], other=0), 0)
     larger = tl.load(above + row)
     if first:
-        share, whole = tl.load(shares + row), tl.sum(each, 0).to(tl.float64)
-        limit = tl.where(share < 0.0, -share, tl.where(share == 0.0, float("inf"), share * whole))
+        limit = tl.where(share < 0.0, -share, share * tl.sum(each, 0).to(tl.float64))
         tl.store(limits + row, limit)
     else:
         limit = tl.load(limits + row)

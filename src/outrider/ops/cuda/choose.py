@@ -184,6 +184,7 @@ class Choosing:
                 least,
                 found,
                 sums,
+                shares,
                 *self._sizes,
                 shift,
                 TILE,
