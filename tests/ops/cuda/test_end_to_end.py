@@ -21,7 +21,7 @@ from tests.ops.cuda import DEVICE
 
 Kernels = Literal["triton", "torch"]
 KERNELS: tuple[Kernels, ...] = ("triton", "torch")
-PROMPTS = ((10, 20, 30), (5, 6, 7, 5, 6, 7, 5), tuple(range(20, 33)))
+PROMPTS = ((10, 20), (5, 6, 7, 5), tuple(range(20, 30)))
 OPTIONS: dict[str, Any] = {
     "device": DEVICE,
     "max_num_seqs": 4,
@@ -93,8 +93,9 @@ def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str,
             laid.arrays["positions"][1 : laid.rows] -= 1
         return laid
 
+    wanted = alone(target)[:1]
     monkeypatch.setattr(RowLayout, "of", faulty)
-    assert tokens(loaded(target, "triton", draft), PROMPTS, requests(3)) != alone(target)
+    assert tokens(loaded(target, "triton", draft), PROMPTS[:1], requests(1)) != wanted
 
 
 def test_layers_that_keep_states(tmp_path: Path) -> None:

@@ -18,16 +18,24 @@ from benchmarks.marks import placed
 from benchmarks.random_models import SPREAD
 from outrider.formats.registry import FORMATS
 from outrider.formats.weight import Weight
+from outrider.models.checkpoint import open_checkpoint
 from outrider.ops.cuda.formats import GPU_FORMATS
+from tests.factories import tiny_config, tiny_tokenizer, write_model
+from tests.models.head_features import random_head
 from tests.ops.cuda import ON_GPU
 
 pytestmark = pytest.mark.skipif(ON_GPU, reason="there the script is run itself, and takes its minutes")
 
 
 @pytest.mark.timeout(600)  # of a busy machine; it takes half a minute of a processor
-def test_the_whole_script(target: str, head: str, tmp_path: Path) -> None:
-    file = tmp_path / "gpu.json"
-    main(["--minutes", "30", "--json", str(file), "--model", target, "--drafter", head])
+def test_the_whole_script(tmp_path: Path) -> None:
+    """With a model whose prompts are a few tokens."""
+    target, head, file = tmp_path / "target", tmp_path / "head", tmp_path / "gpu.json"
+    terse = tiny_tokenizer()
+    terse.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    write_model(target, tiny_config(num_attention_heads=2, num_key_value_heads=1), tokenizer=terse)
+    random_head(head, open_checkpoint(str(target)).config)
+    main(["--minutes", "30", "--json", str(file), "--model", str(target), "--drafter", str(head)])
     report = read(file)
     assert report["about"]["toy"]
     errors = {name: part["error"] for name, part in report["parts"].items() if "error" in part}
