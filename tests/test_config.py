@@ -49,6 +49,7 @@ ENGINE = {
     "kv_cache_memory": 12345,
     "memory_limit": 2**40,
     "gpu_memory_utilization": 0.7,
+    "enforce_eager": True,
     "block_size": 8,
     "enable_prefix_caching": False,
     "seed": 9,

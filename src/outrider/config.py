@@ -108,6 +108,9 @@ class EngineConfig(Strict):
     """The share of a GPU's memory that the process may take, as vLLM means it: a plan is made first, and what
     does not fit is refused. The cache gets what is left, within `kv_cache_memory` if that is given. Without
     it and `memory_limit`, what is free there has to hold the plan. Of no effect on the CPU."""
+    enforce_eager: bool = False
+    """Whether Triton's kernels are launched one by one, and not recorded as CUDA graphs: slower, in less
+    memory, with the same tokens. Of no effect where nothing is recorded: on the CPU, and on PyTorch."""
     block_size: Annotated[int, Field(gt=0, le=65_536)] = 16
     enable_prefix_caching: bool = True
     seed: int = 0

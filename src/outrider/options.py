@@ -34,6 +34,7 @@ class EngineOptions(TypedDict, total=False):
     kv_cache_memory: int | str | None
     memory_limit: int | str | None
     gpu_memory_utilization: float | None
+    enforce_eager: bool | None
     block_size: int | None
     enable_prefix_caching: bool | None
     seed: int | None
@@ -68,7 +69,6 @@ class VllmOptions(TypedDict, total=False):
     disable_log_stats: bool | None
     distributed_executor_backend: str | None
     enable_chunked_prefill: bool | None
-    enforce_eager: bool | None
     hf_overrides: Mapping[str, Any] | None
     load_format: str | None
     max_logprobs: int | None

@@ -98,6 +98,7 @@ def test_a_command_line_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
         "engine": "outrider",
         "max_model_len": 4096,
         "dtype": "float32",
+        "enforce_eager": "True",
         "gpu_memory_utilization": "0.9",
         "generation_config": "vllm",
         "max_num_seqs": "8",
@@ -107,7 +108,7 @@ def test_a_command_line_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
         "scheduling_policy": "fcfs",
     }
     assert result.output.count("without effect") == 1
-    assert "--enforce-eager, --trust-remote-code" in result.output
+    assert "--trust-remote-code, --enable-auto-tool-choice" in result.output
 
 
 def test_another_chat_template(target: str, tmp_path: Path) -> None:

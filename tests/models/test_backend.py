@@ -99,6 +99,9 @@ def test_cache_dtype(saved: Path, name: str, options: dict[str, Any], dtype: str
         ("F32", {"dtype": "float16"}, "dtype = 'float16' is not for the native CPU kernels, so PyTorch"),
         ("F32", {"dtype": "float64"}, "dtype = 'float64' is not for the native CPU kernels, so PyTorch"),
         ("F32", {"dtype": "float64", "backend": "torch"}, None),
+        ("F32", {"enforce_eager": True}, "enforce_eager = True has no effect: "),
+        ("F32", {"enforce_eager": True, "backend": "torch"}, "enforce_eager = True has no effect: "),
+        ("F32", {"enforce_eager": True, "backend": "triton"}, None),
     ],
 )
 def test_what_is_said_once(

@@ -85,6 +85,10 @@ def test_nothing_of_the_processor_counts(target: str) -> None:
     assert not plan(target, DRIVER + MIB).fits
 
 
+def test_what_is_not_recorded_takes_nothing(target: str) -> None:
+    assert plan(target).activations - plan(target, enforce_eager=True).activations == gpu.GRAPHS
+
+
 def test_a_plan_without_kernels_is_refused(target: str) -> None:
     with pytest.raises(
         ConfigError, match=r"'cuda' \(cuda, where PyTorch computes, since dtype = 'float64' is not"

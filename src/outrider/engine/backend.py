@@ -57,6 +57,7 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
     backend can do."""
     device = choose_device(config.device)
     if is_native(config, device):
+        _tell_of_no_graphs(config)
         _tell_of_changes(config, checkpoint.stored_as)
         linear, table, cache_dtype = native_formats(config, checkpoint)
         return NativeBackend(
@@ -72,7 +73,8 @@ def choose_backend(config: EngineConfig, checkpoint: Checkpoint) -> Backend:
         linear, table, cache_dtype = triton_formats(config, checkpoint)
         from outrider.ops.cuda.backend import GpuBackend  # it imports PyTorch
 
-        return GpuBackend(device, linear, table, cache_dtype=cache_dtype)
+        return GpuBackend(device, linear, table, cache_dtype=cache_dtype, eager=config.enforce_eager)
+    _tell_of_no_graphs(config)
     _tell_of_pytorch(config, device)
     _check_options(config, device, "PyTorch", ("quantization", "num_threads", "instruction_set"))
     dtype = torch_dtype(config, checkpoint, device)
@@ -294,6 +296,16 @@ def _check_options(config: EngineConfig, device: str, used: str, names: Sequence
                 f"{name} = {getattr(config, name)!r} is for the native CPU kernels; this engine uses {used} "
                 f"on {device} (backend = {config.backend!r}, dtype = {config.dtype!r})"
             )
+
+
+def _tell_of_no_graphs(config: EngineConfig) -> None:
+    """Say that there are none to do without."""
+    if config.enforce_eager:
+        logger.warning(
+            "enforce_eager = True has no effect: %s is not computed by Triton's kernels, and nothing else is "
+            "recorded as graphs",
+            config.model,
+        )
 
 
 def _tell_of_pytorch(config: EngineConfig, device: str) -> None:

@@ -24,12 +24,26 @@ GRAPHS = 128 * 2**20  # bytes of work that was recorded
 
 
 class GpuLedger(Packing):
-    """Of the kernels in Triton. A weight has as many bytes there as it is stored in."""
+    """Of the kernels in Triton. A weight has as many bytes there as it is stored in. graphs: bytes of what is
+    recorded."""
 
     keeps = OF_GPU
 
+    def __init__(
+        self,
+        linear: Format | None,
+        table: Format | None,
+        cache_dtype: str,
+        *,
+        threads: int = 1,
+        device: str,
+        graphs: int = GRAPHS,
+    ) -> None:
+        super().__init__(linear, table, cache_dtype, threads=threads, device=device)
+        self._graphs = graphs
+
     def spare(self, weights: Iterable[int]) -> int:
-        return GRAPHS + sum(SEGMENT + size // ROUNDED for size in weights if size)
+        return self._graphs + sum(SEGMENT + size // ROUNDED for size in weights if size)
 
     def workspace(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         splits = ceil(size.positions / SPLIT)

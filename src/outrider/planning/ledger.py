@@ -254,9 +254,10 @@ def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
     if is_gpu(config, device):
         if lack := lack_of_triton(config):
             raise unplanned(config, f"{device}, where PyTorch computes, since {lack}")
-        from outrider.planning.gpu import GpuLedger  # a ledger like those here
+        from outrider.planning.gpu import GRAPHS, GpuLedger  # a ledger like those here
 
-        return GpuLedger(*triton_formats(config, checkpoint), device=device)
+        graphs = 0 if config.enforce_eager else GRAPHS
+        return GpuLedger(*triton_formats(config, checkpoint), device=device, graphs=graphs)
     if device != CPU:
         raise unplanned(config, device)
     if is_native(config, device):

@@ -105,7 +105,7 @@ def test_a_command_line_of_vllm_serve() -> None:
     kept, ignored = read([*line, "--hf-overrides", '{"a": 1}', "--disable-uvicorn-access-log"], {"--engine"})
     assert ignored == ["--disable-uvicorn-access-log"]
     assert kept == [
-        "m", "--engine", "vllm", "--set", "tensor_parallel_size=8", "--set", "enforce_eager=true",
+        "m", "--engine", "vllm", "--set", "tensor_parallel_size=8", "--set", "enforce_eager=True",
         "--set", "enable_chunked_prefill=false", "--set", 'hf_overrides={"a": 1}',
     ]  # fmt: skip
 

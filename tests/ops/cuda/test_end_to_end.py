@@ -13,6 +13,7 @@ from outrider import LLM, ConfigError, SamplingParams, SpeculationStats
 from outrider.engine import backend
 from outrider.extras import CUDA
 from outrider.ops.cuda import device as device_module
+from outrider.ops.cuda.device import LaunchRecorder
 from outrider.ops.cuda.layout import RowLayout
 from tests.factories import write_noisy_copy
 from tests.models.factories import write_hf
@@ -96,6 +97,15 @@ def test_planted_fault_a_row_of_a_draft_sees_too_little(target: str, draft: str,
     wanted = alone(target)[:1]
     monkeypatch.setattr(RowLayout, "of", faulty)
     assert tokens(loaded(target, "triton", draft), PROMPTS[:1], requests(1)) != wanted
+
+
+def test_without_graphs(target: str, draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same tokens, and nothing is recorded."""
+    wanted = alone(target)[:1]
+    monkeypatch.setattr(LaunchRecorder, "record", None)
+    how: dict[str, Any] = {"enforce_eager": True, "speculative_model": draft, "num_speculative_tokens": 2}
+    llm = LLM(target, backend="triton", **how, **OPTIONS)
+    assert tokens(llm, PROMPTS[:1], requests(1)) == wanted
 
 
 def test_layers_that_keep_states(tmp_path: Path) -> None:

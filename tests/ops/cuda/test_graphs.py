@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial, partialmethod
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from outrider.errors import OutriderError
 from outrider.ops.budget import Budget
 from outrider.ops.choice import Choice, Filters
-from outrider.ops.cuda import forward as forward_module
 from outrider.ops.cuda import graphs as graphs_module
 from outrider.ops.cuda.backend import GpuBackend
 from outrider.ops.cuda.chain import GpuChain
@@ -36,9 +36,9 @@ RECORD = LaunchRecorder.record  # which tests have replaced by tapes while they 
 on_cpu = pytest.mark.skipif(ON_GPU, reason="tapes and fakes stand for a GPU")
 
 
-def decoder(scale: Any = lambda: 1.0) -> GpuForward:
+def decoder(scale: Any = lambda: 1.0, *, eager: bool = False) -> GpuForward:
     """A pass with a layer of each kind. scale: a number of the host."""
-    backend = GpuBackend(DEVICE, cache_dtype="float32")
+    backend = GpuBackend(DEVICE, cache_dtype="float32", eager=eager)
 
     def matrix(outputs: int, inputs: int) -> Any:
         return backend.pack([stored(outputs, inputs, "F32", seed=outputs)])
@@ -99,10 +99,10 @@ def passed(forward: GpuForward, step: int) -> tuple[torch.Tensor, ...]:
 
 @pytest.fixture(scope="module")
 def unrecorded() -> list[tuple[torch.Tensor, ...]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forward_module, "MOST_ROWS", 0)
-        forward = decoder()
-        return [passed(forward, step) for step in range(len(STEPS))]
+    forward = decoder(eager=True)
+    made = [passed(forward, step) for step in range(len(STEPS))]
+    assert not forward.graphs._kept
+    return made
 
 
 def test_a_pass_that_is_launched_again_has_the_same_bits_and_memory(unrecorded: Any) -> None:
@@ -239,3 +239,17 @@ def test_graphs_of_a_gpu_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None
     assert {each[2:] for each in asked} == {("stream of cuda:1", "thread_local")}
     again[2]()
     assert replayed == [asked[2][0]]
+
+
+@on_cpu
+def test_a_gpu_that_refuses_to_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error gives the driver's reason, and the option that does without."""
+    fakes = {"CUDAGraph": str, "graph": lambda *given, **how: nullcontext(), "Stream": str}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+
+    def refused() -> None:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
+
+    with pytest.raises(OutriderError, match=r"as a CUDA graph: CUDA error: .* capturing; enforce_eager = "):
+        RECORD(LaunchRecorder(torch.device("cuda:1")), refused)

@@ -82,6 +82,7 @@ class VllmConfig(Strict):
     enable_prefix_caching: bool = True
     seed: int = 0
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    enforce_eager: bool | None = None
     tensor_parallel_size: PositiveInt = 1
     pipeline_parallel_size: PositiveInt = 1
     distributed_executor_backend: str | None = None

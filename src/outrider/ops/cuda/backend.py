@@ -21,6 +21,7 @@ from outrider.ops.base import Cache, Definition, Facts, Forward
 from outrider.ops.cuda.chain import GpuChain
 from outrider.ops.cuda.device import model_name, open_device
 from outrider.ops.cuda.forward import GpuForward
+from outrider.ops.cuda.graphs import Graphs
 from outrider.ops.cuda.matrix import GpuMatrix, pack_matrix
 from outrider.ops.lane import DraftChain, Words
 from outrider.ops.shapes import AttentionShape, Rope, StateShape
@@ -31,14 +32,20 @@ class GpuBackend:
 
     linear, table: the formats that linear layers and tables of tokens become; None: they stay as they are
     stored. cache_dtype: of K and V, and of what linear layers read: 'float32', 'bfloat16' or 'float16'.
-    Raises ConfigError for a device that cannot be used.
+    eager: whether nothing is recorded as graphs. Raises ConfigError for a device that cannot be used.
     """
 
     def __init__(
-        self, device: str, linear: Format | None = None, table: Format | None = None, *, cache_dtype: str
+        self,
+        device: str,
+        linear: Format | None = None,
+        table: Format | None = None,
+        *,
+        cache_dtype: str,
+        eager: bool = False,
     ) -> None:
         self.device = open_device(device)
-        self._linear, self._table = linear, table
+        self._linear, self._table, self._eager = linear, table, eager
         self._turns = dict[tuple[float, ...], Tensor]()
         self.facts = Facts(
             exact=True,
@@ -48,7 +55,7 @@ class GpuBackend:
             cache_dtype=cache_dtype,
             lazy=False,
             model=model_name(self.device),
-            warm_up=3,  # it is compiled, it is recorded, and it is launched
+            warm_up=2 if eager else 3,  # it is compiled, it is recorded, and it is launched
         )
 
     @property
@@ -127,7 +134,8 @@ class GpuBackend:
         return torch.cat([torch.as_tensor(one) for one in kept])
 
     def compile(self, definition: Definition, cache: Sequence[Cache], block_size: int) -> GpuForward:
-        return GpuForward(self.device, self.dtype, self._frequencies, definition, cache, block_size)
+        graphs = Graphs(self.device, eager=self._eager)
+        return GpuForward(graphs, self.dtype, self._frequencies, definition, cache, block_size)
 
     def chain(self, first: Forward, then: Forward, words: Words, *, in_place: bool = False) -> DraftChain:
         assert isinstance(first, GpuForward)

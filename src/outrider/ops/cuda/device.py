@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from outrider.errors import ConfigError
+from outrider.errors import ConfigError, OutriderError
+from outrider.messages import reason
 
 ALIGNED = 16  # bytes: Triton compiles a kernel anew for a pointer that is less aligned
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -119,12 +120,19 @@ class LaunchRecorder:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """What launches it again. work: has run before, so that all of its kernels are compiled; it waits for
-        nothing, and computes with nothing of the host that changes."""
+        nothing, and computes with nothing of the host that changes. Raises OutriderError where the device
+        refuses to."""
         if self._stream is None:
             return work
         graph, pool = torch.cuda.CUDAGraph(), None if self._first is None else self._first.pool()
         # Other threads of a server may ask of the driver what this one may not while it records.
-        with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
-            work()
+        try:
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            raise OutriderError(
+                f"a pass could not be recorded as a CUDA graph: {reason(error)}; enforce_eager = True gives "
+                "the same tokens without graphs"
+            ) from error
         self._first = self._first or graph
         return graph.replay

@@ -34,15 +34,15 @@ class GpuForward:
 
     def __init__(
         self,
-        device: torch.device,
+        graphs: Graphs,
         dtype: torch.dtype,
         frequencies: Callable[[Rope | None], Tensor],
         definition: Definition,
         cache: Sequence[Cache],
         block_size: int,
     ) -> None:
-        self.device = device
-        self.graphs = Graphs(device)
+        self.device = graphs.device
+        self.graphs = graphs
         self._pass = _DefinedPass(dtype, frequencies, definition, cache)
         self._cache = cache
         self._block_size = block_size

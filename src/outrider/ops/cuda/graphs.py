@@ -57,10 +57,14 @@ class _Kept:
 
 
 class Graphs:
-    """What was recorded on one device, by its key. Everything runs on one stream, one after the other."""
+    """What was recorded on one device, by its key. Everything runs on one stream, one after the other.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    eager: whether nothing is recorded, and all work runs as it is.
+    """
+
+    def __init__(self, device: torch.device, *, eager: bool = False) -> None:
+        self.device = device
+        self._eager = eager
         self._recorder = LaunchRecorder(device)
         self._kept = OrderedDict[Hashable, _Kept]()
         self._rooms = dict[Hashable, Tensor]()
@@ -70,10 +74,10 @@ class Graphs:
 
         key: with the kinds and shapes of the inputs, all that decides what is launched; None: it is too large
         to be kept. The first time work runs as it is, which compiles its kernels; the second time it is
-        recorded.
+        recorded. Raises OutriderError where the device refuses that.
         """
-        if key is None:
-            memory = _Memory(inputs, self._device)
+        if key is None or self._eager:
+            memory = _Memory(inputs, self.device)
             memory.fill(inputs)
             return work(memory.tensors)
         sizes = ((name, type(one), *one.shape) for name, one in inputs.items())
@@ -95,7 +99,7 @@ class Graphs:
 
     def _found(self, key: Hashable, inputs: Inputs, work: Work) -> _Kept:
         if key not in self._kept:
-            self._kept[key] = _Kept(_Memory(inputs, self._device), work)
+            self._kept[key] = _Kept(_Memory(inputs, self.device), work)
             if len(self._kept) > MOST:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
