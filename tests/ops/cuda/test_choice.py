@@ -24,7 +24,8 @@ from outrider.ops.torch.noise import gumbel
 from tests.ops.cuda import DEVICE, ON_GPU
 
 KEYS = (0, 1, 2**63, 2**64 - 1, 0x123456789ABCDEF0)
-VOCAB = 250_000 if ON_GPU else 2100
+LARGEST = 250_000
+VOCAB = LARGEST if ON_GPU else 2100
 FILTERS = (
     None,
     Filters(1.0),
@@ -60,8 +61,8 @@ def test_noise_has_the_same_bits() -> None:
     assert torch.allclose(values.cpu(), wanted, rtol=2e-6, atol=2e-6)
 
 
-def logits(rows: int, seed: int = 0) -> torch.Tensor:
-    drawn = np.random.default_rng(seed).normal(size=(rows, VOCAB)) * 3
+def logits(rows: int, seed: int = 0, vocab: int = VOCAB) -> torch.Tensor:
+    drawn = np.random.default_rng(seed).normal(size=(rows, vocab)) * 3
     return torch.from_numpy(drawn.astype(np.float32).round(2)).to(DEVICE)  # with ties
 
 
@@ -71,6 +72,18 @@ def test_the_tokens_of_the_reference(filters: Filters | None) -> None:
     given[2] = 1.0  # all alike
     choice = Choice(3, filters, 12345678901234567890, 5)
     assert choose(given, RowDraw.of(choice, 0)).tolist() == reference(given.cpu(), choice)
+
+
+def test_a_large_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise, tokens and sums over as many as any model has."""
+    if not ON_GPU:
+        monkeypatch.setattr(choose_module, "TILE", 2**15)  # a program takes as long for a wide tile
+    given = logits(3, seed=1, vocab=LARGEST)
+    kinds = (None, Filters(1.0), Filters(1.5, top_k=200_000, top_p=0.99))
+    choices = [Choice(1, filters, 2**63 + 11, 4) for filters in kinds]
+    asked = [one for row, choice in enumerate(choices) for one in RowDraw.of(choice, row)]
+    wanted = [reference(given[row : row + 1].cpu(), choice)[0] for row, choice in enumerate(choices)]
+    assert choose(given, asked).tolist() == wanted
 
 
 def test_filters_keep_what_the_reference_keeps() -> None:

@@ -143,3 +143,9 @@ def test_what_cannot_be_is_refused(target: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_device_without_a_gpu() -> None:
     assert device_module.model_name(torch.device("cpu")) == ""
+
+
+def test_the_driver_is_asked_in_one_file() -> None:
+    """So that another kind of device is one file more."""
+    there = Path(device_module.__file__)
+    assert [path for path in there.parent.glob("*.py") if "torch.cuda" in path.read_text()] == [there]

@@ -116,6 +116,17 @@ def test_a_pass_that_is_launched_again_has_the_same_bits_and_memory(unrecorded: 
     assert kept.again is not None
 
 
+def test_padding_changes_no_row(unrecorded: Any) -> None:
+    """A request's rows alone, padded to fewer than beside another one."""
+    forward = decoder()
+    logits, kept = forward.run(spans(0)[:1])
+    assert kept is not None
+    padded = [len(RowLayout.of(spans(0)[:count], BLOCK).arrays["tokens"]) for count in (1, 2)]
+    assert (len(kept), padded) == (3, [4, 8])
+    assert torch.equal(logits, unrecorded[0][0][:1])
+    assert torch.equal(kept, unrecorded[0][1][:3])
+
+
 @on_cpu
 def test_planted_fault_a_number_of_the_host_is_held_fast(unrecorded: Any) -> None:
     """Which the test above would see: a scale that is right when it is recorded, and another later."""

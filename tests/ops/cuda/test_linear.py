@@ -98,11 +98,11 @@ def row_depends_on_others(f: Callable[[Tensor], Tensor], x: Tensor) -> list[int]
     return found
 
 
-@pytest.mark.parametrize("format", ["F32", "BF16", "F8_BLOCK", "Q8_0", "Q2_K", "Q4_K"])
+@pytest.mark.parametrize("format", ["F32", "F16", "BF16", "F8_BLOCK", "Q8_0", "Q2_K", "Q4_K", "U4_128"])
 def test_a_row_is_bit_identical(format: str) -> None:
     matrix = packed(stored(OUTPUTS, INPUTS, format))
     assert Cut.of(OUTPUTS, INPUTS).splits > 1
-    dtype = torch.float32 if format == "F32" else torch.bfloat16
+    dtype = {"F32": torch.float32, "F16": torch.float16}.get(format, torch.bfloat16)
     assert not row_depends_on_others(lambda x: linear(x, [matrix]), numbers(64, INPUTS).to(dtype))
 
 
