@@ -61,13 +61,17 @@ inline void meet_values(const AttendTask& t, const Room& room, const Tile<Number
   const int dim = t.cache->head_dim;
   const bool whole = sees_whole(t, chunk + at);
   together<kTogether>(0, t.rows * t.share, [&](auto count, int first) {
+    constexpr Seen all{0, kTile};
+    const auto padded = static_cast<size_t>(padded_dim(dim));
     Query queries[count.value];
+    for (int r = 0; r < count.value; ++r)
+      queries[r] = {room.weights + (first + r) * kChunk + at, sums_of(room.states + (first + r) * state_size(dim)), all};
+    if (whole) return weigh_all<count.value>(queries, all, values, padded, ahead);
     for (int r = 0; r < count.value; ++r) {
-      const Seen seen = whole ? Seen{at, at + kTile} : seen_by(t, first + r, chunk);
-      queries[r] = {room.weights + (first + r) * kChunk + at, sums_of(room.states + (first + r) * state_size(dim)),
-                    {clamp(seen.first - at, 0, kTile), clamp(seen.last - at, 0, kTile)}};
+      const Seen seen = seen_by(t, first + r, chunk);
+      queries[r].seen = {clamp(seen.first - at, 0, kTile), clamp(seen.last - at, 0, kTile)};
     }
-    weigh_seen<count.value>(queries, values, static_cast<size_t>(padded_dim(dim)), ahead);
+    weigh_seen<count.value>(queries, values, padded, ahead);
   });
 }
 

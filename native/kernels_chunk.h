@@ -41,19 +41,23 @@ OUTRIDER_HOT void together(int first, int count, const F& f) {
   }
 }
 
+// Functions of their own: compilers that make them part of what calls them have too few registers left for the sums.
+// Loops over sums are straight code, or the sums would lie in memory.
+
 // The scores of R queries, [R, padded_dim], for a tile of keys, into out [R, kChunk].
 template <int R, typename Numbers>
-inline void score(const float* q, size_t padded, const Tile<Numbers>& keys, size_t dim, const Ahead& ahead, float* out) {
+[[gnu::noinline]] void score(const float* q, size_t padded, const Tile<Numbers>& keys, size_t dim, const Ahead& ahead, float* out) {
   F32 low[R], high[R];
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) low[r] = high[r] = set1(0);
   Numbers a = keys.half[0], b = keys.half[1];
-  const size_t stride = keys.stride;
+  const size_t stride = keys.stride, line = ahead.stride;
   for (size_t half = 0, d = 0; half < 2; ++half) {  // of what is fetched meanwhile
     const uint8_t* next = ahead.half[half];
     for (const size_t end = half == 0 ? dim / 2 : dim; d < end; ++d, a = a + stride, b = b + stride) {
 #pragma GCC unroll 2
-      for (size_t row = 0; row < 2; row += Numbers::kRowStep) prefetch_near(next + row * ahead.stride);
-      next += 2 * ahead.stride;
+      for (size_t row = 0; row < 2; row += Numbers::kRowStep) prefetch_near(next + row * line);
+      next += 2 * line;
       const F32 x = a.mixed(0);
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) low[r] = fma(x, set1(q[r * padded + d]), low[r]);
@@ -63,6 +67,7 @@ inline void score(const float* q, size_t padded, const Tile<Numbers>& keys, size
       for (int r = 0; r < R; ++r) high[r] = fma(y, set1(q[r * padded + d]), high[r]);
     }
   }
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
     store(out + r * kChunk, Numbers::in_order(low[r]));
     store(out + r * kChunk + kLanes, Numbers::in_order(high[r]));
@@ -100,7 +105,7 @@ struct Query {
 
 // Adds weight * value to N registers of the sums from dimension `d` on, over the keys `of` in order.
 template <int R, int N, typename Numbers>
-inline void weigh(const Query* queries, const Seen& of, const Tile<Numbers>& values, size_t d, size_t padded,
+[[gnu::noinline]] void weigh(const Query* queries, const Seen& of, const Tile<Numbers>& values, size_t d, size_t padded,
                   const Ahead& ahead) {
   F32 sum[R][N];
   const float* weights[R];
