@@ -3,8 +3,8 @@
 // Keys are walked in chunks of 128 positions, in order of position: a chunk's scores, its softmax, its values, and then
 // it is merged with those before (online softmax: Milakov and Gimelshein, 2018; Dao et al., 2022). Scores and values are
 // computed in tiles of 32 positions. So the order of summation is the same for any row, batch, block size and thread.
-// All rows and query heads that share K and V share each load, as far as registers hold their sums. Heads go tile by tile,
-// since K or V of them in a block follow each other.
+// All rows and query heads that share K and V share each load, as far as registers hold their sums. K/V heads go tile by
+// tile, since theirs in a block follow each other.
 #pragma once
 
 #include "kernels_chunk.h"
@@ -32,7 +32,7 @@ void merge(float* state, const float* other, int head_dim) {
     store(state + d, fma(load(other + d), set1(theirs), mul(load(state + d), set1(mine))));
 }
 
-// What a task computes with, of all heads or of those from `head` on.
+// What a task computes with: all heads, or those from one on.
 struct Room {
   float* tile;     // turned into floats
   float* q;        // [heads, queries, padded_dim], scaled
@@ -114,8 +114,8 @@ inline void meet(const AttendTask& t, const Room& room, const Chunk& chunk, cons
       meet_values(t, of_head, straight_values<Numbers>(t, chunk, tile, head),
                   lines_ahead<Numbers>(t, chunk, next, (kTiles + tile) * t.heads + head), chunk.first, at);
     } else {
-      meet_values(t, of_head, copied_values<Numbers>(t, chunk.first + at, head, room.tile), nothing_ahead(t), chunk.first,
-                  at);
+      meet_values(t, of_head, copied_values<Numbers>(t, chunk.first + at, head, room.tile), nothing_ahead(t),
+                  chunk.first, at);
     }
   });
   for (int query = 0; query < t.heads * queries; ++query) {

@@ -294,8 +294,8 @@ inline Ahead nothing_ahead(const AttendTask& t) {
   return {{q, q}, 0};
 }
 
-// A chunk is met in steps: the tiles of its keys, each for one head after the other, and then those of its values. These
-// are the lines of a step of `chunk`. Scales come with keys, and are fetched here.
+// A chunk is met in steps: the tiles of its keys, each for one head after the other, and then those of its values.
+// These are the lines of a step of `chunk`. Scales come with keys, and are fetched here.
 template <typename Numbers>
 inline Ahead lines_of(const AttendTask& t, const Chunk& chunk, int step) {
   const CacheView& c = *t.cache;

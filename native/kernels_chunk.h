@@ -41,12 +41,13 @@ OUTRIDER_HOT void together(int first, int count, const F& f) {
   }
 }
 
-// Functions of their own: compilers that make them part of what calls them have too few registers left for the sums.
-// Loops over sums are straight code, or the sums would lie in memory.
+// The two inner loops are functions of their own: as a part of what calls them they have too few registers for addresses
+// and sums. Loops over sums are straight code, or sums would lie in memory.
 
 // The scores of R queries, [R, padded_dim], for a tile of keys, into out [R, kChunk].
 template <int R, typename Numbers>
-[[gnu::noinline]] void score(const float* q, size_t padded, const Tile<Numbers>& keys, size_t dim, const Ahead& ahead, float* out) {
+[[gnu::noinline]] void score(const float* q, size_t padded, const Tile<Numbers>& keys, size_t dim, const Ahead& ahead,
+                             float* out) {
   F32 low[R], high[R];
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) low[r] = high[r] = set1(0);
@@ -106,7 +107,7 @@ struct Query {
 // Adds weight * value to N registers of the sums from dimension `d` on, over the keys `of` in order.
 template <int R, int N, typename Numbers>
 [[gnu::noinline]] void weigh(const Query* queries, const Seen& of, const Tile<Numbers>& values, size_t d, size_t padded,
-                  const Ahead& ahead) {
+                             const Ahead& ahead) {
   F32 sum[R][N];
   const float* weights[R];
 #pragma GCC unroll 6
