@@ -73,13 +73,14 @@ OUTRIDER_INLINE constexpr size_t part_bytes(const CacheView& c) {
 inline constexpr int kTile = 32;    // keys whose scores are computed together
 inline constexpr int kChunk = 128;  // keys after which partial results are merged: where threads may split
 
-// The attention of the rows of one request that share one K/V head, over keys first_key..last_key.
+// The attention of the rows of one request to some K/V heads that follow each other, over keys first_key..last_key.
 struct AttendTask {
   const CacheView* cache;
   const int32_t* table;  // the request's blocks
-  int kv_head;
+  int kv_head;           // the first
+  int heads;             // K/V heads
   int share;             // query heads a K/V head
-  const float* q;        // the first row's first query head of the group
+  const float* q;        // the first row's first query head
   size_t q_stride;       // floats from row to row
   int rows;
   int position;          // of the first row
@@ -90,7 +91,7 @@ struct AttendTask {
   const int32_t* path;
   float scale;           // of the scores
   float soft_cap;        // score -> soft_cap * tanh(score / soft_cap); 0: none
-  float* state;          // [rows, share, state_size(head_dim)]: merged into
+  float* state;          // [heads, rows, share, state_size(head_dim)]: written
   float* scratch;        // scratch_size(...) floats, 64-byte aligned
 };
 

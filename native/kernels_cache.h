@@ -1,8 +1,6 @@
 // Keys and values in the blocks of a cache: written a row at a time, read a tile at a time.
 #pragma once
 
-#include <utility>
-
 namespace outrider::OUTRIDER_ISA {
 namespace {
 
@@ -96,7 +94,7 @@ void store_kv(const CacheView& c, int block, int offset, const float* k, const f
 
 // Numbers as they are stored, read as floats.
 struct Floats {
-  static constexpr size_t kRowStep = 1;  // see `Cursor`
+  static constexpr size_t kRowStep = 1;  // see `Ahead`
   const float* p;
   static Floats at(const void* array, size_t byte) {
     return {reinterpret_cast<const float*>(static_cast<const uint8_t*>(array) + byte)};
@@ -149,10 +147,10 @@ struct Tile {
 
 inline int clamp(int value, int low, int high) { return value < low ? low : value > high ? high : value; }
 
-// The bytes of K, or of V, of a head in a block of the task's table.
-inline size_t part_at(const AttendTask& t, int block) {
+// The bytes from the beginning of `keys`, or of `values`, to those of one of the task's heads in a block of its table.
+inline size_t part_at(const AttendTask& t, int block, int head) {
   const CacheView& c = *t.cache;
-  return (static_cast<size_t>(t.table[block]) * c.kv_heads + t.kv_head) * part_bytes(c);
+  return (static_cast<size_t>(t.table[block]) * c.kv_heads + t.kv_head + head) * part_bytes(c);
 }
 
 // Keys of `count` positions from `offset` of a block on, into places `to`.. of a tile of floats.
@@ -197,73 +195,95 @@ inline void each_run(const AttendTask& t, int first, int size, F f) {
   }
 }
 
-// The bytes from the beginning of `keys`, or of `values`, to the scale of a position.
-inline size_t scale_at(const AttendTask& t, int block, int offset) {
-  const size_t codes = static_cast<size_t>(t.cache->head_dim) * static_cast<size_t>(t.cache->block_size);
-  return part_at(t, block) + codes + 4 * static_cast<size_t>(offset);
+// The bytes from the beginning of a head's part of a block to the scale of a position.
+inline size_t scale_at(const CacheView& c, int offset) {
+  return static_cast<size_t>(c.head_dim) * static_cast<size_t>(c.block_size) + 4 * static_cast<size_t>(offset);
 }
 
-inline void load_scales(const AttendTask& t, int chunk, Scales& scales) {
+inline void load_scales(const AttendTask& t, int chunk, int head, Scales& scales) {
   const CacheView& c = *t.cache;
   each_run(t, chunk, kChunk, [&](int to, int block, int offset, int run) {
-    const size_t from = scale_at(t, block, offset), bytes = 4 * static_cast<size_t>(run);
+    const size_t from = part_at(t, block, head) + scale_at(c, offset), bytes = 4 * static_cast<size_t>(run);
     __builtin_memcpy(scales.keys + to, static_cast<const uint8_t*>(c.keys) + from, bytes);
     __builtin_memcpy(scales.values + to, static_cast<const uint8_t*>(c.values) + from, bytes);
   });
 }
 
-// The tile's keys as floats, [head_dim, kTile], in `room`.
+// A head's keys of a tile as floats, [head_dim, kTile], in `room`.
 template <typename Numbers>
-inline Tile<Floats> copied_keys(const AttendTask& t, int first, float* room) {
+inline Tile<Floats> copied_keys(const AttendTask& t, int first, int head, float* room) {
   const CacheView& c = *t.cache;
   const size_t dim = static_cast<size_t>(c.head_dim), size = static_cast<size_t>(c.block_size);
   each_run(t, first, kTile, [&](int to, int block, int offset, int run) {
-    load_keys(Numbers::at(c.keys, part_at(t, block)), static_cast<size_t>(offset), to, run, dim, size, room);
+    load_keys(Numbers::at(c.keys, part_at(t, block, head)), static_cast<size_t>(offset), to, run, dim, size, room);
   });
   return {{{room}, {room + kLanes}}, kTile};
 }
 
-// The tile's values as floats, [kTile, padded_dim], in `room`.
+// A head's values of a tile as floats, [kTile, padded_dim], in `room`.
 template <typename Numbers>
-inline Tile<Floats> copied_values(const AttendTask& t, int first, float* room) {
+inline Tile<Floats> copied_values(const AttendTask& t, int first, int head, float* room) {
   const CacheView& c = *t.cache;
   const size_t dim = static_cast<size_t>(c.head_dim), padded = round_up(dim, size_t{kLanes});
   each_run(t, first, kTile, [&](int to, int block, int offset, int run) {
-    load_values(Numbers::at(c.values, part_at(t, block)), static_cast<size_t>(offset), to, run, dim, room);
+    load_values(Numbers::at(c.values, part_at(t, block, head)), static_cast<size_t>(offset), to, run, dim, room);
   });
   return {{{room}, {room + kLanes * padded}}, padded};
 }
 
-// Whether a tile can be read where it lies, if it ends before `last`: its values fill registers, and each half is in one
-// block that there is. Its positions behind the last key hold anything.
-inline bool is_straight(const AttendTask& t, int first, int last) {
+inline constexpr int kTiles = kChunk / kTile;
+
+// Where a chunk lies.
+struct Chunk {
+  int first;              // position
+  bool straight[kTiles];  // whether a tile can be read where it lies: its values fill registers, and each half is in one
+                          // block that there is. Its positions behind the last key hold anything.
+  struct Half {           // of a tile: 16 positions
+    size_t part;          // the first head's, of their block; see `part_at`
+    size_t offset;        // in the block
+  } halves[kChunk / kLanes];
+};
+
+// The chunk that begins at position `first`, as far as there are rows.
+inline Chunk locate(const AttendTask& t, int first) {
   const CacheView& c = *t.cache;
-  return c.block_size % kLanes == 0 && c.head_dim % kLanes == 0 && first + kTile <= t.branch &&
-         first >= t.first_key / c.block_size * c.block_size && first + kLanes < last;
+  Chunk chunk;
+  chunk.first = first;
+  for (bool& straight : chunk.straight) straight = c.block_size % kLanes == 0 && c.head_dim % kLanes == 0;
+  const int known = t.first_key / c.block_size * c.block_size;
+  int block = first / c.block_size, offset = first % c.block_size;
+  for (int half = 0, position = first; half < kChunk / kLanes; ++half, position += kLanes, offset += kLanes) {
+    if (offset >= c.block_size) ++block, offset = 0;
+    if (position >= known && position < t.position + t.rows && position + kLanes <= t.branch) {
+      chunk.halves[half] = {part_at(t, block, 0), static_cast<size_t>(offset)};
+    } else {
+      chunk.straight[half * kLanes / kTile] = false;
+    }
+  }
+  return chunk;
 }
 
 template <typename Numbers>
-inline Tile<Numbers> straight_keys(const AttendTask& t, int first) {
+inline Tile<Numbers> straight_keys(const AttendTask& t, const Chunk& chunk, int tile, int head) {
   const CacheView& c = *t.cache;
-  const auto half = [&](int position) {
-    return Numbers::at(c.keys, part_at(t, position / c.block_size)) + static_cast<size_t>(position % c.block_size);
-  };
-  return {{half(first), half(first + kLanes)}, static_cast<size_t>(c.block_size)};
+  const size_t to_head = static_cast<size_t>(head) * part_bytes(c);
+  const auto half = [&](const Chunk::Half& h) { return Numbers::at(c.keys, h.part + to_head) + h.offset; };
+  return {{half(chunk.halves[2 * tile]), half(chunk.halves[2 * tile + 1])}, static_cast<size_t>(c.block_size)};
 }
 
 template <typename Numbers>
-inline Tile<Numbers> straight_values(const AttendTask& t, int first) {
+inline Tile<Numbers> straight_values(const AttendTask& t, const Chunk& chunk, int tile, int head) {
   const CacheView& c = *t.cache;
-  const size_t dim = static_cast<size_t>(c.head_dim);
-  const auto half = [&](int position) {
-    return Numbers::at(c.values, part_at(t, position / c.block_size)) +
-           static_cast<size_t>(position % c.block_size) * dim;
-  };
-  return {{half(first), half(first + kLanes)}, dim};
+  const size_t to_head = static_cast<size_t>(head) * part_bytes(c), dim = static_cast<size_t>(c.head_dim);
+  const auto half = [&](const Chunk::Half& h) { return Numbers::at(c.values, h.part + to_head) + h.offset * dim; };
+  return {{half(chunk.halves[2 * tile]), half(chunk.halves[2 * tile + 1])}, dim};
 }
 
 // Lines that are fetched while a tile is read, so that memory works while the core does: of each half of another tile
 // `head_dim` rows of 16 numbers, `stride` bytes from one to the next.
+//
+// Where a row is less than a line, every second row is enough, from row 0 of one half on and from row 1 of the other: a
+// line holds neighbouring rows of a half, or the same row of both.
 struct Ahead {
   const uint8_t* half[2];
   size_t stride;
@@ -274,45 +294,34 @@ inline Ahead nothing_ahead(const AttendTask& t) {
   return {{q, q}, 0};
 }
 
-// Fetches row by row. Where a row is less than a line, every second row of one half and the others of the other are
-// enough: a line holds neighbouring rows of a half, or the same row of both.
+// A chunk is met in steps: the tiles of its keys, each for one head after the other, and then those of its values.
+// These are the lines of a step of `chunk`. Scales come with keys, and are fetched here.
 template <typename Numbers>
-struct Cursor {
-  const uint8_t *first, *second;
-  size_t stride;
-
-  explicit Cursor(const Ahead& ahead)
-      : first(ahead.half[0]), second(ahead.half[1] + (Numbers::kRowStep - 1) * ahead.stride),
-        stride(Numbers::kRowStep * ahead.stride) {}
-  OUTRIDER_HOT void fetch() {
-    prefetch_near(first);
-    first += stride;
-    if (Numbers::kRowStep == 1) {
-      prefetch_near(second);
-      second += stride;
-    } else {
-      std::swap(first, second);
+inline Ahead lines_of(const AttendTask& t, const Chunk& chunk, int step) {
+  const CacheView& c = *t.cache;
+  const int tile = step / t.heads % kTiles, head = step % t.heads;
+  const bool keys = step < kTiles * t.heads;
+  if (!chunk.straight[tile]) return nothing_ahead(t);
+  if (keys && c.stored == Stored::kInt8)
+    for (int half = 2 * tile; half < 2 * tile + 2; ++half) {
+      const Chunk::Half& h = chunk.halves[half];
+      const size_t at = h.part + static_cast<size_t>(head) * part_bytes(c) + scale_at(c, static_cast<int>(h.offset));
+      prefetch_near(static_cast<const uint8_t*>(c.keys) + at);
+      prefetch_near(static_cast<const uint8_t*>(c.values) + at);
     }
-  }
-};
-
-// A chunk is met in steps: the tiles of its keys, and then the tiles of their values. These are the lines of the step
-// that comes two after one of keys, or of values, that begins at position `first`. Scales come with keys, and are
-// fetched here.
-template <typename Numbers>
-inline Ahead lines_ahead(const AttendTask& t, int first, bool of_keys) {
-  constexpr int kAhead = 2 * kTile;
-  const bool turns = (first + kAhead) / kChunk != first / kChunk, keys = of_keys != turns;
-  const int next = first + kAhead - (of_keys && turns ? kChunk : 0);
-  if (!is_straight(t, next, t.position + t.rows)) return nothing_ahead(t);
-  for (int position = next; keys && t.cache->stored == Stored::kInt8 && position < next + kTile; position += kLanes) {
-    const size_t at = scale_at(t, position / t.cache->block_size, position % t.cache->block_size);
-    prefetch_near(static_cast<const uint8_t*>(t.cache->keys) + at);
-    prefetch_near(static_cast<const uint8_t*>(t.cache->values) + at);
-  }
-  const Tile<Numbers> tile = keys ? straight_keys<Numbers>(t, next) : straight_values<Numbers>(t, next);
+  const Tile<Numbers> of =
+      keys ? straight_keys<Numbers>(t, chunk, tile, head) : straight_values<Numbers>(t, chunk, tile, head);
   const auto bytes = [](Numbers half) { return reinterpret_cast<const uint8_t*>(half.p); };
-  return {{bytes(tile.half[0]), bytes(tile.half[1])}, (keys ? tile.stride : kLanes) * sizeof *tile.half[0].p};
+  const size_t stride = (keys ? of.stride : kLanes) * sizeof *of.half[0].p;
+  return {{bytes(of.half[0]), bytes(of.half[1]) + (Numbers::kRowStep - 1) * stride}, stride};
+}
+
+// Those of the step that comes a few after `step` of `here`, the chunk before `next`.
+template <typename Numbers>
+inline Ahead lines_ahead(const AttendTask& t, const Chunk& here, const Chunk& next, int step) {
+  constexpr int kAhead = 3;
+  const int later = step + kAhead - 2 * kTiles * t.heads;
+  return later < 0 ? lines_of<Numbers>(t, here, step + kAhead) : lines_of<Numbers>(t, next, later);
 }
 
 }  // namespace

@@ -24,6 +24,11 @@ inline Seen seen_by(const AttendTask& t, int query, int chunk) {
   return seen.first < seen.last ? seen : Seen{0, 0};
 }
 
+// Whether all queries see each key of the tile that begins at position `tile`.
+inline bool sees_whole(const AttendTask& t, int tile) {
+  return tile + kTile <= t.position + 1 && tile > t.position + t.rows - 1 - t.window;
+}
+
 // Queries that meet a tile together: as many as registers hold the sums, and the addresses, of.
 constexpr int kTogether = kFloatSums < 12 ? kFloatSums / 2 : 6;
 
@@ -36,24 +41,34 @@ OUTRIDER_HOT void together(int first, int count, const F& f) {
   }
 }
 
+// The two inner loops are functions of their own: as a part of what calls them they have too few registers for addresses
+// and sums. Loops over sums are straight code, or sums would lie in memory.
+
 // The scores of R queries, [R, padded_dim], for a tile of keys, into out [R, kChunk].
 template <int R, typename Numbers>
-inline void score(const float* q, size_t padded, const Tile<Numbers>& keys, size_t dim, const Ahead& ahead, float* out) {
+[[gnu::noinline]] void score(const float* q, size_t padded, const Tile<Numbers>& keys, size_t dim, const Ahead& ahead,
+                             float* out) {
   F32 low[R], high[R];
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) low[r] = high[r] = set1(0);
   Numbers a = keys.half[0], b = keys.half[1];
-  const size_t stride = keys.stride;
-  Cursor<Numbers> lines(ahead);
-  for (size_t d = 0; d < dim; ++d, a = a + stride, b = b + stride) {
-    lines.fetch();
-    const F32 x = a.mixed(0);
+  const size_t stride = keys.stride, line = ahead.stride;
+  for (size_t half = 0, d = 0; half < 2; ++half) {  // of what is fetched meanwhile
+    const uint8_t* next = ahead.half[half];
+    for (const size_t end = half == 0 ? dim / 2 : dim; d < end; ++d, a = a + stride, b = b + stride) {
+#pragma GCC unroll 2
+      for (size_t row = 0; row < 2; row += Numbers::kRowStep) prefetch_near(next + row * line);
+      next += 2 * line;
+      const F32 x = a.mixed(0);
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) low[r] = fma(x, set1(q[r * padded + d]), low[r]);
-    load_again();
-    const F32 y = b.mixed(0);
+      for (int r = 0; r < R; ++r) low[r] = fma(x, set1(q[r * padded + d]), low[r]);
+      load_again();
+      const F32 y = b.mixed(0);
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) high[r] = fma(y, set1(q[r * padded + d]), high[r]);
+      for (int r = 0; r < R; ++r) high[r] = fma(y, set1(q[r * padded + d]), high[r]);
+    }
   }
+#pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
     store(out + r * kChunk, Numbers::in_order(low[r]));
     store(out + r * kChunk + kLanes, Numbers::in_order(high[r]));
@@ -91,8 +106,8 @@ struct Query {
 
 // Adds weight * value to N registers of the sums from dimension `d` on, over the keys `of` in order.
 template <int R, int N, typename Numbers>
-inline void weigh(const Query* queries, const Seen& of, const Tile<Numbers>& values, size_t d, size_t padded,
-                  const Ahead& ahead) {
+[[gnu::noinline]] void weigh(const Query* queries, const Seen& of, const Tile<Numbers>& values, size_t d, size_t padded,
+                             const Ahead& ahead) {
   F32 sum[R][N];
   const float* weights[R];
 #pragma GCC unroll 6
@@ -107,8 +122,7 @@ inline void weigh(const Query* queries, const Seen& of, const Tile<Numbers>& val
     const size_t skipped = static_cast<size_t>(begin % kLanes), stride = values.stride;
     Numbers row = values.half[half] + skipped * stride + d;
     const size_t each = padded / kLanes, line = ahead.stride;  // rows that are fetched while a key is read
-    const size_t offset = static_cast<size_t>(half) * (Numbers::kRowStep - 1);  // see `Cursor`
-    const uint8_t* next = ahead.half[half] + (skipped * each + d / kLanes + offset) * line;
+    const uint8_t* next = ahead.half[half] + (skipped * each + d / kLanes) * line;
     for (int key = begin; key < end; ++key, row = row + stride, next += each * line) {
 #pragma GCC unroll 4
       for (size_t n = 0; n < N; n += Numbers::kRowStep) prefetch_near(next + n * line);

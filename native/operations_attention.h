@@ -1,6 +1,7 @@
 // The operations of a plan that make up an attention layer.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -94,23 +95,26 @@ class Attend : public OfLayer {
  public:
   Attend(const Graph::Attend& attend, int number, Operand q, Operand y) : OfLayer(attend, number, y), q_(q) {}
   int tasks(const Pass& pass) const override {
-    return static_cast<int>(pieces(pass).pieces.size()) * a_.kv_heads;
+    return static_cast<int>(pieces(pass).pieces.size()) * pieces(pass).head_groups(a_.kv_heads);
   }
   size_t scratch() const override {
     return attend_scratch_size(a_.head_dim, kRowsPerPiece * a_.share());
   }
   void run_one(const Pass& pass, int task, float* scratch) const override {
-    const int head = task % a_.kv_heads;
-    const Piece& piece = pieces(pass).pieces[static_cast<size_t>(task / a_.kv_heads)];
+    const int groups = pieces(pass).head_groups(a_.kv_heads), head = task % groups * pieces(pass).heads;
+    const int heads = std::min(pieces(pass).heads, a_.kv_heads - head);
+    const Piece& piece = pieces(pass).pieces[static_cast<size_t>(task / groups)];
     const int queries = piece.rows * a_.share();
     const size_t size = static_cast<size_t>(queries) * state_floats();
-    float* state = piece.is_whole() ? scratch + attend_scratch_size(a_.head_dim, queries) - size
-                                    : pass.states() + piece.state + size * static_cast<size_t>(head);
+    float* state = piece.is_whole()
+                       ? scratch + attend_scratch_size(a_.head_dim, heads * queries) - size * static_cast<size_t>(heads)
+                       : pass.states() + piece.state + size * static_cast<size_t>(head);
     const Span& span = pass.batch().spans[static_cast<size_t>(piece.span)];
     pass.kernels().attend({
         .cache = &cache_,
         .table = span.tables[static_cast<size_t>(a_.group)].data(),
         .kv_head = head,
+        .heads = heads,
         .share = a_.share(),
         .q = pass.row(q_, piece.row) + head * a_.share() * a_.head_dim,
         .q_stride = static_cast<size_t>(q_.width),
@@ -126,7 +130,8 @@ class Attend : public OfLayer {
         .state = state,
         .scratch = scratch,
     });
-    if (piece.is_whole()) finish(pass, state, queries, piece.row, head);
+    for (int i = 0; i < heads && piece.is_whole(); ++i)
+      finish(pass, state + size * static_cast<size_t>(i), queries, piece.row, head + i);
   }
 
  private:

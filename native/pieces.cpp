@@ -8,6 +8,7 @@ namespace outrider {
 namespace {
 
 constexpr int kPartsPerThread = 4;                       // so that none waits long for the last
+constexpr int kQueriesPerTask = 12;                    // of heads side by side: the first-level cache holds what they keep
 constexpr ptrdiff_t kMostStates = ptrdiff_t{1} << 25;  // floats of partial results: 128 MiB
 
 int chunks_of(const Piece& piece) {
@@ -49,13 +50,19 @@ Pieces cut(const std::vector<Span>& spans, const AttentionClass& layers, int thr
   for (size_t i = 0, first_row = 0; i < spans.size(); first_row += static_cast<size_t>(spans[i].rows), ++i)
     add_pieces(spans[i], static_cast<int>(i), static_cast<int>(first_row), layers.window, whole, found.paths);
   int64_t chunks_in_all = 0;
-  for (const Piece& piece : whole) chunks_in_all += chunks_of(piece);
+  int most_rows = 1;
+  for (const Piece& piece : whole) {
+    chunks_in_all += chunks_of(piece);
+    most_rows = std::max(most_rows, piece.rows);
+  }
+  const int queries = most_rows * layers.heads / layers.kv_heads;
+  found.heads = std::clamp(kQueriesPerTask / queries, 1, layers.kv_heads);
   const int64_t parts = threads > 1 ? int64_t{kPartsPerThread} * threads : 0;
   ptrdiff_t states = 0;
   for (const Piece& piece : whole) {
     const int chunks = chunks_of(piece);
     const ptrdiff_t size = ptrdiff_t{piece.rows} * layers.heads * state_size(layers.head_dim);
-    const bool large = chunks > 1 && chunks * parts > chunks_in_all * layers.kv_heads;
+    const bool large = chunks > 1 && chunks * parts > chunks_in_all * found.head_groups(layers.kv_heads);
     if (!large || states + chunks * size > kMostStates) {
       found.pieces.push_back(piece);
       continue;
@@ -71,6 +78,8 @@ Pieces cut(const std::vector<Span>& spans, const AttentionClass& layers, int thr
     }
   }
   found.states = static_cast<size_t>(states);
+  const auto tasks = [&] { return static_cast<int64_t>(found.pieces.size()) * found.head_groups(layers.kv_heads); };
+  while (found.heads > 1 && tasks() < parts) --found.heads;
   return found;
 }
 

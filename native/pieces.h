@@ -41,6 +41,9 @@ struct Pieces {
   std::vector<Split> splits;
   std::vector<int32_t> paths;
   size_t states = 0;  // floats
+  int heads = 1;      // K/V heads that a task attends to side by side; the last task of a piece may have fewer
+
+  int head_groups(int kv_heads) const { return (kv_heads + heads - 1) / heads; }
 };
 
 // A piece that would keep a thread busy while others wait is split at every chunk of its keys. The arithmetic is

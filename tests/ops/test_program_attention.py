@@ -51,6 +51,7 @@ LAYERS = {
     "a norm of each head": replace(PLAIN, q_norm=numbers(64, seed=1), k_norm=numbers(64, seed=2)),
     "norms of all heads": replace(PLAIN, q_norm=numbers(384, seed=1), k_norm=numbers(128, seed=2)),
     "a norm of q alone": replace(PLAIN, q_norm=numbers(64, seed=1), norm_eps=0.5),
+    "five K/V heads, four in a task": Attention(15, 5, 64, 0.125, rope(32)),
     "scale": Attention(4, 1, 256, 0.03, rope(128)),
     "soft cap": Attention(4, 2, 96, 0.5, rope(48), soft_cap=3.0),
     "sinks": replace(PLAIN, sinks=np.array([-9, -1, 0, 1, 2, 9], np.float32)),
@@ -177,7 +178,9 @@ def test_a_request_alone_or_among_many(
 
 @every_set
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
-@pytest.mark.parametrize("name", ["as in Llama", "sinks", "soft cap", "all of it"])
+@pytest.mark.parametrize(
+    "name", ["as in Llama", "five K/V heads, four in a task", "sinks", "soft cap", "all of it"]
+)
 def test_long_context_decoded_row_by_row(name: str, kind: Kind, instruction_set: str) -> None:
     """Split over threads at fixed positions, or not: the same bits, and by definition."""
     attention = replace(LAYERS[name], window=None if name != "all of it" else 600)
