@@ -27,6 +27,9 @@ from outrider import LLM
 from outrider.measurement.bench import AFRESH, AUTO, BenchRound, Result, Run, join_rounds, measure
 from outrider.measurement.prompts import Conversation, read_conversations
 
+MAX_MODEL_LEN = 8192
+"""Of both, in place of a size of caches, in which 'auto' would find no room for a draft model's K and V."""
+
 
 def answers(
     llm: LLM, conversations: Sequence[Conversation], temperature: float, args: argparse.Namespace
@@ -47,7 +50,7 @@ def answers(
 
 def compare(model: str, name: str, conversations: Sequence[Conversation], args: argparse.Namespace) -> Any:
     """Results by temperature and category, 'all' first."""
-    options: dict[str, Any] = {"enable_prefix_caching": False, "kv_cache_memory": "256MiB"}
+    options: dict[str, Any] = {"enable_prefix_caching": False, "max_model_len": MAX_MODEL_LEN}
     plain = LLM(model, **options)
     length = args.length if args.length == "auto" else int(args.length)
     speculative = LLM(
