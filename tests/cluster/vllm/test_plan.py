@@ -248,6 +248,8 @@ class TestRefusal:
 def test_the_environments_cache_is_that_of_the_build_for_the_cpu(model: str) -> None:
     config, space = resolve_vllm(model), {"VLLM_CPU_KVCACHE_SPACE": "2"}
     assert with_space(config, memory_node(8 * GIB), space).kv_cache_memory == 2 * GIB
+    with pytest.raises(ConfigError, match=r"VLLM_CPU_KVCACHE_SPACE = '1\.5' in the environment: give GiB"):
+        with_space(config, memory_node(8 * GIB), {"VLLM_CPU_KVCACHE_SPACE": "1.5"})
     assert with_space(config, gpu(8 * GIB), space) == with_space(config, memory_node(8 * GIB), {}) == config
 
 

@@ -81,10 +81,13 @@ def device_here(platform: Any) -> Device:
 
 
 def with_space(config: VllmConfig, device: Device, environment: Mapping[str, str]) -> VllmConfig:
-    """The configuration with the cache that the environment asks vLLM's build for the CPU for."""
+    """The configuration with the cache that the environment asks vLLM's build for the CPU for. Raises
+    ConfigError for what is no number."""
     space = environment.get(SPACE)
     if device.kind != NODE or not space:
         return config
+    if not space.isdecimal():
+        raise ConfigError(f"{SPACE} = {space!r} in the environment: give GiB, as a whole number")
     return config.model_copy(update={"kv_cache_memory": int(space) * 2**30})
 
 

@@ -118,7 +118,7 @@ class Layout:
         return self._footprint(tree, self.headers, tree.cached, width=tree.width, words=words)
 
     def drafter(self, drafting: Mapping[str, Any]) -> Footprint:
-        """What drafts takes of a rank of the last stage. drafting: vLLM's `speculative_config`. Raises
+        """What the drafter takes of a rank of the last stage. drafting: vLLM's `speculative_config`. Raises
         ConfigError and ModelError for what it cannot be, and Unplanned for other kinds of it."""
         method, name = str(drafting.get("method")), str(drafting.get("model"))
         ranks = drafting.get("draft_tensor_parallel_size") or self.ranks
