@@ -188,6 +188,8 @@ def install(patch: pytest.MonkeyPatch) -> None:
         "vllm.v1.engine.exceptions": {"EngineDeadError": EngineDeadError},
     }
     assert parts.keys() >= {*MODULES}
+    # Where vLLM is installed, what is tried out of it is not its own.
+    patch.setitem(sys.modules, "vllm.utils.cpu_triton_utils", None)
     modules = {name: ModuleType(name) for name in parts}
     for name, module in modules.items():
         module.__spec__ = ModuleSpec(name, None)

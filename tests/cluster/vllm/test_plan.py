@@ -292,7 +292,8 @@ def run(*arguments: str) -> Result:
 
 
 def test_the_command_needs_neither_vllm_nor_a_device(model: str, tied: str) -> None:
-    arguments = [model, "--memory", "80GiB", "-s", "tensor_parallel_size=2", "-d", tied, "-k", "3"]
+    arguments = [model, "--memory", "80GiB", "-s", "device=cuda", "-d", tied, "-k", "3"]
+    arguments += ["-s", "tensor_parallel_size=2"]
     report = json.loads(run(*arguments, "--json").stdout)
     expected = plan(model, tensor_parallel_size=2, speculative_model=tied, num_speculative_tokens=3)
     drafting, alone = report["choices"]
