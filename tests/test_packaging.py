@@ -103,6 +103,7 @@ def test_what_is_made_there_has_a_rule(path: Path) -> None:
 def test_ci_runs_every_kind_of_check() -> None:
     text = (ROOT / ".ci" / "run").read_text()
     assert goals(text) >= {"lint", "test", "fuzz", "docs", "check-native", "check-deploy", "sanitize"}
+    assert goals((ROOT / ".github" / "workflows" / "ci.yml").read_text()) == {"cluster"}
     (chosen,) = re.findall(r'SANITIZED="(.*)"', text)
     for pattern in chosen.split():
         assert [*ROOT.glob(pattern)], pattern

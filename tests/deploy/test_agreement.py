@@ -15,6 +15,7 @@ import yaml
 
 from outrider import LLM
 from outrider.cli.options import settings_of
+from outrider.cluster import DIRECT
 from outrider.config import EngineConfig
 from outrider.serving.settings import ServerConfig
 from tests.deploy.manifests import DEPLOY, Resource, stored, templates
@@ -66,6 +67,17 @@ def test_the_application_of_replicas_has_its_arguments() -> None:
     if importlib.util.find_spec("outrider.cluster") is not None:
         given = importlib.import_module("outrider.cluster.config").ClusterConfig(**arguments)
         assert given.replicas == 2
+
+
+def test_nodes_of_ray_treat_engines_as_the_command_does() -> None:
+    """Workers have the priority that Ray was told of where the node was started."""
+    nodes = [pod for name, pod in PODS if name == "ray/RayService"]
+    assert len(nodes) == 2
+    for node in nodes:
+        (container,) = node["spec"]["containers"]
+        given = {each["name"]: each["value"] for each in container["env"] if each["name"] in DIRECT}
+        assert given.keys() >= {"RAY_worker_niceness"}
+        assert given.items() <= DIRECT.items()
 
 
 def test_an_argument_that_there_is_not_is_found() -> None:

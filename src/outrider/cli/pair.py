@@ -70,6 +70,7 @@ def load_pair(
 def _on_vllm(model: str, options: Mapping[str, Any], given: Mapping[str, Any], *, quiet: bool) -> Pair:
     """given: the options that are to be in the command that serves."""
     with importing():
+        from outrider.cluster.vllm.arguments import RENAMED
         from outrider.cluster.vllm.config import resolve_vllm
         from outrider.cluster.vllm.schedule import schedule_of, serve_command
         from outrider.cluster.vllm.speculation import speculation_of
@@ -86,7 +87,12 @@ def _on_vllm(model: str, options: Mapping[str, Any], given: Mapping[str, Any], *
             return LLM(model, engine="vllm", listener=listener, **_at_length(options, length))
 
     def serve(best: Mapping[int, int]) -> str:
-        named = {name: value for name, value in given.items() if name not in OF_DRAFTS}
+        # As they were resolved, and by vLLM's names: sizes are in bytes.
+        named = {
+            RENAMED.get(name, name): getattr(config, name, value)
+            for name, value in given.items()
+            if name not in OF_DRAFTS
+        }
         return serve_command(model, named, drafting, schedule_of(best))
 
     return Pair(list(config.drafters), one_by_one(load_at), promised=False, serve=serve)

@@ -15,6 +15,7 @@ from outrider.cli.options import (
     MODEL,
     DrafterOption,
     DraftQuantizationOption,
+    EngineOption,
     JsonOption,
     LengthOption,
     PositionalModel,
@@ -25,6 +26,7 @@ from outrider.cli.options import (
     options_of,
     say_found,
 )
+from outrider.cli.plan_vllm import plan_on_vllm
 from outrider.cli.startup import starting
 from outrider.errors import ConfigError
 from outrider.loading import Loading
@@ -45,7 +47,7 @@ def plan(
             NAME,
             metavar="SIZE",
             help="Memory to plan for, as in 512MiB or 2GB; else what is free here. With -s device=cuda that "
-            "of a GPU, which need not be here if a size is given.",
+            "of a GPU, with --engine vllm that of each device; it need not be here if a size is given.",
         ),
     ] = None,
     speculative_model: DrafterOption = None,
@@ -69,6 +71,7 @@ def plan(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    engine: EngineOption = "outrider",
     bandwidth: Annotated[
         bool, typer.Option(help="Measure how fast this machine reads memory; takes seconds and 256 MiB.")
     ] = True,
@@ -81,8 +84,22 @@ def plan(
     From configurations and file headers alone, for each weight format and drafter: what it needs, what
     context and how many requests remain, and the tokens/s that memory bandwidth allows to plain decoding;
     drafts come on top. Below stand the commands for the best of them. Exit status 1 if nothing fits.
+
+    With --engine vllm, for which vLLM need not be here: what each device takes of weights, by
+    tensor_parallel_size and pipeline_parallel_size, and for how many positions and requests of K and V
+    gpu_memory_utilization, kv_cache_memory or VLLM_CPU_KVCACHE_SPACE leave room.
     """
     chosen = one_model(name, model)
+    size = None if memory is None else _bytes(memory)
+    given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
+    asked = {name: value for name, value in given.items() if value is not None}
+    drafters = (speculative_model, num_speculative_tokens, None, draft_quantization, setting)
+    if engine != "outrider":
+        with importing():
+            from outrider.engines import load_of
+        load_of(engine)  # refused where there is no such engine
+        plan_on_vllm(chosen, options_of(*drafters, engine=engine) | asked, size, as_json=as_json)
+        return
     with starting(quiet=as_json) as listener:
         with importing():
             from outrider.config import resolve
@@ -90,12 +107,9 @@ def plan(
             from outrider.planning.bandwidth import read_bandwidths
             from outrider.planning.limit import advice, on_gpu, planned_limit, survey
 
-        options = options_of(speculative_model, num_speculative_tokens, None, draft_quantization, setting)
-        given = {"max_model_len": max_model_len, "max_num_seqs": max_num_seqs}
-        asked = {name: value for name, value in given.items() if value is not None}
-        config = resolve(chosen, **options | asked)
+        config = resolve(chosen, **options_of(*drafters) | asked)
         share = config.gpu_memory_utilization
-        limit = planned_limit(config, None if memory is None else _bytes(memory), name=NAME)
+        limit = planned_limit(config, size, name=NAME)
         bounded = {"memory_limit": limit.bytes, "gpu_memory_utilization": None}
         config = config.model_copy(update=bounded)
         config, drafts = with_found(config, listener=listener)

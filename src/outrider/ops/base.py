@@ -45,7 +45,7 @@ SCALE_BYTES = 4  # of what the 8-bit numbers of one position and head are multip
 
 def bytes_of(dtype: str) -> int:
     """The bytes of a number of this type, as `Facts` names types."""
-    return {"float64": 8, "float32": 4, "int8": 1}.get(dtype, 2)
+    return {"float64": 8, "float32": 4, "int8": 1, "fp8": 1}.get(dtype, 2)
 
 
 class Ops(Protocol[Value, Packed, Table]):

@@ -36,18 +36,21 @@ class Limit:
 
 @dataclass(frozen=True)
 class Share(Limit):
-    """A share of the `total` bytes of a GPU."""
+    """A share of the `total` bytes of a GPU, or of another device."""
 
     total: int
+    device: str = "GPU"
 
     def __str__(self) -> str:
         share = self.bytes / self.total
-        return f"{self.name} = {share:.3g} of the GPU's {mib(self.total)} ({self.bytes / MIB:.0f} MiB)"
+        return (
+            f"{self.name} = {share:.3g} of the {self.device}'s {mib(self.total)} ({self.bytes / MIB:.0f} MiB)"
+        )
 
     def raised(self, least: int) -> str:
         share = ceil(100 * least / self.total) / 100
         if share > 1:
-            return f"take a GPU of more than {mib(self.total)}, since {mib(least)} are needed"
+            return f"take a {self.device} of more than {mib(self.total)}, since {mib(least)} are needed"
         return f"raise {self.name} to {share:.2f}"
 
 

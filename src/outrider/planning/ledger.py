@@ -226,11 +226,25 @@ def together(entries: Sequence[Entry]) -> Entry:
     return Entry(entries[0].format, sum(entry.nbytes for entry in entries))
 
 
+class Headers(Protocol):
+    """What is known of a checkpoint without its weights."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def quantised_by(self) -> str | None:
+        """See `Checkpoint`."""
+
+    def format(self, tensor: Tensor) -> Format:
+        """The format of a matrix."""
+
+
 @dataclass(frozen=True)
 class Outline:
     """A checkpoint of which only headers are read: its weights are as large as the files', and empty."""
 
-    checkpoint: Checkpoint
+    checkpoint: Headers
 
     @property
     def config(self) -> ModelConfig:

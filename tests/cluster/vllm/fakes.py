@@ -21,6 +21,7 @@ ARGUMENTS = (
     "revision", "gpu_memory_utilization", "speculative_config", "per_request_spec_decode_metrics",
     "generation_config",
 )  # fmt: skip
+PLATFORM = SimpleNamespace(is_cpu=lambda: True, get_device_total_memory=lambda: 2**34)
 EngineArgs: Any = make_dataclass("EngineArgs", [(name, Any, field(default=None)) for name in ARGUMENTS])
 
 
@@ -177,6 +178,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
         "vllm.v1": {},
         "vllm.v1.engine": {},
         "vllm.engine.arg_utils": {"EngineArgs": EngineArgs},
+        "vllm.platforms": {"current_platform": PLATFORM},
         "vllm.exceptions": {"VLLMValidationError": VLLMValidationError},
         "vllm.sampling_params": {
             "SamplingParams": SamplingParams,
@@ -186,6 +188,8 @@ def install(patch: pytest.MonkeyPatch) -> None:
         "vllm.v1.engine.exceptions": {"EngineDeadError": EngineDeadError},
     }
     assert parts.keys() >= {*MODULES}
+    # Where vLLM is installed, what is tried out of it is not its own.
+    patch.setitem(sys.modules, "vllm.utils.cpu_triton_utils", None)
     modules = {name: ModuleType(name) for name in parts}
     for name, module in modules.items():
         module.__spec__ = ModuleSpec(name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -282,6 +283,10 @@ def test_the_server(make: Make) -> None:
         metrics = served.http.get("/metrics").text
         assert 'outrider:spec_decode_num_drafts_total{model_name="tiny"}' in metrics
         assert served.post("/v1/embeddings", input="hi").status_code == 400
+
+
+def test_vllms_log_is_not_among_results() -> None:
+    assert os.environ["VLLM_LOGGING_STREAM"] == "ext://sys.stderr"
 
 
 def test_a_server_whose_vllm_has_died_is_not_healthy(make: Make) -> None:

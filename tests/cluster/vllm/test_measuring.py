@@ -125,12 +125,14 @@ def test_tune_writes_the_command_that_serves_with_what_it_found(target: str) -> 
     pytest.importorskip("matplotlib")
     result = run(
         "tune", "--engine", "vllm", "--model", target, "-d", "ngram", "-k", "2", "-b", "1", "-b", "2",
-        "-s", "max_model_len=512", "--max-tokens", "6", "--rounds", "2", "--limit", "1",
+        "-s", "max_model_len=512", "-s", "kv_cache_memory=2MiB", "--max-tokens", "6",
+        "--rounds", "2", "--limit", "1",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads(Path("tune.json").read_text())
     words = shlex.split(report["serve"])
     assert words[:5] == ["vllm", "serve", target, "--max-model-len", "512"]
+    assert words[5:7] == ["--kv-cache-memory-bytes", str(2 * 2**20)]  # by vLLM's name, as it reads it
     best = {row["batch_size"]: row["best_fixed"] for row in report["results"] if row["category"] == "all"}
     if any(best.values()):
         assert json.loads(words[-1])["num_speculative_tokens"] == 2

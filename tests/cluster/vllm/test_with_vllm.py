@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from outrider import LLM, SamplingParams
+from outrider.cluster.vllm.config import resolve_vllm
+from outrider.cluster.vllm.devices import memory_node
+from outrider.cluster.vllm.plan import make_plan
 from tests.factories import tiny_config, write_model
 from tests.serving.harness import running
 
@@ -45,9 +48,18 @@ def _in_this_process() -> Iterator[None]:
         yield
 
 
+def planned(llm: LLM, **options: Any) -> bool:
+    """Whether vLLM's cache holds as many positions and requests as the plan says."""
+    engine: Any = llm.shared.engine
+    cache = engine._engine.vllm_config.cache_config
+    plan = make_plan(resolve_vllm(llm.config.model, **SMALL, **options), memory_node(2**34))
+    return (cache.kv_cache_size_tokens, cache.kv_cache_max_concurrency) == (plan.positions, plan.requests)
+
+
 @pytest.fixture(scope="module")
 def plain(model: str) -> list[tuple[int, ...]]:
     with LLM(model, engine="vllm", **SMALL) as llm:
+        assert planned(llm)
         outputs = llm.generate(PROMPTS, GREEDY, use_tqdm=False)
         assert [output.outputs[0].text for output in outputs] == [
             llm.tokenizer.decode(output.outputs[0].token_ids) for output in outputs
@@ -65,6 +77,7 @@ def test_a_draft_that_is_always_right(model: str, plain: list[tuple[int, ...]]) 
     """The target drafts for itself. vLLM's counters, and what we make of each request, tell of it alike."""
     drafting: dict[str, Any] = {"speculative_model": model, "num_speculative_tokens": LENGTH}
     with LLM(model, engine="vllm", **drafting, **SMALL) as llm:
+        assert planned(llm, **drafting)
         outputs = [output.outputs[0] for output in llm.generate(PROMPTS, GREEDY, use_tqdm=False)]
         counted = {metric.name.removeprefix("vllm:"): metric for metric in llm.get_metrics()}
     assert [output.token_ids for output in outputs] == plain
@@ -96,5 +109,6 @@ def test_two_processes_share_a_model(
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")  # by itself vLLM wants a memory node for each
     split: dict[str, Any] = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
     with LLM(model, engine="vllm", **split, **SMALL) as llm:
+        assert planned(llm, **split)
         outputs = llm.generate(PROMPTS, GREEDY, use_tqdm=False)
     assert [output.outputs[0].token_ids for output in outputs] == plain

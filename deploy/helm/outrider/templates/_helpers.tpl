@@ -36,6 +36,8 @@ env:
   - {name: HF_HOME, value: /home/outrider/.cache/huggingface}
   {{- if eq .Values.mode "ray" }}
   - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+  # Else engines would compute at the least priority but four.
+  - {name: RAY_worker_niceness, value: "0"}
   {{- end }}
   {{- with .Values.apiKey }}
   {{- if .existingSecret }}

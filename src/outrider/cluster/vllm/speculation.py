@@ -32,8 +32,24 @@ ARCTIC = "arctic-inference==0.1.1"
 def speculation_of(config: VllmConfig) -> dict[str, Any] | None:
     """The `speculative_config` that the options mean in either form; None where nothing drafts.
 
-    Heads of ours are exported. Raises ConfigError for what vLLM cannot draft with, and for other options that
-    it would refuse beside drafts.
+    As `drafting_of`; heads of ours are exported. Raises ConfigError for a method whose package is not here.
+    """
+    drafting = drafting_of(config)
+    if drafting is None:
+        return None
+    if drafting.get("method") == "suffix" and find_spec("arctic_inference") is None:
+        raise ConfigError(f"vLLM's 'suffix' needs a package that is not installed; run: pip install {ARCTIC}")
+    if drafting.get("method") != HEAD or "model" not in drafting:
+        return drafting
+    head = head_of(drafting["model"])
+    return {**drafting, "model": str(exported(head))} if head and head.quantized else drafting
+
+
+def drafting_of(config: VllmConfig) -> dict[str, Any] | None:
+    """What drafts, as `speculative_config` says it, with heads by the names that they were given.
+
+    Raises ConfigError for what vLLM cannot draft with, and for other options that it would refuse beside
+    drafts.
     """
     asked = config.speculative_config or _of_flat(config)
     if asked is None:
@@ -75,11 +91,15 @@ def _model(name: str) -> dict[str, Any]:
     folder = locate_head(name) if name == "head" else locate(name, files=("config.json",))
     if not is_drafter(read_json(folder / "config.json")):
         return {"method": "draft_model", "model": name}
+    return {"method": HEAD, "model": name} if head_of(name) else {"model": name}
+
+
+def head_of(name: str) -> HeadCheckpoint | None:
+    """A head; None for a drafter of a kind that vLLM may know by its name."""
     try:
-        head = HeadCheckpoint(locate_head(name))
-    except ModelError:  # of a kind that vLLM may know by its name
-        return {"model": name}
-    return {"method": HEAD, "model": str(exported(head)) if head.quantized else name}
+        return HeadCheckpoint(locate_head(name))
+    except ModelError:
+        return None
 
 
 def _refuse(config: VllmConfig, drafting: Mapping[str, Any]) -> None:
@@ -94,8 +114,6 @@ def _refuse(config: VllmConfig, drafting: Mapping[str, Any]) -> None:
         raise _with_drafts(f"async_scheduling = True and {method!r}", "leave async_scheduling out")
     if config.others.get("enable_dbo"):
         raise _with_drafts("enable_dbo = True", "leave it out")
-    if method == "suffix" and find_spec("arctic_inference") is None:
-        raise ConfigError(f"vLLM's 'suffix' needs a package that is not installed; run: pip install {ARCTIC}")
 
 
 def _with_drafts(what: str, right: str) -> ConfigError:
