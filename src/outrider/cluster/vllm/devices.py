@@ -39,7 +39,7 @@ class Device:
 
     def taken(self, config: VllmConfig) -> int:
         """Bytes of a rank beside the model, its passes and its cache."""
-        return self.runtime + (0 if config.others.get("enforce_eager") else self.graphs)
+        return self.runtime + (0 if config.enforce_eager else self.graphs)
 
     def limit(self, config: VllmConfig) -> Limit:
         """What a rank may take of it. Where the size of the cache is given, vLLM keeps to no share."""
