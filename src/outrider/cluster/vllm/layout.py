@@ -74,7 +74,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RankLayout:
     """A target over ranks and stages. headers: of its files; dtype: of floats; cache_dtype: of K and V, as
     `Facts` names it; size: of the largest pass; block_size: positions of a block of K and V."""
 
@@ -87,7 +87,7 @@ class Layout:
     block_size: int
 
     @classmethod
-    def of(cls, config: VllmConfig, headers: Headers, size: PassSize, block_size: int) -> Layout:
+    def of(cls, config: VllmConfig, headers: Headers, size: PassSize, block_size: int) -> RankLayout:
         """Raises ConfigError where heads or layers cannot be divided so, and Unplanned for weights, or K and
         V, of sizes that are not known."""
         tree = headers.config.tree

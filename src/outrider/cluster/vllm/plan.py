@@ -14,7 +14,7 @@ from outrider.cache.division import Division
 from outrider.cluster.vllm.config import VllmConfig
 from outrider.cluster.vllm.described import described
 from outrider.cluster.vllm.devices import Device, with_space
-from outrider.cluster.vllm.layout import Layout, Unplanned
+from outrider.cluster.vllm.layout import RankLayout, Unplanned
 from outrider.cluster.vllm.ranks import layers_of
 from outrider.cluster.vllm.speculation import drafting_of
 from outrider.errors import ConfigError, ModelError
@@ -133,7 +133,7 @@ def make_plan(config: VllmConfig, device: Device) -> VllmPlan:
     # vLLM tries out the largest pass with one drafted token for each request.
     chosen = min(rows, requests * (2 if drafting else 1))
     size = PassSize(rows, chosen, requests, wanted, rows, drafted)
-    layout = Layout.of(config, headers, size, config.block_size or device.block_size)
+    layout = RankLayout.of(config, headers, size, config.block_size or device.block_size)
     taken = [layout.stage(number) for number in range(layout.stages)]
     drafters = [Footprint()] * (layout.stages - 1) + [layout.drafter(drafting)]
     ranks = tuple(
