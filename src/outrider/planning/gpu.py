@@ -24,26 +24,16 @@ GRAPHS = 128 * 2**20  # bytes of work that was recorded
 
 
 class GpuLedger(Packing):
-    """Of the kernels in Triton. A weight has as many bytes there as it is stored in. graphs: bytes of what is
-    recorded."""
+    """What Triton's kernels take. A weight has as many bytes there as it is stored in.
+
+    graphs: bytes of what is recorded.
+    """
 
     keeps = OF_GPU
-
-    def __init__(
-        self,
-        linear: Format | None,
-        table: Format | None,
-        cache_dtype: str,
-        *,
-        threads: int = 1,
-        device: str,
-        graphs: int = GRAPHS,
-    ) -> None:
-        super().__init__(linear, table, cache_dtype, threads=threads, device=device)
-        self._graphs = graphs
+    graphs = GRAPHS
 
     def spare(self, weights: Iterable[int]) -> int:
-        return self._graphs + sum(SEGMENT + size // ROUNDED for size in weights if size)
+        return self.graphs + sum(SEGMENT + size // ROUNDED for size in weights if size)
 
     def workspace(self, shapes: Sequence[AttentionShape], size: PassSize) -> int:
         splits = ceil(size.positions / SPLIT)
@@ -66,3 +56,9 @@ class GpuLedger(Packing):
             self.count(entry.nbytes, 2 * entry.nbytes + apart)
             entries.append(entry)
         return tuple(entries)
+
+
+class EagerGpuLedger(GpuLedger):
+    """What the same kernels take where each is launched by itself."""
+
+    graphs = 0

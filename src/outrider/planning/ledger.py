@@ -153,7 +153,7 @@ class Packing(Counting):
 
 
 class NativeLedger(Packing):
-    """Of the kernels for the CPU, which pack weights from the file's pages."""
+    """What the kernels for the CPU take, which pack weights from the file's pages."""
 
     def spare(self, weights: Iterable[int]) -> int:
         return sum(HUGE_PAGE * -(-size // MAPPING) for size in weights)  # of pages that they do not fill
@@ -268,10 +268,10 @@ def ledger_of(config: EngineConfig, checkpoint: Checkpoint) -> Ledger:
     if is_gpu(config, device):
         if lack := lack_of_triton(config):
             raise unplanned(config, f"{device}, where PyTorch computes, since {lack}")
-        from outrider.planning.gpu import GRAPHS, GpuLedger  # a ledger like those here
+        from outrider.planning.gpu import EagerGpuLedger, GpuLedger  # ledgers like those here
 
-        graphs = 0 if config.enforce_eager else GRAPHS
-        return GpuLedger(*triton_formats(config, checkpoint), device=device, graphs=graphs)
+        ledger = EagerGpuLedger if config.enforce_eager else GpuLedger
+        return ledger(*triton_formats(config, checkpoint), device=device)
     if device != CPU:
         raise unplanned(config, device)
     if is_native(config, device):
