@@ -34,6 +34,11 @@ def _text(cell: str | Text) -> Text:
     return Text(cell) if isinstance(cell, str) else cell
 
 
+def in_mib(size: int) -> str:
+    """Bytes as a whole number of MiB, for a cell."""
+    return f"{size / 2**20:.0f}"
+
+
 def print_columns(
     console: Console,
     keys: Sequence[Column],

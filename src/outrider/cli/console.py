@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +21,11 @@ stderr = Console(stderr=True)
 def say(console: Console, text: str | Text, style: str = "") -> None:
     """A sentence, broken between words on a terminal; elsewhere it is one line."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def say_command(what: str, words: Sequence[str]) -> None:
+    """What a command does, and the command: to copy, so it is not broken where the terminal ends."""
+    stdout.print(f"{what} {shlex.join(words)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.cli.columns import Column, print_columns
-from outrider.cli.console import print_json, say, stderr, stdout
+from outrider.cli.columns import Column, in_mib, print_columns
+from outrider.cli.console import print_json, say, say_command, stderr, stdout
 from outrider.cli.importing import importing
 from outrider.cli.options import (
     MODEL,
@@ -123,7 +122,7 @@ def plan(
     else:
         say_found(drafts)
         where = "that is free here" if memory is None else ""
-        _print(chosen, f"{limit.bytes / 2**20:.0f} MiB {where}".rstrip(), found, speeds, verbose=verbose)
+        _print(chosen, f"{in_mib(limit.bytes)} MiB {where}".rstrip(), found, speeds, verbose=verbose)
         for line in _recommendations(found):
             say(stdout, line)
         if found.recommended is not None:
@@ -161,14 +160,14 @@ def _print(model: str, size: str, found: Choices, speeds: Mapping[int, float], *
         Column("drafter", [choice.drafter for choice in found.all], "left"),
     )
     parts = (
-        Column("target", [_mib(plan.target) for plan in plans]),
-        Column("draft", [_mib(plan.drafts) for plan in plans]),
-        Column("passes", [_mib(plan.activations) for plan in plans]),
-        Column("K/V", [_mib(plan.caches.bytes_of_one(1000)) for plan in plans]),
+        Column("target", [in_mib(plan.target) for plan in plans]),
+        Column("draft", [in_mib(plan.drafts) for plan in plans]),
+        Column("passes", [in_mib(plan.activations) for plan in plans]),
+        Column("K/V", [in_mib(plan.caches.bytes_of_one(1000)) for plan in plans]),
         Column("in all", [str(plan.positions) if plan.fits else "-" for plan in plans]),
     )
     columns = (
-        Column("needs", [_mib(plan.least) for plan in plans]),
+        Column("needs", [in_mib(plan.least) for plan in plans]),
         Column("context", [str(plan.context) if plan.fits else "-" for plan in plans]),
         Column("requests", [str(plan.max_num_seqs) if plan.fits else "-" for plan in plans]),
         Column("tokens/s", [f"{rate:.0f}" if (rate := _rate(plan, speeds)) else "" for plan in plans]),
@@ -200,7 +199,7 @@ def _rate(plan: MemoryPlan, speeds: Mapping[int, float]) -> float | None:
 
 
 def _print_commands(model: str, choice: PlanChoice, settings: Sequence[str], length: str | None) -> None:
-    """To copy: they are not broken where the terminal ends."""
+    """How to run the choice, and how to serve it."""
     options = dict(choice.options)
     drafters = options.pop("speculative_model", [])
     drafters = [drafters] if isinstance(drafters, str) else drafters
@@ -211,12 +210,7 @@ def _print_commands(model: str, choice: PlanChoice, settings: Sequence[str], len
     chosen = [f"{name}={value}" for name, value in options.items()]
     words += [word for each in (*chosen, *others) for word in ("-s", each)]
     for what, name in (("to talk with it", "run"), ("to serve it", "serve")):
-        command = shlex.join(["outrider", name, model, *words])
-        stdout.print(f"{what + ':':<16} {command}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.0f}"
+        say_command(f"{what + ':':<16}", ["outrider", name, model, *words])
 
 
 def _recommendations(found: Choices) -> Iterator[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from outrider.cli.columns import Column, print_columns
-from outrider.cli.console import print_json, say, stderr, stdout
+from outrider.cli.columns import Column, in_mib, print_columns
+from outrider.cli.console import print_json, say, say_command, stderr, stdout
 from outrider.cli.importing import importing
 
 if TYPE_CHECKING:
@@ -43,8 +42,7 @@ def plan_on_vllm(model: str, options: Mapping[str, Any], memory: int | None, *, 
     else:
         _print(model, device, plans)
         if plan.fits:
-            command = shlex.join(["outrider", "serve", model, "--engine", "vllm", *_settings(asked)])
-            stdout.print(f"to serve it: {command}", highlight=False, markup=False, soft_wrap=True)
+            say_command("to serve it:", ["outrider", "serve", model, "--engine", "vllm", *_settings(asked)])
     if not plan.fits:
         say(stderr, refusal(plan, device), "bold red")
         raise typer.Exit(1)
@@ -67,11 +65,11 @@ def _print(model: str, device: Device, plans: Mapping[str, VllmPlan]) -> None:
         layers = [f"{rank.layers.start} to {rank.layers.stop - 1}" for _, _, rank in rows]
         keys.append(Column("layers", layers))
     columns = (
-        Column("weights", [_mib(rank.weights) for _, _, rank in rows]),
-        Column("draft", [_mib(rank.drafter) for _, _, rank in rows]),
-        Column("passes", [_mib(rank.passes) for _, _, rank in rows]),
-        Column("K/V", [_mib(rank.cache.bytes_of_one(1000)) for _, _, rank in rows]),
-        Column("needs", [_mib(plan.needs(rank)) for _, plan, rank in rows]),
+        Column("weights", [in_mib(rank.weights) for _, _, rank in rows]),
+        Column("draft", [in_mib(rank.drafter) for _, _, rank in rows]),
+        Column("passes", [in_mib(rank.passes) for _, _, rank in rows]),
+        Column("K/V", [in_mib(rank.cache.bytes_of_one(1000)) for _, _, rank in rows]),
+        Column("needs", [in_mib(plan.needs(rank)) for _, plan, rank in rows]),
         Column("positions", [str(plan.positions) if plan.fits else "-" for _, plan, _ in rows]),
         Column("requests", [f"{plan.requests:.2f}" if plan.fits else "-" for _, plan, _ in rows]),
     )
@@ -80,7 +78,7 @@ def _print(model: str, device: Device, plans: Mapping[str, VllmPlan]) -> None:
         keys,
         columns,
         title=f"{model} on {ranks} x {stages} {device.kind}s, of each {plan.limit}; "
-        f"{_mib(plan.ranks[0].runtime)} MiB of it for vLLM",
+        f"{in_mib(plan.ranks[0].runtime)} MiB of it for vLLM",
         caption=f"MiB of each {device.kind}; K/V: of 1000 positions; needs: with one request of "
         f"{plan.wanted} positions. Positions of all requests, and requests of that length, for which the "
         "rest has room: as vLLM's log tells them (KV cache size, concurrency). What vLLM and passes take "
@@ -88,10 +86,6 @@ def _print(model: str, device: Device, plans: Mapping[str, VllmPlan]) -> None:
         styles=[None if plan.fits else "dim" for _, plan, _ in rows],
         ends=[n for n, (_, plan, rank) in enumerate(rows) if rank is plan.ranks[-1]],
     )
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.0f}"
 
 
 def _as_json(model: str, device: Device, plans: Mapping[str, VllmPlan]) -> dict[str, Any]:

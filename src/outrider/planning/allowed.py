@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
@@ -17,6 +18,11 @@ MIB = 2**20
 def mib(size: int) -> str:
     """Bytes, rounded up to MiB."""
     return f"{-(-size // MIB)} MiB"
+
+
+def in_words(parts: Mapping[str, int]) -> str:
+    """Bytes of each part, but for those that take none."""
+    return ", ".join(f"{name} {mib(size)}" for name, size in parts.items() if size)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from outrider.config import EngineConfig
 from outrider.engine.backend import takes_formats
 from outrider.errors import ConfigError
-from outrider.planning.allowed import mib
+from outrider.planning.allowed import in_words
 from outrider.planning.plan import Ground, MemoryPlan, make_plan
 from outrider.speculative_config import LOOKUP, DrafterConfig, SpeculativeConfig
 
@@ -50,7 +50,7 @@ class PlanChoice:
             parts = {"runtime": plan.runtime, "learning": plan.beside}
             parts["target and draft while they are loaded"] = models
         parts["held back"] = plan.least - max(plan.loading, plan.fixed + plan.least_cache)
-        return ", ".join(f"{name} {mib(size)}" for name, size in parts.items() if size)
+        return in_words(parts)
 
 
 @dataclass(frozen=True)

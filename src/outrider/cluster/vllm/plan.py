@@ -18,7 +18,7 @@ from outrider.cluster.vllm.layout import RankLayout, Unplanned
 from outrider.cluster.vllm.ranks import layers_of
 from outrider.cluster.vllm.speculation import drafting_of
 from outrider.errors import ConfigError, ModelError
-from outrider.planning.allowed import Limit, mib
+from outrider.planning.allowed import Limit, in_words, mib
 from outrider.planning.footprint import Footprint
 from outrider.planning.passes import PassSize
 
@@ -67,7 +67,7 @@ class VllmPlan:
         return max(0, self.limit.bytes - rank.fixed) if told is None else told
 
     def needs(self, rank: RankPlan) -> int:
-        """The limit with which vLLM starts."""
+        """Bytes of such a device with which vLLM starts."""
         least = rank.cache.bytes_of_one(self.wanted)
         return rank.fixed + max(least, self.config.kv_cache_memory or 0)
 
@@ -115,7 +115,7 @@ class VllmPlan:
             "passes": rank.passes,
             f"K/V of {self.wanted} positions": rank.cache.bytes_of_one(self.wanted),
         }
-        return ", ".join(f"{name} {mib(size)}" for name, size in parts.items() if size)
+        return in_words(parts)
 
 
 def make_plan(config: VllmConfig, device: Device) -> VllmPlan:
