@@ -28,7 +28,7 @@ from outrider.measurement.bench import AFRESH, AUTO, BenchRound, Result, Run, jo
 from outrider.measurement.prompts import Conversation, read_conversations
 
 MAX_MODEL_LEN = 8192
-"""Of both, in place of a size of caches, in which 'auto' would find no room for a draft model's K and V."""
+"""The context of both: in a cache of a given size 'auto' would find no room for a draft model's K and V."""
 
 
 def answers(

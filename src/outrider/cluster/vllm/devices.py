@@ -23,7 +23,7 @@ SPACE = "VLLM_CPU_KVCACHE_SPACE"
 """GiB of the cache of K and V, in the environment of vLLM's build for the CPU."""
 NODE = "memory node"
 PROCESS = 830 * 2**20
-"""Of a memory node: what a worker's log calls "consumed by non-kv usages", weights and passes aside."""
+"""Bytes that a worker's log calls "consumed by non-kv usages" of a memory node, weights and passes aside."""
 
 
 @dataclass(frozen=True)
